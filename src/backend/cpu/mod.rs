@@ -1,0 +1,136 @@
+//! The CPU backend: host memory, order by running each launch before the call returns, threads.
+
+mod gemm;
+mod optim;
+mod reduce;
+pub(crate) mod threads;
+
+use std::alloc::{Layout, alloc_zeroed, dealloc};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use self::threads::Threads;
+use super::{Address, Backend, StreamId, Ticket};
+use crate::kernel::Launch;
+use crate::{DeviceInfo, DeviceKind, Error, Result};
+
+/// Allocations start at a multiple of this many bytes, as on the other backends.
+const ALIGN: usize = 256;
+
+#[derive(Debug)]
+pub(crate) struct Cpu {
+    info: DeviceInfo,
+    threads: Threads,
+    streams: AtomicU64,
+}
+
+impl Cpu {
+    pub(crate) fn new(threads: usize) -> Self {
+        let info = DeviceInfo {
+            kind: DeviceKind::Cpu,
+            index: 0,
+            name: std::env::consts::ARCH.to_string(),
+            arch: arch().to_string(),
+            units: threads,
+            flushes_subnormals: false,
+        };
+        Self { info, threads: Threads::new(threads), streams: AtomicU64::new(0) }
+    }
+}
+
+/// The widest instruction set that the matrix kernel has a form for, here.
+pub(crate) fn arch() -> &'static str {
+    #[cfg(target_arch = "x86_64")]
+    {
+        if is_x86_feature_detected!("avx512f") {
+            return "avx512f";
+        }
+        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+            return "avx2+fma";
+        }
+    }
+    "portable"
+}
+
+/// `None` where no such block of memory can exist.
+fn layout(bytes: usize) -> Option<Layout> {
+    Layout::from_size_align(bytes, ALIGN).ok()
+}
+
+impl Backend for Cpu {
+    fn info(&self) -> &DeviceInfo {
+        &self.info
+    }
+
+    fn alloc(&self, bytes: usize) -> Result<Address> {
+        if bytes == 0 {
+            return Ok(Address::NULL);
+        }
+        let out_of_memory = || Error::OutOfMemory { bytes, device: self.info.to_string() };
+        let layout = layout(bytes).ok_or_else(out_of_memory)?;
+        // SAFETY: the layout's size is not zero.
+        let pointer = unsafe { alloc_zeroed(layout) };
+        if pointer.is_null() { Err(out_of_memory()) } else { Ok(Address(pointer as u64)) }
+    }
+
+    unsafe fn free(&self, address: Address, bytes: usize) {
+        if let (true, Some(layout)) = (address != Address::NULL, layout(bytes)) {
+            // SAFETY: the caller's promise: allocated above with this size, freed once. All work
+            // has run, since each launch runs before its call returns.
+            unsafe { dealloc(address.0 as *mut u8, layout) }
+        }
+    }
+
+    unsafe fn upload(&self, _: StreamId, to: Address, from: &[u8]) -> Result<()> {
+        if !from.is_empty() {
+            // SAFETY: the caller's promise; a host slice cannot overlap an allocation it does not
+            // own.
+            unsafe { std::ptr::copy(from.as_ptr(), to.0 as *mut u8, from.len()) }
+        }
+        Ok(())
+    }
+
+    unsafe fn download(&self, _: StreamId, from: Address, to: &mut [u8]) -> Result<()> {
+        if !to.is_empty() {
+            // SAFETY: as in `upload`.
+            unsafe { std::ptr::copy(from.0 as *const u8, to.as_mut_ptr(), to.len()) }
+        }
+        Ok(())
+    }
+
+    unsafe fn fill(&self, _: StreamId, to: Address, value: u8, bytes: usize) -> Result<()> {
+        if bytes > 0 {
+            // SAFETY: the caller's promise.
+            unsafe { std::ptr::write_bytes(to.0 as *mut u8, value, bytes) }
+        }
+        Ok(())
+    }
+
+    fn stream(&self) -> Result<StreamId> {
+        Ok(StreamId(self.streams.fetch_add(1, Ordering::Relaxed)))
+    }
+
+    fn record(&self, stream: StreamId) -> Result<Ticket> {
+        Ok(Ticket { stream, sequence: 0 })
+    }
+
+    // Work has run when its call returns: there is nothing left to wait for.
+    fn wait(&self, _: StreamId, _: Ticket) -> Result<()> {
+        Ok(())
+    }
+
+    fn sync(&self, _: Ticket) -> Result<()> {
+        Ok(())
+    }
+
+    unsafe fn launch(&self, _: StreamId, launch: &Launch) -> Result<()> {
+        match *launch {
+            // SAFETY: the caller's promise, passed on unchanged.
+            Launch::Gemm(block) => unsafe { gemm::run(&self.threads, &block) },
+            // SAFETY: as above.
+            Launch::Optim(block) => unsafe { optim::run(&self.threads, &block) },
+            // SAFETY: as above.
+            Launch::Reduce(block) => unsafe { reduce::run(&self.threads, &block) },
+        }
+        Ok(())
+    }
+}

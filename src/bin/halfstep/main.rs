@@ -1,0 +1,2 @@
+//! The `halfstep` program.
+fn main() {}

@@ -1,0 +1,104 @@
+//! Where work runs: a handle to one backend, and what is known of it.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use crate::backend::{Backend, cpu::Cpu};
+use crate::{Buffer, Element, Result, Stream};
+
+/// Whose machine a device is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum DeviceKind {
+    /// The host's processor.
+    Cpu,
+}
+
+/// What is known of a device. Plans are pure functions of this and of the problem.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct DeviceInfo {
+    /// Whose machine it is.
+    pub kind: DeviceKind,
+    /// Index among the devices of its kind.
+    pub index: usize,
+    /// Name as the vendor gives it.
+    pub name: String,
+    /// Instruction set: `avx512f`, `avx2+fma`, `portable`; on GPUs `sm_80`, `gfx90a`.
+    pub arch: String,
+    /// Units that run blocks: threads of the CPU backend, multiprocessors, compute units.
+    pub units: usize,
+    /// Whether the matrix unit reads subnormal bf16 and f16 operands as zero (gfx90a does).
+    pub flushes_subnormals: bool,
+}
+
+impl std::fmt::Display for DeviceInfo {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.kind {
+            DeviceKind::Cpu => write!(f, "cpu ({} threads, {})", self.units, self.arch),
+        }
+    }
+}
+
+/// A device: holding one proves that its backend is loaded and that every kernel of the table
+/// that it supports can be launched. Cloning is cheap and gives the same device.
+///
+/// ```
+/// let device = halfstep::Device::cpu();
+/// println!("{}", device.info());
+/// ```
+#[derive(Debug, Clone)]
+pub struct Device {
+    pub(crate) backend: Arc<dyn Backend>,
+}
+
+impl Device {
+    /// The host's processor, with one thread for each of its cores.
+    pub fn cpu() -> Self {
+        let threads = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+        Self::cpu_with_threads(threads)
+    }
+
+    /// The host's processor with a fixed number of threads. Results have the same bits for any
+    /// number; ranks that share a machine divide its cores between them this way.
+    ///
+    /// ```
+    /// # use halfstep::Device;
+    /// let one = Device::cpu_with_threads(1.try_into().unwrap());
+    /// assert_eq!(one.info().units, 1);
+    /// ```
+    pub fn cpu_with_threads(threads: NonZeroUsize) -> Self {
+        Self { backend: Arc::new(Cpu::new(threads.get())) }
+    }
+
+    /// What is known of the device.
+    pub fn info(&self) -> &DeviceInfo {
+        self.backend.info()
+    }
+
+    /// A new stream of this device.
+    pub fn stream(&self) -> Result<Stream> {
+        Stream::new(self)
+    }
+
+    /// A buffer of `len` zeros.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`](crate::Error::OutOfMemory), also where the size in bytes overflows.
+    pub fn zeros<T: Element>(&self, len: usize) -> Result<Buffer<T>> {
+        Buffer::zeros(self, len)
+    }
+
+    /// A buffer holding a copy of `values`.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`](crate::Error::OutOfMemory).
+    pub fn upload<T: Element>(&self, values: &[T]) -> Result<Buffer<T>> {
+        Buffer::from_slice(self, values)
+    }
+
+    /// Whether both handles are the same device.
+    pub fn same_as(&self, other: &Device) -> bool {
+        Arc::ptr_eq(&self.backend, &other.backend)
+    }
+}

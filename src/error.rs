@@ -1,0 +1,187 @@
+//! The one error type. An error names the operation, the argument, what was expected and what was
+//! found; when an operation returns one, it has written nothing (unless the variant says otherwise).
+
+use std::borrow::Cow;
+
+use crate::reduce::Fault;
+
+/// The result of every fallible call of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// The name of an argument: `"a"`, or with an index `"grads[3]"`.
+pub type Arg = Cow<'static, str>;
+
+/// What went wrong, where, what was expected there and what was found.
+///
+/// Variants up to [`Error::State`] are found before anything is written; they leave every output,
+/// and every object involved, as it was.
+#[non_exhaustive]
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum Error {
+    /// A length, shape or stride does not fit.
+    #[error("{op}: {arg}: expected {expected}, found {found}")]
+    Shape {
+        /// The operation.
+        op: &'static str,
+        /// The argument.
+        arg: Arg,
+        /// What would have fitted.
+        expected: String,
+        /// What was passed.
+        found: String,
+    },
+    /// A number is outside its range.
+    #[error("{op}: {arg}: expected {expected}, found {found}")]
+    Range {
+        /// The operation.
+        op: &'static str,
+        /// The argument.
+        arg: Arg,
+        /// The allowed range.
+        expected: String,
+        /// The number passed.
+        found: String,
+    },
+    /// A storage type does not fit.
+    #[error("{op}: {arg}: expected type {expected}, found {found}")]
+    Dtype {
+        /// The operation.
+        op: &'static str,
+        /// The argument.
+        arg: Arg,
+        /// The types that are supported here.
+        expected: String,
+        /// The type passed.
+        found: String,
+    },
+    /// A pointer is not aligned to its element.
+    #[error("{op}: {arg}: expected an address aligned to {need} bytes, found {address:#x}")]
+    Align {
+        /// The operation.
+        op: &'static str,
+        /// The argument.
+        arg: Arg,
+        /// Alignment needed, in bytes.
+        need: usize,
+        /// The address passed.
+        address: u64,
+    },
+    /// Two arguments share memory in a way the operation cannot allow.
+    #[error("{op}: {first} and {second} overlap in memory")]
+    Overlap {
+        /// The operation.
+        op: &'static str,
+        /// One argument (an output).
+        first: Arg,
+        /// The other.
+        second: Arg,
+    },
+    /// An argument lives on another device than the stream.
+    #[error("{op}: {arg}: expected memory of {expected}, found {found}")]
+    Device {
+        /// The operation.
+        op: &'static str,
+        /// The argument.
+        arg: Arg,
+        /// The stream's device.
+        expected: String,
+        /// Where the argument lives.
+        found: String,
+    },
+    /// The combination asked for does not exist; the reason says what does.
+    #[error("{op}: not supported: {reason}")]
+    Unsupported {
+        /// The operation.
+        op: &'static str,
+        /// Why, and what is supported instead.
+        reason: String,
+    },
+    /// The call came at the wrong time.
+    #[error("{op}: expected {expected}, found {found}")]
+    State {
+        /// The operation.
+        op: &'static str,
+        /// The state in which the call is allowed.
+        expected: String,
+        /// The state it met.
+        found: String,
+    },
+    /// Memory could not be had. Nothing of the call that asked for it is left allocated.
+    #[error("out of memory: {bytes} bytes on {device}")]
+    OutOfMemory {
+        /// Size of the request that failed.
+        bytes: usize,
+        /// Where.
+        device: String,
+    },
+    /// A collective failed. The communicator answers every later call with the same fault.
+    #[error("{0}")]
+    Comm(#[from] Fault),
+    /// A file could not be read or written.
+    #[error("{op}: {path}: {text}")]
+    Io {
+        /// The operation.
+        op: &'static str,
+        /// The file.
+        path: String,
+        /// The system's words.
+        text: String,
+    },
+    /// A state file is damaged, or does not belong to this optimizer.
+    #[error("{op}: {item}: expected {expected}, found {found}")]
+    Checkpoint {
+        /// The operation.
+        op: &'static str,
+        /// The tensor or header field.
+        item: String,
+        /// What the file should hold.
+        expected: String,
+        /// What it holds.
+        found: String,
+    },
+}
+
+/// Short constructors, so that checks read as one line each.
+impl Error {
+    pub(crate) fn shape(
+        op: &'static str,
+        arg: impl Into<Arg>,
+        expected: impl ToString,
+        found: impl ToString,
+    ) -> Self {
+        let (expected, found) = (expected.to_string(), found.to_string());
+        Self::Shape { op, arg: arg.into(), expected, found }
+    }
+
+    pub(crate) fn range(
+        op: &'static str,
+        arg: impl Into<Arg>,
+        expected: impl ToString,
+        found: impl ToString,
+    ) -> Self {
+        let (expected, found) = (expected.to_string(), found.to_string());
+        Self::Range { op, arg: arg.into(), expected, found }
+    }
+
+    pub(crate) fn dtype(
+        op: &'static str,
+        arg: impl Into<Arg>,
+        expected: impl ToString,
+        found: impl ToString,
+    ) -> Self {
+        let (expected, found) = (expected.to_string(), found.to_string());
+        Self::Dtype { op, arg: arg.into(), expected, found }
+    }
+
+    pub(crate) fn unsupported(op: &'static str, reason: impl ToString) -> Self {
+        Self::Unsupported { op, reason: reason.to_string() }
+    }
+
+    pub(crate) fn state(
+        op: &'static str,
+        expected: impl ToString,
+        found: impl ToString,
+    ) -> Self {
+        Self::State { op, expected: expected.to_string(), found: found.to_string() }
+    }
+}

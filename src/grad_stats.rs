@@ -1,0 +1,130 @@
+//! What is known of a gradient before a step: its sum of squares and whether it is finite.
+//!
+//! Whoever touches a gradient last can say it for free: the weight-gradient product, the unpacking
+//! of a reduced bucket, or [`Optimizer::stats`](crate::optim::Optimizer::stats). The optimizer's
+//! control stage only reads it.
+
+use crate::kernel::params::{FOLD_LANES, PARTIAL_CHUNK, Partial};
+use crate::{Buffer, Device, Result, Stream};
+
+/// Σg² (f64) and non-finite counts of a list of tensors, chunk by chunk, on the device.
+///
+/// ```
+/// # fn main() -> halfstep::Result<()> {
+/// use halfstep::{Device, GradStats};
+/// let device = Device::cpu();
+/// let stats = GradStats::new(&device, &[3, 40_000])?;
+/// let summary = stats.read(&device.stream()?)?;
+/// assert_eq!((summary.sum_squares, summary.first_non_finite), (0.0, None));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct GradStats {
+    pub(crate) partials: Buffer<Partial>,
+}
+
+/// A [`GradStats`] summed up.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Summary {
+    /// Σg² over all finite elements.
+    pub sum_squares: f64,
+    /// How many elements are NaN or ±Inf.
+    pub non_finite: u64,
+    /// The first tensor that has one.
+    pub first_non_finite: Option<usize>,
+}
+
+impl GradStats {
+    /// Room for tensors of these lengths. Allocates; nothing later does.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`](crate::Error::OutOfMemory).
+    pub fn new(device: &Device, lengths: &[usize]) -> Result<Self> {
+        let partials: Vec<Partial> = lengths
+            .iter()
+            .enumerate()
+            .flat_map(|(tensor, len)| {
+                let empty = Partial { sum_squares: 0.0, non_finite: 0, tensor: tensor as u32 };
+                std::iter::repeat_n(empty, len.div_ceil(PARTIAL_CHUNK))
+            })
+            .collect();
+        Ok(Self { partials: device.upload(&partials)? })
+    }
+
+    /// Sums up on the host; waits for the stream.
+    ///
+    /// # Errors
+    /// [`Error::Device`](crate::Error::Device) if the stream is another device's.
+    pub fn read(&self, stream: &Stream) -> Result<Summary> {
+        Ok(summarize(&self.partials.to_vec(stream)?))
+    }
+}
+
+/// The sum over all partials, folded as [`Partial`] folds elements.
+pub(crate) fn summarize(partials: &[Partial]) -> Summary {
+    Summary {
+        sum_squares: fold(partials.iter().map(|p| p.sum_squares)),
+        non_finite: partials.iter().map(|p| u64::from(p.non_finite)).sum(),
+        first_non_finite: partials
+            .iter()
+            .filter(|p| p.non_finite > 0)
+            .map(|p| p.tensor as usize)
+            .min(),
+    }
+}
+
+/// The definition of every sum of squares: lane `l` adds values `l, l + 2048, …`; lanes fold by
+/// halves.
+pub(crate) fn fold(values: impl Iterator<Item = f64>) -> f64 {
+    let mut lanes = [0.0f64; FOLD_LANES];
+    for (i, value) in values.enumerate() {
+        lanes[i % FOLD_LANES] += value;
+    }
+    let mut half = FOLD_LANES / 2;
+    while half > 0 {
+        for l in 0..half {
+            lanes[l] += lanes[l + half];
+        }
+        half /= 2;
+    }
+    lanes[0]
+}
+
+/// The definition of a [`Partial`], from the f32 values of one chunk.
+pub(crate) fn partial(tensor: u32, chunk: impl Iterator<Item = f32> + Clone) -> Partial {
+    let finite = |value: f32| value.to_bits() & 0x7f80_0000 != 0x7f80_0000;
+    let squares = chunk.clone().map(|v| if finite(v) { f64::from(v) * f64::from(v) } else { 0.0 });
+    Partial {
+        sum_squares: fold(squares),
+        non_finite: chunk.filter(|&v| !finite(v)).count() as u32,
+        tensor,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_partial_counts_what_it_leaves_out() {
+        let chunk = [1.0f32, f32::NAN, 2.0, f32::NEG_INFINITY];
+        let partial = partial(7, chunk.into_iter());
+        assert_eq!(partial, Partial { sum_squares: 5.0, non_finite: 2, tensor: 7 });
+    }
+
+    #[test]
+    fn huge_and_tiny_gradients_keep_a_finite_norm() {
+        let huge = partial(0, std::iter::repeat_n(1e20f32, 1000));
+        assert!((huge.sum_squares / 1e43 - 1.0).abs() < 1e-6);
+        let tiny = partial(0, std::iter::repeat_n(1e-23f32, 1000));
+        assert!((tiny.sum_squares / 1e-43 - 1.0).abs() < 1e-6);
+    }
+
+    #[test]
+    fn the_first_tensor_is_named_and_not_the_first_chunk() {
+        let at = |tensor, non_finite| Partial { sum_squares: 1.0, non_finite, tensor };
+        let summary = summarize(&[at(0, 0), at(5, 1), at(3, 2)]);
+        assert_eq!((summary.non_finite, summary.first_non_finite), (3, Some(3)));
+    }
+}

@@ -1,0 +1,225 @@
+//! Memory lent to an operation for the length of one call: ours ([`Buffer`]), host slices, and
+//! through [`Raw`] whatever a framework owns.
+//!
+//! Nothing is held after the call but what the stream orders, so safe code can neither leak a
+//! guard nor alias a tensor: an output needs `&mut`.
+
+use std::marker::PhantomData;
+
+use crate::backend::Address;
+use crate::{Buffer, Device, DeviceKind, Element, Error, Result, Stream, View, ViewMut};
+
+/// Where lent memory lives.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Place<'a> {
+    Host,
+    Device(&'a Device),
+}
+
+/// Elements lent to read for one call. Only implementors of [`Read`] make one.
+#[derive(Debug)]
+pub struct Lent<'a, T: Element> {
+    address: Address,
+    len: usize,
+    place: Place<'a>,
+    memory: PhantomData<&'a [T]>,
+}
+
+/// Elements lent to write for one call. Only implementors of [`Write`] make one.
+#[derive(Debug)]
+pub struct LentMut<'a, T: Element> {
+    address: Address,
+    len: usize,
+    place: Place<'a>,
+    memory: PhantomData<&'a mut [T]>,
+}
+
+/// Memory of `T` that an operation may read.
+///
+/// # Safety
+/// What `lend` returns must be valid and initialised for reads of its length, and not written by
+/// others, for all work that the call enqueues on `stream`.
+pub unsafe trait Read<T: Element> {
+    /// Lends the memory for work on `stream`.
+    ///
+    /// # Errors
+    /// [`Error::Device`] where the implementor can tell that the stream cannot reach it.
+    fn lend<'a>(&'a self, stream: &'a Stream) -> Result<Lent<'a, T>>;
+}
+
+/// Memory of `T` that an operation may read and write.
+///
+/// # Safety
+/// What `lend_mut` returns must be valid and initialised for reads and writes of its length, and
+/// touched by nobody else, for all work that the call enqueues on `stream`.
+pub unsafe trait Write<T: Element> {
+    /// Lends the memory for work on `stream`.
+    ///
+    /// # Errors
+    /// [`Error::Device`] where the implementor can tell that the stream cannot reach it.
+    fn lend_mut<'a>(&'a mut self, stream: &'a Stream) -> Result<LentMut<'a, T>>;
+}
+
+macro_rules! lent {
+    ($name:ident) => {
+        impl<'a, T: Element> $name<'a, T> {
+            fn new(address: Address, len: usize, place: Place<'a>) -> Self {
+                Self { address, len, place, memory: PhantomData }
+            }
+
+            /// Number of elements lent.
+            pub fn len(&self) -> usize {
+                self.len
+            }
+
+            /// Whether none are lent.
+            pub fn is_empty(&self) -> bool {
+                self.len == 0
+            }
+
+            /// The address, after the two checks every operation makes on every operand: the
+            /// stream's device can reach it, and it is aligned to its element.
+            pub(crate) fn address(
+                &self,
+                op: &'static str,
+                arg: impl Fn() -> crate::error::Arg,
+                stream: &Stream,
+            ) -> Result<Address> {
+                check_place(op, &arg, self.place, stream)?;
+                let address = self.address.0;
+                if self.len > 0 && address % align_of::<T>() as u64 != 0 {
+                    return Err(Error::Align { op, arg: arg(), need: align_of::<T>(), address });
+                }
+                Ok(self.address)
+            }
+        }
+    };
+}
+lent!(Lent);
+lent!(LentMut);
+
+fn check_place(
+    op: &'static str,
+    arg: impl Fn() -> crate::error::Arg,
+    place: Place<'_>,
+    stream: &Stream,
+) -> Result<()> {
+    let device = stream.device();
+    // All CPU devices share the host's memory; they differ in their threads only.
+    let on_cpu = device.info().kind == DeviceKind::Cpu;
+    let (reachable, found) = match place {
+        Place::Host => (on_cpu, "host memory".to_string()),
+        Place::Device(owner) if owner.same_as(device) => return Ok(()),
+        Place::Device(owner) => {
+            (on_cpu && owner.info().kind == DeviceKind::Cpu, owner.info().to_string())
+        }
+    };
+    if reachable {
+        return Ok(());
+    }
+    Err(Error::Device { op, arg: arg(), expected: device.info().to_string(), found })
+}
+
+// SAFETY: a slice is valid and unchanged while borrowed; CPU work has run when the call returns,
+// and other devices refuse host memory.
+unsafe impl<T: Element> Read<T> for [T] {
+    fn lend<'a>(&'a self, _: &'a Stream) -> Result<Lent<'a, T>> {
+        Ok(Lent::new(Address(self.as_ptr() as u64), self.len(), Place::Host))
+    }
+}
+
+// SAFETY: as above, and the borrow is exclusive.
+unsafe impl<T: Element> Write<T> for [T] {
+    fn lend_mut<'a>(&'a mut self, _: &'a Stream) -> Result<LentMut<'a, T>> {
+        Ok(LentMut::new(Address(self.as_mut_ptr() as u64), self.len(), Place::Host))
+    }
+}
+
+// SAFETY: as for slices.
+unsafe impl<T: Element> Read<T> for Vec<T> {
+    fn lend<'a>(&'a self, stream: &'a Stream) -> Result<Lent<'a, T>> {
+        self.as_slice().lend(stream)
+    }
+}
+
+// SAFETY: as for slices.
+unsafe impl<T: Element> Write<T> for Vec<T> {
+    fn lend_mut<'a>(&'a mut self, _: &'a Stream) -> Result<LentMut<'a, T>> {
+        Ok(LentMut::new(Address(self.as_mut_ptr() as u64), self.len(), Place::Host))
+    }
+}
+
+// SAFETY: a buffer owns its memory and frees it only after its last enqueued use.
+unsafe impl<T: Element> Read<T> for Buffer<T> {
+    fn lend<'a>(&'a self, _: &'a Stream) -> Result<Lent<'a, T>> {
+        Ok(Lent::new(self.address(), self.len(), Place::Device(self.device())))
+    }
+}
+
+// SAFETY: as above, and the borrow is exclusive.
+unsafe impl<T: Element> Write<T> for Buffer<T> {
+    fn lend_mut<'a>(&'a mut self, _: &'a Stream) -> Result<LentMut<'a, T>> {
+        Ok(LentMut::new(self.address(), self.len(), Place::Device(self.device())))
+    }
+}
+
+// SAFETY: a view is inside its buffer (checked when it was made).
+unsafe impl<T: Element> Read<T> for View<'_, T> {
+    fn lend<'a>(&'a self, _: &'a Stream) -> Result<Lent<'a, T>> {
+        Ok(Lent::new(self.address, self.len, Place::Device(self.buffer.device())))
+    }
+}
+
+// SAFETY: a view is inside its buffer (checked when it was made), and exclusive.
+unsafe impl<T: Element> Write<T> for ViewMut<'_, T> {
+    fn lend_mut<'a>(&'a mut self, _: &'a Stream) -> Result<LentMut<'a, T>> {
+        Ok(LentMut::new(self.address, self.len, Place::Device(self.buffer.device())))
+    }
+}
+
+/// Memory known only by its address: a framework's own tensors.
+///
+/// ```
+/// # fn main() -> halfstep::Result<()> {
+/// use halfstep::Raw;
+/// let mut tensor = vec![0.0f32; 8];
+/// // SAFETY: `tensor` outlives `raw`, and nobody else uses it meanwhile.
+/// let raw = unsafe { Raw::<f32>::new(tensor.as_mut_ptr() as u64, tensor.len()) };
+/// # let _ = raw;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Raw<T: Element> {
+    address: Address,
+    len: usize,
+    element: PhantomData<T>,
+}
+
+impl<T: Element> Raw<T> {
+    /// `len` elements at `address`, in memory that the device of every stream it is used with can
+    /// reach.
+    ///
+    /// # Safety
+    /// While the value exists: the memory is alive, initialised, reachable by the device, and
+    /// used by others only in an order that the streams involved already guarantee. While it is
+    /// lent to write, nothing else reads or writes it. (Alignment is checked by each operation,
+    /// and so is overlap between the arguments of one call.)
+    pub unsafe fn new(address: u64, len: usize) -> Self {
+        Self { address: Address(address), len, element: PhantomData }
+    }
+}
+
+// SAFETY: promised by whoever called `Raw::new`.
+unsafe impl<T: Element> Read<T> for Raw<T> {
+    fn lend<'a>(&'a self, stream: &'a Stream) -> Result<Lent<'a, T>> {
+        Ok(Lent::new(self.address, self.len, Place::Device(stream.device())))
+    }
+}
+
+// SAFETY: promised by whoever called `Raw::new`.
+unsafe impl<T: Element> Write<T> for Raw<T> {
+    fn lend_mut<'a>(&'a mut self, stream: &'a Stream) -> Result<LentMut<'a, T>> {
+        Ok(LentMut::new(self.address, self.len, Place::Device(stream.device())))
+    }
+}

@@ -1,0 +1,3 @@
+//! `reduce`
+pub mod comm;
+pub use comm::Fault;

@@ -1,0 +1,65 @@
+//! Operands between guard pads. A stray read brings NaN into the result; a stray write breaks a
+//! pad, which `check` compares bit by bit.
+
+use halfstep::Storage;
+
+/// At least one tile of any kernel.
+const PAD: usize = 4096;
+
+/// `len` values with a pad of NaN (one that no arithmetic makes) on either side, at an address
+/// that is `shift` elements away from a 64-byte boundary.
+pub struct Guarded<T> {
+    memory: Vec<T>,
+    start: usize,
+    len: usize,
+}
+
+impl<T: Storage> Guarded<T> {
+    pub fn new(values: &[T], shift: usize) -> Self {
+        let mut memory = vec![Self::canary(); values.len() + 2 * PAD + 64];
+        let misfit = memory.as_ptr() as usize % 64 / size_of::<T>();
+        let start = PAD + 64 / size_of::<T>() - misfit + shift % (32 / size_of::<T>());
+        memory[start..start + values.len()].copy_from_slice(values);
+        Self { memory, start, len: values.len() }
+    }
+
+    /// An output, filled with the pad's NaN: what is not written shows.
+    pub fn output(len: usize, shift: usize) -> Self {
+        Self::new(&vec![Self::canary(); len], shift)
+    }
+
+    /// A quiet NaN with a payload.
+    pub fn canary() -> T {
+        let mut value = T::zeroed();
+        let bytes = bytemuck::bytes_of_mut(&mut value);
+        match bytes.len() {
+            2 => bytes.copy_from_slice(&0x7fedu16.to_le_bytes()),
+            _ => bytes.copy_from_slice(&0x7fed_beadu32.to_le_bytes()),
+        }
+        value
+    }
+
+    pub fn get(&self) -> &[T] {
+        &self.memory[self.start..self.start + self.len]
+    }
+
+    pub fn get_mut(&mut self) -> &mut [T] {
+        &mut self.memory[self.start..self.start + self.len]
+    }
+
+    /// Whether no element of the values has been written.
+    pub fn untouched(&self) -> bool {
+        is_canary(self.get())
+    }
+
+    /// Panics if a pad has been written.
+    pub fn check(&self, name: &str) {
+        assert!(is_canary(&self.memory[..self.start]), "{name}: written before its start");
+        assert!(is_canary(&self.memory[self.start + self.len..]), "{name}: written past its end");
+    }
+}
+
+fn is_canary<T: Storage>(values: &[T]) -> bool {
+    let canary = Guarded::<T>::canary();
+    values.iter().all(|value| bytemuck::bytes_of(value) == bytemuck::bytes_of(&canary))
+}

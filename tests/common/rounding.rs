@@ -1,0 +1,54 @@
+//! The oracle's own rounding from f64, since `half`'s `from_f64` rounds twice.
+
+use halfstep::Dtype;
+
+/// Significant bits, smallest exponent of a normal number, largest finite value.
+fn format(dtype: Dtype) -> (i32, i32, f64) {
+    match dtype {
+        Dtype::Bf16 => (8, -126, (2.0 - 2f64.powi(-7)) * 2f64.powi(127)),
+        Dtype::F16 => (11, -14, 65504.0),
+        Dtype::F32 => (24, -126, f64::from(f32::MAX)),
+    }
+}
+
+/// The distance of neighbouring values of the type around `value`.
+pub fn ulp(value: f64, dtype: Dtype) -> f64 {
+    let (bits, min_exponent, _) = format(dtype);
+    if value == 0.0 || !value.is_finite() {
+        return 2f64.powi(min_exponent - bits + 1);
+    }
+    // The exponent, exactly: value = ±m·2^e with 1 ≤ m < 2 (f64's own subnormals are far below).
+    let exponent = ((value.abs().to_bits() >> 52) as i32 - 1023).max(min_exponent);
+    2f64.powi(exponent - bits + 1)
+}
+
+/// The nearest value of the type, ties to even, once. Overflow gives infinity.
+pub fn round(value: f64, dtype: Dtype) -> f64 {
+    if !value.is_finite() || value == 0.0 {
+        return value;
+    }
+    let (_, _, max) = format(dtype);
+    let ulp = ulp(value, dtype);
+    let rounded = (value / ulp).round_ties_even() * ulp; // both exact: ulp is a power of two
+    if rounded.abs() > max { f64::INFINITY.copysign(value) } else { rounded }
+}
+
+#[test]
+fn rounds_once() {
+    let value = 1.0 + 2f64.powi(-11) + 2f64.powi(-40);
+    assert_eq!(round(value, Dtype::F16), 1.0 + 2f64.powi(-10)); // half's from_f64 says 1.0
+    assert_eq!(round(65519.99, Dtype::F16), 65504.0);
+    assert_eq!(round(65520.0, Dtype::F16), f64::INFINITY);
+    assert_eq!(round(2f64.powi(-25), Dtype::F16), 0.0);
+    assert_eq!(round(1.5 * 2f64.powi(-25), Dtype::F16), 2f64.powi(-24));
+    for bits in (0..u32::MAX - 4096).step_by(4093) {
+        let x = f64::from(f32::from_bits(bits));
+        if x.is_finite() {
+            assert_eq!(round(x, Dtype::F32), x);
+            let bf16 = halfstep::bf16::from_f32(x as f32).to_f64();
+            assert_eq!(round(x, Dtype::Bf16), bf16, "{x:e}");
+            let f16 = halfstep::f16::from_f32(x as f32).to_f64();
+            assert_eq!(round(x, Dtype::F16), f16, "{x:e}");
+        }
+    }
+}
