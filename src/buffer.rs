@@ -91,7 +91,7 @@ impl<T: Element> Buffer<T> {
         let to = self.offset("write", &(start..start.saturating_add(values.len())))?;
         let id = self.stream_id("write", stream)?;
         // SAFETY: `offset` checked that the bytes are inside the allocation, which `self` owns.
-        unsafe { self.device.backend.upload(id, to, bytemuck::cast_slice(values)) }
+        unsafe { stream.device().backend.upload(id, to, bytemuck::cast_slice(values)) }
     }
 
     /// Copies from element `start` on into `values`, and waits until they have arrived.
@@ -102,7 +102,7 @@ impl<T: Element> Buffer<T> {
         let from = self.offset("read", &(start..start.saturating_add(values.len())))?;
         let id = self.stream_id("read", stream)?;
         // SAFETY: `offset` checked that the bytes are inside the allocation; it is initialised.
-        unsafe { self.device.backend.download(id, from, bytemuck::cast_slice_mut(values)) }
+        unsafe { stream.device().backend.download(id, from, bytemuck::cast_slice_mut(values)) }
     }
 
     /// The whole buffer as a vector; waits until it has arrived.
@@ -122,7 +122,7 @@ impl<T: Element> Buffer<T> {
     pub fn clear(&mut self, stream: &Stream) -> Result<()> {
         let id = self.stream_id("clear", stream)?;
         // SAFETY: the whole allocation, which `self` owns.
-        unsafe { self.device.backend.fill(id, self.address, 0, self.len * size_of::<T>()) }
+        unsafe { stream.device().backend.fill(id, self.address, 0, self.len * size_of::<T>()) }
     }
 
     fn offset(&self, op: &'static str, range: &Range<usize>) -> Result<Address> {
@@ -134,7 +134,7 @@ impl<T: Element> Buffer<T> {
     }
 
     fn stream_id(&self, op: &'static str, stream: &Stream) -> Result<StreamId> {
-        if !stream.device().same_as(&self.device) {
+        if !stream.device().reaches(&self.device) {
             return Err(Error::Device {
                 op,
                 arg: "stream".into(),

@@ -97,6 +97,13 @@ impl Device {
         Buffer::from_slice(self, values)
     }
 
+    /// Whether work on this device can use `owner`'s memory. All CPU devices share the host's;
+    /// they differ in their threads only.
+    pub(crate) fn reaches(&self, owner: &Device) -> bool {
+        let cpu = |device: &Device| device.info().kind == DeviceKind::Cpu;
+        self.same_as(owner) || (cpu(self) && cpu(owner))
+    }
+
     /// Whether both handles are the same device.
     pub fn same_as(&self, other: &Device) -> bool {
         Arc::ptr_eq(&self.backend, &other.backend)

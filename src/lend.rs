@@ -105,14 +105,10 @@ fn check_place(
     stream: &Stream,
 ) -> Result<()> {
     let device = stream.device();
-    // All CPU devices share the host's memory; they differ in their threads only.
-    let on_cpu = device.info().kind == DeviceKind::Cpu;
     let (reachable, found) = match place {
-        Place::Host => (on_cpu, "host memory".to_string()),
-        Place::Device(owner) if owner.same_as(device) => return Ok(()),
-        Place::Device(owner) => {
-            (on_cpu && owner.info().kind == DeviceKind::Cpu, owner.info().to_string())
-        }
+        Place::Host => (device.info().kind == DeviceKind::Cpu, "host memory".to_string()),
+        Place::Device(owner) if device.reaches(owner) => return Ok(()),
+        Place::Device(owner) => (false, owner.info().to_string()),
     };
     if reachable {
         return Ok(());
@@ -120,33 +116,34 @@ fn check_place(
     Err(Error::Device { op, arg: arg(), expected: device.info().to_string(), found })
 }
 
-// SAFETY: a slice is valid and unchanged while borrowed; CPU work has run when the call returns,
-// and other devices refuse host memory.
-unsafe impl<T: Element> Read<T> for [T] {
-    fn lend<'a>(&'a self, _: &'a Stream) -> Result<Lent<'a, T>> {
-        Ok(Lent::new(Address(self.as_ptr() as u64), self.len(), Place::Host))
-    }
+// Implemented for references to slices, not for slices: those have no size, so they could not
+// become a `&dyn Read`.
+macro_rules! lend_slice {
+    ($([$($generics:tt)*] $type:ty: $how:ident;)*) => {$(lend_slice!(@$how [$($generics)*] $type);)*};
+    (@read [$($generics:tt)*] $type:ty) => {
+        // SAFETY: a slice is valid and unchanged while borrowed; CPU work has run when the call
+        // returns, and other devices refuse host memory.
+        unsafe impl<T: Element, $($generics)*> Read<T> for $type {
+            fn lend<'l>(&'l self, _: &'l Stream) -> Result<Lent<'l, T>> {
+                Ok(Lent::new(Address(self.as_ptr() as u64), self.len(), Place::Host))
+            }
+        }
+    };
+    (@write [$($generics:tt)*] $type:ty) => {
+        lend_slice!(@read [$($generics)*] $type);
+        // SAFETY: as for reading, and the borrow is exclusive.
+        unsafe impl<T: Element, $($generics)*> Write<T> for $type {
+            fn lend_mut<'l>(&'l mut self, _: &'l Stream) -> Result<LentMut<'l, T>> {
+                Ok(LentMut::new(Address(self.as_mut_ptr() as u64), self.len(), Place::Host))
+            }
+        }
+    };
 }
-
-// SAFETY: as above, and the borrow is exclusive.
-unsafe impl<T: Element> Write<T> for [T] {
-    fn lend_mut<'a>(&'a mut self, _: &'a Stream) -> Result<LentMut<'a, T>> {
-        Ok(LentMut::new(Address(self.as_mut_ptr() as u64), self.len(), Place::Host))
-    }
-}
-
-// SAFETY: as for slices.
-unsafe impl<T: Element> Read<T> for Vec<T> {
-    fn lend<'a>(&'a self, stream: &'a Stream) -> Result<Lent<'a, T>> {
-        self.as_slice().lend(stream)
-    }
-}
-
-// SAFETY: as for slices.
-unsafe impl<T: Element> Write<T> for Vec<T> {
-    fn lend_mut<'a>(&'a mut self, _: &'a Stream) -> Result<LentMut<'a, T>> {
-        Ok(LentMut::new(Address(self.as_mut_ptr() as u64), self.len(), Place::Host))
-    }
+lend_slice! {
+    [] &[T]: read;
+    [] &mut [T]: write;
+    [] Vec<T>: write;
+    [const N: usize] [T; N]: write;
 }
 
 // SAFETY: a buffer owns its memory and frees it only after its last enqueued use.

@@ -1,3 +1,26 @@
-//! `reduce`
-pub mod comm;
-pub use comm::Fault;
+//! Bucketed gradient reduction: averages over ranks, overlapped with the backward pass.
+//!
+//! ```text
+//! ready(param) ─ pack ─▶ bucket ─ all-to-all ─▶ sum one shard in f32 ─ all-gather ─▶ unpack ─▶ finish
+//!                cast                            in rank order, round                 unscale, check, Σg²
+//! ```
+//!
+//! A [`BucketPlan`] says which parameters travel together and in which order; a [`Communicator`]
+//! moves blocks; the [`Reducer`] drives both. A bf16 wire never means bf16 partial sums: rings that
+//! add in bf16 lose 17 % of the signal at 1,024 ranks, a sum in f32 with one rounding 0.2 % at any
+//! number.
+
+mod agree;
+mod comm;
+mod exchange;
+mod launch;
+mod plan;
+mod reducer;
+pub(crate) mod reference;
+mod report;
+mod trailer;
+
+pub use comm::{Abort, Collective, Communicator, Fault, Local, Part, Parts, local};
+pub use plan::{Bucket, BucketPlan, Link, Param, Slot, ready_by_elements};
+pub use reducer::{Config, Reducer, Unscale};
+pub use report::{BucketTimes, NonFinite, Reduced};

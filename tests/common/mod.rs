@@ -4,7 +4,9 @@
 
 pub mod data;
 pub mod guard;
+pub mod ranks;
 pub mod rounding;
+pub mod workloads;
 
 use halfstep::Device;
 

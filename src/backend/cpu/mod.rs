@@ -44,11 +44,25 @@ pub(crate) fn arch() -> &'static str {
         if is_x86_feature_detected!("avx512f") {
             return "avx512f";
         }
-        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+        if has_avx2() {
             return "avx2+fma";
         }
     }
     "portable"
+}
+
+/// Whether the 8-wide loops may run: AVX2, FMA and the f16 conversions of F16C.
+pub(crate) fn has_avx2() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    {
+        is_x86_feature_detected!("avx2")
+            && is_x86_feature_detected!("fma")
+            && is_x86_feature_detected!("f16c")
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        false
+    }
 }
 
 /// `None` where no such block of memory can exist.

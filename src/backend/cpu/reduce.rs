@@ -1,13 +1,210 @@
-//! The kernels of `reduce` on the CPU.
+//! The kernels of `reduce` on the CPU: `reduce::reference`, cut into tasks and compiled for the
+//! processor's vector units.
 
 use super::threads::Threads;
-use crate::kernel::params::reduce::Block;
+use crate::grad_stats;
+use crate::kernel::params::reduce::{Accumulate, Block, Pack, Sum, Unpack};
+use crate::kernel::params::{PARTIAL_CHUNK, Partial};
+use crate::reduce::reference;
+use crate::{Dtype, Storage, bf16, f16};
+use std::slice::{from_raw_parts, from_raw_parts_mut};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Elements of one task: as for partials, small enough for the first-level cache.
+const TASK: usize = PARTIAL_CHUNK;
+
+/// Calls `$body` with `$G` and `$W` as the types that the two codes stand for.
+macro_rules! with_types {
+    ($g:expr, $w:expr, |$G:ident, $W:ident| $body:expr) => {
+        with_type!($g, |$G| with_type!($w, |$W| $body))
+    };
+}
+macro_rules! with_type {
+    ($code:expr, |$T:ident| $body:expr) => {{
+        const BF16: u32 = Dtype::Bf16 as u32;
+        const F16: u32 = Dtype::F16 as u32;
+        const F32: u32 = Dtype::F32 as u32;
+        match $code {
+            BF16 => {
+                type $T = bf16;
+                $body
+            }
+            F16 => {
+                type $T = f16;
+                $body
+            }
+            F32 => {
+                type $T = f32;
+                $body
+            }
+            code => unreachable!("storage type {code} in a parameter block"),
+        }
+    }};
+}
+
+/// Compiles a call of an `#[inline(always)]` reference loop for AVX2 where the processor has it.
+/// The loops' arithmetic is explicit, so vector code gives the same bits.
+macro_rules! vectorized {
+    ($(fn $name:ident<$($T:ident),*>($($arg:ident: $type:ty),* $(,)?) $(-> $ret:ty)?;)*) => {$(
+        fn $name<$($T: Storage),*>($($arg: $type),*) $(-> $ret)? {
+            #[cfg(target_arch = "x86_64")]
+            {
+                #[target_feature(enable = "avx2,fma,f16c")]
+                fn avx2<$($T: Storage),*>($($arg: $type),*) $(-> $ret)? {
+                    reference::$name($($arg),*)
+                }
+                if super::has_avx2() {
+                    // SAFETY: the processor has the features, checked just now.
+                    return unsafe { avx2($($arg),*) };
+                }
+            }
+            reference::$name($($arg),*)
+        }
+    )*};
+}
+vectorized! {
+    fn pack<G, W>(g: &[G], accumulated: Option<&mut [f32]>, to: &mut [W], scale: f32) -> u64;
+    fn accumulate<G>(g: &[G], accumulated: &mut [f32]);
+    fn sum<W>(parts: &[&[W]], weights: &[f32], to: &mut [W], factor: f32);
+    fn unpack<G, W>(from: &[W], to: &mut [G], products: &mut [f32], factor: f32);
+}
 
 /// Runs one kernel.
 ///
 /// # Safety
 /// The addresses in the block are valid for the lengths it gives, and outputs are not touched by
 /// anything else meanwhile.
-pub(super) unsafe fn run(_threads: &Threads, block: &Block) {
-    match *block {}
+pub(super) unsafe fn run(threads: &Threads, block: &Block) {
+    // SAFETY (all four): the caller's promise, passed on unchanged.
+    match block {
+        Block::Pack(b) => with_types!(b.gradient_type, b.wire, |G, W| unsafe {
+            // SAFETY: as above.
+            run_pack::<G, W>(threads, b)
+        }),
+        Block::Accumulate(b) => with_type!(b.gradient_type, |G| unsafe {
+            // SAFETY: as above.
+            run_accumulate::<G>(threads, b)
+        }),
+        Block::Sum(b) => with_type!(b.wire, |W| unsafe {
+            // SAFETY: as above.
+            run_sum::<W>(threads, b)
+        }),
+        Block::Unpack(b) => with_types!(b.gradient_type, b.wire, |G, W| unsafe {
+            // SAFETY: as above.
+            run_unpack::<G, W>(threads, b)
+        }),
+    }
+}
+
+/// `[start, start + len)` of task `i`.
+fn task(i: usize, len: usize) -> (usize, usize) {
+    let start = i * TASK;
+    (start, TASK.min(len - start))
+}
+
+/// # Safety
+/// See [`run`].
+unsafe fn run_pack<G: Storage, W: Storage>(threads: &Threads, block: &Pack) {
+    let len = block.len as usize;
+    let bad = AtomicU64::new(0);
+    threads.run(len.div_ceil(TASK), |i| {
+        let (start, len) = task(i, len);
+        // SAFETY: the caller's promise; tasks do not overlap.
+        let to = unsafe { from_raw_parts_mut((block.to as *mut W).add(start), len) };
+        let accumulated = (block.accumulated != 0).then(|| {
+            // SAFETY: as above.
+            unsafe { from_raw_parts_mut((block.accumulated as *mut f32).add(start), len) }
+        });
+        let found = if block.gradient == 0 {
+            let zeros = [G::narrow(0.0); 256];
+            let mut accumulated = accumulated;
+            let mut found = 0;
+            for (piece, to) in to.chunks_mut(zeros.len()).enumerate() {
+                let from = piece * zeros.len();
+                let accumulated = accumulated.as_mut().map(|a| &mut a[from..from + to.len()]);
+                found += pack(&zeros[..to.len()], accumulated, to, block.scale);
+            }
+            found
+        } else {
+            // SAFETY: as above.
+            let g = unsafe { from_raw_parts((block.gradient as *const G).add(start), len) };
+            pack(g, accumulated, to, block.scale)
+        };
+        bad.fetch_add(found, Ordering::Relaxed);
+    });
+    // SAFETY: one aligned u64, by the caller's promise; all tasks have ended.
+    unsafe { *(block.non_finite as *mut u64) += bad.into_inner() }
+}
+
+/// # Safety
+/// See [`run`].
+unsafe fn run_accumulate<G: Storage>(threads: &Threads, block: &Accumulate) {
+    let len = block.len as usize;
+    threads.run(len.div_ceil(TASK), |i| {
+        let (start, len) = task(i, len);
+        // SAFETY: the caller's promise; tasks do not overlap.
+        let (g, sum) = unsafe {
+            (
+                from_raw_parts((block.gradient as *const G).add(start), len),
+                from_raw_parts_mut((block.accumulated as *mut f32).add(start), len),
+            )
+        };
+        accumulate(g, sum);
+    });
+}
+
+/// # Safety
+/// See [`run`].
+unsafe fn run_sum<W: Storage>(threads: &Threads, block: &Sum) {
+    let (len, ranks) = (block.len as usize, block.ranks as usize);
+    // SAFETY: the caller's promise.
+    let (addresses, weights) = unsafe {
+        (
+            from_raw_parts(block.parts as *const u64, ranks),
+            from_raw_parts(block.weights as *const f32, ranks),
+        )
+    };
+    // SAFETY: as above.
+    let parts: Vec<&[W]> = addresses
+        .iter()
+        .map(|&address| {
+            // SAFETY: as above.
+            unsafe { from_raw_parts(address as *const W, len) }
+        })
+        .collect();
+    threads.run(len.div_ceil(TASK), |i| {
+        let (start, len) = task(i, len);
+        let parts: Vec<&[W]> = parts.iter().map(|part| &part[start..start + len]).collect();
+        // SAFETY: the caller's promise; tasks do not overlap.
+        let to = unsafe { from_raw_parts_mut((block.to as *mut W).add(start), len) };
+        sum(&parts, weights, to, block.factor);
+    });
+}
+
+/// # Safety
+/// See [`run`].
+unsafe fn run_unpack<G: Storage, W: Storage>(threads: &Threads, block: &Unpack) {
+    let (len, shard) = (block.len as usize, block.shard as usize);
+    threads.run(len.div_ceil(TASK), |i| {
+        let (start, len) = task(i, len);
+        // SAFETY: the caller's promise; tasks do not overlap.
+        let to = unsafe { from_raw_parts_mut((block.to as *mut G).add(start), len) };
+        let mut products = [0.0f32; TASK];
+        let mut done = 0;
+        while done < len {
+            let at = block.offset as usize + start + done;
+            let piece = (shard - at % shard).min(len - done);
+            // SAFETY: as above: one address for each shard.
+            let from = unsafe {
+                let address = *(block.shards as *const u64).add(at / shard);
+                from_raw_parts((address as *const W).add(at % shard), piece)
+            };
+            let products = &mut products[done..done + piece];
+            unpack(from, &mut to[done..done + piece], products, block.factor);
+            done += piece;
+        }
+        let partial = grad_stats::partial(block.tensor, products[..len].iter().copied());
+        // SAFETY: the caller's promise: one partial for each task.
+        unsafe { *(block.partials as *mut Partial).add(i) = partial }
+    });
 }

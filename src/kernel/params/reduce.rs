@@ -1,5 +1,101 @@
 //! Parameter blocks of `reduce`.
 
+block! {
+    /// `to[i] = wire(scale · (gradient[i] + accumulated[i]))`; `accumulated[i] = 0`;
+    /// `*non_finite += ` how many results are NaN or ±Inf.
+    pub struct Pack {
+        /// `[len]` of `gradient_type`, or absent: zeros.
+        pub gradient: u64,
+        /// `[len]` f32, or absent: nothing was accumulated.
+        pub accumulated: u64,
+        /// `[len]` of `wire`.
+        pub to: u64,
+        /// One u64.
+        pub non_finite: u64,
+        /// Elements.
+        pub len: u64,
+        /// Factor, applied in f32 before the one rounding.
+        pub scale: f32,
+        /// Storage type of the gradient.
+        pub gradient_type: u32,
+        /// Storage type on the wire.
+        pub wire: u32,
+        /// Zero.
+        pub padding: u32,
+    }
+}
+
+block! {
+    /// `accumulated[i] += gradient[i]` in f32.
+    pub struct Accumulate {
+        /// `[len]` of `gradient_type`.
+        pub gradient: u64,
+        /// `[len]` f32.
+        pub accumulated: u64,
+        /// Elements.
+        pub len: u64,
+        /// Storage type of the gradient.
+        pub gradient_type: u32,
+        /// Zero.
+        pub padding: u32,
+    }
+}
+
+block! {
+    /// `to[i] = wire(factor · Σ_r weights[r] · parts[r][i])`: f32, `r` ascending, one rounding.
+    pub struct Sum {
+        /// `[ranks]` addresses of `[len]` of `wire`.
+        pub parts: u64,
+        /// `[ranks]` f32.
+        pub weights: u64,
+        /// `[len]` of `wire`.
+        pub to: u64,
+        /// Elements.
+        pub len: u64,
+        /// Ranks.
+        pub ranks: u32,
+        /// Storage type on the wire.
+        pub wire: u32,
+        /// `1 / Σ weights` for an average, 1 for a sum.
+        pub factor: f32,
+        /// Zero.
+        pub padding: u32,
+    }
+}
+
+block! {
+    /// `to[i] = type(factor · bucket[offset + i])`, where the bucket is cut in shards of equal
+    /// length; and one [`Partial`](super::Partial) of the f32 products per 16,384 elements.
+    pub struct Unpack {
+        /// Addresses of the shards.
+        pub shards: u64,
+        /// `[len]` of `gradient_type`.
+        pub to: u64,
+        /// `[⌈len / 16384⌉]` partials.
+        pub partials: u64,
+        /// Elements of one shard.
+        pub shard: u64,
+        /// Where the parameter starts in the bucket, in elements.
+        pub offset: u64,
+        /// Elements.
+        pub len: u64,
+        /// Factor, applied in f32.
+        pub factor: f32,
+        /// Storage type of the gradient.
+        pub gradient_type: u32,
+        /// Storage type on the wire.
+        pub wire: u32,
+        /// The parameter's index, for the partials.
+        pub tensor: u32,
+    }
+}
+
 /// The blocks of this op's kernels.
 #[derive(Debug, Clone, Copy)]
-pub enum Block {}
+#[allow(missing_docs)]
+pub enum Block {
+    Pack(Pack),
+    Accumulate(Accumulate),
+    Sum(Sum),
+    Unpack(Unpack),
+}

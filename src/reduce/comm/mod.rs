@@ -1,13 +1,157 @@
-//! Communicators.
+//! Communicators: ranks that exchange blocks of bytes. One trait, and an implementation for
+//! threads of one process ([`local`]).
 
-/// Why a collective failed.
+#![forbid(unsafe_code)]
+
+mod local;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+pub use local::{Local, local};
+
+use crate::{Buffer, Stream};
+
+/// Which ranks get which bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Collective {
+    /// Rank `r`'s buffer is cut in as many equal blocks as there are ranks; rank `q` gets the
+    /// `q`-th block of every rank.
+    AllToAll,
+    /// Every rank gets every rank's whole buffer.
+    AllGather,
+}
+
+/// Bytes that one rank sent to this one, in the order of its stream.
+#[derive(Debug, Clone)]
+pub struct Part {
+    /// Memory that holds them: a receive buffer, or the sender's own where it can be reached.
+    pub buffer: Arc<Buffer<u8>>,
+    /// Where they start in it.
+    pub start: usize,
+    /// How many they are.
+    pub len: usize,
+}
+
+/// What one collective brought.
+#[derive(Debug)]
+pub struct Parts {
+    /// One part of each rank, in rank order.
+    pub parts: Vec<Part>,
+    /// How long this rank waited for the last one to come.
+    pub skew: Duration,
+}
+
+/// Ranks that exchange blocks.
+///
+/// A communicator is `Send` and not `Sync`: the order of its collectives is a protocol, so one
+/// thread owns it. Every rank must make the same calls in the same order; a call that differs is a
+/// [`Fault::Mismatch`] on every rank. After a fault every call answers with the first one, at once.
+pub trait Communicator: Send {
+    /// This rank, `0..size`.
+    fn rank(&self) -> usize;
+
+    /// How many ranks there are.
+    fn size(&self) -> usize;
+
+    /// Takes part in one collective, in the stream's order.
+    ///
+    /// The buffer may be written again once every rank has dropped the parts it got from it:
+    /// `Arc::get_mut` tells.
+    ///
+    /// # Errors
+    /// A [`Fault`]; by `deadline` (an absolute time, so that timeouts do not add up along a chain
+    /// of ranks) at the latest.
+    fn exchange(
+        &mut self,
+        collective: Collective,
+        send: &Arc<Buffer<u8>>,
+        stream: &Stream,
+        deadline: Instant,
+    ) -> Result<Parts, Fault>;
+
+    /// A handle that other threads can stop the communicator with.
+    fn aborter(&self) -> Arc<dyn Abort>;
+}
+
+/// Stops a communicator from another thread.
+pub trait Abort: Send + Sync {
+    /// Makes collectives in progress, and all later ones, fail with [`Fault::Aborted`] on every
+    /// rank. The first fault stays.
+    fn abort(&self, reason: &str);
+}
+
+/// Why a collective failed. The first fault of a communicator is the root cause; all ranks report
+/// that one.
 #[non_exhaustive]
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Fault {
-    /// A rank is gone.
-    #[error("rank {rank} is lost")]
+    /// A rank ended, or its thread panicked, while others waited for it.
+    #[error("collective {sequence}: rank {rank} is lost")]
     PeerLost {
+        /// Which collective of the communicator, counted from 0.
+        sequence: u64,
         /// The rank.
         rank: usize,
+    },
+    /// Ranks had not come by the deadline.
+    #[error("collective {sequence}: deadline passed waiting for ranks {waiting_on:?}")]
+    Deadline {
+        /// Which collective.
+        sequence: u64,
+        /// The ranks that had not come.
+        waiting_on: Vec<usize>,
+    },
+    /// Ranks made different calls.
+    #[error("collective {sequence}: rank {rank} called {found}, rank 0 called {expected}")]
+    Mismatch {
+        /// Which collective.
+        sequence: u64,
+        /// The first rank that differs from rank 0.
+        rank: usize,
+        /// Rank 0's call.
+        expected: String,
+        /// The differing call.
+        found: String,
+    },
+    /// A buffer cannot be cut into one block for each rank.
+    #[error("collective {sequence}: rank {rank}: {bytes} bytes are not {blocks} equal blocks")]
+    Length {
+        /// Which collective.
+        sequence: u64,
+        /// The rank that was asked to send it.
+        rank: usize,
+        /// Bytes of the buffer.
+        bytes: usize,
+        /// Blocks needed: the number of ranks.
+        blocks: usize,
+    },
+    /// A rank gave up, and said why.
+    #[error("aborted by rank {rank}: {reason}")]
+    Aborted {
+        /// The rank.
+        rank: usize,
+        /// Its reason.
+        reason: String,
+    },
+    /// Ranks disagree about the parameters or their buckets.
+    #[error("rank {rank} has another plan than rank 0: first difference at parameter {param}")]
+    PlanMismatch {
+        /// The first rank that differs from rank 0.
+        rank: usize,
+        /// The first parameter that differs: its index, and this rank's name for it.
+        param: String,
+    },
+    /// A bucket's trailer is not the one expected: ranks are in different steps.
+    #[error("bucket {bucket}: rank {rank} is in step {found}, this rank in step {expected}")]
+    StepSkew {
+        /// The bucket.
+        bucket: usize,
+        /// The rank whose trailer differs.
+        rank: usize,
+        /// This rank's step.
+        expected: u64,
+        /// That rank's step.
+        found: u64,
     },
 }

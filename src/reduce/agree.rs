@@ -1,0 +1,71 @@
+//! The first exchange: ranks compare what they are about to do, and name what differs.
+
+#![forbid(unsafe_code)]
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::comm::{Collective, Communicator, Fault};
+use super::plan::BucketPlan;
+use super::reducer::Config;
+use crate::{Device, Dtype, Error, Result};
+
+/// Agrees on plan and configuration; returns the hash that every bucket's trailer repeats.
+pub(super) fn agree(
+    comm: &mut dyn Communicator,
+    plan: &BucketPlan,
+    config: &Config,
+    gradient: Dtype,
+    device: &Device,
+) -> Result<u64> {
+    let options = u64::from(config.average)
+        | u64::from(config.allow_unused) << 1
+        | u64::from(config.accumulate) << 2
+        | (gradient as u64) << 3
+        | u64::from(config.scale.to_bits()) << 8;
+    let hash = plan.hash() ^ options.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    if comm.size() == 1 {
+        return Ok(hash);
+    }
+    let count = plan.params().len() as u64;
+    let all = gather(comm, config, device, vec![hash, count])?;
+    let Some(rank) = all.iter().position(|theirs| theirs[0] != all[0][0]) else {
+        return Ok(hash);
+    };
+    // They differ: find the first parameter that does. Lists may have different lengths.
+    let longest = all.iter().map(|theirs| theirs[1]).max().unwrap_or(0) as usize;
+    let mut hashes: Vec<u64> = (0..plan.params().len()).map(|p| plan.param_hash(p)).collect();
+    hashes.resize(longest, 0);
+    let all = gather(comm, config, device, hashes)?;
+    let param = match (0..longest).find(|&p| all[rank][p] != all[0][p]) {
+        Some(p) => match plan.params().get(p) {
+            Some(param) => format!("{p} ({})", param.name),
+            None => format!("{p} (this rank declares only {count})"),
+        },
+        None => "none: configurations, gradient or wire types differ".into(),
+    };
+    Err(Error::Comm(Fault::PlanMismatch { rank, param }))
+}
+
+/// Every rank's words.
+fn gather(
+    comm: &mut dyn Communicator,
+    config: &Config,
+    device: &Device,
+    words: Vec<u64>,
+) -> Result<Vec<Vec<u64>>> {
+    let stream = device.stream()?;
+    let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+    let send = Arc::new(device.upload(&bytes)?);
+    let deadline = Instant::now() + config.deadline;
+    let parts = comm.exchange(Collective::AllGather, &send, &stream, deadline)?.parts;
+    parts
+        .iter()
+        .map(|part| {
+            let mut bytes = vec![0u8; part.len];
+            part.buffer.read(&stream, part.start, &mut bytes)?;
+            let word = |b: &[u8]| u64::from_le_bytes(std::array::from_fn(|i| b[i]));
+            Ok(bytes.chunks_exact(8).map(word).collect())
+        })
+        .collect()
+}

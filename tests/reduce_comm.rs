@@ -1,0 +1,220 @@
+//! The in-process communicator, and what it does when ranks fail. Rows C-01 … C-22.
+//!
+//! | row | why it is not here |
+//! |---|---|
+//! | C-04 | one device for each rank is a rule of NCCL; CPU ranks share the host |
+//! | C-09 | blocks travel by reference: there is no frame to corrupt |
+//! | C-13 … C-16 | several NCCL communicators, its codes and its asynchronous errors |
+//! | C-19, C-20 | blocks are bytes of one buffer; there is no operator to combine with a type |
+#![allow(missing_docs)]
+
+mod common;
+
+use common::{cpu, ranks};
+use halfstep::reduce::{Collective, Communicator, Fault, Local, Parts, local};
+use std::sync::{Arc, Barrier};
+use std::time::{Duration, Instant};
+
+const LONG: Duration = Duration::from_secs(20);
+
+fn exchange(comm: &mut Local, how: Collective, bytes: &[u8], limit: Duration) -> Result<Parts, Fault> {
+    let device = cpu(1);
+    let stream = device.stream().unwrap();
+    let send = Arc::new(device.upload(bytes).unwrap());
+    comm.exchange(how, &send, &stream, Instant::now() + limit)
+}
+
+fn bytes(parts: &Parts) -> Vec<Vec<u8>> {
+    let stream = cpu(1).stream().unwrap();
+    let read = |part: &halfstep::reduce::Part| {
+        let mut bytes = vec![0; part.len];
+        part.buffer.read(&stream, part.start, &mut bytes).unwrap();
+        bytes
+    };
+    parts.parts.iter().map(read).collect()
+}
+
+#[test]
+fn blocks_go_where_they_should() {
+    for size in [1, 2, 3, 5] {
+        ranks::run(size, |mut comm| {
+            let rank = comm.rank() as u8;
+            for round in 0..50u8 {
+                let send: Vec<u8> = (0..size as u8).flat_map(|to| [rank, to, round]).collect();
+                let parts = exchange(&mut comm, Collective::AllToAll, &send, LONG).unwrap();
+                let expected: Vec<Vec<u8>> =
+                    (0..size as u8).map(|from| vec![from, rank, round]).collect();
+                assert_eq!(bytes(&parts), expected);
+                let parts = exchange(&mut comm, Collective::AllGather, &[rank, round], LONG).unwrap();
+                let expected: Vec<Vec<u8>> = (0..size as u8).map(|from| vec![from, round]).collect();
+                assert_eq!(bytes(&parts), expected);
+            }
+        });
+    }
+}
+
+/// C-01: a buffer that cannot be cut into one block a rank.
+#[test]
+fn c01_a_buffer_that_is_not_a_block_for_each_rank() {
+    let faults = ranks::run(2, |mut comm| {
+        exchange(&mut comm, Collective::AllToAll, &[1, 2, 3], LONG).unwrap_err()
+    });
+    for fault in faults {
+        assert!(matches!(fault, Fault::Length { bytes: 3, blocks: 2, .. }), "{fault}");
+    }
+}
+
+/// C-03, C-07: a rank that does not come, at first or later, is named on every other rank by the
+/// deadline.
+#[test]
+fn c03_c07_a_missing_rank_is_named_by_the_deadline() {
+    for rounds in [0, 3] {
+        let limit = Duration::from_millis(150);
+        let done = Barrier::new(3);
+        let outcomes = ranks::run(3, |mut comm| {
+            for _ in 0..rounds {
+                exchange(&mut comm, Collective::AllGather, &[1], LONG).unwrap();
+            }
+            let start = Instant::now();
+            let outcome = (comm.rank() != 1)
+                .then(|| exchange(&mut comm, Collective::AllGather, &[1], limit).unwrap_err());
+            let elapsed = start.elapsed();
+            done.wait(); // rank 1 stays alive, and silent
+            (outcome, elapsed)
+        });
+        for (rank, (outcome, elapsed)) in outcomes.into_iter().enumerate() {
+            if rank != 1 {
+                let expected = Fault::Deadline { sequence: rounds, waiting_on: vec![1] };
+                assert_eq!(outcome, Some(expected));
+                // No test asserts a time; this one asserts an order of magnitude, no hang.
+                assert!(elapsed < LONG, "{elapsed:?}");
+            }
+        }
+    }
+}
+
+/// C-05: another collective, or another length, is a mismatch on every rank, and says both.
+#[test]
+fn c05_a_different_call_is_named_on_every_rank() {
+    let faults = ranks::run(3, |mut comm| {
+        let how = if comm.rank() == 2 { Collective::AllToAll } else { Collective::AllGather };
+        exchange(&mut comm, how, &[0; 3], LONG).unwrap_err()
+    });
+    for fault in &faults {
+        assert!(matches!(fault, Fault::Mismatch { rank: 2, sequence: 0, .. }), "{fault}");
+        let text = fault.to_string();
+        assert!(text.contains("AllToAll") && text.contains("AllGather"), "{text}");
+    }
+    let faults = ranks::run(2, |mut comm| {
+        let len = 4 + comm.rank();
+        exchange(&mut comm, Collective::AllGather, &vec![0; len], LONG).unwrap_err()
+    });
+    for fault in faults {
+        assert!(fault.to_string().contains("5 bytes"), "{fault}");
+    }
+}
+
+/// C-06, C-22: a rank that ends, or panics, while others wait is a lost peer on all of them.
+#[test]
+fn c06_c22_a_rank_that_ends_or_panics_is_lost() {
+    for panics in [false, true] {
+        let comms = local(3.try_into().unwrap());
+        let faults: Vec<Fault> = std::thread::scope(|scope| {
+            let mut threads = Vec::new();
+            for mut comm in comms {
+                threads.push(scope.spawn(move || {
+                    exchange(&mut comm, Collective::AllGather, &[1], LONG).unwrap();
+                    if comm.rank() == 1 {
+                        if panics {
+                            std::panic::resume_unwind(Box::new("as a test"));
+                        }
+                        return None;
+                    }
+                    let fault = exchange(&mut comm, Collective::AllGather, &[1], LONG).unwrap_err();
+                    // C-10: the same answer at once, for ever.
+                    let start = Instant::now();
+                    let again = exchange(&mut comm, Collective::AllToAll, &[1; 3], LONG);
+                    assert_eq!(again.unwrap_err(), fault);
+                    assert!(start.elapsed() < LONG);
+                    Some(fault)
+                }));
+            }
+            threads.into_iter().filter_map(|thread| thread.join().unwrap_or(None)).collect()
+        });
+        assert_eq!(faults, vec![Fault::PeerLost { sequence: 1, rank: 1 }; 2]);
+    }
+}
+
+/// C-08: a slow rank within the deadline is no fault, and its lateness is measured as skew.
+#[test]
+fn c08_a_slow_rank_is_waited_for_and_measured() {
+    let late = Duration::from_millis(60);
+    let skews = ranks::run(2, |mut comm| {
+        if comm.rank() == 1 {
+            std::thread::sleep(late);
+        }
+        exchange(&mut comm, Collective::AllGather, &[1], LONG).unwrap().skew
+    });
+    assert!(skews[0] > skews[1], "the early rank waits: {skews:?}");
+}
+
+/// C-11, C-12: an abort from another thread ends the call in progress, on every rank.
+#[test]
+fn c11_c12_abort_ends_a_blocked_call_on_every_rank() {
+    let faults = ranks::run(3, |mut comm| {
+        if comm.rank() == 0 {
+            // Rank 0 never comes; another of its threads gives up.
+            let aborter = comm.aborter();
+            std::thread::spawn(move || {
+                std::thread::sleep(Duration::from_millis(30));
+                aborter.abort("no more data");
+            })
+            .join()
+            .unwrap();
+        }
+        exchange(&mut comm, Collective::AllGather, &[1], LONG).unwrap_err()
+    });
+    let expected = Fault::Aborted { rank: 0, reason: "no more data".into() };
+    assert_eq!(faults, vec![expected; 3]);
+}
+
+/// C-17, C-18: a communicator dropped by an unwinding thread frees nothing that others read.
+#[test]
+fn c17_c18_blocks_outlive_the_rank_that_sent_them() {
+    let parts = ranks::run(2, |mut comm| {
+        let rank = comm.rank() as u8;
+        exchange(&mut comm, Collective::AllGather, &[rank; 100], LONG).unwrap()
+    });
+    assert_eq!(bytes(&parts[0]), [[0u8; 100], [1u8; 100]]);
+}
+
+/// C-21: nothing to send is a collective like any other.
+#[test]
+fn c21_empty_blocks_advance_the_sequence() {
+    ranks::run(4, |mut comm| {
+        for _ in 0..10 {
+            let parts = exchange(&mut comm, Collective::AllToAll, &[], LONG).unwrap();
+            assert!(parts.parts.iter().all(|part| part.len == 0));
+        }
+        let rank = comm.rank() as u8;
+        let parts = exchange(&mut comm, Collective::AllGather, &[rank], LONG).unwrap();
+        assert_eq!(bytes(&parts), [[0], [1], [2], [3]]);
+    });
+}
+
+/// A deadline that has passed is no fault for the rank that comes last: everything is there.
+#[test]
+fn a_deadline_in_the_past_fails_only_those_who_would_wait() {
+    let mut alone = local(1.try_into().unwrap());
+    exchange(&mut alone[0], Collective::AllGather, &[1], Duration::ZERO).unwrap();
+    let mut two = local(2.try_into().unwrap());
+    let fault = exchange(&mut two[0], Collective::AllGather, &[1], Duration::ZERO).unwrap_err();
+    assert_eq!(fault, Fault::Deadline { sequence: 0, waiting_on: vec![1] });
+}
+
+#[test]
+fn communicators_are_send() {
+    fn send<T: Send>() {}
+    send::<Local>();
+    send::<halfstep::reduce::Reducer<f32>>();
+}
