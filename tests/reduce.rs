@@ -8,10 +8,14 @@ mod common;
 use common::data::{Distribution, Rng};
 use common::guard::Guarded;
 use common::{cpu, ranks, rounding};
-use halfstep::reduce::{BucketPlan, Config, Fault, Local, NonFinite, Param, Reducer, Unscale};
-use halfstep::{Dtype, Error, Storage, Write, bf16, f16};
+use halfstep::reduce::{
+    Abort, BucketPlan, Collective, Communicator, Config, Fault, Local, NonFinite, Param, Parts,
+    Reducer, Unscale,
+};
+use halfstep::{Buffer, Dtype, Error, Storage, Stream, Write, bf16, f16};
 use proptest::prelude::*;
-use std::time::Duration;
+use std::sync::{Arc, Barrier};
+use std::time::Instant;
 
 /// The exact average: Σ w·g / Σ w for each element.
 fn oracle(gradients: &[Vec<f64>], weights: &[f64]) -> Vec<f64> {
@@ -52,7 +56,7 @@ fn step<G: Storage>(
     weights: &[f64],
 ) -> Vec<Vec<Vec<G>>> {
     ranks::run(gradients.len(), |comm| {
-        let rank = halfstep::reduce::Communicator::rank(&comm);
+        let rank = comm.rank();
         let device = cpu(1 + rank % 2);
         let stream = device.stream().unwrap();
         let mut reducer =
@@ -182,12 +186,14 @@ fn two<R: Send>(
     rank: impl Fn(usize, &halfstep::Stream, &mut Reducer<f32>) -> R + Sync,
 ) -> Vec<R> {
     let plan = BucketPlan::ddp(&params_from(lens), Dtype::Bf16, 64, 64).unwrap();
+    let made = Barrier::new(2); // an abort must not meet a rank that is still agreeing
     ranks::run(2, |comm| {
-        let index = halfstep::reduce::Communicator::rank(&comm);
+        let index = comm.rank();
         let device = cpu(1);
         let stream = device.stream().unwrap();
         let mut reducer =
             Reducer::new(&device, plan.clone(), Box::new(comm), config.clone()).unwrap();
+        made.wait();
         rank(index, &stream, &mut reducer)
     })
 }
@@ -281,7 +287,7 @@ fn k05_different_plans_are_an_error_on_every_rank() {
         (base.clone(), &sum, "none"),
     ] {
         let errors = ranks::run(3, |comm| {
-            let last = halfstep::reduce::Communicator::rank(&comm) == 2;
+            let last = comm.rank() == 2;
             let (plan, config) =
                 if last { (other.clone(), config.clone()) } else { (base.clone(), average.clone()) };
             Reducer::<f32>::new(&cpu(1), plan, Box::new(comm), config).err().unwrap()
@@ -434,12 +440,14 @@ fn k16_accumulation_equals_reducing_the_f32_sum() {
 #[test]
 fn k17_a_dropped_reducer_ends_the_step_everywhere() {
     let plan = BucketPlan::ddp(&params_from(&[4000, 4000]), Dtype::Bf16, 1, 1).unwrap();
+    let made = Barrier::new(2);
     let errors = ranks::run(2, |comm| {
-        let rank = halfstep::reduce::Communicator::rank(&comm);
+        let rank = comm.rank();
         let device = cpu(1);
         let stream = device.stream().unwrap();
         let config = Config::default();
         let mut reducer = Reducer::new(&device, plan.clone(), Box::new(comm), config).unwrap();
+        made.wait();
         let mut tensors = vec![vec![1.0f32; 4000]; 2];
         reducer.ready(&stream, 1, &tensors[1]).unwrap();
         if rank == 1 {
@@ -452,30 +460,116 @@ fn k17_a_dropped_reducer_ends_the_step_everywhere() {
     assert!(matches!(error, Error::Comm(_)), "{error}");
 }
 
-/// Ranks in different steps meet in a trailer, not in a sum.
+/// A communicator on which rank 1's blocks arrive changed.
+struct Tampered {
+    inner: Local,
+    /// The byte of rank 1's block that is changed, from its end.
+    byte: usize,
+}
+
+impl Communicator for Tampered {
+    fn rank(&self) -> usize {
+        self.inner.rank()
+    }
+
+    fn size(&self) -> usize {
+        self.inner.size()
+    }
+
+    fn exchange(
+        &mut self,
+        collective: Collective,
+        send: &Arc<Buffer<u8>>,
+        stream: &Stream,
+        deadline: Instant,
+    ) -> Result<Parts, Fault> {
+        let mut parts = self.inner.exchange(collective, send, stream, deadline)?;
+        if collective == Collective::AllToAll {
+            let part = &mut parts.parts[1];
+            let mut bytes = vec![0; part.len];
+            part.buffer.read(stream, part.start, &mut bytes).unwrap();
+            let at = bytes.len() - self.byte;
+            bytes[at] += 1;
+            (part.buffer, part.start) = (Arc::new(cpu(1).upload(&bytes).unwrap()), 0);
+        }
+        Ok(parts)
+    }
+
+    fn aborter(&self) -> Arc<dyn Abort> {
+        self.inner.aborter()
+    }
+}
+
+/// Ranks in different steps, or with other plans, meet in a trailer and not in a sum.
 #[test]
-fn a_rank_that_skips_a_step_is_found() {
-    let plan = BucketPlan::ddp(&params_from(&[40]), Dtype::Bf16, 1, 1).unwrap();
-    // Rank 1's first life does one step with a third party's help: here, alone.
-    let config = Config { deadline: Duration::from_millis(300), ..Config::default() };
-    let errors = ranks::run(2, |comm| {
-        let rank = halfstep::reduce::Communicator::rank(&comm);
+fn a_trailer_of_another_step_or_plan_is_found() {
+    // 40 elements on 2 ranks: a shard of 128 elements is 256 bytes, the trailer the next 256.
+    for byte in [256, 256 - 8] {
+        let plan = BucketPlan::ddp(&params_from(&[40]), Dtype::Bf16, 1, 1).unwrap();
+        let errors = ranks::run(2, |inner| {
+            let device = cpu(1);
+            let stream = device.stream().unwrap();
+            let comm = Box::new(Tampered { inner, byte });
+            let mut reducer =
+                Reducer::new(&device, plan.clone(), comm, Config::default()).unwrap();
+            let mut tensors = vec![vec![1.0f32; 40]];
+            reducer.ready(&stream, 0, &tensors[0]).unwrap();
+            reducer.finish(&stream, &mut refs(&mut tensors), Unscale::Keep).unwrap_err()
+        });
+        // One rank notices first; the other hears of it, or notices too.
+        for error in &errors {
+            assert!(error.to_string().contains("rank 1 is in step"), "{error}");
+        }
+        assert!(errors.iter().any(|e| matches!(e, Error::Comm(Fault::StepSkew { .. }))));
+    }
+}
+
+/// Steps are counted alike on every rank, and a parameter that drops out takes its NaN with it.
+#[test]
+fn statistics_are_of_this_step_only() {
+    let config = Config { allow_unused: true, ..Config::default() };
+    two(&[40, 3], config, |_, stream, reducer| {
+        let mut tensors = vec![vec![1.0f32; 40], vec![f32::NAN; 3]];
+        for round in 0..3 {
+            reducer.ready(stream, 0, &tensors[0]).unwrap();
+            if round == 0 {
+                reducer.ready(stream, 1, &tensors[1]).unwrap();
+            }
+            let reduced =
+                reducer.finish(stream, &mut refs(&mut tensors), Unscale::Keep).unwrap();
+            let summary = reducer.stats().read(stream).unwrap();
+            let expected = if round == 0 { 3 } else { 0 };
+            assert_eq!((summary.non_finite, summary.sum_squares), (expected, 40.0));
+            assert_eq!(reduced.non_finite.len(), if round == 0 { 2 } else { 0 });
+        }
+    });
+}
+
+/// More than 8 parameters in one bucket, each used by some ranks only.
+#[test]
+fn every_bit_of_the_used_map_counts() {
+    let config = Config { allow_unused: true, ..Config::default() };
+    let plan = BucketPlan::ddp(&params_from(&[3; 20]), Dtype::F32, 1 << 20, 1 << 20).unwrap();
+    ranks::run(3, |comm| {
+        let rank = comm.rank();
         let device = cpu(1);
         let stream = device.stream().unwrap();
-        let comm: Box<dyn halfstep::reduce::Communicator> = Box::new(comm);
-        let mut reducer = Reducer::new(&device, plan.clone(), comm, config.clone()).unwrap();
-        let mut tensors = vec![vec![1.0f32; 40]];
-        for _ in 0..2 {
-            reducer.ready(&stream, 0, &tensors[0]).unwrap();
-            reducer.finish(&stream, &mut refs(&mut tensors), Unscale::Keep).unwrap();
+        let mut reducer =
+            Reducer::new(&device, plan.clone(), Box::new(comm), config.clone()).unwrap();
+        let mut tensors = vec![vec![3.0f32; 3]; 20];
+        // Rank 0 has the multiples of 2, rank 1 those of 3, rank 2 those of 5.
+        let has = |rank: usize, param: usize| param % [2, 3, 5][rank] == 0;
+        for param in (0..20).filter(|&param| has(rank, param)) {
+            reducer.ready(&stream, param, &tensors[param]).unwrap();
         }
-        if rank == 1 {
-            return None; // one step short
+        let reduced = reducer.finish(&stream, &mut refs(&mut tensors), Unscale::Keep).unwrap();
+        for param in 0..20 {
+            let ranks = (0..3).filter(|&rank| has(rank, param)).count();
+            assert_eq!(reduced.used[param], ranks > 0);
+            let expected = if ranks > 0 { ranks as f32 } else { 3.0 };
+            assert_eq!(tensors[param], [expected; 3], "p{param}");
         }
-        let _ = reducer.ready(&stream, 0, &tensors[0]);
-        reducer.finish(&stream, &mut refs(&mut tensors), Unscale::Keep).err()
     });
-    assert!(matches!(errors[0], Some(Error::Comm(Fault::PeerLost { rank: 1, .. }))), "{errors:?}");
 }
 
 /// Σg² is that of what `finish` wrote (before its last rounding), to the documented bit.
