@@ -177,11 +177,7 @@ impl Error {
         Self::Unsupported { op, reason: reason.to_string() }
     }
 
-    pub(crate) fn state(
-        op: &'static str,
-        expected: impl ToString,
-        found: impl ToString,
-    ) -> Self {
+    pub(crate) fn state(op: &'static str, expected: impl ToString, found: impl ToString) -> Self {
         Self::State { op, expected: expected.to_string(), found: found.to_string() }
     }
 }

@@ -15,7 +15,6 @@ pub mod gemm;
 pub mod optim;
 pub mod reduce;
 
-
 pub use buffer::{Buffer, View, ViewMut};
 pub use device::{Device, DeviceInfo, DeviceKind};
 pub use dtype::{Dtype, Element, Storage};

@@ -20,9 +20,8 @@ use std::time::Instant;
 /// The exact average: Σ w·g / Σ w for each element.
 fn oracle(gradients: &[Vec<f64>], weights: &[f64]) -> Vec<f64> {
     let total: f64 = weights.iter().sum();
-    let element = |i: usize| {
-        gradients.iter().zip(weights).map(|(g, w)| g[i] * w).sum::<f64>() / total
-    };
+    let element =
+        |i: usize| gradients.iter().zip(weights).map(|(g, w)| g[i] * w).sum::<f64>() / total;
     (0..gradients[0].len()).map(element).collect()
 }
 
@@ -89,9 +88,8 @@ fn check<G: Storage>(seed: u64, size: usize, lens: &[usize], wire: Dtype, dist: 
     let mut rng = Rng(seed);
     let params = params_from(lens);
     let weights: Vec<f64> = (0..size).map(|_| (1 + rng.below(9)) as f64).collect();
-    let gradients: Vec<Vec<Vec<G>>> = (0..size)
-        .map(|_| lens.iter().map(|&len| dist.fill(&mut rng, len)).collect())
-        .collect();
+    let gradients: Vec<Vec<Vec<G>>> =
+        (0..size).map(|_| lens.iter().map(|&len| dist.fill(&mut rng, len)).collect()).collect();
     let mut results = Vec::new();
     for cap in [1 + rng.below(4000), 1 + rng.below(400_000)] {
         let plan = BucketPlan::ddp(&params, wire, cap, cap).unwrap();
@@ -117,7 +115,11 @@ fn check<G: Storage>(seed: u64, size: usize, lens: &[usize], wire: Dtype, dist: 
             let tolerance = bound(&column, &weights, wire, G::DTYPE, exact[i]);
             let error = (got[i] - exact[i]).abs();
             let good = error <= tolerance;
-            assert!(good, "p{param}[{i}]: {} for {}, error {error:e} > {tolerance:e}", got[i], exact[i]);
+            assert!(
+                good,
+                "p{param}[{i}]: {} for {}, error {error:e} > {tolerance:e}",
+                got[i], exact[i]
+            );
         }
     }
 }
@@ -216,9 +218,9 @@ fn k01_a_parameter_marked_twice_is_named_and_nothing_is_lost() {
 fn k02_unmarked_parameters_are_named_and_no_rank_hangs() {
     let errors = two(&[40, 3, 5], Config::default(), |rank, stream, reducer| {
         let mut tensors = vec![vec![1.0f32; 40], vec![1.0; 3], vec![1.0; 5]];
-        for param in 0..3 {
+        for (param, tensor) in tensors.iter().enumerate() {
             if rank == 0 || param == 0 {
-                reducer.ready(stream, param, &tensors[param]).unwrap();
+                reducer.ready(stream, param, tensor).unwrap();
             }
         }
         let error = reducer.finish(stream, &mut refs(&mut tensors), Unscale::Keep).unwrap_err();
@@ -246,8 +248,7 @@ fn k03_ranks_may_disagree_about_unused_parameters() {
             if rank == 1 {
                 reducer.ready(stream, 1, &tensors[1]).unwrap();
             }
-            let reduced =
-                reducer.finish(stream, &mut refs(&mut tensors), Unscale::Keep).unwrap();
+            let reduced = reducer.finish(stream, &mut refs(&mut tensors), Unscale::Keep).unwrap();
             assert_eq!(reduced.used, [true, true, false]);
             assert_eq!(tensors, [vec![value; 40], vec![value / 2.0; 3], vec![7.0; 5]]);
         }
@@ -274,9 +275,8 @@ fn k04_arrival_order_does_not_matter() {
 /// K-05: plans that differ are found before the first step, on all ranks, by name.
 #[test]
 fn k05_different_plans_are_an_error_on_every_rank() {
-    let make = |lens: &[usize], cap| {
-        BucketPlan::ddp(&params_from(lens), Dtype::Bf16, cap, cap).unwrap()
-    };
+    let make =
+        |lens: &[usize], cap| BucketPlan::ddp(&params_from(lens), Dtype::Bf16, cap, cap).unwrap();
     let base = make(&[10, 20, 30], 1000);
     let average = Config::default();
     let sum = Config { average: false, ..Config::default() };
@@ -288,8 +288,11 @@ fn k05_different_plans_are_an_error_on_every_rank() {
     ] {
         let errors = ranks::run(3, |comm| {
             let last = comm.rank() == 2;
-            let (plan, config) =
-                if last { (other.clone(), config.clone()) } else { (base.clone(), average.clone()) };
+            let (plan, config) = if last {
+                (other.clone(), config.clone())
+            } else {
+                (base.clone(), average.clone())
+            };
             Reducer::<f32>::new(&cpu(1), plan, Box::new(comm), config).err().unwrap()
         });
         for error in errors {
@@ -319,8 +322,7 @@ fn k09_bad_arguments_change_nothing() {
         let error = reducer.set_weight(f64::NAN).unwrap_err();
         assert!(matches!(error, Error::Range { .. }), "{error}");
         let mut short = vec![0.0f32; 2];
-        let error =
-            reducer.finish(stream, &mut [&mut a, &mut short], Unscale::Keep).unwrap_err();
+        let error = reducer.finish(stream, &mut [&mut a, &mut short], Unscale::Keep).unwrap_err();
         assert!(error.to_string().contains("gradients[1] (p1)"), "{error}");
         let error = reducer.finish(stream, &mut [&mut a], Unscale::Keep).unwrap_err();
         assert!(matches!(error, Error::Shape { .. }), "{error}");
@@ -377,8 +379,7 @@ fn k14_a_nan_reaches_every_rank_and_its_source_is_named() {
             }
             reducer.ready(stream, 1, &b).unwrap();
             reducer.ready(stream, 0, &a).unwrap();
-            let reduced =
-                reducer.finish(stream, &mut [&mut a, &mut b], Unscale::Keep).unwrap();
+            let reduced = reducer.finish(stream, &mut [&mut a, &mut b], Unscale::Keep).unwrap();
             let bucket = reducer.plan().place(1).0;
             assert_eq!(reduced.non_finite, [NonFinite { rank: 1, bucket, elements: 1 }]);
             assert!(b[299].is_nan() == bad.is_nan() && !b[299].is_finite());
@@ -510,8 +511,7 @@ fn a_trailer_of_another_step_or_plan_is_found() {
             let device = cpu(1);
             let stream = device.stream().unwrap();
             let comm = Box::new(Tampered { inner, byte });
-            let mut reducer =
-                Reducer::new(&device, plan.clone(), comm, Config::default()).unwrap();
+            let mut reducer = Reducer::new(&device, plan.clone(), comm, Config::default()).unwrap();
             let mut tensors = vec![vec![1.0f32; 40]];
             reducer.ready(&stream, 0, &tensors[0]).unwrap();
             reducer.finish(&stream, &mut refs(&mut tensors), Unscale::Keep).unwrap_err()
@@ -535,8 +535,7 @@ fn statistics_are_of_this_step_only() {
             if round == 0 {
                 reducer.ready(stream, 1, &tensors[1]).unwrap();
             }
-            let reduced =
-                reducer.finish(stream, &mut refs(&mut tensors), Unscale::Keep).unwrap();
+            let reduced = reducer.finish(stream, &mut refs(&mut tensors), Unscale::Keep).unwrap();
             let summary = reducer.stats().read(stream).unwrap();
             let expected = if round == 0 { 3 } else { 0 };
             assert_eq!((summary.non_finite, summary.sum_squares), (expected, 40.0));
@@ -563,11 +562,11 @@ fn every_bit_of_the_used_map_counts() {
             reducer.ready(&stream, param, &tensors[param]).unwrap();
         }
         let reduced = reducer.finish(&stream, &mut refs(&mut tensors), Unscale::Keep).unwrap();
-        for param in 0..20 {
+        for (param, tensor) in tensors.iter().enumerate() {
             let ranks = (0..3).filter(|&rank| has(rank, param)).count();
             assert_eq!(reduced.used[param], ranks > 0);
             let expected = if ranks > 0 { ranks as f32 } else { 3.0 };
-            assert_eq!(tensors[param], [expected; 3], "p{param}");
+            assert_eq!(*tensor, [expected; 3], "p{param}");
         }
     });
 }

@@ -17,7 +17,12 @@ use std::time::{Duration, Instant};
 
 const LONG: Duration = Duration::from_secs(20);
 
-fn exchange(comm: &mut Local, how: Collective, bytes: &[u8], limit: Duration) -> Result<Parts, Fault> {
+fn exchange(
+    comm: &mut Local,
+    how: Collective,
+    bytes: &[u8],
+    limit: Duration,
+) -> Result<Parts, Fault> {
     let device = cpu(1);
     let stream = device.stream().unwrap();
     let send = Arc::new(device.upload(bytes).unwrap());
@@ -45,8 +50,10 @@ fn blocks_go_where_they_should() {
                 let expected: Vec<Vec<u8>> =
                     (0..size as u8).map(|from| vec![from, rank, round]).collect();
                 assert_eq!(bytes(&parts), expected);
-                let parts = exchange(&mut comm, Collective::AllGather, &[rank, round], LONG).unwrap();
-                let expected: Vec<Vec<u8>> = (0..size as u8).map(|from| vec![from, round]).collect();
+                let parts =
+                    exchange(&mut comm, Collective::AllGather, &[rank, round], LONG).unwrap();
+                let expected: Vec<Vec<u8>> =
+                    (0..size as u8).map(|from| vec![from, round]).collect();
                 assert_eq!(bytes(&parts), expected);
             }
         });

@@ -110,9 +110,8 @@ fn the_optimal_plan_hides_more_than_fixed_caps() {
     let backward = 0.1;
     let ready = ready_by_elements(&params, backward);
     let link = Link { alpha: 160e-6, beta: 1.0 / 20.7e9 };
-    let exposed = |plan: &BucketPlan| {
-        plan.timeline(&ready, link).unwrap().last().unwrap().end - backward
-    };
+    let exposed =
+        |plan: &BucketPlan| plan.timeline(&ready, link).unwrap().last().unwrap().end - backward;
     let ddp = exposed(&BucketPlan::ddp(&params, Dtype::F32, MIB, 25 * MIB).unwrap());
     let one = exposed(&BucketPlan::ddp(&params, Dtype::F32, usize::MAX, usize::MAX).unwrap());
     let best = exposed(&BucketPlan::optimal(&params, Dtype::F32, &ready, link).unwrap());

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::comm::{Collective, Communicator, Fault};
+use super::config::Config;
 use super::plan::BucketPlan;
-use super::reducer::Config;
 use crate::{Device, Dtype, Error, Result};
 
 /// Agrees on plan and configuration; returns the hash that every bucket's trailer repeats.

@@ -35,14 +35,20 @@ impl Geometry {
     }
 }
 
-/// A filled bucket on its way out.
-pub(crate) struct Job {
-    pub bucket: usize,
-    pub step: u64,
+/// The memory of one bucket. Shared with other ranks while an exchange runs, ours alone before
+/// and after.
+pub(crate) struct Blocks {
     /// Every rank's block, to send.
     pub send: Arc<Buffer<u8>>,
     /// This rank's shard of the result.
     pub result: Arc<Buffer<u8>>,
+}
+
+/// A filled bucket on its way out.
+pub(crate) struct Job {
+    pub bucket: usize,
+    pub step: u64,
+    pub blocks: Blocks,
     /// The work that filled `send`, on the streams it ran on.
     pub filled: Vec<Event>,
 }
@@ -50,8 +56,7 @@ pub(crate) struct Job {
 /// A bucket on its way back.
 pub(crate) struct Done {
     pub bucket: usize,
-    pub send: Arc<Buffer<u8>>,
-    pub result: Arc<Buffer<u8>>,
+    pub blocks: Blocks,
     pub filled: Vec<Event>,
     pub outcome: Result<Exchanged>,
 }
@@ -93,8 +98,8 @@ impl Exchange {
     pub fn run(mut self, jobs: &Receiver<Job>, done: &Sender<Done>) {
         while let Ok(mut job) = jobs.recv() {
             let outcome = self.exchange(&mut job);
-            let Job { bucket, send, result, filled, .. } = job;
-            if done.send(Done { bucket, send, result, filled, outcome }).is_err() {
+            let Job { bucket, blocks, filled, .. } = job;
+            if done.send(Done { bucket, blocks, filled, outcome }).is_err() {
                 return; // the reducer is gone
             }
         }
@@ -110,7 +115,7 @@ impl Exchange {
 
         let start = Instant::now();
         let blocks =
-            self.comm.exchange(Collective::AllToAll, &job.send, &self.stream, deadline)?;
+            self.comm.exchange(Collective::AllToAll, &job.blocks.send, &self.stream, deadline)?;
         times.skew += blocks.skew;
         times.wire += start.elapsed().saturating_sub(blocks.skew);
         let trailers = self.trailers(job, geometry, &blocks.parts)?;
@@ -122,8 +127,12 @@ impl Exchange {
         drop(blocks);
 
         let start = Instant::now();
-        let shards =
-            self.comm.exchange(Collective::AllGather, &job.result, &self.stream, deadline)?;
+        let shards = self.comm.exchange(
+            Collective::AllGather,
+            &job.blocks.result,
+            &self.stream,
+            deadline,
+        )?;
         times.skew += shards.skew;
         times.wire += start.elapsed().saturating_sub(shards.skew);
         Ok(Exchanged { shards: shards.parts, trailers, times })
@@ -168,8 +177,16 @@ impl Exchange {
         let weights: Vec<f32> = trailers.iter().map(|t| t.weight as f32).collect();
         self.parts.write(&self.stream, 0, &addresses)?;
         self.weights.write(&self.stream, 0, &weights)?;
-        let to = exclusive(&mut job.result, deadline)?;
-        launch::sum(&self.stream, &self.parts, &self.weights, to, geometry, factor, self.plan.wire())
+        let to = exclusive(&mut job.blocks.result, deadline)?;
+        launch::sum(
+            &self.stream,
+            &self.parts,
+            &self.weights,
+            to,
+            geometry,
+            factor,
+            self.plan.wire(),
+        )
     }
 }
 

@@ -11,9 +11,12 @@
 //! number.
 
 mod agree;
+mod checks;
 mod comm;
+mod config;
 mod exchange;
 mod launch;
+mod outbox;
 mod plan;
 mod reducer;
 pub(crate) mod reference;
@@ -21,6 +24,7 @@ mod report;
 mod trailer;
 
 pub use comm::{Abort, Collective, Communicator, Fault, Local, Part, Parts, local};
+pub use config::{Config, Unscale};
 pub use plan::{Bucket, BucketPlan, Link, Param, Slot, ready_by_elements};
-pub use reducer::{Config, Reducer, Unscale};
+pub use reducer::Reducer;
 pub use report::{BucketTimes, NonFinite, Reduced};

@@ -145,7 +145,8 @@ impl BucketPlan {
             for i in 0..j {
                 let end = best[i].0.max(ready[j - 1]) + link.seconds(bytes[j] - bytes[i]);
                 let candidate = (end, best[i].1 + 1);
-                if candidate.0 < best[j].0 || (candidate.0 == best[j].0 && candidate.1 < best[j].1) {
+                if candidate.0 < best[j].0 || (candidate.0 == best[j].0 && candidate.1 < best[j].1)
+                {
                     best[j] = candidate;
                     cut[j] = i;
                 }
@@ -259,11 +260,7 @@ pub fn ready_by_elements(params: &[Param], seconds: f64) -> Vec<f64> {
 
 /// Parameters from last to first, prefix sums of their bytes, and the time by which all up to each
 /// are ready.
-fn ready_order(
-    params: &[Param],
-    wire: Dtype,
-    ready: &[f64],
-) -> (Vec<usize>, Vec<usize>, Vec<f64>) {
+fn ready_order(params: &[Param], wire: Dtype, ready: &[f64]) -> (Vec<usize>, Vec<usize>, Vec<f64>) {
     let order: Vec<usize> = (0..params.len()).rev().collect();
     let mut bytes = vec![0];
     let mut times = Vec::with_capacity(order.len());

@@ -3,57 +3,19 @@
 #![forbid(unsafe_code)]
 
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::agree::agree;
-use super::comm::{Abort, Communicator, Part};
-use super::exchange::{Done, Exchange, Exchanged, Geometry, Job, Times, exclusive};
+use super::comm::Communicator;
+use super::config::{Config, Unscale};
+use super::exchange::{Blocks, Done, Exchange, Exchanged, Geometry, Job, exclusive};
 use super::launch::{self, Span};
+use super::outbox::Outbox;
 use super::plan::BucketPlan;
 use super::report::{BucketTimes, Reduced};
 use super::trailer::Trailer;
 use crate::backend::Address;
 use crate::{Buffer, Device, Dtype, Error, GradStats, Read, Result, Storage, Stream, Write};
-
-/// How gradients are reduced. Must be the same on every rank.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Config {
-    /// Divide by the sum of the weights: an average over samples, not over ranks. Else: a sum.
-    pub average: bool,
-    /// Parameters without a gradient on this rank count as zero, with this rank's weight; those
-    /// without one on any rank are left alone. Else: an error in [`Reducer::finish`].
-    pub allow_unused: bool,
-    /// Allocate an f32 accumulator for each parameter, for [`Reducer::accumulate`].
-    pub accumulate: bool,
-    /// Factor on every gradient before it is rounded to the wire type.
-    pub scale: f32,
-    /// How long one bucket's collective may take before all ranks give up.
-    pub deadline: Duration,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            average: true,
-            allow_unused: false,
-            accumulate: false,
-            scale: 1.0,
-            deadline: Duration::from_secs(120),
-        }
-    }
-}
-
-/// What [`Reducer::finish`] multiplies each result by, in f32.
-#[derive(Debug, Clone, Copy, PartialEq)]
-#[non_exhaustive]
-pub enum Unscale {
-    /// Nothing: gradients keep the loss scale.
-    Keep,
-    /// This factor: `1 / scale` gives gradients without the loss scale.
-    Factor(f32),
-}
 
 /// Averages gradients of storage type `G` over the ranks of a communicator, bucket by bucket,
 /// while the backward pass goes on:
@@ -100,7 +62,7 @@ pub enum Unscale {
 /// # }
 /// ```
 pub struct Reducer<G: Storage> {
-    plan: Arc<BucketPlan>,
+    pub(super) plan: Arc<BucketPlan>,
     config: Config,
     hash: u64,
     ranks: usize,
@@ -110,7 +72,7 @@ pub struct Reducer<G: Storage> {
     buckets: Vec<Filling>,
     /// The next bucket to go out.
     next: usize,
-    marked: Vec<bool>,
+    pub(super) marked: Vec<bool>,
     accumulators: Vec<Option<Buffer<f32>>>,
     accumulated: Vec<bool>,
     weight: f64,
@@ -121,7 +83,7 @@ pub struct Reducer<G: Storage> {
     first_partial: Vec<usize>,
     stats: GradStats,
     outbox: Outbox,
-    fault: Option<Error>,
+    pub(super) fault: Option<Error>,
     gradient: std::marker::PhantomData<G>,
 }
 
@@ -129,29 +91,17 @@ pub struct Reducer<G: Storage> {
 struct Filling {
     pending: usize,
     /// `None` while the communication thread has them.
-    buffers: Option<(Arc<Buffer<u8>>, Arc<Buffer<u8>>)>,
+    blocks: Option<Blocks>,
     filled: Vec<crate::Event>,
     non_finite: Buffer<u64>,
     pack: Duration,
     ready: Duration,
 }
 
-/// Where filled buckets go.
-enum Outbox {
-    /// One rank: straight back.
-    Alone(Vec<Done>),
-    Thread {
-        jobs: Option<Sender<Job>>,
-        done: Receiver<Done>,
-        thread: Option<JoinHandle<()>>,
-        abort: Arc<dyn Abort>,
-    },
-}
-
 const NEW: &str = "Reducer::new";
 const READY: &str = "Reducer::ready";
 const ACCUMULATE: &str = "Reducer::accumulate";
-const FINISH: &str = "Reducer::finish";
+pub(super) const FINISH: &str = "Reducer::finish";
 
 impl<G: Storage> Reducer<G> {
     /// A reducer for the plan's parameters. Takes part in a first exchange in which all ranks
@@ -186,7 +136,7 @@ impl<G: Storage> Reducer<G> {
             geometry.push(shape);
             buckets.push(Filling {
                 pending: bucket.params.len(),
-                buffers: Some((send, result)),
+                blocks: Some(Blocks { send, result }),
                 filled: Vec::with_capacity(bucket.params.len()),
                 non_finite: device.zeros(1)?,
                 pack: Duration::ZERO,
@@ -337,67 +287,6 @@ impl<G: Storage> Reducer<G> {
         &self.plan
     }
 
-    fn check_fault(&self) -> Result<()> {
-        self.fault.clone().map_or(Ok(()), Err)
-    }
-
-    fn check_gradient(
-        &self,
-        op: &'static str,
-        stream: &Stream,
-        param: usize,
-        gradient: &dyn Read<G>,
-    ) -> Result<Span> {
-        self.check_fault()?;
-        let Some(declared) = self.plan.params().get(param) else {
-            let expected = format!("an index below {}", self.plan.params().len());
-            return Err(Error::range(op, "param", expected, param));
-        };
-        if self.marked[param] {
-            let (bucket, _) = self.plan.place(param);
-            let found = format!("{} (bucket {bucket}) marked twice", declared.name);
-            return Err(Error::state(op, "each parameter marked ready once a step", found));
-        }
-        let lent = gradient.lend(stream)?;
-        let arg = || format!("gradient of {}", declared.name).into();
-        if lent.len() != declared.len {
-            let expected = format!("{} elements", declared.len);
-            return Err(Error::shape(op, arg(), expected, lent.len()));
-        }
-        Ok(Span { address: lent.address(op, arg, stream)?, len: lent.len() })
-    }
-
-    fn check_outputs(
-        &self,
-        stream: &Stream,
-        gradients: &mut [&mut dyn Write<G>],
-        unscale: Unscale,
-    ) -> Result<Vec<Span>> {
-        self.check_fault()?;
-        if let Unscale::Factor(factor) = unscale {
-            if !(factor.is_finite() && factor > 0.0) {
-                return Err(Error::range(FINISH, "unscale", "a finite factor above 0", factor));
-            }
-        }
-        let params = self.plan.params();
-        if gradients.len() != params.len() {
-            let expected = format!("{} tensors", params.len());
-            return Err(Error::shape(FINISH, "gradients", expected, gradients.len()));
-        }
-        let mut spans = Vec::with_capacity(params.len());
-        for (index, (gradient, param)) in gradients.iter_mut().zip(params).enumerate() {
-            let arg = || format!("gradients[{index}] ({})", param.name).into();
-            let lent = gradient.lend_mut(stream)?;
-            if lent.len() != param.len {
-                let expected = format!("{} elements", param.len);
-                return Err(Error::shape(FINISH, arg(), expected, lent.len()));
-            }
-            spans.push(Span { address: lent.address(FINISH, arg, stream)?, len: lent.len() });
-        }
-        check_overlap(&spans, size_of::<G>())?;
-        Ok(spans)
-    }
-
     /// The first mark of a step.
     fn begin(&mut self, stream: &Stream) -> Result<()> {
         if self.started.is_some() {
@@ -415,7 +304,7 @@ impl<G: Storage> Reducer<G> {
         let start = Instant::now();
         let (index, position) = self.plan.place(param);
         let bucket = &mut self.buckets[index];
-        let Some((send, _)) = &mut bucket.buffers else {
+        let Some(blocks) = &mut bucket.blocks else {
             unreachable!("a bucket leaves when its last parameter is marked, and marks are unique")
         };
         let accumulated = std::mem::take(&mut self.accumulated[param]);
@@ -423,7 +312,7 @@ impl<G: Storage> Reducer<G> {
             stream,
             gradient,
             self.accumulators[param].as_mut().filter(|_| accumulated),
-            exclusive(send, start + self.config.deadline)?,
+            exclusive(&mut blocks.send, start + self.config.deadline)?,
             &mut bucket.non_finite,
             self.geometry[index],
             (self.plan.buckets()[index].offsets[position], self.wire),
@@ -462,14 +351,14 @@ impl<G: Storage> Reducer<G> {
             non_finite: non_finite[0],
             used,
         };
-        let (mut send, result) = bucket.buffers.take().expect("complete buckets are sent once");
-        let to = exclusive(&mut send, Instant::now() + self.config.deadline)?;
+        let mut blocks = bucket.blocks.take().expect("complete buckets are sent once");
+        let to = exclusive(&mut blocks.send, Instant::now() + self.config.deadline)?;
         for rank in 0..self.ranks {
             let start = rank * geometry.block_bytes + geometry.shard_bytes;
             to.write(stream, start, &trailer.encode())?;
         }
         let filled = std::mem::take(&mut bucket.filled);
-        let job = Job { bucket: index, step: self.step, send, result, filled };
+        let job = Job { bucket: index, step: self.step, blocks, filled };
         self.outbox.send(job, trailer, geometry)
     }
 
@@ -497,12 +386,7 @@ impl<G: Storage> Reducer<G> {
         self.send_complete(stream)
     }
 
-    fn unpack_all(
-        &mut self,
-        stream: &Stream,
-        spans: &[Span],
-        unscale: Unscale,
-    ) -> Result<Reduced> {
+    fn unpack_all(&mut self, stream: &Stream, spans: &[Span], unscale: Unscale) -> Result<Reduced> {
         let factor = match unscale {
             Unscale::Keep => 1.0,
             Unscale::Factor(factor) => factor,
@@ -543,11 +427,9 @@ impl<G: Storage> Reducer<G> {
         spans: &[Span],
         factor: f32,
     ) -> Result<Exchanged> {
-        let Done { bucket: index, send, result, filled, outcome } = done;
+        let Done { bucket: index, blocks, filled, outcome } = done;
         self.buckets[index].filled = filled;
-        let exchanged = outcome.inspect_err(|_| {
-            self.buckets[index].buffers = Some((send.clone(), result.clone()));
-        })?;
+        let exchanged = outcome?;
         let addresses: Vec<u64> = exchanged
             .shards
             .iter()
@@ -572,7 +454,7 @@ impl<G: Storage> Reducer<G> {
             )?;
         }
         stream.sync()?; // shards of other ranks are read no more
-        self.buckets[index].buffers = Some((send, result));
+        self.buckets[index].blocks = Some(blocks);
         Ok(Exchanged { shards: Vec::new(), ..exchanged })
     }
 
@@ -588,75 +470,4 @@ impl<G: Storage> Drop for Reducer<G> {
         }
         self.outbox.close();
     }
-}
-
-impl Outbox {
-    fn start(exchange: Exchange) -> Self {
-        let abort = exchange.comm.aborter();
-        let (jobs, inbox) = channel();
-        let (outbox, done) = channel();
-        let thread = std::thread::spawn(move || exchange.run(&inbox, &outbox));
-        Self::Thread { jobs: Some(jobs), done, thread: Some(thread), abort }
-    }
-
-    fn send(&mut self, job: Job, trailer: Trailer, geometry: Geometry) -> Result<()> {
-        match self {
-            Self::Alone(done) => {
-                let Job { bucket, send, result, filled, .. } = job;
-                let shards =
-                    vec![Part { buffer: send.clone(), start: 0, len: geometry.shard_bytes }];
-                let times = Times::default();
-                let outcome = Ok(Exchanged { shards, trailers: vec![trailer], times });
-                done.push(Done { bucket, send, result, filled, outcome });
-                Ok(())
-            }
-            Self::Thread { jobs, .. } => {
-                let sent = jobs.as_ref().is_some_and(|jobs| jobs.send(job).is_ok());
-                if sent { Ok(()) } else { Err(thread_ended()) }
-            }
-        }
-    }
-
-    /// The next bucket, in plan order.
-    fn receive(&mut self) -> Result<Done> {
-        match self {
-            Self::Alone(done) if done.is_empty() => Err(thread_ended()),
-            Self::Alone(done) => Ok(done.remove(0)),
-            Self::Thread { done, .. } => done.recv().map_err(|_| thread_ended()),
-        }
-    }
-
-    fn abort(&self, reason: &str) {
-        if let Self::Thread { abort, .. } = self {
-            abort.abort(reason);
-        }
-    }
-
-    fn close(&mut self) {
-        if let Self::Thread { jobs, thread, .. } = self {
-            drop(jobs.take());
-            if let Some(thread) = thread.take() {
-                // A panic there has been reported as a lost peer; nothing is left to say.
-                let _ = thread.join();
-            }
-        }
-    }
-}
-
-fn thread_ended() -> Error {
-    Error::state(FINISH, "a running communication thread", "that it has ended")
-}
-
-fn check_overlap(spans: &[Span], bytes: usize) -> Result<()> {
-    let mut order: Vec<usize> = (0..spans.len()).filter(|&i| spans[i].len > 0).collect();
-    order.sort_by_key(|&i| spans[i].address);
-    for pair in order.windows(2) {
-        let (a, b) = (pair[0], pair[1]);
-        if spans[a].address.offset(spans[a].len * bytes) > spans[b].address {
-            let name = |i: usize| format!("gradients[{i}]").into();
-            let (first, second) = (name(a.min(b)), name(a.max(b)));
-            return Err(Error::Overlap { op: FINISH, first, second });
-        }
-    }
-    Ok(())
 }

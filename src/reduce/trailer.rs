@@ -35,7 +35,9 @@ impl Trailer {
             bytes.extend(word.to_le_bytes());
         }
         for byte in self.used.chunks(8) {
-            bytes.push(byte.iter().enumerate().fold(0, |bits, (i, &used)| bits | u8::from(used) << i));
+            bytes.push(
+                byte.iter().enumerate().fold(0, |bits, (i, &used)| bits | u8::from(used) << i),
+            );
         }
         bytes.resize(Self::bytes(self.used.len()), 0);
         bytes

@@ -154,7 +154,7 @@ impl Communicator for Local {
         let came = Instant::now();
         let mut round = ranks.lock();
         let bytes = send.len();
-        if collective == Collective::AllToAll && bytes % ranks.size != 0 {
+        if collective == Collective::AllToAll && !bytes.is_multiple_of(ranks.size) {
             let (sequence, rank) = (round.sequence, self.rank);
             let fault = Fault::Length { sequence, rank, bytes, blocks: ranks.size };
             return Err(ranks.fail(&mut round, fault));
@@ -188,11 +188,8 @@ impl Communicator for Local {
                 let fault = Fault::Deadline { sequence, waiting_on: round.waiting_on(posted) };
                 return Err(ranks.fail(&mut round, fault));
             }
-            round = ranks
-                .changed
-                .wait_timeout(round, left)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
+            round =
+                ranks.changed.wait_timeout(round, left).unwrap_or_else(PoisonError::into_inner).0;
         }
         let parts = round.posts.iter().flatten().map(|post| self.part(post)).collect();
         round.taken[self.rank] = true;

@@ -1,0 +1,86 @@
+//! What is checked before a call of the reducer changes anything.
+
+#![forbid(unsafe_code)]
+
+use super::config::Unscale;
+use super::launch::Span;
+use super::reducer::{FINISH, Reducer};
+use crate::{Error, Read, Result, Storage, Stream, Write};
+
+impl<G: Storage> Reducer<G> {
+    pub(super) fn check_fault(&self) -> Result<()> {
+        self.fault.clone().map_or(Ok(()), Err)
+    }
+
+    pub(super) fn check_gradient(
+        &self,
+        op: &'static str,
+        stream: &Stream,
+        param: usize,
+        gradient: &dyn Read<G>,
+    ) -> Result<Span> {
+        self.check_fault()?;
+        let Some(declared) = self.plan.params().get(param) else {
+            let expected = format!("an index below {}", self.plan.params().len());
+            return Err(Error::range(op, "param", expected, param));
+        };
+        if self.marked[param] {
+            let (bucket, _) = self.plan.place(param);
+            let found = format!("{} (bucket {bucket}) marked twice", declared.name);
+            return Err(Error::state(op, "each parameter marked ready once a step", found));
+        }
+        let lent = gradient.lend(stream)?;
+        let arg = || format!("gradient of {}", declared.name).into();
+        if lent.len() != declared.len {
+            let expected = format!("{} elements", declared.len);
+            return Err(Error::shape(op, arg(), expected, lent.len()));
+        }
+        Ok(Span { address: lent.address(op, arg, stream)?, len: lent.len() })
+    }
+
+    pub(super) fn check_outputs(
+        &self,
+        stream: &Stream,
+        gradients: &mut [&mut dyn Write<G>],
+        unscale: Unscale,
+    ) -> Result<Vec<Span>> {
+        self.check_fault()?;
+        if let Unscale::Factor(factor) = unscale
+            && !(factor.is_finite() && factor > 0.0)
+        {
+            return Err(Error::range(FINISH, "unscale", "a finite factor above 0", factor));
+        }
+        let params = self.plan.params();
+        if gradients.len() != params.len() {
+            let expected = format!("{} tensors", params.len());
+            return Err(Error::shape(FINISH, "gradients", expected, gradients.len()));
+        }
+        let mut spans = Vec::with_capacity(params.len());
+        for (index, (gradient, param)) in gradients.iter_mut().zip(params).enumerate() {
+            let arg = || format!("gradients[{index}] ({})", param.name).into();
+            let lent = gradient.lend_mut(stream)?;
+            if lent.len() != param.len {
+                let expected = format!("{} elements", param.len);
+                return Err(Error::shape(FINISH, arg(), expected, lent.len()));
+            }
+            spans.push(Span { address: lent.address(FINISH, arg, stream)?, len: lent.len() });
+        }
+        check_overlap(&spans, size_of::<G>())?;
+        Ok(spans)
+    }
+}
+
+/// No two outputs share memory.
+fn check_overlap(spans: &[Span], bytes: usize) -> Result<()> {
+    let mut order: Vec<usize> = (0..spans.len()).filter(|&i| spans[i].len > 0).collect();
+    order.sort_by_key(|&i| spans[i].address);
+    for pair in order.windows(2) {
+        let (a, b) = (pair[0], pair[1]);
+        if spans[a].address.offset(spans[a].len * bytes) > spans[b].address {
+            let name = |i: usize| format!("gradients[{i}]").into();
+            let (first, second) = (name(a.min(b)), name(a.max(b)));
+            return Err(Error::Overlap { op: FINISH, first, second });
+        }
+    }
+    Ok(())
+}

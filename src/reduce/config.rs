@@ -1,0 +1,43 @@
+//! What a reducer is told once, and what each step is told.
+
+#![forbid(unsafe_code)]
+
+use std::time::Duration;
+
+/// How gradients are reduced. Must be the same on every rank.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// Divide by the sum of the weights: an average over samples, not over ranks. Else: a sum.
+    pub average: bool,
+    /// Parameters without a gradient on this rank count as zero, with this rank's weight; those
+    /// without one on any rank are left alone. Else: an error in [`Reducer::finish`].
+    pub allow_unused: bool,
+    /// Allocate an f32 accumulator for each parameter, for [`Reducer::accumulate`].
+    pub accumulate: bool,
+    /// Factor on every gradient before it is rounded to the wire type.
+    pub scale: f32,
+    /// How long one bucket's collective may take before all ranks give up.
+    pub deadline: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            average: true,
+            allow_unused: false,
+            accumulate: false,
+            scale: 1.0,
+            deadline: Duration::from_secs(120),
+        }
+    }
+}
+
+/// What [`Reducer::finish`] multiplies each result by, in f32.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
+pub enum Unscale {
+    /// Nothing: gradients keep the loss scale.
+    Keep,
+    /// This factor: `1 / scale` gives gradients without the loss scale.
+    Factor(f32),
+}

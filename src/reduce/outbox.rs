@@ -1,0 +1,81 @@
+//! The two ways for a filled bucket: to the communication thread and back, or straight back.
+
+#![forbid(unsafe_code)]
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
+
+use super::comm::{Abort, Part};
+use super::exchange::{Done, Exchange, Exchanged, Geometry, Job, Times};
+use super::trailer::Trailer;
+use crate::{Error, Result};
+
+/// Where filled buckets go.
+pub(super) enum Outbox {
+    /// One rank: straight back.
+    Alone(Vec<Done>),
+    Thread {
+        jobs: Option<Sender<Job>>,
+        done: Receiver<Done>,
+        thread: Option<JoinHandle<()>>,
+        abort: Arc<dyn Abort>,
+    },
+}
+
+impl Outbox {
+    pub fn start(exchange: Exchange) -> Self {
+        let abort = exchange.comm.aborter();
+        let (jobs, inbox) = channel();
+        let (outbox, done) = channel();
+        let thread = std::thread::spawn(move || exchange.run(&inbox, &outbox));
+        Self::Thread { jobs: Some(jobs), done, thread: Some(thread), abort }
+    }
+
+    pub fn send(&mut self, job: Job, trailer: Trailer, geometry: Geometry) -> Result<()> {
+        match self {
+            Self::Alone(done) => {
+                let Job { bucket, blocks, filled, .. } = job;
+                let shards =
+                    vec![Part { buffer: blocks.send.clone(), start: 0, len: geometry.shard_bytes }];
+                let times = Times::default();
+                let outcome = Ok(Exchanged { shards, trailers: vec![trailer], times });
+                done.push(Done { bucket, blocks, filled, outcome });
+                Ok(())
+            }
+            Self::Thread { jobs, .. } => {
+                let sent = jobs.as_ref().is_some_and(|jobs| jobs.send(job).is_ok());
+                if sent { Ok(()) } else { Err(thread_ended()) }
+            }
+        }
+    }
+
+    /// The next bucket, in plan order.
+    pub fn receive(&mut self) -> Result<Done> {
+        match self {
+            Self::Alone(done) if done.is_empty() => Err(thread_ended()),
+            Self::Alone(done) => Ok(done.remove(0)),
+            Self::Thread { done, .. } => done.recv().map_err(|_| thread_ended()),
+        }
+    }
+
+    pub fn abort(&self, reason: &str) {
+        if let Self::Thread { abort, .. } = self {
+            abort.abort(reason);
+        }
+    }
+
+    pub fn close(&mut self) {
+        if let Self::Thread { jobs, thread, .. } = self {
+            drop(jobs.take());
+            if let Some(thread) = thread.take() {
+                // A panic there has been reported as a lost peer; nothing is left to say.
+                let _ = thread.join();
+            }
+        }
+    }
+}
+
+fn thread_ended() -> Error {
+    Error::state("Reducer", "a running communication thread", "that it has ended")
+}
