@@ -3,8 +3,9 @@
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
-use crate::backend::{Backend, cpu::Cpu};
-use crate::{Buffer, Element, Result, Stream};
+use crate::backend::Backend;
+use crate::backend::cpu::{Cpu, gemm::Path};
+use crate::{Buffer, Element, Error, Result, Stream};
 
 /// Whose machine a device is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -68,7 +69,30 @@ impl Device {
     /// assert_eq!(one.info().units, 1);
     /// ```
     pub fn cpu_with_threads(threads: NonZeroUsize) -> Self {
-        Self { backend: Arc::new(Cpu::new(threads.get())) }
+        Self { backend: Arc::new(Cpu::new(threads.get(), Path::detect())) }
+    }
+
+    /// The host's processor, with matrix products by a chosen form of the kernel: `avx512f`,
+    /// `avx2+fma`, `portable`, or `reference` (the definition, one element at a time). All give the
+    /// same bits; this is for tests, and for finding out.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] where the name is none of these, or the processor lacks the
+    /// instructions.
+    ///
+    /// ```
+    /// # use halfstep::Device;
+    /// let device = Device::cpu_with_arch(1.try_into().unwrap(), "portable").unwrap();
+    /// assert_eq!(device.info().arch, "portable");
+    /// ```
+    pub fn cpu_with_arch(threads: NonZeroUsize, arch: &str) -> Result<Self> {
+        let path = Path::ALL.into_iter().find(|path| path.name() == arch && path.runs_here());
+        let path = path.ok_or_else(|| {
+            let here: Vec<_> =
+                Path::ALL.into_iter().filter(|p| p.runs_here()).map(Path::name).collect();
+            Error::unsupported("cpu", format!("arch {arch}; here: {}", here.join(", ")))
+        })?;
+        Ok(Self { backend: Arc::new(Cpu::new(threads.get(), path)) })
     }
 
     /// What is known of the device.

@@ -5,7 +5,7 @@
 //! control stage only reads it.
 
 use crate::kernel::params::{FOLD_LANES, PARTIAL_CHUNK, Partial};
-use crate::{Buffer, Device, Result, Stream};
+use crate::{Buffer, Device, Result, Stream, Write};
 
 /// Σg² (f64) and non-finite counts of a list of tensors, chunk by chunk, on the device.
 ///
@@ -22,6 +22,8 @@ use crate::{Buffer, Device, Result, Stream};
 #[derive(Debug)]
 pub struct GradStats {
     pub(crate) partials: Buffer<Partial>,
+    /// Index of each tensor's first partial, and of the end.
+    first: Vec<usize>,
 }
 
 /// A [`GradStats`] summed up.
@@ -49,7 +51,31 @@ impl GradStats {
                 std::iter::repeat_n(empty, len.div_ceil(PARTIAL_CHUNK))
             })
             .collect();
-        Ok(Self { partials: device.upload(&partials)? })
+        let counts = lengths.iter().map(|len| len.div_ceil(PARTIAL_CHUNK));
+        let first = std::iter::once(0).chain(counts.scan(0, |end, count| {
+            *end += count;
+            Some(*end)
+        }));
+        Ok(Self { partials: device.upload(&partials)?, first: first.collect() })
+    }
+
+    /// How many partials a tensor has; `None` for an index that is none.
+    pub(crate) fn count(&self, tensor: usize) -> Option<usize> {
+        Some(self.first.get(tensor.checked_add(1)?)? - self.first[tensor])
+    }
+
+    /// The address of a tensor's first partial, for a kernel on `stream` to write.
+    pub(crate) fn lend(
+        &mut self,
+        op: &'static str,
+        arg: &'static str,
+        stream: &Stream,
+        tensor: usize,
+    ) -> Result<u64> {
+        let first = self.first[tensor];
+        let partials = self.partials.lend_mut(stream)?;
+        let address = partials.address(op, || arg.into(), stream)?;
+        Ok(address.offset(first * size_of::<Partial>()).0)
     }
 
     /// Sums up on the host; waits for the stream.

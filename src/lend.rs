@@ -116,11 +116,8 @@ fn check_place(
     Err(Error::Device { op, arg: arg(), expected: device.info().to_string(), found })
 }
 
-// Implemented for references to slices, not for slices: those have no size, so they could not
-// become a `&dyn Read`.
 macro_rules! lend_slice {
-    ($([$($generics:tt)*] $type:ty: $how:ident;)*) => {$(lend_slice!(@$how [$($generics)*] $type);)*};
-    (@read [$($generics:tt)*] $type:ty) => {
+    ($([$($generics:tt)*] $type:ty;)*) => {$(
         // SAFETY: a slice is valid and unchanged while borrowed; CPU work has run when the call
         // returns, and other devices refuse host memory.
         unsafe impl<T: Element, $($generics)*> Read<T> for $type {
@@ -128,22 +125,33 @@ macro_rules! lend_slice {
                 Ok(Lent::new(Address(self.as_ptr() as u64), self.len(), Place::Host))
             }
         }
-    };
-    (@write [$($generics:tt)*] $type:ty) => {
-        lend_slice!(@read [$($generics)*] $type);
         // SAFETY: as for reading, and the borrow is exclusive.
         unsafe impl<T: Element, $($generics)*> Write<T> for $type {
             fn lend_mut<'l>(&'l mut self, _: &'l Stream) -> Result<LentMut<'l, T>> {
                 Ok(LentMut::new(Address(self.as_mut_ptr() as u64), self.len(), Place::Host))
             }
         }
-    };
+    )*};
 }
 lend_slice! {
-    [] &[T]: read;
-    [] &mut [T]: write;
-    [] Vec<T>: write;
-    [const N: usize] [T; N]: write;
+    [] [T];
+    [] Vec<T>;
+    [const N: usize] [T; N];
+}
+
+// SAFETY: passed on to what is referred to. A `[T]` has no size and cannot be a `dyn Read<T>`; with
+// this, a `&[T]` can.
+unsafe impl<T: Element, R: Read<T> + ?Sized> Read<T> for &R {
+    fn lend<'a>(&'a self, stream: &'a Stream) -> Result<Lent<'a, T>> {
+        (**self).lend(stream)
+    }
+}
+
+// SAFETY: passed on to what is referred to; the outer borrow is exclusive, so is the inner one.
+unsafe impl<T: Element, W: Write<T> + ?Sized> Write<T> for &mut W {
+    fn lend_mut<'a>(&'a mut self, stream: &'a Stream) -> Result<LentMut<'a, T>> {
+        (**self).lend_mut(stream)
+    }
 }
 
 // SAFETY: a buffer owns its memory and frees it only after its last enqueued use.

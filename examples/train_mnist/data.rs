@@ -39,8 +39,7 @@ pub struct Digit {
 /// Reads and splits a data set.
 pub fn load((name, white): Source, seed: u64) -> Result<Digits, Box<dyn Error>> {
     let path: PathBuf = [env!("CARGO_MANIFEST_DIR"), "examples", "data", name].iter().collect();
-    let mut digits =
-        read(&path, white).map_err(|error| format!("{}: {error}", path.display()))?;
+    let mut digits = read(&path, white).map_err(|error| format!("{}: {error}", path.display()))?;
     let features = digits.first().ok_or("no digits")?.pixels.len();
     shuffle(&mut digits, &mut Rng::new(seed));
     let test = digits.split_off(digits.len() * 4 / 5);

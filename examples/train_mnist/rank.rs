@@ -49,8 +49,7 @@ pub fn train<T: Storage>(
     let ready = ready_by_elements(&params, 1e-3);
     let link = Link { alpha: 20e-6, beta: 1.0 / 10e9 };
     let plan = BucketPlan::optimal(&params, T::DTYPE, &ready, link)?;
-    let mut reducer =
-        Reducer::<f32>::new(&device, plan, Box::new(comm), ReduceConfig::default())?;
+    let mut reducer = Reducer::<f32>::new(&device, plan, Box::new(comm), ReduceConfig::default())?;
 
     // Rank r takes rows [r·batch/ranks, (r+1)·batch/ranks) of every batch.
     let mine = rank * settings.batch / ranks..(rank + 1) * settings.batch / ranks;
@@ -85,8 +84,7 @@ pub fn train<T: Storage>(
                 packing += start.elapsed();
                 marked
             })?;
-            let reduced =
-                reducer.finish(&stream, &mut outputs(&mut gradients), Unscale::Keep)?;
+            let reduced = reducer.finish(&stream, &mut outputs(&mut gradients), Unscale::Keep)?;
             for bucket in &reduced.times {
                 times.reduce += bucket.skew + bucket.wire + bucket.sum + bucket.unpack;
             }
@@ -111,7 +109,14 @@ pub fn train<T: Storage>(
     times.gemm = network.gemm;
     let accuracy = test(&device, &stream, settings, digits, &weights)?;
     let hash = hash(&weights);
-    Ok(Outcome { accuracy, losses: smooth(&losses), skipped, times, seconds: start.elapsed(), hash })
+    Ok(Outcome {
+        accuracy,
+        losses: smooth(&losses),
+        skipped,
+        times,
+        seconds: start.elapsed(),
+        hash,
+    })
 }
 
 fn outputs<T: Storage>(tensors: &mut Tensors<T>) -> Vec<&mut dyn Write<T>> {

@@ -1,6 +1,6 @@
 //! The CPU backend: host memory, order by running each launch before the call returns, threads.
 
-mod gemm;
+pub(crate) mod gemm;
 mod optim;
 mod reduce;
 pub(crate) mod threads;
@@ -19,36 +19,24 @@ const ALIGN: usize = 256;
 #[derive(Debug)]
 pub(crate) struct Cpu {
     info: DeviceInfo,
+    /// Which form of the matrix kernel runs.
+    path: gemm::Path,
     threads: Threads,
     streams: AtomicU64,
 }
 
 impl Cpu {
-    pub(crate) fn new(threads: usize) -> Self {
+    pub(crate) fn new(threads: usize, path: gemm::Path) -> Self {
         let info = DeviceInfo {
             kind: DeviceKind::Cpu,
             index: 0,
             name: std::env::consts::ARCH.to_string(),
-            arch: arch().to_string(),
+            arch: path.name().to_string(),
             units: threads,
             flushes_subnormals: false,
         };
-        Self { info, threads: Threads::new(threads), streams: AtomicU64::new(0) }
+        Self { info, path, threads: Threads::new(threads), streams: AtomicU64::new(0) }
     }
-}
-
-/// The widest instruction set that the matrix kernel has a form for, here.
-pub(crate) fn arch() -> &'static str {
-    #[cfg(target_arch = "x86_64")]
-    {
-        if is_x86_feature_detected!("avx512f") {
-            return "avx512f";
-        }
-        if has_avx2() {
-            return "avx2+fma";
-        }
-    }
-    "portable"
 }
 
 /// Whether the 8-wide loops may run: AVX2, FMA and the f16 conversions of F16C.
@@ -139,7 +127,7 @@ impl Backend for Cpu {
     unsafe fn launch(&self, _: StreamId, launch: &Launch) -> Result<()> {
         match *launch {
             // SAFETY: the caller's promise, passed on unchanged.
-            Launch::Gemm(block) => unsafe { gemm::run(&self.threads, &block) },
+            Launch::Gemm(block) => unsafe { gemm::run(&self.threads, self.path, &block) },
             // SAFETY: as above.
             Launch::Optim(block) => unsafe { optim::run(&self.threads, &block) },
             // SAFETY: as above.

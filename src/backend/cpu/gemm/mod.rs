@@ -1,0 +1,223 @@
+//! The kernels of `gemm` on the CPU: a batch or a list of groups becomes single products, and each
+//! of them runs on the fast path or by the reference.
+
+mod path;
+mod slices;
+
+pub(crate) use self::path::Path;
+use super::threads::Threads;
+use crate::gemm::{Activation, reference};
+use crate::kernel::params::gemm::{self as params, Block, Product, SwigluGrad};
+use crate::kernel::params::{PARTIAL_CHUNK, Partial};
+use crate::{Dtype, Storage, bf16, f16, grad_stats};
+
+/// Storage types as they are in parameter blocks.
+const BF16: u32 = Dtype::Bf16 as u32;
+const F16: u32 = Dtype::F16 as u32;
+
+/// Calls a function generic over the storage type whose number is given.
+macro_rules! by_type {
+    ($number:expr, $function:ident $(::<$($more:ty),*>)?, $($argument:expr),*) => {
+        match $number {
+            BF16 => $function::<bf16 $($(, $more)*)?>($($argument),*),
+            F16 => $function::<f16 $($(, $more)*)?>($($argument),*),
+            _ => $function::<f32 $($(, $more)*)?>($($argument),*),
+        }
+    };
+}
+
+/// Runs one kernel.
+///
+/// # Safety
+/// The addresses in the block are valid for the lengths it gives, and outputs are not touched by
+/// anything else meanwhile.
+pub(super) unsafe fn run(threads: &Threads, path: Path, block: &Block) {
+    match block {
+        Block::Product(block) => {
+            // SAFETY: the caller's promise; members stay inside the block's sizes.
+            unsafe { members(block, |member| single(threads, path, &member)) };
+            // SAFETY: the caller's promise.
+            unsafe { finish(threads, block) }
+        }
+        // SAFETY: the caller's promise.
+        Block::SwigluGrad(block) => unsafe {
+            by_type!(block.input, swiglu_grad, threads, block);
+        },
+    }
+}
+
+/// Calls `each` with every member of a batch, or every group, as a product of its own.
+///
+/// # Safety
+/// As for [`run`].
+unsafe fn members(block: &Product, each: impl Fn(Product)) {
+    if block.groups == 0 {
+        (0..block.batch).for_each(|i| each(member(block, i)));
+        return;
+    }
+    let cuts_k = block.flags & params::FLAG_GROUPS_CUT_K != 0;
+    let rows = if cuts_k { block.k } else { block.m };
+    let input = element_bytes(block.input);
+    let output = element_bytes(block.output);
+    let mut start = 0;
+    for g in 0..block.groups {
+        // SAFETY: the list has `groups` entries (checked in operands.rs as `group_ends`).
+        let end = unsafe { *(block.group_ends as *const u32).add(g as usize) };
+        let end = u64::from(end).clamp(start, rows);
+        let mut group = member(block, g);
+        let skip = |address: u64, bytes: u64| if address == 0 { 0 } else { address + bytes };
+        if cuts_k {
+            group.k = end - start;
+            group.a = block.a + start * block.lda * input;
+            group.b = block.b + start * block.ldb * input;
+            group.z = skip(block.z, start * block.ldz * input);
+            group.fused_a = skip(block.fused_a, start * block.ldf * input);
+            group.a_sums = skip(block.a_sums, g * block.m * 4);
+        } else {
+            group.m = end - start;
+            group.a = block.a + start * block.lda * input;
+            group.c = skip(block.c, start * block.ldc * output);
+            group.residual = skip(block.residual, start * block.ldr * output);
+            group.z = skip(block.z, start * block.ldz * input);
+            group.fused_a = skip(block.fused_a, start * block.ldf * input);
+            group.d = block.d + start * block.ldd * output;
+            group.preactivation = skip(block.preactivation, start * block.ldp * input);
+        }
+        start = end;
+        if group.m > 0 {
+            each(group);
+        }
+    }
+}
+
+/// Member `i` of a batch; of a grouped product, with what each group has one of.
+fn member(block: &Product, i: u64) -> Product {
+    let (input, output) = (element_bytes(block.input), element_bytes(block.output));
+    let at = |address: u64, stride: u64, bytes: u64| {
+        if address == 0 { 0 } else { address + i * stride * bytes }
+    };
+    Product {
+        a: at(block.a, block.stride_a, input),
+        b: at(block.b, block.stride_b, input),
+        c: at(block.c, block.stride_c, output),
+        bias: at(block.bias, block.stride_bias, input),
+        residual: at(block.residual, block.stride_residual, output),
+        z: at(block.z, block.stride_z, input),
+        d: at(block.d, block.stride_d, output),
+        preactivation: at(block.preactivation, block.stride_preactivation, input),
+        batch: 1,
+        groups: 0,
+        ..*block
+    }
+}
+
+fn element_bytes(number: u32) -> u64 {
+    if number == Dtype::F32 as u32 { 4 } else { 2 }
+}
+
+/// One product.
+fn single(threads: &Threads, path: Path, block: &Product) {
+    let _ = (threads, path);
+    // SAFETY: `run`'s caller promised it for all members.
+    unsafe {
+        if block.output == block.input {
+            by_type!(block.input, by_reference_same, block)
+        } else {
+            by_type!(block.input, by_reference::<f32>, block)
+        }
+    }
+}
+
+unsafe fn by_reference_same<T: Storage>(block: &Product) {
+    // SAFETY: the caller's promise.
+    unsafe { by_reference::<T, T>(block) }
+}
+
+/// One product by the reference.
+///
+/// # Safety
+/// As for [`run`].
+unsafe fn by_reference<T: Storage, O: Storage>(block: &Product) {
+    // SAFETY: the caller's promise.
+    let slices = unsafe { slices::slices::<T, O>(block) };
+    reference::product(block, slices);
+}
+
+/// What is made of the finished D of all members: the copy, and the statistics.
+///
+/// # Safety
+/// As for [`run`].
+unsafe fn finish(threads: &Threads, block: &Product) {
+    if block.copy == 0 && block.partials == 0 && block.a_sums_partials == 0 {
+        return;
+    }
+    // Only the weight gradient asks for these, and its D is dense.
+    let members = block.groups.max(1);
+    let d_len = (members * block.m * block.n) as usize;
+    let chunks = d_len.div_ceil(PARTIAL_CHUNK);
+    threads.run(chunks, |chunk| {
+        let start = chunk * PARTIAL_CHUNK;
+        let len = PARTIAL_CHUNK.min(d_len - start);
+        // SAFETY: D has `d_len` elements, and is not written any more.
+        let d = unsafe { std::slice::from_raw_parts((block.d as *const f32).add(start), len) };
+        // SAFETY: the copy is as long as D; each chunk is written by one task.
+        unsafe {
+            match (block.copy, block.copy_type) {
+                (0, _) => {}
+                (copy, BF16) => narrow_into((copy as *mut bf16).add(start), d),
+                (copy, _) => narrow_into((copy as *mut f16).add(start), d),
+            }
+        }
+        if block.partials != 0 {
+            let partial = grad_stats::partial(block.tensor, d.iter().copied());
+            // SAFETY: as many partials as chunks (checked in weight_grad.rs); one task writes each.
+            unsafe { (block.partials as *mut Partial).add(chunk).write(partial) };
+        }
+    });
+    if block.a_sums_partials != 0 {
+        let len = (members * block.m) as usize;
+        // SAFETY: `a_sums` has one element for each row, written by now.
+        let sums = unsafe { std::slice::from_raw_parts(block.a_sums as *const f32, len) };
+        for (i, chunk) in sums.chunks(PARTIAL_CHUNK).enumerate() {
+            let partial = grad_stats::partial(block.a_sums_tensor, chunk.iter().copied());
+            // SAFETY: as above.
+            unsafe { (block.a_sums_partials as *mut Partial).add(i).write(partial) };
+        }
+    }
+}
+
+/// # Safety
+/// `to` is valid for writes of as many elements as `from` has.
+unsafe fn narrow_into<T: Storage>(to: *mut T, from: &[f32]) {
+    // SAFETY: the caller's promise.
+    let to = unsafe { std::slice::from_raw_parts_mut(to, from.len()) };
+    for (to, &from) in to.iter_mut().zip(from) {
+        *to = T::narrow(from);
+    }
+}
+
+/// # Safety
+/// As for [`run`].
+unsafe fn swiglu_grad<T: Storage>(threads: &Threads, block: &SwigluGrad) {
+    let (rows, n) = (block.rows as usize, block.n as usize);
+    let activation = Activation::from_number(block.activation);
+    let flush = block.flags & params::FLAG_FLUSH != 0;
+    threads.run(rows, |row| {
+        let at = |ld: u64| row * ld as usize;
+        // SAFETY: rows of the lengths that the plan checked; each is written by one task.
+        let (dy, z, dz) = unsafe {
+            (
+                std::slice::from_raw_parts((block.dy as *const T).add(at(block.ldy)), n),
+                std::slice::from_raw_parts((block.z as *const T).add(at(block.ldz)), 2 * n),
+                std::slice::from_raw_parts_mut((block.dz as *mut T).add(at(block.ldd)), 2 * n),
+            )
+        };
+        let ((gate, up), (d_gate, d_up)) = (z.split_at(n), dz.split_at_mut(n));
+        for j in 0..n {
+            let (dy, gate, up) = (dy[j].widen(), gate[j].widen(), up[j].widen());
+            let (for_gate, for_up) = reference::swiglu_grad(activation, dy, gate, up);
+            d_gate[j] = reference::flushed(T::narrow(for_gate), flush);
+            d_up[j] = reference::flushed(T::narrow(for_up), flush);
+        }
+    });
+}

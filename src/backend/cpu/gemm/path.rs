@@ -1,0 +1,50 @@
+//! The forms of the matrix kernel, and which of them this machine can run. All give the same bits.
+
+/// A form of the matrix kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Path {
+    /// 8×48 tiles in 512-bit registers.
+    Avx512,
+    /// 6×16 tiles in 256-bit registers.
+    Avx2,
+    /// 4×16 tiles in whatever the compiler makes of them. Without fused multiply-add in hardware
+    /// every product is a call of the C library: right, and about a hundred times slower.
+    Portable,
+    /// One element at a time, by the definition. For tests.
+    Reference,
+}
+
+impl Path {
+    pub(crate) const ALL: [Self; 4] = [Self::Avx512, Self::Avx2, Self::Portable, Self::Reference];
+
+    /// The fastest that this machine can run.
+    pub(crate) fn detect() -> Self {
+        Self::ALL.into_iter().find(|path| path.runs_here()).unwrap_or(Self::Portable)
+    }
+
+    /// Whether this machine has the instructions.
+    pub(crate) fn runs_here(self) -> bool {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => is_x86_feature_detected!("avx512f") && Self::Avx2.runs_here(),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => {
+                is_x86_feature_detected!("avx2")
+                    && is_x86_feature_detected!("fma")
+                    && is_x86_feature_detected!("f16c")
+            }
+            #[cfg(not(target_arch = "x86_64"))]
+            Self::Avx512 | Self::Avx2 => false,
+            Self::Portable | Self::Reference => true,
+        }
+    }
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Avx512 => "avx512f",
+            Self::Avx2 => "avx2+fma",
+            Self::Portable => "portable",
+            Self::Reference => "reference",
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! The gradient of a linear layer's input.
+#![forbid(unsafe_code)]
+
+use std::marker::PhantomData;
+
+use super::checks::Footprint;
+use super::layout::{Subnormals, WeightLayout};
+use super::operands::Bound;
+use super::plan::{check_stream, check_subnormals, check_types, ends_shape, explain};
+use super::{Activation, launch};
+use crate::kernel::params::gemm as params;
+use crate::kernel::params::gemm::{Block, Product};
+use crate::{Device, Error, Read, Result, Storage, Stream, Write};
+
+const OP: &str = "data_grad";
+
+/// `dx = dz·W`, with `dz = round(dy ∘ act'(z))`: the data gradient of `y = act(z)`, `z = x·Wᵀ + b`.
+///
+/// The derivative is taken while `dy` is read; `dz` is rounded to the input type, as a matrix unit will
+/// read it, and can be stored for the weight gradient
+/// ([`DataGradOperands::d_preactivation`]), which then need not compute it again.
+///
+/// **Shapes.** `dy`, `z`, `dz` `[rows,out]`; W `[out,in]` (or `[in,out]`); `dx` `[rows,in]`; all dense.
+///
+/// **Numerics.** See [the module](super); `act'(z)` and the product are f32, rounded once to `dz`. With no
+/// activation `dz` is `dy`.
+///
+/// ```
+/// # fn main() -> halfstep::Result<()> {
+/// use halfstep::gemm::{Activation, DataGrad, DataGradOperands};
+/// let device = halfstep::Device::cpu();
+/// let plan = DataGrad::new(1, 2, 2).activation(Activation::Relu).plan::<f32, f32>(&device)?;
+/// let (dy, z, w) = (vec![1.0f32, 5.0], vec![0.5f32, -0.5], vec![2.0f32, 3.0, 7.0, 7.0]);
+/// let mut dx = vec![0.0f32; 2];
+/// plan.run(&device.stream()?, DataGradOperands { z: Some(&z), ..DataGradOperands::new(&dy, &w, &mut dx) })?;
+/// assert_eq!(dx, [2.0, 3.0]);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone, PartialEq)]
+#[must_use]
+pub struct DataGrad {
+    rows: usize,
+    input: usize,
+    output: usize,
+    activation: Activation,
+    weight: WeightLayout,
+    subnormals: Subnormals,
+    groups: Option<usize>,
+}
+
+impl DataGrad {
+    /// A layer of `in_features` inputs and `out_features` outputs, on `rows` rows.
+    pub fn new(rows: usize, in_features: usize, out_features: usize) -> Self {
+        Self {
+            rows,
+            input: in_features,
+            output: out_features,
+            activation: Activation::None,
+            weight: WeightLayout::OutIn,
+            subnormals: Subnormals::Preserve,
+            groups: None,
+        }
+    }
+
+    /// The layer's activation; none unless set.
+    pub fn activation(mut self, activation: Activation) -> Self {
+        self.activation = activation;
+        self
+    }
+
+    /// How W is stored; `[out,in]` unless set.
+    pub fn weight_layout(mut self, layout: WeightLayout) -> Self {
+        self.weight = layout;
+        self
+    }
+
+    /// What becomes of subnormal 16-bit numbers; kept unless set.
+    pub fn subnormals(mut self, subnormals: Subnormals) -> Self {
+        self.subnormals = subnormals;
+        self
+    }
+
+    /// `count` groups of rows, each with a W of its own; see [`Gemm::groups`](super::Gemm::groups).
+    pub fn groups(mut self, count: usize) -> Self {
+        self.groups = Some(count);
+        self
+    }
+
+    /// Checks everything but memory. `T` is the type of `dy`, `z` and W; `O` that of `dx`: `T` or f32.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] for types or a policy that do not exist, [`Error::Shape`] for sizes that
+    /// overflow.
+    pub fn plan<T: Storage, O: Storage>(&self, device: &Device) -> Result<DataGradPlan<T, O>> {
+        check_types::<T, O>(OP)?;
+        check_subnormals::<T>(OP, self.subnormals, device)?;
+        let Self { rows, input, output, .. } = *self;
+        let dense = |arg, size, count| Footprint::new(OP, arg, size, None, None, count, false);
+        let transposed = self.weight == WeightLayout::InOut;
+        let w_size = if transposed { (input, output) } else { (output, input) };
+        let dy = dense("dy", (rows, output), 1)?;
+        let w = dense("w", w_size, self.groups.unwrap_or(1))?;
+        let dx = dense("dx", (rows, input), 1)?;
+        let ends = ends_shape(OP, self.groups)?;
+        let fused = self.activation != Activation::None;
+        let flush = self.subnormals == Subnormals::Flush;
+        let block = Product {
+            lda: dy.ld as u64,
+            ldb: w.ld as u64,
+            ldz: dy.ld as u64,
+            ldf: dy.ld as u64,
+            ldd: dx.ld as u64,
+            stride_b: w.stride as u64,
+            m: rows as u64,
+            n: input as u64,
+            k: output as u64,
+            batch: 1,
+            groups: self.groups.unwrap_or(0) as u64,
+            alpha: 1.0,
+            input: T::DTYPE as u32,
+            output: O::DTYPE as u32,
+            activation: self.activation as u32,
+            role: if fused { params::ROLE_FUSED_A } else { params::ROLE_FORWARD },
+            flags: if transposed { params::FLAG_B_TRANSPOSED } else { 0 }
+                | if flush { params::FLAG_FLUSH } else { 0 },
+            ..bytemuck::Zeroable::zeroed()
+        };
+        let empty = rows == 0 || self.groups == Some(0);
+        let device = device.clone();
+        Ok(DataGradPlan { device, block, dy, w, dx, ends, empty, types: PhantomData })
+    }
+}
+
+/// The tensors of one [`DataGradPlan::run`].
+#[allow(missing_debug_implementations)] // references to trait objects
+pub struct DataGradOperands<'a, T: Storage, O: Storage> {
+    /// Gradient of the layer's output, `[rows,out]`.
+    pub dy: &'a dyn Read<T>,
+    /// The stored pre-activation, `[rows,out]`; needed where there is an activation.
+    pub z: Option<&'a dyn Read<T>>,
+    /// The weight, `[out,in]` or `[in,out]`; one behind the other where grouped.
+    pub w: &'a dyn Read<T>,
+    /// Where each group's rows end.
+    pub group_ends: Option<&'a dyn Read<u32>>,
+    /// Takes `dz = round(dy ∘ act'(z))`, `[rows,out]`.
+    pub d_preactivation: Option<&'a mut dyn Write<T>>,
+    /// Takes the gradient of the layer's input, `[rows,in]`.
+    pub dx: &'a mut dyn Write<O>,
+}
+
+impl<'a, T: Storage, O: Storage> DataGradOperands<'a, T, O> {
+    /// `dx` from `dy` and W alone.
+    pub fn new(dy: &'a dyn Read<T>, w: &'a dyn Read<T>, dx: &'a mut dyn Write<O>) -> Self {
+        Self { dy, z: None, w, group_ends: None, d_preactivation: None, dx }
+    }
+}
+
+/// A [`DataGrad`] that has been checked, for one device.
+#[derive(Debug)]
+pub struct DataGradPlan<T, O> {
+    device: Device,
+    block: Product,
+    dy: Footprint,
+    w: Footprint,
+    dx: Footprint,
+    ends: Footprint,
+    empty: bool,
+    types: PhantomData<(T, O)>,
+}
+
+impl<T: Storage, O: Storage> DataGradPlan<T, O> {
+    /// Enqueues the product on `stream`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for an operand that is missing or too short, [`Error::Overlap`] for an output that
+    /// shares memory with another operand, [`Error::Align`], [`Error::Device`]. Nothing is written then.
+    pub fn run(&self, stream: &Stream, operands: DataGradOperands<'_, T, O>) -> Result<()> {
+        check_stream(OP, stream, &self.device)?;
+        let DataGradOperands { dy, z, w, group_ends, d_preactivation, dx } = operands;
+        let mut block = self.block;
+        let mut bound = Bound::new(OP, stream);
+        block.a = bound.read("dy", dy, &self.dy)?;
+        block.b = bound.read("w", w, &self.w)?;
+        block.d = bound.write("dx", dx, &self.dx)?;
+        if block.role == params::ROLE_FUSED_A {
+            block.z = bound.read("z", z.ok_or_else(|| missing(OP, "z", &self.dy))?, &self.dy)?;
+        }
+        if let Some(out) = d_preactivation {
+            block.fused_a = bound.write("d_preactivation", out, &self.dy)?;
+        }
+        if block.groups > 0 {
+            let ends = group_ends.ok_or_else(|| missing(OP, "group_ends", &self.ends))?;
+            block.group_ends = bound.read("group_ends", ends, &self.ends)?;
+        }
+        bound.overlaps()?;
+        if self.empty {
+            return Ok(());
+        }
+        launch::launch(stream, Block::Product(block))
+    }
+
+    /// What was chosen, and why, in words.
+    pub fn explain(&self) -> String {
+        explain(&self.block, &self.device)
+    }
+}
+
+/// An operand that has to be there.
+pub(super) fn missing(op: &'static str, arg: &'static str, shape: &Footprint) -> Error {
+    Error::shape(op, arg, format!("[{}, {}]", shape.rows, shape.cols), "none")
+}
