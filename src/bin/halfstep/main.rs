@@ -1,2 +1,40 @@
-//! The `halfstep` program.
-fn main() {}
+//! The `halfstep` program: what the library can tell about itself from a command line.
+
+#![forbid(unsafe_code)]
+
+mod golden;
+mod verify;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Kernels for mixed-precision training: check them on this machine.
+#[derive(Parser)]
+#[command(version)]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Replay golden files (safetensors, format golden/1) and compare every case with its exact
+    /// answer. Prints a line per case with its worst error over its bound; exits with 1 if a case
+    /// fails or a file cannot be read.
+    Verify {
+        /// Golden files.
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+        /// Threads of the CPU backend; as many as there are cores unless given.
+        #[arg(long, value_name = "N")]
+        threads: Option<std::num::NonZeroUsize>,
+    },
+}
+
+fn main() -> ExitCode {
+    match Args::parse().command {
+        Command::Verify { files, threads } => verify::run(&files, threads),
+    }
+}

@@ -1,0 +1,123 @@
+//! `y = act(z)`, `z = x·Wᵀ + b`, and its three gradients from `dy`.
+
+use halfstep::gemm::bound::{self, Forward, Growth};
+use halfstep::gemm::{
+    DataGrad, DataGradOperands, Gemm, Layout, Operands, WeightGrad, WeightGradOperands,
+};
+use halfstep::{Device, Dtype, Storage};
+
+use super::{Case, Reason, Worst, failed, with_storage};
+
+pub fn replay(device: &Device, case: &Case) -> Result<f64, Reason> {
+    with_storage!(case.dtype("dtype")?, |T| typed::<T>(device, case))
+}
+
+fn typed<T: Storage>(device: &Device, case: &Case) -> Result<f64, Reason> {
+    let (rows, input, output) =
+        (case.size("rows")?, case.size("in_features")?, case.size("out_features")?);
+    let activation = case.activation()?;
+    let x = case.input("x")?.shaped(&[rows, input])?.storage::<T>()?;
+    let w = case.input("w")?.shaped(&[output, input])?.storage::<T>()?;
+    let b = case.input("b")?.shaped(&[output])?.storage::<T>()?;
+    let dy = case.input("dy")?.shaped(&[rows, output])?.storage::<T>()?;
+    let main_grad = case.input("main_grad")?.shaped(&[output, input])?.storage::<f32>()?;
+    let exact = |role: &str, shape: &[usize]| case.output(role)?.shaped(shape)?.f64s();
+    let exact_z = exact("preactivation", &[rows, output])?;
+    let exact_dz = exact("d_preactivation", &[rows, output])?;
+    let exact_dx = exact("dx", &[rows, input])?;
+    let exact_dw = exact("dw_accumulated", &[output, input])?;
+    let exact_db = exact("db", &[output])?;
+
+    // Forward: the pre-activation, kept in the operands' type as the backward pass reads it.
+    let stream = device.stream().map_err(failed)?;
+    let mut z = vec![T::narrow(0.0); rows * output];
+    let mut y = vec![T::narrow(0.0); rows * output];
+    let forward = Gemm::new(rows, output, input).layout(Layout::NT).activation(activation);
+    let operands = Operands {
+        bias: Some(&b),
+        preactivation: Some(&mut z),
+        ..Operands::new(&x, &w, &mut y)
+    };
+    forward.plan::<T, T>(device).and_then(|p| p.run(&stream, operands)).map_err(failed)?;
+
+    let mut dz = vec![T::narrow(0.0); rows * output];
+    let mut dx = vec![0.0f32; rows * input];
+    let data_grad = DataGrad::new(rows, input, output).activation(activation);
+    let operands = DataGradOperands {
+        z: Some(&z),
+        d_preactivation: Some(&mut dz),
+        ..DataGradOperands::new(&dy, &w, &mut dx)
+    };
+    data_grad.plan::<T, f32>(device).and_then(|p| p.run(&stream, operands)).map_err(failed)?;
+
+    let (mut dw, mut db) = (main_grad.clone(), vec![0.0f32; output]);
+    let weight_grad =
+        WeightGrad::new(rows, input, output).activation(activation).accumulate(true);
+    let operands = WeightGradOperands {
+        z: Some(&z),
+        db: Some(&mut db),
+        ..WeightGradOperands::new(&dy, &x, &mut dw)
+    };
+    weight_grad.plan::<T>(device).and_then(|p| p.run(&stream, operands)).map_err(failed)?;
+    stream.sync().map_err(failed)?;
+
+    let wide = |values: &[T]| -> Vec<f64> { values.iter().map(|v| f64::from(v.widen())).collect() };
+    let f32s = |values: &[f32]| -> Vec<f64> { values.iter().map(|&v| v.into()).collect() };
+    let (x, w, b, dy) = (wide(&x), wide(&w), wide(&b), wide(&dy));
+    let mut worst = Worst::default();
+
+    // z, and with its error that of dz.
+    let mut z_error = vec![0.0; rows * output];
+    let mut dz_error = vec![0.0; rows * output];
+    for r in 0..rows {
+        for o in 0..output {
+            let at = r * output + o;
+            let magnitude = (0..input).map(|i| (x[r * input + i] * w[o * input + i]).abs());
+            z_error[at] = bound::bound(Forward {
+                growth: Growth::Expected,
+                k: input,
+                magnitude: magnitude.sum::<f64>() + b[o].abs(),
+                activation: halfstep::gemm::Activation::None,
+                preactivation: exact_z[at],
+                exact: exact_z[at],
+                output: T::DTYPE,
+            });
+            dz_error[at] = bound::dz(activation, T::DTYPE, dy[at], exact_z[at], z_error[at]);
+        }
+    }
+    compare(&mut worst, &wide(&z), &exact_z, |at| z_error[at]);
+    if activation != halfstep::gemm::Activation::None {
+        compare(&mut worst, &wide(&dz), &exact_dz, |at| dz_error[at]);
+    }
+    // Each gradient is a sum over dz, which brings its own error.
+    let sum = |terms: usize, dz_at: &dyn Fn(usize) -> usize, by: &dyn Fn(usize) -> f64| {
+        (0..terms).fold((0.0, 0.0), |(magnitude, inherited), term| {
+            let (at, by) = (dz_at(term), by(term).abs());
+            (magnitude + exact_dz[at].abs() * by, inherited + dz_error[at] * by)
+        })
+    };
+    let tolerance = |k, (magnitude, inherited), extra: f64, exact| {
+        bound::backward(Growth::Expected, k, magnitude + extra, inherited, exact, Dtype::F32)
+    };
+    compare(&mut worst, &f32s(&dx), &exact_dx, |at| {
+        let (r, i) = (at / input, at % input);
+        let sums = sum(output, &|o| r * output + o, &|o| w[o * input + i]);
+        tolerance(output, sums, 0.0, exact_dx[at])
+    });
+    compare(&mut worst, &f32s(&dw), &exact_dw, |at| {
+        let (o, i) = (at / input, at % input);
+        let sums = sum(rows, &|r| r * output + o, &|r| x[r * input + i]);
+        tolerance(rows, sums, f64::from(main_grad[at]).abs(), exact_dw[at])
+    });
+    compare(&mut worst, &f32s(&db), &exact_db, |o| {
+        let sums = sum(rows, &|r| r * output + o, &|_| 1.0);
+        tolerance(rows, sums, 0.0, exact_db[o])
+    });
+    Ok(worst.0)
+}
+
+fn compare(worst: &mut Worst, got: &[f64], exact: &[f64], bound: impl Fn(usize) -> f64) {
+    for (at, (&got, &exact)) in got.iter().zip(exact).enumerate() {
+        worst.add(got, exact, bound(at));
+    }
+}

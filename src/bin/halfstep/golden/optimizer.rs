@@ -1,0 +1,212 @@
+//! Steps of an optimizer on f32 parameters.
+
+use halfstep::optim::bound::{Enclosure, Trajectory};
+use halfstep::optim::{
+    Adagrad, Adam, AdamW, Config, Group, Lamb, Lion, Optimizer, Rule, Scaler, Sgd, Tensor,
+};
+use halfstep::{Device, Read, Storage, Write};
+use serde_json::Value;
+
+use super::{Case, Reason, Worst, failed, with_storage};
+
+pub fn replay(device: &Device, case: &Case) -> Result<f64, Reason> {
+    with_storage!(case.dtype("grad_dtype")?, |G| typed::<G>(device, case))
+}
+
+fn typed<G: Storage>(device: &Device, case: &Case) -> Result<f64, Reason> {
+    let rule = rule(case)?;
+    let scale = case.number("loss_scale")?;
+    let skipped = case.attr("skipped_steps")?.as_array().ok_or("skipped_steps is not a list")?;
+    let inputs = case.inputs("params")?;
+    let mut params: Vec<Vec<f32>> =
+        inputs.iter().map(|p| p.storage::<f32>()).collect::<Result<_, _>>()?;
+
+    let stream = device.stream().map_err(failed)?;
+    let tensors = params.iter().enumerate().map(|(i, p)| Tensor::new(format!("{i}"), p.len()));
+    let config = Config { scaler: Scaler::Fixed(scale), ..Config::default() };
+    let groups = [Group::new(rule).tensors(tensors)];
+    let mut optimizer = Optimizer::<f32, G>::new(device, &groups, config).map_err(failed)?;
+    // The exact history, and how far from it f32 arithmetic may be.
+    let wide = |values: &[f32]| values.iter().map(|&v| v.into()).collect::<Vec<f64>>();
+    let mut exact: Vec<_> = params.iter().map(|p| Trajectory::new(rule, &wide(p))).collect();
+
+    for step in 0..case.size("steps")? {
+        let grads = gradients::<G>(case, step, &params)?;
+        let mut writes: Vec<&mut dyn Write<f32>> =
+            params.iter_mut().map(|p| p as &mut dyn Write<f32>).collect();
+        let reads: Vec<Option<&dyn Read<G>>> =
+            grads.iter().map(|g| Some(g as &dyn Read<G>)).collect();
+        optimizer.run(&stream, &mut writes, &reads).map_err(failed)?;
+        let report = optimizer.report(&stream).map_err(failed)?;
+        let skip = skipped.iter().any(|s| s.as_u64() == Some(step as u64));
+        match report.skipped {
+            Some(_) if skip => continue,
+            None if !skip => {}
+            Some(why) => return Err(format!("step {step} was skipped: {why:?}")),
+            None => return Err(format!("step {step} was not skipped")),
+        }
+        for (exact, grad) in exact.iter_mut().zip(&grads) {
+            let grad: Vec<f64> = grad.iter().map(|g| g.widen().into()).collect();
+            exact.step(&grad, 1.0 / scale);
+        }
+    }
+
+    let mut worst = Worst::default();
+    for (role, tensors) in &case.outputs {
+        let slot = optimizer.slots().iter().position(|slot| slot == role);
+        if slot.is_none() && role != "params" {
+            let slots = optimizer.slots().join(", ");
+            return Err(format!("output {role}: this optimizer has params, {slots}"));
+        }
+        if tensors.len() != params.len() {
+            let (found, expected) = (tensors.len(), params.len());
+            return Err(format!("output {role}: {found} tensors, expected {expected}"));
+        }
+        for (index, tensor) in tensors.iter().enumerate() {
+            let found = match slot {
+                Some(slot) => optimizer.moment(&stream, slot, index).map_err(failed)?,
+                None => params[index].clone(),
+            };
+            let bounds = match slot {
+                Some(slot) => exact[index].slot(slot),
+                None => exact[index].params(),
+            };
+            compare(&mut worst, role, &found, &tensor.f64s()?, bounds)?;
+        }
+    }
+    Ok(worst.0)
+}
+
+fn compare(
+    worst: &mut Worst,
+    role: &str,
+    found: &[f32],
+    exact: &[f64],
+    bounds: &[Enclosure],
+) -> Result<(), Reason> {
+    if exact.len() != found.len() {
+        return Err(format!("{role}: {} elements, expected {}", exact.len(), found.len()));
+    }
+    for ((&found, &exact), bound) in found.iter().zip(exact).zip(bounds) {
+        worst.add(found.into(), exact, bound.error);
+    }
+    Ok(())
+}
+
+fn gradients<G: Storage>(
+    case: &Case,
+    step: usize,
+    params: &[Vec<f32>],
+) -> Result<Vec<Vec<G>>, Reason> {
+    let role = format!("grads{step}");
+    let tensors = case.inputs(&role)?;
+    let fit = tensors.len() == params.len()
+        && tensors.iter().zip(params).all(|(tensor, param)| tensor.len() == param.len());
+    if !fit {
+        return Err(format!("{role}: not one gradient for each parameter, of its length"));
+    }
+    tensors.iter().map(|tensor| tensor.storage::<G>()).collect()
+}
+
+/// The rule and its hyper-parameters, by PyTorch's names. One that is missing has its default; one
+/// that is unknown is an error, not ignored.
+fn rule(case: &Case) -> Result<Rule, Reason> {
+    let hyper = case.attr("hyper")?.as_object().ok_or("hyper is not an object")?;
+    let mut known = Vec::new();
+    let mut number = |name: &'static str, default: f64| {
+        known.push(name);
+        match hyper.get(name) {
+            None => Ok(default),
+            Some(value) => value.as_f64().ok_or(format!("hyper {name} is not a number")),
+        }
+    };
+    let flag = |name: &str| match hyper.get(name) {
+        None => Ok(false),
+        Some(value) => value.as_bool().ok_or(format!("hyper {name} is not true or false")),
+    };
+    let name = case.text("optimizer")?;
+    let mut flags: &[&str] = &[];
+    let rule: Rule = match name {
+        "adamw" => {
+            flags = &["amsgrad"];
+            let of = AdamW::default();
+            AdamW {
+                lr: number("lr", of.lr)?,
+                beta1: number("beta1", of.beta1)?,
+                beta2: number("beta2", of.beta2)?,
+                eps: number("eps", of.eps)?,
+                weight_decay: number("weight_decay", of.weight_decay)?,
+                amsgrad: flag("amsgrad")?,
+            }
+            .into()
+        }
+        "adam" => {
+            flags = &["amsgrad"];
+            let of = Adam::default();
+            Adam {
+                lr: number("lr", of.lr)?,
+                beta1: number("beta1", of.beta1)?,
+                beta2: number("beta2", of.beta2)?,
+                eps: number("eps", of.eps)?,
+                weight_decay: number("weight_decay", of.weight_decay)?,
+                amsgrad: flag("amsgrad")?,
+            }
+            .into()
+        }
+        "sgd" => {
+            flags = &["nesterov"];
+            let of = Sgd::default();
+            Sgd {
+                lr: number("lr", of.lr)?,
+                momentum: number("momentum", of.momentum)?,
+                dampening: number("dampening", of.dampening)?,
+                weight_decay: number("weight_decay", of.weight_decay)?,
+                nesterov: flag("nesterov")?,
+            }
+            .into()
+        }
+        "adagrad" => {
+            let of = Adagrad::default();
+            Adagrad {
+                lr: number("lr", of.lr)?,
+                lr_decay: number("lr_decay", of.lr_decay)?,
+                weight_decay: number("weight_decay", of.weight_decay)?,
+                initial_accumulator_value: number(
+                    "initial_accumulator_value",
+                    of.initial_accumulator_value,
+                )?,
+                eps: number("eps", of.eps)?,
+            }
+            .into()
+        }
+        "lamb" => {
+            let of = Lamb::default();
+            Lamb {
+                lr: number("lr", of.lr)?,
+                beta1: number("beta1", of.beta1)?,
+                beta2: number("beta2", of.beta2)?,
+                eps: number("eps", of.eps)?,
+                weight_decay: number("weight_decay", of.weight_decay)?,
+            }
+            .into()
+        }
+        "lion" => {
+            let of = Lion::default();
+            Lion {
+                lr: number("lr", of.lr)?,
+                beta1: number("beta1", of.beta1)?,
+                beta2: number("beta2", of.beta2)?,
+                weight_decay: number("weight_decay", of.weight_decay)?,
+            }
+            .into()
+        }
+        other => return Err(format!("unknown optimizer {other}")),
+    };
+    let off = |value: &Value| matches!(value, Value::Bool(false) | Value::Null);
+    for (key, value) in hyper {
+        if !known.contains(&key.as_str()) && !flags.contains(&key.as_str()) && !off(value) {
+            return Err(format!("{name} has no hyper-parameter {key}"));
+        }
+    }
+    Ok(rule)
+}
