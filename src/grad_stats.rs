@@ -83,20 +83,16 @@ impl GradStats {
     /// # Errors
     /// [`Error::Device`](crate::Error::Device) if the stream is another device's.
     pub fn read(&self, stream: &Stream) -> Result<Summary> {
-        Ok(summarize(&self.partials.to_vec(stream)?))
+        Ok(summarize(self.partials.to_vec(stream)?.iter().copied()))
     }
 }
 
 /// The sum over all partials, folded as [`Partial`] folds elements.
-pub(crate) fn summarize(partials: &[Partial]) -> Summary {
+pub(crate) fn summarize(partials: impl Iterator<Item = Partial> + Clone) -> Summary {
     Summary {
-        sum_squares: fold(partials.iter().map(|p| p.sum_squares)),
-        non_finite: partials.iter().map(|p| u64::from(p.non_finite)).sum(),
-        first_non_finite: partials
-            .iter()
-            .filter(|p| p.non_finite > 0)
-            .map(|p| p.tensor as usize)
-            .min(),
+        sum_squares: fold(partials.clone().map(|p| p.sum_squares)),
+        non_finite: partials.clone().map(|p| u64::from(p.non_finite)).sum(),
+        first_non_finite: partials.filter(|p| p.non_finite > 0).map(|p| p.tensor as usize).min(),
     }
 }
 
@@ -150,7 +146,7 @@ mod tests {
     #[test]
     fn the_first_tensor_is_named_and_not_the_first_chunk() {
         let at = |tensor, non_finite| Partial { sum_squares: 1.0, non_finite, tensor };
-        let summary = summarize(&[at(0, 0), at(5, 1), at(3, 2)]);
+        let summary = summarize([at(0, 0), at(5, 1), at(3, 2)].into_iter());
         assert_eq!((summary.non_finite, summary.first_non_finite), (3, Some(3)));
     }
 }

@@ -83,7 +83,8 @@ fn a_changed_answer_fails() {
         let cases = golden::read(&path).unwrap();
         std::fs::remove_file(&path).unwrap();
         let device = halfstep::Device::cpu();
-        let wrong = |case: &&golden::Case| !matches!(golden::replay(&device, case), Ok(r) if r <= 1.0);
+        let wrong =
+            |case: &&golden::Case| !matches!(golden::replay(&device, case), Ok(r) if r <= 1.0);
         let caught = cases.iter().filter(wrong).count();
         println!("{op}: {caught} of {} changed cases fail", cases.len());
         assert_eq!(caught, cases.len(), "{op}");

@@ -1,5 +1,6 @@
 //! The CPU backend: host memory, order by running each launch before the call returns, threads.
 
+mod fold;
 pub(crate) mod gemm;
 mod optim;
 mod reduce;

@@ -43,7 +43,11 @@ fn print(files: &[PathBuf], device: &Device, out: &mut dyn Write) -> io::Result<
                 Ok(worst) => ("FAILED", format!("error {worst:.3} of its bound")),
                 Err(reason) => ("FAILED", reason),
             };
-            if verdict == "ok" { passed += 1 } else { failed += 1 }
+            if verdict == "ok" {
+                passed += 1
+            } else {
+                failed += 1
+            }
             writeln!(out, "{verdict:<6} {}/{}: {detail}", case.op, case.name)?;
         }
     }

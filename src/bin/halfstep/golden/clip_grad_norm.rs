@@ -52,7 +52,11 @@ fn typed<G: Storage>(device: &Device, case: &Case) -> Result<f64, Reason> {
         }
         for (&minus, exact) in param.iter().zip(exact) {
             // The norm's error, one rounding of the factor, one of the product.
-            worst.add(-f64::from(minus), exact, 4.0 * U * exact.abs() + f64::from(f32::MIN_POSITIVE));
+            worst.add(
+                -f64::from(minus),
+                exact,
+                4.0 * U * exact.abs() + f64::from(f32::MIN_POSITIVE),
+            );
         }
     }
     Ok(worst.0)

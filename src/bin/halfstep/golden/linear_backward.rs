@@ -33,11 +33,8 @@ fn typed<T: Storage>(device: &Device, case: &Case) -> Result<f64, Reason> {
     let mut z = vec![T::narrow(0.0); rows * output];
     let mut y = vec![T::narrow(0.0); rows * output];
     let forward = Gemm::new(rows, output, input).layout(Layout::NT).activation(activation);
-    let operands = Operands {
-        bias: Some(&b),
-        preactivation: Some(&mut z),
-        ..Operands::new(&x, &w, &mut y)
-    };
+    let operands =
+        Operands { bias: Some(&b), preactivation: Some(&mut z), ..Operands::new(&x, &w, &mut y) };
     forward.plan::<T, T>(device).and_then(|p| p.run(&stream, operands)).map_err(failed)?;
 
     let mut dz = vec![T::narrow(0.0); rows * output];
@@ -51,8 +48,7 @@ fn typed<T: Storage>(device: &Device, case: &Case) -> Result<f64, Reason> {
     data_grad.plan::<T, f32>(device).and_then(|p| p.run(&stream, operands)).map_err(failed)?;
 
     let (mut dw, mut db) = (main_grad.clone(), vec![0.0f32; output]);
-    let weight_grad =
-        WeightGrad::new(rows, input, output).activation(activation).accumulate(true);
+    let weight_grad = WeightGrad::new(rows, input, output).activation(activation).accumulate(true);
     let operands = WeightGradOperands {
         z: Some(&z),
         db: Some(&mut db),

@@ -195,7 +195,13 @@ impl Worst {
             return;
         }
         let ratio = (got - exact).abs() / bound;
-        self.0 = if ratio <= self.0 { self.0 } else if ratio.is_nan() { f64::INFINITY } else { ratio };
+        self.0 = if ratio <= self.0 {
+            self.0
+        } else if ratio.is_nan() {
+            f64::INFINITY
+        } else {
+            ratio
+        };
     }
 }
 

@@ -27,7 +27,10 @@ impl Tensor {
             Dtype::F32 => FileDtype::F32,
         };
         if self.dtype != expected {
-            return Err(format!("{}: stored as {:?}, expected {expected:?}", self.role, self.dtype));
+            return Err(format!(
+                "{}: stored as {:?}, expected {expected:?}",
+                self.role, self.dtype
+            ));
         }
         // The file's bytes have no alignment.
         Ok(self.bytes.chunks_exact(size_of::<T>()).map(bytemuck::pod_read_unaligned).collect())
@@ -36,7 +39,10 @@ impl Tensor {
     /// The values, of any number type, as f64.
     pub fn f64s(&self) -> Result<Vec<f64>, Reason> {
         fn read<T: bytemuck::Pod>(bytes: &[u8], widen: impl Fn(T) -> f64) -> Vec<f64> {
-            bytes.chunks_exact(size_of::<T>()).map(|b| widen(bytemuck::pod_read_unaligned(b))).collect()
+            bytes
+                .chunks_exact(size_of::<T>())
+                .map(|b| widen(bytemuck::pod_read_unaligned(b)))
+                .collect()
         }
         let bytes = &self.bytes;
         match self.dtype {
@@ -45,7 +51,9 @@ impl Tensor {
             FileDtype::BF16 => Ok(read::<halfstep::bf16>(bytes, |x| f64::from(x.widen()))),
             FileDtype::F16 => Ok(read::<halfstep::f16>(bytes, |x| f64::from(x.widen()))),
             FileDtype::I32 => Ok(read::<i32>(bytes, f64::from)),
-            other => Err(format!("{}: stored as {other:?}, not a number type read here", self.role)),
+            other => {
+                Err(format!("{}: stored as {other:?}, not a number type read here", self.role))
+            }
         }
     }
 

@@ -1,0 +1,327 @@
+//! One chunk of one tensor: its operands as slices, taken through the update tile by tile.
+
+use std::ops::Range;
+
+use half::{bf16, f16};
+
+use super::super::fold;
+use super::memory::{part, part_ref};
+use super::tile::{self, Bits, TILE, Values};
+use crate::Dtype;
+use crate::kernel::params::FOLD_LANES;
+use crate::kernel::params::optim::{
+    Chunk, MASTER_F32, MASTER_NEAREST, MASTER_OWN, MASTER_REMAINDER, Scalars, Status, Step, Tensor,
+};
+use crate::kernel::table::optim::Row;
+use crate::optim::random::Key;
+use crate::optim::{Apply, rows};
+
+/// A gradient.
+#[derive(Clone, Copy)]
+pub(super) enum Grad<'a> {
+    Bf16(&'a [bf16]),
+    F16(&'a [f16]),
+    F32(&'a [f32]),
+}
+
+const BF16: u32 = Dtype::Bf16 as u32;
+const F16: u32 = Dtype::F16 as u32;
+
+impl Grad<'_> {
+    /// # Safety
+    /// `address` is 0, or valid for reads of elements `start .. start + len` of this type.
+    pub(super) unsafe fn new(dtype: u32, address: u64, start: u64, len: u64) -> Self {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match dtype {
+                BF16 => Self::Bf16(part_ref(address, start, len)),
+                F16 => Self::F16(part_ref(address, start, len)),
+                _ => Self::F32(part_ref(address, start, len)),
+            }
+        }
+    }
+}
+
+/// 16-bit parameters.
+pub(super) enum Half<'a> {
+    Bf16(&'a mut [bf16]),
+    F16(&'a mut [f16]),
+}
+
+/// Parameters and their masters.
+pub(super) enum Param<'a> {
+    Own(&'a mut [f32]),
+    Master(&'a mut [f32], Half<'a>),
+    Remainder(&'a mut [bf16], &'a mut [u16]),
+    Nearest(Half<'a>),
+    Stochastic(Half<'a>),
+}
+
+impl<'a> Param<'a> {
+    /// Elements `start .. start + len` of a tensor whose masters start at element `state`.
+    ///
+    /// # Safety
+    /// As [`super::memory::slice_mut`], for those parts of both arrays.
+    pub(super) unsafe fn new(
+        (mode, dtype): (u32, u32),
+        (address, start): (u64, u64),
+        (master, state): (u64, u64),
+        len: u64,
+    ) -> Self {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let half = || match dtype {
+                F16 => Half::F16(part(address, start, len)),
+                _ => Half::Bf16(part(address, start, len)),
+            };
+            match mode {
+                MASTER_OWN => Self::Own(part(address, start, len)),
+                MASTER_F32 => Self::Master(part(master, state + start, len), half()),
+                MASTER_REMAINDER => {
+                    Self::Remainder(part(address, start, len), part(master, state + start, len))
+                }
+                MASTER_NEAREST => Self::Nearest(half()),
+                _ => Self::Stochastic(half()),
+            }
+        }
+    }
+}
+
+/// A state array's part.
+pub(super) enum State<'a> {
+    F32(&'a mut [f32]),
+    Bf16(&'a mut [bf16]),
+}
+
+/// One chunk of one tensor.
+pub(super) struct Job<'a> {
+    pub(super) grad: Grad<'a>,
+    pub(super) param: Param<'a>,
+    pub(super) slots: [State<'a>; 3],
+    /// LAMB: Σp² and Σu².
+    pub(super) norms: &'a mut [f64],
+    pub(super) len: usize,
+    /// First element, in the tensor.
+    pub(super) start: u64,
+    pub(super) factor: f32,
+    pub(super) key: Key,
+}
+
+impl Job<'_> {
+    /// # Safety
+    /// As [`super::run`]; no other job of this chunk lives.
+    pub(super) unsafe fn new(
+        block: &Step,
+        status: &Status,
+        index: usize,
+        chunk: &Chunk,
+        tensor: &Tensor,
+    ) -> Self {
+        let (start, len) = (chunk.start, u64::from(chunk.len));
+        let row = u64::from(chunk.tensor);
+        // SAFETY: the caller's promise. Address tables have a row for each tensor; parameters and
+        // gradients have `tensor.len` elements (checked by the plan), state arrays hold
+        // `tensor.len` from `tensor.state` on (the layout), and the chunk is inside.
+        unsafe {
+            let param = part_ref::<u64>(block.params, row, 1)[0];
+            let grad = part_ref::<u64>(block.grads, row, 1)[0];
+            let slot = |address| match block.moment {
+                BF16 => State::Bf16(part(address, tensor.state + start, len)),
+                _ => State::F32(part(address, tensor.state + start, len)),
+            };
+            Self {
+                grad: Grad::new(block.grad, grad, start, len),
+                param: Param::new(
+                    (block.mode, block.param),
+                    (param, start),
+                    (block.master, tensor.state),
+                    len,
+                ),
+                slots: [slot(block.slot0), slot(block.slot1), slot(block.slot2)],
+                norms: part(block.norms, 2 * index as u64, 2),
+                len: len as usize,
+                start,
+                factor: status.factor,
+                key: Key { seed: block.seed, step: status.applied, tensor: tensor.id, slot: 0 },
+            }
+        }
+    }
+
+    /// One rule over the whole chunk.
+    #[inline(always)]
+    fn rule<const N: usize, R: Apply<N>>(&mut self, scalars: &Scalars) {
+        let mut buffers = Buffers::new();
+        for first in (0..self.len).step_by(TILE) {
+            let range = first..(first + TILE).min(self.len);
+            let g = self.grad.load(range.clone(), self.factor, &mut buffers.g);
+            let p = self.param.load(range.clone(), &mut buffers.p);
+            let slots = load_slots(&mut self.slots, range.clone(), &mut buffers.slots);
+            tile::apply::<N, R>(scalars, g, p, slots);
+            self.store_slots::<N>(range.clone(), &mut buffers);
+            self.store_param(range, &mut buffers);
+        }
+    }
+
+    /// LAMB: new moments; of the parameter, and of the direction that the stored moments give, the
+    /// sums of squares, lane by lane as [`fold`] does.
+    #[inline(always)]
+    fn lamb_moments(&mut self, scalars: &Scalars) {
+        let mut buffers = Buffers::new();
+        let mut lanes = [[0.0f64; FOLD_LANES]; 2];
+        for first in (0..self.len).step_by(TILE) {
+            let range = first..(first + TILE).min(self.len);
+            let g = self.grad.load(range.clone(), self.factor, &mut buffers.g);
+            let p = self.param.load(range.clone(), &mut buffers.p);
+            let slots = load_slots(&mut self.slots, range.clone(), &mut buffers.slots);
+            tile::apply::<2, rows::LambMoments>(scalars, g, p, slots);
+            self.store_slots::<2>(range.clone(), &mut buffers);
+            let p = self.param.load(range.clone(), &mut buffers.p);
+            let [m, v] = load_slots(&mut self.slots, range.clone(), &mut buffers.slots);
+            let lane = first % FOLD_LANES;
+            let [of_p, of_u] = &mut lanes;
+            let lanes = of_p[lane..].iter_mut().zip(&mut of_u[lane..]);
+            for (i, (of_p, of_u)) in lanes.take(range.len()).enumerate() {
+                let u = f64::from(rows::lamb_direction(scalars, p[i], m[i], v[i]));
+                let p = f64::from(p[i]);
+                *of_p += p * p;
+                *of_u += u * u;
+            }
+        }
+        let [of_p, of_u] = &mut lanes;
+        self.norms.copy_from_slice(&[fold::halve(of_p), fold::halve(of_u)]);
+    }
+
+    #[inline(always)]
+    fn store_slots<const N: usize>(&mut self, range: Range<usize>, buffers: &mut Buffers) {
+        for (number, slot) in self.slots.iter_mut().take(N).enumerate() {
+            if let State::Bf16(slot) = slot {
+                let key = Key { slot: 1 + number as u32, ..self.key };
+                tile::fill(&key, self.start + range.start as u64, &mut buffers.bits);
+                tile::scatter(&mut slot[range.clone()], &buffers.slots[number], &buffers.bits);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn store_param(&mut self, range: Range<usize>, buffers: &mut Buffers) {
+        let Buffers { p, bits, .. } = buffers;
+        match &mut self.param {
+            Param::Own(_) => {}
+            Param::Master(master, Half::Bf16(out)) => {
+                tile::narrow(&mut out[range.clone()], &master[range]);
+            }
+            Param::Master(master, Half::F16(out)) => {
+                tile::narrow(&mut out[range.clone()], &master[range]);
+            }
+            Param::Remainder(high, low) => {
+                tile::split(&mut high[range.clone()], &mut low[range], p);
+            }
+            Param::Nearest(Half::Bf16(out)) => tile::narrow(&mut out[range], p),
+            Param::Nearest(Half::F16(out)) => tile::narrow(&mut out[range], p),
+            Param::Stochastic(out) => {
+                tile::fill(&self.key, self.start + range.start as u64, bits);
+                match out {
+                    Half::Bf16(out) => tile::scatter(&mut out[range], p, bits),
+                    Half::F16(out) => tile::scatter(&mut out[range], p, bits),
+                }
+            }
+        }
+    }
+}
+
+/// The f32 forms of one tile's operands, where memory holds others.
+struct Buffers {
+    g: Values,
+    p: Values,
+    slots: [Values; 3],
+    bits: Bits,
+}
+
+impl Buffers {
+    #[inline(always)]
+    fn new() -> Self {
+        Self { g: [0.0; TILE], p: [0.0; TILE], slots: [[0.0; TILE]; 3], bits: [0; TILE] }
+    }
+}
+
+impl Grad<'_> {
+    #[inline(always)]
+    fn load<'b>(&self, range: Range<usize>, factor: f32, to: &'b mut Values) -> &'b [f32] {
+        let to = &mut to[..range.len()];
+        match self {
+            Self::Bf16(grad) => tile::widen(to, &grad[range], factor),
+            Self::F16(grad) => tile::widen(to, &grad[range], factor),
+            Self::F32(grad) => tile::widen(to, &grad[range], factor),
+        }
+        to
+    }
+}
+
+impl Param<'_> {
+    /// The f32 values that the rule changes: in place, or in the buffer.
+    #[inline(always)]
+    fn load<'b>(&'b mut self, range: Range<usize>, to: &'b mut Values) -> &'b mut [f32] {
+        let to = &mut to[..range.len()];
+        match self {
+            Self::Own(values) | Self::Master(values, _) => return &mut values[range],
+            Self::Remainder(high, low) => tile::join(to, &high[range.clone()], &low[range]),
+            Self::Nearest(Half::Bf16(param)) | Self::Stochastic(Half::Bf16(param)) => {
+                tile::widen(to, &param[range], 1.0);
+            }
+            Self::Nearest(Half::F16(param)) | Self::Stochastic(Half::F16(param)) => {
+                tile::widen(to, &param[range], 1.0);
+            }
+        }
+        to
+    }
+}
+
+/// Likewise the first `N` state arrays.
+#[inline(always)]
+fn load_slots<'b, const N: usize>(
+    slots: &'b mut [State<'_>; 3],
+    range: Range<usize>,
+    to: &'b mut [Values; 3],
+) -> [&'b mut [f32]; N] {
+    let mut pairs = slots.iter_mut().zip(to);
+    std::array::from_fn(|_| {
+        let (slot, to) = pairs.next().expect("no rule has more than three slots");
+        match slot {
+            State::F32(values) => &mut values[range.clone()],
+            State::Bf16(values) => {
+                let to = &mut to[..range.len()];
+                tile::widen(to, &values[range.clone()], 1.0);
+                to
+            }
+        }
+    })
+}
+
+/// One row over one chunk.
+pub(super) struct Update<'a> {
+    pub(super) job: Job<'a>,
+    pub(super) row: Row,
+    pub(super) scalars: &'a Scalars,
+}
+
+impl tile::Work for Update<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let Self { mut job, row, scalars } = self;
+        match row {
+            Row::AdamW => job.rule::<2, rows::AdamW>(scalars),
+            Row::AdamWMax => job.rule::<3, rows::AdamWMax>(scalars),
+            Row::Adam => job.rule::<2, rows::Adam>(scalars),
+            Row::AdamMax => job.rule::<3, rows::AdamMax>(scalars),
+            Row::Sgd => job.rule::<0, rows::Sgd>(scalars),
+            Row::SgdMomentum => job.rule::<1, rows::SgdMomentum>(scalars),
+            Row::Adagrad => job.rule::<1, rows::Adagrad>(scalars),
+            Row::Lion => job.rule::<1, rows::Lion>(scalars),
+            Row::LambMoments => job.lamb_moments(scalars),
+            Row::LambApply => job.rule::<2, rows::LambApply>(scalars),
+            Row::Stats | Row::Control | Row::Convert | Row::LambTrust => {}
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! The update of a few hundred elements, as loops that become vector code.
+#![allow(clippy::needless_range_loop)] // one index into many arrays of one length
+
+use half::bf16;
+
+use crate::kernel::params::optim::Scalars;
+use crate::optim::Apply;
+use crate::optim::random::{BLOCK, Key};
+use crate::optim::round::Lane;
+
+/// Elements converted at a time: their f32 forms stay in the first-level cache.
+pub(super) const TILE: usize = 512;
+
+/// f32 values of one tile.
+pub(super) type Values = [f32; TILE];
+/// Random bits of one tile.
+pub(super) type Bits = [u16; TILE];
+
+/// Work to be compiled for the widest vectors that the machine has. Everything that `run` calls is
+/// `#[inline(always)]`: code that is not inlined keeps the vectors of the whole build.
+pub(super) trait Work {
+    type Output;
+    fn run(self) -> Self::Output;
+}
+
+/// Runs it. The bits do not depend on which form runs.
+#[inline]
+pub(super) fn vector<W: Work>(work: W) -> W::Output {
+    #[cfg(target_arch = "x86_64")]
+    {
+        #[target_feature(enable = "avx2,fma")]
+        fn wide<W: Work>(work: W) -> W::Output {
+            work.run()
+        }
+        if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma")
+        {
+            // SAFETY: both features were just found.
+            return unsafe { wide(work) };
+        }
+    }
+    work.run()
+}
+
+/// `to = factor · from`.
+#[inline(always)]
+pub(super) fn widen<T: Lane>(to: &mut [f32], from: &[T], factor: f32) {
+    for (to, from) in to.iter_mut().zip(from) {
+        *to = from.wide() * factor;
+    }
+}
+
+/// `to = nearest(from)`.
+#[inline(always)]
+pub(super) fn narrow<T: Lane>(to: &mut [T], from: &[f32]) {
+    for (to, from) in to.iter_mut().zip(from) {
+        *to = T::near(*from);
+    }
+}
+
+/// `to = from`, rounded up or down at random.
+#[inline(always)]
+pub(super) fn scatter<T: Lane>(to: &mut [T], from: &[f32], random: &Bits) {
+    for ((to, from), random) in to.iter_mut().zip(from).zip(random) {
+        *to = T::stochastic(*from, *random);
+    }
+}
+
+/// The random bits of elements `start ..`; `start` is a multiple of the tile.
+#[inline(always)]
+pub(super) fn fill(key: &Key, start: u64, to: &mut Bits) {
+    const WIDE: usize = 8; // blocks side by side
+    let first = start / BLOCK as u64;
+    for (index, out) in to.chunks_exact_mut(WIDE * BLOCK).enumerate() {
+        let words = key.blocks::<WIDE>(first + (index * WIDE) as u64);
+        for lane in 0..WIDE {
+            for word in 0..4 {
+                let bits = words[word][lane];
+                out[lane * BLOCK + 2 * word] = bits as u16;
+                out[lane * BLOCK + 2 * word + 1] = (bits >> 16) as u16;
+            }
+        }
+    }
+}
+
+/// One rule over one tile.
+#[inline(always)]
+pub(super) fn apply<const N: usize, R: Apply<N>>(
+    scalars: &Scalars,
+    g: &[f32],
+    p: &mut [f32],
+    slots: [&mut [f32]; N],
+) {
+    let len = g.len();
+    let p = &mut p[..len];
+    let slots = slots.map(|slot| &mut slot[..len]);
+    for i in 0..len {
+        let mut state = [0.0; N];
+        for n in 0..N {
+            state[n] = slots[n][i];
+        }
+        let (new, state) = R::apply(scalars, g[i], p[i], state);
+        p[i] = new;
+        for n in 0..N {
+            slots[n][i] = state[n];
+        }
+    }
+}
+
+/// Parameters and remainders become f32.
+#[inline(always)]
+pub(super) fn join(to: &mut [f32], high: &[bf16], low: &[u16]) {
+    for ((to, high), low) in to.iter_mut().zip(high).zip(low) {
+        *to = crate::optim::round::join(*high, *low);
+    }
+}
+
+/// f32 becomes parameters and remainders.
+#[inline(always)]
+pub(super) fn split(high: &mut [bf16], low: &mut [u16], from: &[f32]) {
+    for ((high, low), from) in high.iter_mut().zip(low).zip(from) {
+        (*high, *low) = crate::optim::round::split(*from);
+    }
+}

@@ -1,0 +1,112 @@
+//! AdamW: Adam with decoupled weight decay.
+
+use super::rule::{Apply, Check, scalars};
+use crate::Result;
+use crate::kernel::params::optim::{Group, Progress, Scalars};
+
+/// AdamW (Loshchilov and Hutter 2019, algorithm 2; hyper-parameters as PyTorch's `AdamW`).
+///
+/// With the unscaled, clipped gradient g and step t, counted for each tensor from 1:
+///
+/// m ← β₁·m + (1−β₁)·g, v ← β₂·v + (1−β₂)·g²,
+/// p ← p − (lr/(1−β₁ᵗ) · m / (√v/√(1−β₂ᵗ) + ε) + lr·λ·p)
+///
+/// With `amsgrad`, the largest v so far takes v's place in the denominator.
+///
+/// **Numerics.** In f32, each line one rounding for each operation written:
+///
+/// ```text
+/// m = fma(b1, m, c1·g);  v = fma(b2, v, (c2·g)·g)
+/// p = p − fma(w, p, a·(m / fma(sqrt(v), s, eps)))
+/// ```
+///
+/// a = lr/(1−β₁ᵗ), s = 1/√(1−β₂ᵗ), w = lr·λ, c = 1−β are made in f64 and rounded once. Decay is
+/// summed into the update: as a rounding of its own it would vanish at small lr·λ.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct AdamW {
+    /// Learning rate, ≥ 0.
+    pub lr: f64,
+    /// β₁ in [0, 1).
+    pub beta1: f64,
+    /// β₂ in [0, 1).
+    pub beta2: f64,
+    /// ε > 0, outside the root.
+    pub eps: f64,
+    /// λ ≥ 0.
+    pub weight_decay: f64,
+    /// Divide by the largest v so far (Reddi, Kale, Kumar 2018, as PyTorch: not bias-corrected).
+    pub amsgrad: bool,
+}
+
+impl Default for AdamW {
+    /// PyTorch's: lr 1e-3, β 0.9 and 0.999, ε 1e-8, λ 1e-2.
+    fn default() -> Self {
+        Self { lr: 1e-3, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 1e-2, amsgrad: false }
+    }
+}
+
+impl AdamW {
+    pub(super) fn group(&self) -> Group {
+        Group {
+            lr: self.lr,
+            decay: self.weight_decay,
+            beta1: self.beta1,
+            beta2: self.beta2,
+            eps: self.eps,
+            extra: 0.0,
+            flags: 0,
+            pad: 0,
+        }
+    }
+
+    pub(super) fn check(&self, check: &Check) -> Result<()> {
+        check.not_negative("lr", self.lr)?;
+        check.fraction("beta1", self.beta1)?;
+        check.fraction("beta2", self.beta2)?;
+        check.eps(self.eps)?;
+        check.not_negative("weight_decay", self.weight_decay)
+    }
+}
+
+/// The constants of one step.
+pub(crate) fn constants(group: &Group, progress: &Progress, lr: f64, decay: f64) -> Scalars {
+    Scalars {
+        a: (lr / (1.0 - progress.beta1_power)) as f32,
+        w: (lr * decay) as f32,
+        s: (1.0 / (1.0 - progress.beta2_power).sqrt()) as f32,
+        ..scalars(group, lr, decay)
+    }
+}
+
+/// Both moments.
+#[inline(always)]
+pub(super) fn moments(s: &Scalars, g: f32, m: f32, v: f32) -> (f32, f32) {
+    (s.b1.mul_add(m, s.c1 * g), s.b2.mul_add(v, (s.c2 * g) * g))
+}
+
+#[inline(always)]
+fn update(s: &Scalars, p: f32, m: f32, v: f32) -> f32 {
+    p - s.w.mul_add(p, s.a * (m / v.sqrt().mul_add(s.s, s.eps)))
+}
+
+/// Row `AdamW`.
+pub(crate) struct Plain;
+/// Row `AdamWMax`.
+pub(crate) struct Max;
+
+impl Apply<2> for Plain {
+    #[inline(always)]
+    fn apply(s: &Scalars, g: f32, p: f32, [m, v]: [f32; 2]) -> (f32, [f32; 2]) {
+        let (m, v) = moments(s, g, m, v);
+        (update(s, p, m, v), [m, v])
+    }
+}
+
+impl Apply<3> for Max {
+    #[inline(always)]
+    fn apply(s: &Scalars, g: f32, p: f32, [m, v, largest]: [f32; 3]) -> (f32, [f32; 3]) {
+        let (m, v) = moments(s, g, m, v);
+        let largest = if v > largest { v } else { largest };
+        (update(s, p, m, largest), [m, v, largest])
+    }
+}

@@ -1,0 +1,335 @@
+//! Everything that can be found wrong before anything is written, and the work list.
+#![forbid(unsafe_code)]
+
+use super::{Config, Group, Master, Rule};
+use crate::kernel::params::PARTIAL_CHUNK;
+use crate::kernel::params::optim::{
+    self as params, Chunk, MASTER_F32, MASTER_NEAREST, MASTER_OWN, MASTER_REMAINDER,
+    MASTER_STOCHASTIC,
+};
+use crate::{Dtype, Error, LentMut, Read, Result, Storage, Stream, Write};
+
+/// Tensors start at multiples of this many elements in every state array: 256 bytes of f32.
+const STATE_ALIGN: usize = 64;
+
+/// One tensor of the caller's list.
+#[derive(Debug)]
+pub(super) struct Item {
+    pub(super) name: String,
+    pub(super) len: usize,
+    /// Row of the tensor table; none for an empty tensor.
+    pub(super) row: Option<usize>,
+}
+
+/// The work list: pure data, the same for every device.
+#[derive(Debug)]
+pub(super) struct Layout {
+    pub(super) items: Vec<Item>,
+    pub(super) tensors: Vec<params::Tensor>,
+    pub(super) chunks: Vec<Chunk>,
+    /// Elements of every state array.
+    pub(super) state_len: usize,
+}
+
+const NEW: &str = "optim::new";
+
+impl Layout {
+    pub(super) fn new(groups: &[Group]) -> Result<Self> {
+        let mut layout =
+            Self { items: Vec::new(), tensors: Vec::new(), chunks: Vec::new(), state_len: 0 };
+        for (group, of) in groups.iter().enumerate() {
+            for (at, tensor) in of.tensors.iter().enumerate() {
+                layout.push(group, tensor).map_err(|error| match error {
+                    Some(error) => error,
+                    None => Error::shape(
+                        NEW,
+                        format!("groups[{group}].tensors[{at}]"),
+                        "lengths whose bytes and whose chunks of 16384 elements can be counted",
+                        tensor.len,
+                    ),
+                })?;
+                for (name, factor) in
+                    [("lr_factor", tensor.lr_factor), ("decay_factor", tensor.decay_factor)]
+                {
+                    if !(factor >= 0.0 && (factor as f32).is_finite()) {
+                        let arg = format!("groups[{group}].tensors[{at}].{name}");
+                        return Err(Error::range(
+                            NEW,
+                            arg,
+                            "a finite number, not negative",
+                            factor,
+                        ));
+                    }
+                }
+            }
+        }
+        layout.unique_names()?;
+        Ok(layout)
+    }
+
+    /// `Err(None)` where a size cannot be counted.
+    fn push(&mut self, group: usize, tensor: &super::Tensor) -> Result<(), Option<Error>> {
+        let id = u32::try_from(self.items.len()).ok().filter(|&id| id != params::NONE);
+        let id = id.ok_or(None)?;
+        let item = Item { name: tensor.name.clone(), len: tensor.len, row: None };
+        self.items.push(item);
+        if tensor.len == 0 {
+            return Ok(());
+        }
+        let first_chunk = self.chunks.len();
+        let chunks = tensor.len.div_ceil(PARTIAL_CHUNK);
+        let end = first_chunk.checked_add(chunks).and_then(|end| u32::try_from(end).ok());
+        end.ok_or(None)?;
+        let state = self.state_len;
+        let padded = tensor.len.checked_next_multiple_of(STATE_ALIGN);
+        let state_len = padded.and_then(|padded| state.checked_add(padded)).ok_or(None)?;
+        // In bytes of the widest element too.
+        state_len.checked_mul(8).filter(|&bytes| bytes <= isize::MAX as usize).ok_or(None)?;
+        let row = self.tensors.len();
+        self.chunks.reserve(chunks);
+        for chunk in 0..chunks {
+            let start = chunk * PARTIAL_CHUNK;
+            let len = (tensor.len - start).min(PARTIAL_CHUNK) as u32;
+            self.chunks.push(Chunk { start: start as u64, tensor: row as u32, len });
+        }
+        self.tensors.push(params::Tensor {
+            state: state as u64,
+            len: tensor.len as u64,
+            lr_factor: tensor.lr_factor,
+            decay_factor: tensor.decay_factor,
+            first_chunk: first_chunk as u32,
+            chunks: chunks as u32,
+            group: group as u32,
+            id,
+        });
+        self.state_len = state_len;
+        self.items[id as usize].row = Some(row);
+        Ok(())
+    }
+
+    /// Names name tensors in files.
+    fn unique_names(&self) -> Result<()> {
+        let mut names: Vec<&str> = self.items.iter().map(|item| item.name.as_str()).collect();
+        names.sort_unstable();
+        match names.windows(2).find(|pair| pair[0] == pair[1]) {
+            None => Ok(()),
+            Some(pair) => Err(Error::range(NEW, "groups", "every tensor's name once", pair[0])),
+        }
+    }
+}
+
+/// All groups follow one rule, within ranges.
+pub(super) fn check_rules(groups: &[Group]) -> Result<()> {
+    for (index, group) in groups.iter().enumerate() {
+        group.rule.check(index)?;
+        let (first, this) = (&groups[0].rule, &group.rule);
+        // State arrays are shared; momentum 0 beside momentum is fine.
+        let same = first.family() == this.family()
+            && (matches!(this, Rule::Sgd(_)) || first.slots() == this.slots());
+        let same = same && first.initial_state() == this.initial_state();
+        if !same {
+            let reason = format!(
+                "groups[{index}] follows {this:?} and groups[0] {first:?}: the groups of one \
+                 optimizer share rule, amsgrad and initial state; make two optimizers"
+            );
+            return Err(Error::unsupported(NEW, reason));
+        }
+    }
+    Ok(())
+}
+
+/// The rule whose rows and slots serve all groups.
+pub(super) fn widest(groups: &[Group]) -> Rule {
+    let widest = groups.iter().map(|group| group.rule).max_by_key(|rule| rule.slots().len());
+    widest.unwrap_or(Rule::Sgd(super::Sgd::default()))
+}
+
+/// How parameters of this type are kept.
+pub(super) fn mode(param: Dtype, config: &Config) -> Result<u32> {
+    match (param, config.master) {
+        (Dtype::F32, Master::F32) => Ok(MASTER_OWN),
+        (_, Master::F32) => Ok(MASTER_F32),
+        (Dtype::Bf16, Master::Remainder) => Ok(MASTER_REMAINDER),
+        (Dtype::Bf16 | Dtype::F16, Master::Stochastic) => Ok(MASTER_STOCHASTIC),
+        (Dtype::Bf16 | Dtype::F16, Master::Nearest) => Ok(MASTER_NEAREST),
+        (param, master) => Err(Error::unsupported(
+            NEW,
+            format!(
+                "Master::{master:?} with {param} parameters; Master::F32 takes all types, \
+                 Remainder bf16, Stochastic and Nearest bf16 and f16"
+            ),
+        )),
+    }
+}
+
+pub(super) fn check_config(config: &Config) -> Result<()> {
+    match config.clip {
+        // 1e-6 in the denominator: a limit that small asks for gradients of 0.
+        Some(clip) if !(clip > 0.0 && clip.is_finite()) => {
+            Err(Error::range(NEW, "config.clip", "a finite number above 0", clip))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A learning rate set later.
+pub(super) fn check_lr(groups: usize, group: usize, lr: f64) -> Result<()> {
+    const OP: &str = "optim::set_lr";
+    if group >= groups {
+        return Err(Error::range(OP, "group", format!("less than {groups}"), group));
+    }
+    if !(lr >= 0.0 && (lr as f32).is_finite()) {
+        return Err(Error::range(OP, "lr", "a finite number that is not negative", lr));
+    }
+    Ok(())
+}
+
+/// Addresses of lent tensors, by row of the tensor table, and the memory they span. Reused.
+#[derive(Debug)]
+pub(super) struct Addresses {
+    pub(super) rows: Vec<u64>,
+    /// Whether the device's copy is out of date.
+    pub(super) changed: bool,
+    /// Whether anything has changed since the last check for overlap.
+    pub(super) unchecked: bool,
+}
+
+impl Addresses {
+    pub(super) fn new(rows: usize) -> Self {
+        // No address is this one: the first gathering counts as a change.
+        Self { rows: vec![u64::MAX; rows], changed: true, unchecked: true }
+    }
+
+    fn set(&mut self, row: usize, address: u64) {
+        let other = self.rows[row] != address;
+        self.changed |= other;
+        self.unchecked |= other;
+        self.rows[row] = address;
+    }
+}
+
+/// The checks that every stage makes on a list of tensors.
+#[derive(Clone, Copy)]
+pub(super) struct Arguments<'a> {
+    pub(super) op: &'static str,
+    pub(super) list: &'static str,
+    pub(super) stream: &'a Stream,
+    pub(super) items: &'a [Item],
+}
+
+impl Arguments<'_> {
+    fn count(&self, found: usize) -> Result<()> {
+        let expected = self.items.len();
+        if found == expected {
+            return Ok(());
+        }
+        let tensors = |count| format!("{count} tensors");
+        Err(Error::shape(self.op, self.list, tensors(expected), tensors(found)))
+    }
+
+    fn name(&self, index: usize) -> crate::Arg {
+        format!("{}[{index}]", self.list).into()
+    }
+
+    fn len(&self, index: usize, found: usize) -> Result<()> {
+        let Item { name, len, .. } = &self.items[index];
+        if found == *len {
+            return Ok(());
+        }
+        let expected = format!("{len} elements (tensor \"{name}\")");
+        Err(Error::shape(self.op, self.name(index), expected, found))
+    }
+
+    /// Addresses of what may be read; 0 for none. Writes nothing on error.
+    pub(super) fn read<'t, T: Storage>(
+        &self,
+        count: usize,
+        get: impl Fn(usize) -> Option<&'t dyn Read<T>>,
+        into: &mut Addresses,
+    ) -> Result<()> {
+        self.count(count)?;
+        for index in 0..count {
+            self.readable(index, get(index))?;
+        }
+        for index in 0..count {
+            if let Some(row) = self.items[index].row {
+                into.set(row, self.readable(index, get(index))?);
+            }
+        }
+        Ok(())
+    }
+
+    fn readable<T: Storage>(&self, index: usize, tensor: Option<&dyn Read<T>>) -> Result<u64> {
+        let Some(tensor) = tensor else { return Ok(0) };
+        let lent = tensor.lend(self.stream)?;
+        self.len(index, lent.len())?;
+        Ok(lent.address(self.op, || self.name(index), self.stream)?.0)
+    }
+
+    /// Addresses of what may be written. Writes nothing on error.
+    pub(super) fn write<T: Storage>(
+        &self,
+        list: &mut [&mut dyn Write<T>],
+        into: &mut Addresses,
+    ) -> Result<()> {
+        self.count(list.len())?;
+        for (index, tensor) in list.iter_mut().enumerate() {
+            self.writable(index, tensor.lend_mut(self.stream)?)?;
+        }
+        for (index, tensor) in list.iter_mut().enumerate() {
+            if let Some(row) = self.items[index].row {
+                into.set(row, self.writable(index, tensor.lend_mut(self.stream)?)?);
+            }
+        }
+        Ok(())
+    }
+
+    fn writable<T: Storage>(&self, index: usize, lent: LentMut<'_, T>) -> Result<u64> {
+        self.len(index, lent.len())?;
+        Ok(lent.address(self.op, || self.name(index), self.stream)?.0)
+    }
+}
+
+/// Memory of one argument: first byte, one past the last, row, whether it is written.
+pub(super) type Span = (u64, u64, u32, bool);
+
+/// O-05: no written tensor shares memory with any other. `spans` is room for both lists, reused.
+pub(super) fn check_overlap(
+    op: &'static str,
+    tensors: &[params::Tensor],
+    written: (&str, &[u64], Dtype),
+    read: (&str, &[u64], Dtype),
+    spans: &mut Vec<Span>,
+) -> Result<()> {
+    spans.clear();
+    for ((_, addresses, dtype), writes) in [(written, true), (read, false)] {
+        for (row, (&address, tensor)) in addresses.iter().zip(tensors).enumerate() {
+            if address != 0 {
+                let bytes = tensor.len * dtype.bytes() as u64;
+                spans.push((address, address.saturating_add(bytes), row as u32, writes));
+            }
+        }
+    }
+    spans.sort_unstable();
+    // In order of first bytes, a span overlaps an earlier one if it overlaps the one that reaches
+    // furthest; kept apart for written and for all spans.
+    let mut furthest: Option<Span> = None;
+    let mut furthest_written: Option<Span> = None;
+    for &span in spans.iter() {
+        let before = if span.3 { furthest } else { furthest_written };
+        if let Some(other) = before.filter(|other| other.1 > span.0) {
+            let name = |span: Span| {
+                let list = if span.3 { written.0 } else { read.0 };
+                crate::Arg::from(format!("{list}[{}]", tensors[span.2 as usize].id))
+            };
+            let (first, second) = if span.3 { (span, other) } else { (other, span) };
+            return Err(Error::Overlap { op, first: name(first), second: name(second) });
+        }
+        let further = |old: Option<Span>| old.filter(|old| old.1 >= span.1).or(Some(span));
+        furthest = further(furthest);
+        if span.3 {
+            furthest_written = further(furthest_written);
+        }
+    }
+    Ok(())
+}
