@@ -196,7 +196,7 @@ const DERIVATIVE_ERROR: f64 = 4.0 * U;
 pub fn activation_error(activation: Activation, z: f64) -> f64 {
     match activation {
         Activation::None | Activation::Relu => 0.0,
-        _ => U * (6.0 * apply(activation, z).abs() + z.abs()),
+        _ => U * (8.0 * apply(activation, z).abs() + z.abs()),
     }
 }
 

@@ -2,8 +2,11 @@
 #![allow(dead_code)] // each suite uses its part
 #![allow(missing_docs)]
 
+pub mod bound;
 pub mod data;
+pub mod gemm_case;
 pub mod guard;
+pub mod oracle_gemm;
 pub mod ranks;
 pub mod rounding;
 pub mod workloads;

@@ -10,3 +10,12 @@ pub(super) fn logistic(x: f32) -> f32 {
     let numerator = if x < 0.0 { e } else { 1.0 };
     numerator / (1.0 + e)
 }
+
+/// `σ(x)` and `1 − σ(x)`, each within 3 ulp: the derivatives need both, and a difference would cancel.
+#[inline(always)]
+pub(super) fn logistic_and_rest(x: f32) -> (f32, f32) {
+    let e = exp(-x.abs());
+    let large = 1.0 / (1.0 + e);
+    let small = e * large;
+    if x < 0.0 { (small, large) } else { (large, small) }
+}

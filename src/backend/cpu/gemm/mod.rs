@@ -1,8 +1,35 @@
 //! The kernels of `gemm` on the CPU: a batch or a list of groups becomes single products, and each
 //! of them runs on the fast path or by the reference.
 
+/// The body with the activation as a constant: its loop becomes vector code of its own.
+macro_rules! for_activation {
+    ($activation:expr, |$act:ident| $body:expr) => {
+        for_activation!($activation, $act, $body, None Relu GeluTanh GeluErf Silu)
+    };
+    ($activation:expr, $act:ident, $body:expr, $($name:ident)*) => {
+        match $activation {
+            $(Activation::$name => {
+                let $act = Activation::$name;
+                $body
+            })*
+        }
+    };
+}
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod cut;
+mod epilogue;
+mod form;
+mod lanes;
+mod pack;
 mod path;
+mod portable;
+mod product;
 mod slices;
+mod workspace;
 
 pub(crate) use self::path::Path;
 use super::threads::Threads;
@@ -14,6 +41,9 @@ use crate::{Dtype, Storage, bf16, f16, grad_stats};
 /// Storage types as they are in parameter blocks.
 const BF16: u32 = Dtype::Bf16 as u32;
 const F16: u32 = Dtype::F16 as u32;
+
+/// Multiply-adds of a product below which the members of a batch run side by side.
+const SMALL: f64 = 1.6e7;
 
 /// Calls a function generic over the storage type whose number is given.
 macro_rules! by_type {
@@ -35,7 +65,7 @@ pub(super) unsafe fn run(threads: &Threads, path: Path, block: &Block) {
     match block {
         Block::Product(block) => {
             // SAFETY: the caller's promise; members stay inside the block's sizes.
-            unsafe { members(block, |member| single(threads, path, &member)) };
+            unsafe { members(threads, block, |threads, member| single(threads, path, &member)) };
             // SAFETY: the caller's promise.
             unsafe { finish(threads, block) }
         }
@@ -50,9 +80,15 @@ pub(super) unsafe fn run(threads: &Threads, path: Path, block: &Block) {
 ///
 /// # Safety
 /// As for [`run`].
-unsafe fn members(block: &Product, each: impl Fn(Product)) {
+unsafe fn members(threads: &Threads, block: &Product, each: impl Fn(&Threads, Product) + Sync) {
     if block.groups == 0 {
-        (0..block.batch).for_each(|i| each(member(block, i)));
+        let work = (block.m as f64) * (block.n as f64) * (block.k as f64);
+        if block.batch > 1 && work < SMALL {
+            // Members side by side, each on one thread.
+            threads.run(block.batch as usize, |i| each(&Threads::new(1), member(block, i as u64)));
+        } else {
+            (0..block.batch).for_each(|i| each(threads, member(block, i)));
+        }
         return;
     }
     let cuts_k = block.flags & params::FLAG_GROUPS_CUT_K != 0;
@@ -85,7 +121,7 @@ unsafe fn members(block: &Product, each: impl Fn(Product)) {
         }
         start = end;
         if group.m > 0 {
-            each(group);
+            each(threads, group);
         }
     }
 }
@@ -116,21 +152,40 @@ fn element_bytes(number: u32) -> u64 {
 }
 
 /// One product.
-fn single(threads: &Threads, path: Path, block: &Product) {
-    let _ = (threads, path);
-    // SAFETY: `run`'s caller promised it for all members.
+///
+/// # Safety
+/// As for [`run`].
+unsafe fn single(threads: &Threads, path: Path, block: &Product) {
+    // SAFETY: the caller's promise.
     unsafe {
-        if block.output == block.input {
-            by_type!(block.input, by_reference_same, block)
-        } else {
-            by_type!(block.input, by_reference::<f32>, block)
+        match (block.output == block.input, block.input) {
+            (true, BF16) => on_path::<bf16, bf16>(threads, path, block),
+            (true, F16) => on_path::<f16, f16>(threads, path, block),
+            (false, BF16) => on_path::<bf16, f32>(threads, path, block),
+            (false, F16) => on_path::<f16, f32>(threads, path, block),
+            _ => on_path::<f32, f32>(threads, path, block),
         }
     }
 }
 
-unsafe fn by_reference_same<T: Storage>(block: &Product) {
+/// One product by the form of the kernel that the device was made with.
+///
+/// # Safety
+/// As for [`run`]. `Path::runs_here` held when the device was made.
+unsafe fn on_path<T: Storage, O: Storage>(threads: &Threads, path: Path, block: &Product) {
     // SAFETY: the caller's promise.
-    unsafe { by_reference::<T, T>(block) }
+    unsafe {
+        match path {
+            #[cfg(target_arch = "x86_64")]
+            Path::Avx512 => product::product::<avx512::Avx512, T, O>(threads, block),
+            #[cfg(target_arch = "x86_64")]
+            Path::Avx2 => product::product::<avx2::Avx2, T, O>(threads, block),
+            #[cfg(not(target_arch = "x86_64"))]
+            Path::Avx512 | Path::Avx2 => by_reference::<T, O>(block),
+            Path::Portable => product::product::<portable::Portable, T, O>(threads, block),
+            Path::Reference => by_reference::<T, O>(block),
+        }
+    }
 }
 
 /// One product by the reference.

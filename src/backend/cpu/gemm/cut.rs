@@ -1,0 +1,70 @@
+//! How a product is cut: into blocks that the workspace holds, panels, tiles. A function of the
+//! problem alone; and since every element is one chain over `k`, results do not depend on it.
+
+use super::epilogue::WIDEST;
+use super::form::Form;
+
+/// Steps of `k` for which a panel of B stays in the first cache.
+const STEPS: usize = 256;
+/// Steps of `k` packed at once; a multiple of `STEPS`, and of the blocks of a sum of a row of A.
+const BLOCK_STEPS: usize = 4096;
+/// Floats of packed A, and of packed B, at once: 12 and 16 MiB.
+const A_FLOATS: usize = 3 << 20;
+const B_FLOATS: usize = 4 << 20;
+/// Rows of a tile, where there are many tiles and where there are few.
+const TILE_ROWS: [usize; 2] = [192, 96];
+const MANY_TILES: usize = 64;
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Cut {
+    /// Steps of `k` in a block; all but the last.
+    pub block_steps: usize,
+    /// Steps of a panel; all but the last of a block.
+    pub steps: usize,
+    /// Rows in a block.
+    pub block_rows: usize,
+    /// Columns in a block, of one half where gated.
+    pub block_columns: usize,
+    /// Rows and columns of a tile, of one half where gated.
+    pub tile_rows: usize,
+    pub tile_columns: usize,
+    /// Whether each tile packs the panels of B that it needs itself: no other tile needs them.
+    pub own_b: bool,
+}
+
+/// `total` in equal parts of at most `most`, each a multiple of `unit`.
+fn even(total: usize, most: usize, unit: usize) -> usize {
+    let parts = total.div_ceil(most).max(1);
+    total.div_ceil(parts).next_multiple_of(unit).max(unit)
+}
+
+impl Cut {
+    pub fn new<F: Form>(m: usize, n: usize, k: usize, halves: usize) -> Self {
+        let block_steps = if k <= BLOCK_STEPS { k } else { BLOCK_STEPS };
+        let steps = even(block_steps, STEPS, 8).min(block_steps.max(1));
+        let widest = WIDEST / halves / F::NR * F::NR;
+        let tile_columns = even(n, widest, F::NR);
+        let count = |rows: usize| m.div_ceil(rows) * n.div_ceil(tile_columns);
+        let most = if count(TILE_ROWS[0]) >= MANY_TILES { TILE_ROWS[0] } else { TILE_ROWS[1] };
+        let tile_rows = even(m, most, F::MR);
+        let own_b = m <= tile_rows;
+        // Few tiles in one row of them: narrower ones, so that threads share the work evenly.
+        let narrow = own_b && n.div_ceil(tile_columns) < 16;
+        let tile_columns = if narrow {
+            even(n, (widest / 2).max(F::NR) / F::NR * F::NR, F::NR)
+        } else {
+            tile_columns
+        };
+        let fit = |floats: usize, tile: usize| (floats / block_steps.max(1) / tile).max(1) * tile;
+        Self {
+            block_steps,
+            steps,
+            block_rows: fit(A_FLOATS, tile_rows).min(m.next_multiple_of(tile_rows)),
+            block_columns: fit(B_FLOATS / halves, tile_columns)
+                .min(n.next_multiple_of(tile_columns)),
+            tile_rows,
+            tile_columns,
+            own_b,
+        }
+    }
+}

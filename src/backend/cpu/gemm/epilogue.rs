@@ -1,0 +1,200 @@
+//! The epilogue of a tile, row by row while its sums are in the cache: each step is a short loop over
+//! f32 values, in the order that `gemm::reference` defines.
+
+use super::form::Form;
+use super::lanes;
+use super::pack::{flush, load, map};
+use crate::Storage;
+use crate::gemm::Activation;
+use crate::gemm::reference::smallest_normal;
+use crate::kernel::params::gemm::{self as params, Product};
+
+/// The widest tile, in columns.
+pub(super) const WIDEST: usize = 256;
+
+/// The rows and columns of D that a tile has, and where its sums are.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Tile {
+    pub row: usize,
+    pub rows: usize,
+    pub column: usize,
+    pub columns: usize,
+    /// The sums, `[rows][ld]`.
+    pub sums: *mut f32,
+    pub ld: usize,
+    /// Where in each row the gate's second half starts.
+    pub up: usize,
+}
+
+/// `epilogue(sums)` into D and the stored pre-activation.
+///
+/// # Safety
+/// The tile is inside D; sums, operands and D are valid and nothing else uses the tile's part of
+/// them. Rows of sums can be overwritten up to the next multiple of 16 columns. Where `F::VECTOR`,
+/// inside `F::vectorized`.
+#[inline(always)]
+pub(super) unsafe fn epilogue<F: Form, T: Storage, O: Storage>(block: &Product, tile: Tile) {
+    let has = |flag: u32| block.flags & flag != 0;
+    let gated = has(params::FLAG_GATED);
+    let activation = Activation::from_number(block.activation);
+    let width = tile.columns.next_multiple_of(16);
+    let halves = if gated { 2 } else { 1 };
+    let mut bias = [[0.0f32; WIDEST]; 2];
+    if block.bias != 0 {
+        for half in 0..halves {
+            let first = half * block.n as usize + tile.column;
+            // SAFETY: the bias has `n` elements for each half.
+            unsafe {
+                load::<F, T>((block.bias as *const T).add(first), &mut bias[half][..tile.columns]);
+            }
+        }
+    }
+    let mut other = [0.0f32; WIDEST]; // C, z or the residual
+    for i in tile.row..tile.row + tile.rows {
+        // SAFETY: row `i` of the tile's sums.
+        let sums = unsafe {
+            let start = tile.sums.add((i - tile.row) * tile.ld);
+            std::slice::from_raw_parts_mut(start, if gated { tile.up + width } else { width })
+        };
+        let (first, second) = sums.split_at_mut(if gated { tile.up } else { width });
+        let first = &mut first[..width];
+        // SAFETY, for each block below: the row's elements are inside the operands.
+        let row = |address: u64, ld: u64| address as usize + at::<O>(block, i, ld, tile.column);
+        if block.alpha != 1.0 {
+            map(first, |v| block.alpha * v);
+            map(second, |v| block.alpha * v);
+        }
+        if block.c != 0 {
+            // SAFETY: see above.
+            unsafe {
+                load_d::<F, O>(
+                    block,
+                    row(block.c, block.ldc),
+                    block.ldc,
+                    &mut other[..tile.columns],
+                )
+            };
+            for (v, c) in first.iter_mut().zip(&other) {
+                *v = block.beta.mul_add(*c, *v);
+            }
+        }
+        if block.bias != 0 {
+            for (half, bias) in [&mut *first, &mut *second].into_iter().zip(&bias) {
+                for (v, bias) in half.iter_mut().zip(bias) {
+                    *v += bias;
+                }
+            }
+        }
+        if block.preactivation != 0 {
+            for (half, values) in [&*first, &*second].into_iter().enumerate().take(halves) {
+                let column = half * block.n as usize + tile.column;
+                // SAFETY: see above.
+                unsafe {
+                    let to = (block.preactivation as *mut T).add(i * block.ldp as usize + column);
+                    store::<F, T>(&values[..tile.columns], to, has(params::FLAG_FLUSH));
+                }
+            }
+        }
+        match block.role {
+            params::ROLE_FORWARD => {
+                for_activation!(activation, |act| map(first, |v| act.apply(v)));
+            }
+            params::ROLE_DERIVATIVE => {
+                // SAFETY: see above.
+                unsafe {
+                    let z = (block.z as *const T).add(i * block.ldz as usize + tile.column);
+                    load::<F, T>(z, &mut other[..tile.columns]);
+                }
+                for_activation!(activation, |act| map(&mut other[..width], |z| act.derivative(z)));
+                for (v, slope) in first.iter_mut().zip(&other) {
+                    *v *= slope;
+                }
+            }
+            _ => {}
+        }
+        if gated {
+            for (v, up) in first.iter_mut().zip(&*second) {
+                *v *= up;
+            }
+        }
+        if block.residual != 0 {
+            // SAFETY: see above.
+            unsafe {
+                let from = row(block.residual, block.ldr);
+                load_d::<F, O>(block, from, block.ldr, &mut other[..tile.columns]);
+            }
+            for (v, residual) in first.iter_mut().zip(&other) {
+                *v += residual;
+            }
+        }
+        // SAFETY: see above.
+        unsafe {
+            let to = row(block.d, block.ldd);
+            if has(params::FLAG_D_TRANSPOSED) {
+                for (j, v) in first[..tile.columns].iter().enumerate() {
+                    (to as *mut O).add(j * block.ldd as usize).write(O::narrow(*v));
+                }
+            } else {
+                store::<F, O>(&first[..tile.columns], to as *mut O, has(params::FLAG_FLUSH));
+            }
+        }
+    }
+}
+
+/// Bytes from a matrix's start to element `(i, column)`.
+#[inline(always)]
+fn at<O: Storage>(block: &Product, i: usize, ld: u64, column: usize) -> usize {
+    let transposed = block.flags & params::FLAG_D_TRANSPOSED != 0;
+    let ld = ld as usize;
+    size_of::<O>() * if transposed { column * ld + i } else { i * ld + column }
+}
+
+/// A row of C or the residual, which may be stored transposed like D.
+///
+/// # Safety
+/// The row's elements are inside the operand. Where `F::VECTOR`, inside `F::vectorized`.
+#[inline(always)]
+unsafe fn load_d<F: Form, O: Storage>(block: &Product, from: usize, ld: u64, to: &mut [f32]) {
+    let from = from as *const O;
+    if block.flags & params::FLAG_D_TRANSPOSED == 0 {
+        // SAFETY: the caller's promise.
+        return unsafe { load::<F, O>(from, to) };
+    }
+    for (j, value) in to.iter_mut().enumerate() {
+        // SAFETY: the caller's promise.
+        *value = unsafe { (*from.add(j * ld as usize)).widen() };
+    }
+}
+
+/// A row of f32 rounded to elements; subnormal ones become zeros where `flushing`.
+///
+/// # Safety
+/// `to` is valid for writes of as many elements as `from` has. Where `F::VECTOR`, inside
+/// `F::vectorized`.
+#[inline(always)]
+unsafe fn store<F: Form, T: Storage>(from: &[f32], to: *mut T, flushing: bool) {
+    let smallest = smallest_normal(T::DTYPE);
+    let rounded = |value: f32| T::narrow(value).widen();
+    let (chunks, rest) = from.as_chunks::<8>();
+    for (i, chunk) in chunks.iter().enumerate() {
+        let mut chunk = *chunk;
+        if flushing {
+            // What rounds up to a normal number stays.
+            for value in &mut chunk {
+                *value = rounded(*value);
+            }
+            flush(&mut chunk, smallest);
+        }
+        // SAFETY: elements `8i..8i+8` are there.
+        unsafe { lanes::narrow::<F, T>(&chunk, to.add(8 * i)) };
+    }
+    for (i, value) in rest.iter().enumerate() {
+        let mut value = [*value];
+        if flushing {
+            value[0] = rounded(value[0]);
+            flush(&mut value, smallest);
+        }
+        // SAFETY: the elements behind the whole chunks are there.
+        unsafe { to.add(chunks.len() * 8 + i).write(T::narrow(value[0])) };
+    }
+}

@@ -1,0 +1,34 @@
+//! What the forms of the matrix kernel have in common.
+
+/// A form of the matrix kernel: a tile of sums in registers, and the instruction set of the loops
+/// around it. Every form computes each element as the same chain of fused multiply-adds.
+pub(super) trait Form {
+    /// Rows of a tile; a panel of A has them side by side for each `k`.
+    const MR: usize;
+    /// Columns of a tile; a panel of B has them side by side for each `k`. A multiple of 16.
+    const NR: usize;
+    /// Whether AVX2, FMA and F16C are there.
+    const VECTOR: bool;
+
+    /// `C[rows,cols] (+)= A·B` over `k ≥ 1` steps of packed panels. Whole vectors are written: up to
+    /// `MR` rows, and `cols` rounded up to 16 columns.
+    ///
+    /// # Safety
+    /// The panels hold `k` steps of `MR` and `NR` floats; C has `MR` rows of `NR` floats, `ldc`
+    /// apart, that nothing else uses. The processor has the form's instructions.
+    unsafe fn tile(
+        size: (usize, usize),
+        k: usize,
+        a: *const f32,
+        b: *const f32,
+        c: *mut f32,
+        ldc: usize,
+        add: bool,
+    );
+
+    /// Calls `f` where the compiler may use the form's instructions.
+    ///
+    /// # Safety
+    /// The processor has them.
+    unsafe fn vectorized<R>(f: impl FnOnce() -> R) -> R;
+}

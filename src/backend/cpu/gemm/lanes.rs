@@ -1,0 +1,100 @@
+//! Eight elements at a time: conversion from and to f32, and transposition.
+
+#[cfg(target_arch = "x86_64")]
+use std::arch::x86_64::{
+    __m256, _MM_FROUND_TO_NEAREST_INT, _mm_loadu_si128, _mm_storeu_si128, _mm256_cvtph_ps,
+    _mm256_cvtps_ph, _mm256_loadu_ps, _mm256_permute2f128_ps, _mm256_shuffle_ps, _mm256_storeu_ps,
+    _mm256_unpackhi_ps, _mm256_unpacklo_ps,
+};
+
+use super::form::Form;
+use crate::{Dtype, Storage};
+
+/// Eight elements as f32.
+///
+/// # Safety
+/// `from` is valid for reads of 8 elements; where `F::VECTOR`, inside `F::vectorized`.
+#[inline(always)]
+pub(super) unsafe fn widen<F: Form, T: Storage>(from: *const T) -> [f32; 8] {
+    #[cfg(target_arch = "x86_64")]
+    if F::VECTOR && T::DTYPE == Dtype::F16 {
+        let mut to = [0.0; 8];
+        // SAFETY: 16 bytes to read and 32 to write; the processor has F16C.
+        unsafe {
+            let half = _mm_loadu_si128(from.cast());
+            _mm256_storeu_ps(to.as_mut_ptr(), _mm256_cvtph_ps(half));
+        }
+        return to;
+    }
+    // SAFETY: the caller's promise.
+    let from: [T; 8] = unsafe { from.cast::<[T; 8]>().read_unaligned() };
+    let mut to = [0.0; 8];
+    for i in 0..8 {
+        to[i] = from[i].widen();
+    }
+    to
+}
+
+/// Eight f32 rounded to elements.
+///
+/// # Safety
+/// `to` is valid for writes of 8 elements; where `F::VECTOR`, inside `F::vectorized`.
+#[inline(always)]
+pub(super) unsafe fn narrow<F: Form, T: Storage>(from: &[f32; 8], to: *mut T) {
+    #[cfg(target_arch = "x86_64")]
+    if F::VECTOR && T::DTYPE == Dtype::F16 {
+        // SAFETY: 32 bytes to read and 16 to write; the processor has F16C.
+        unsafe {
+            let single = _mm256_loadu_ps(from.as_ptr());
+            let half = _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(single);
+            _mm_storeu_si128(to.cast(), half);
+        }
+        return;
+    }
+    let mut values = [T::zeroed(); 8];
+    for i in 0..8 {
+        values[i] = T::narrow(from[i]);
+    }
+    // SAFETY: the caller's promise.
+    unsafe { to.cast::<[T; 8]>().write_unaligned(values) }
+}
+
+/// `[i][j]` becomes `[j][i]`.
+///
+/// # Safety
+/// Where `F::VECTOR`, inside `F::vectorized`.
+#[inline(always)]
+pub(super) unsafe fn transpose<F: Form>(rows: &[[f32; 8]; 8]) -> [[f32; 8]; 8] {
+    let mut columns = [[0.0; 8]; 8];
+    #[cfg(target_arch = "x86_64")]
+    if F::VECTOR {
+        // SAFETY: the arrays have 8 floats each; the processor has AVX.
+        unsafe {
+            let row = |i: usize| _mm256_loadu_ps(rows[i].as_ptr());
+            let mut put = |j: usize, v: __m256| _mm256_storeu_ps(columns[j].as_mut_ptr(), v);
+            // Pairs, then fours, inside each half; then the halves change places.
+            let mut fours = [row(0); 8];
+            for i in [0, 4] {
+                let low01 = _mm256_unpacklo_ps(row(i), row(i + 1));
+                let high01 = _mm256_unpackhi_ps(row(i), row(i + 1));
+                let low23 = _mm256_unpacklo_ps(row(i + 2), row(i + 3));
+                let high23 = _mm256_unpackhi_ps(row(i + 2), row(i + 3));
+                fours[i] = _mm256_shuffle_ps::<0x44>(low01, low23);
+                fours[i + 1] = _mm256_shuffle_ps::<0xee>(low01, low23);
+                fours[i + 2] = _mm256_shuffle_ps::<0x44>(high01, high23);
+                fours[i + 3] = _mm256_shuffle_ps::<0xee>(high01, high23);
+            }
+            for j in 0..4 {
+                put(j, _mm256_permute2f128_ps::<0x20>(fours[j], fours[j + 4]));
+                put(j + 4, _mm256_permute2f128_ps::<0x31>(fours[j], fours[j + 4]));
+            }
+        }
+        return columns;
+    }
+    for (i, row) in rows.iter().enumerate() {
+        for (j, value) in row.iter().enumerate() {
+            columns[j][i] = *value;
+        }
+    }
+    columns
+}

@@ -1,0 +1,244 @@
+//! Packing: a block of an operand becomes f32 panels, in which the elements that a tile needs for
+//! each step of `k` lie side by side.
+
+use super::form::Form;
+use super::lanes;
+use crate::Storage;
+use crate::gemm::{Activation, reference};
+
+/// Steps of `k` packed before the next panel's turn, so that lines of the source that hold elements
+/// of several panels are still in the cache.
+pub(super) const STEPS: usize = 64;
+
+/// Where a block of an operand lies: `width` lanes (rows of A, columns of B) by steps of `k`.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Source<T> {
+    pub start: *const T,
+    pub ld: usize,
+    /// Whether the lanes of one step are side by side; else the steps of one lane are.
+    pub lanes_together: bool,
+}
+
+impl<T> Source<T> {
+    /// The address of an element.
+    ///
+    /// # Safety
+    /// The element is in the operand.
+    #[inline(always)]
+    pub unsafe fn at(&self, lane: usize, step: usize) -> *const T {
+        let (row, column) = if self.lanes_together { (step, lane) } else { (lane, step) };
+        // SAFETY: the caller's promise.
+        unsafe { self.start.add(row * self.ld + column) }
+    }
+}
+
+/// Packs `lanes ≤ width` lanes of `steps` steps as `[steps][width]`; missing lanes become zeros.
+///
+/// # Safety
+/// The elements are in the operand. `to` is valid for writes of `steps·width` floats, and of 8 more
+/// where `width` is no multiple of 8 (they are spoilt). Where `F::VECTOR`, inside `F::vectorized`.
+#[inline(always)]
+pub(super) unsafe fn panel<F: Form, T: Storage>(
+    from: Source<T>,
+    width: usize,
+    lanes: usize,
+    steps: usize,
+    to: *mut f32,
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if from.lanes_together {
+            together::<F, T>(from, width, lanes, steps, to);
+        } else {
+            apart::<F, T>(from, width, lanes, steps, to);
+        }
+    }
+}
+
+/// # Safety
+/// As for [`panel`].
+#[inline(always)]
+unsafe fn together<F: Form, T: Storage>(
+    from: Source<T>,
+    width: usize,
+    lanes: usize,
+    steps: usize,
+    to: *mut f32,
+) {
+    for step in 0..steps {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let (row, to) = (from.start.add(step * from.ld), to.add(step * width));
+            if lanes == width && width % 8 == 0 {
+                for i in (0..width).step_by(8) {
+                    to.add(i).cast::<[f32; 8]>().write(lanes::widen::<F, T>(row.add(i)));
+                }
+                continue;
+            }
+            let whole = lanes / 8 * 8;
+            for i in (0..whole).step_by(8) {
+                to.add(i).cast::<[f32; 8]>().write(lanes::widen::<F, T>(row.add(i)));
+            }
+            for i in whole..lanes {
+                to.add(i).write((*row.add(i)).widen());
+            }
+            for i in lanes..width {
+                to.add(i).write(0.0);
+            }
+        }
+    }
+}
+
+/// # Safety
+/// As for [`panel`].
+#[inline(always)]
+unsafe fn apart<F: Form, T: Storage>(
+    from: Source<T>,
+    width: usize,
+    lanes: usize,
+    steps: usize,
+    to: *mut f32,
+) {
+    let whole = if F::VECTOR { steps / 8 * 8 } else { 0 };
+    for first in (0..width).step_by(8) {
+        let here = lanes.saturating_sub(first).min(8);
+        for step in (0..whole).step_by(8) {
+            let mut rows = [[0.0; 8]; 8];
+            // SAFETY: `here` lanes of 8 steps each.
+            unsafe {
+                if here == 8 {
+                    for (i, row) in rows.iter_mut().enumerate() {
+                        *row = lanes::widen::<F, T>(from.start.add((first + i) * from.ld + step));
+                    }
+                } else {
+                    for (i, row) in rows.iter_mut().enumerate().take(here) {
+                        *row = lanes::widen::<F, T>(from.start.add((first + i) * from.ld + step));
+                    }
+                }
+            }
+            // SAFETY: inside `F::vectorized`, as the caller promised.
+            let columns = unsafe { lanes::transpose::<F>(&rows) };
+            for (i, column) in columns.iter().enumerate() {
+                // SAFETY: 8 floats of step `step + i`; where the panel is narrower they reach into the
+                // next step, which is written later, and behind the last into the 8 spare ones.
+                unsafe {
+                    to.add((step + i) * width + first).cast::<[f32; 8]>().write_unaligned(*column);
+                }
+            }
+        }
+        for step in whole..steps {
+            for lane in first..width.min(first + 8) {
+                // SAFETY: only lanes that are there are read.
+                unsafe {
+                    let value = if lane < lanes { (*from.at(lane, step)).widen() } else { 0.0 };
+                    to.add(step * width + lane).write(value);
+                }
+            }
+        }
+    }
+}
+
+/// Subnormal values of a 16-bit type become zeros of their sign.
+#[inline(always)]
+pub(super) fn flush(values: &mut [f32], smallest: f32) {
+    for value in values {
+        *value = if value.abs() < smallest { 0.0f32.copysign(*value) } else { *value };
+    }
+}
+
+/// A panel's worth of `round(A∘act'(z))`, lanes or steps together as in the source.
+pub(super) struct Fused<T> {
+    values: [T; STEPS * 8],
+}
+
+impl<T: Storage> Fused<T> {
+    pub fn new() -> Self {
+        Self { values: [T::zeroed(); STEPS * 8] }
+    }
+
+    /// Computes the panel, stores it at `out` where that is not null, and says where it is.
+    ///
+    /// # Safety
+    /// `lanes ≤ 8` and `steps ≤ STEPS` of `a` and `z` are in the operands, and those of `out` are valid for
+    /// writes. Where `F::VECTOR`, inside `F::vectorized`.
+    #[inline(always)]
+    pub unsafe fn compute<F: Form>(
+        &mut self,
+        (a, z, out): (Source<T>, Source<T>, Source<T>),
+        activation: Activation,
+        (lanes, steps): (usize, usize),
+        flushing: bool,
+    ) -> Source<T> {
+        let together = a.lanes_together;
+        let (rows, columns, ld) = if together { (steps, lanes, 8) } else { (lanes, steps, STEPS) };
+        let mut dy = [0.0f32; STEPS * 8];
+        let mut slope = [0.0f32; STEPS * 8];
+        for row in 0..rows {
+            // SAFETY: the row has `columns` elements, in the operands.
+            unsafe {
+                let (a, z) = (a.start.add(row * a.ld), z.start.add(row * z.ld));
+                load::<F, T>(a, &mut dy[row * ld..row * ld + columns]);
+                load::<F, T>(z, &mut slope[row * ld..row * ld + columns]);
+            }
+        }
+        let used = &mut slope[..rows * ld];
+        for_activation!(activation, |act| map(used, |z| act.derivative(z)));
+        for (slope, dy) in used.iter_mut().zip(&dy) {
+            *slope *= dy;
+        }
+        for (values, slope) in
+            self.values.as_chunks_mut::<8>().0.iter_mut().zip(used.as_chunks::<8>().0)
+        {
+            // SAFETY: 8 elements; inside `F::vectorized`, as the caller promised.
+            unsafe { lanes::narrow::<F, T>(slope, values.as_mut_ptr()) };
+        }
+        if flushing {
+            for value in &mut self.values {
+                *value = reference::flushed(*value, true);
+            }
+        }
+        if !out.start.is_null() {
+            for row in 0..rows {
+                let from = &self.values[row * ld..row * ld + columns];
+                // SAFETY: the row's elements are valid for writes.
+                unsafe {
+                    let to = out.start.add(row * out.ld).cast_mut();
+                    std::ptr::copy_nonoverlapping(from.as_ptr(), to, columns);
+                }
+            }
+        }
+        Source { start: self.values.as_ptr(), ld, lanes_together: together }
+    }
+}
+
+/// A row of elements as f32.
+///
+/// # Safety
+/// `from` is valid for reads of as many elements as `to` has. Where `F::VECTOR`, inside `F::vectorized`.
+#[inline(always)]
+pub(super) unsafe fn load<F: Form, T: Storage>(from: *const T, to: &mut [f32]) {
+    let (chunks, rest) = to.as_chunks_mut::<8>();
+    let whole = chunks.len() * 8;
+    for (i, chunk) in chunks.iter_mut().enumerate() {
+        // SAFETY: elements `8i..8i+8` are there.
+        *chunk = unsafe { lanes::widen::<F, T>(from.add(8 * i)) };
+    }
+    for (i, value) in rest.iter_mut().enumerate() {
+        // SAFETY: the elements behind the whole chunks are there.
+        *value = unsafe { (*from.add(whole + i)).widen() };
+    }
+}
+
+/// Applies `f` to each value, 16 at a time where that many are left: two independent vectors.
+#[inline(always)]
+pub(super) fn map(values: &mut [f32], f: impl Fn(f32) -> f32) {
+    let (chunks, rest) = values.as_chunks_mut::<16>();
+    for chunk in chunks {
+        for value in chunk.iter_mut() {
+            *value = f(*value);
+        }
+    }
+    for value in rest {
+        *value = f(*value);
+    }
+}

@@ -1,0 +1,319 @@
+//! One product with every option, as data: run on any device between guard pads, and checked against
+//! the oracle.
+
+use halfstep::gemm::{Activation, Gemm, Layout, Matrix, Operands, Source, Subnormals};
+use halfstep::{Device, Dtype, Storage};
+
+use super::bound::Growth;
+use super::data::{Distribution, Rng};
+use super::guard::Guarded;
+use super::oracle_gemm as oracle;
+use super::rounding::round;
+
+/// Where an addend comes from.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Term {
+    Absent,
+    Own,
+    InPlace,
+}
+
+/// What the activation does.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Role {
+    Forward,
+    Derivative,
+    Gated,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Case {
+    pub m: usize,
+    pub n: usize,
+    pub k: usize,
+    pub layout: Layout,
+    pub alpha: f32,
+    pub beta: f32,
+    pub c: Term,
+    pub bias: bool,
+    pub residual: Term,
+    pub activation: Activation,
+    pub role: Role,
+    pub preactivation: bool,
+    pub flush: bool,
+    /// Added to each leading dimension.
+    pub gap: usize,
+    /// Elements away from an aligned address.
+    pub shift: usize,
+    pub data: Distribution,
+    pub seed: u64,
+}
+
+impl Case {
+    pub fn new(m: usize, n: usize, k: usize) -> Self {
+        Self {
+            m,
+            n,
+            k,
+            layout: Layout::NN,
+            alpha: 1.0,
+            beta: 0.0,
+            c: Term::Absent,
+            bias: false,
+            residual: Term::Absent,
+            activation: Activation::None,
+            role: Role::Forward,
+            preactivation: false,
+            flush: false,
+            gap: 0,
+            shift: 0,
+            data: Distribution::Normal,
+            seed: 1,
+        }
+    }
+
+    fn halves(&self) -> usize {
+        if self.role == Role::Gated { 2 } else { 1 }
+    }
+
+    /// `[rows, cols]` of A and B as stored.
+    fn stored(&self) -> [(usize, usize); 2] {
+        let (a, b) = ((self.m, self.k), (self.k, self.halves() * self.n));
+        let swap = |swap, (rows, cols)| if swap { (cols, rows) } else { (rows, cols) };
+        [swap(self.layout.a_transposed(), a), swap(self.layout.b_transposed(), b)]
+    }
+
+    pub fn gemm(&self) -> Gemm {
+        let (m, n, k) = (self.m, self.n, self.k);
+        let [(_, a), (_, b)] = self.stored();
+        let gemm = match self.role {
+            Role::Forward => Gemm::new(m, n, k).activation(self.activation),
+            Role::Derivative => Gemm::new(m, n, k).derivative(self.activation),
+            Role::Gated => Gemm::swiglu(m, n, k).activation(self.activation),
+        };
+        let z = if self.role == Role::Gated { 2 * n } else { n };
+        gemm.layout(self.layout)
+            .alpha(self.alpha)
+            .beta(self.beta)
+            .subnormals(if self.flush { Subnormals::Flush } else { Subnormals::Preserve })
+            .leading(Matrix::A, a + self.gap)
+            .leading(Matrix::B, b + self.gap)
+            .leading(Matrix::C, n + self.gap)
+            .leading(Matrix::Residual, n + self.gap)
+            .leading(Matrix::Preactivation, z + self.gap)
+            .leading(Matrix::D, n + self.gap)
+    }
+}
+
+/// The operands' values, dense. Gaps between rows are filled when they are laid out.
+pub struct Data<T, O> {
+    pub a: Vec<T>,
+    pub b: Vec<T>,
+    pub c: Vec<O>,
+    pub bias: Vec<T>,
+    pub residual: Vec<O>,
+    pub z: Vec<T>,
+}
+
+impl<T: Storage, O: Storage> Data<T, O> {
+    pub fn new(case: &Case) -> Self {
+        let mut rng = Rng(case.seed);
+        let [(ar, ac), (br, bc)] = case.stored();
+        let (mn, columns) = (case.m * case.n, case.halves() * case.n);
+        Self {
+            a: case.data.fill(&mut rng, ar * ac),
+            b: case.data.fill(&mut rng, br * bc),
+            c: case.data.fill(&mut rng, mn),
+            bias: case.data.fill(&mut rng, columns),
+            residual: case.data.fill(&mut rng, mn),
+            z: case.data.fill(&mut rng, mn),
+        }
+    }
+}
+
+/// Rows of `cols` values, `ld` apart, with the pad's NaN between them.
+pub fn spread<T: Storage>(dense: &[T], cols: usize, ld: usize) -> Vec<T> {
+    let rows = if cols == 0 { 0 } else { dense.len() / cols };
+    let len = if rows == 0 { 0 } else { (rows - 1) * ld + cols };
+    let mut values = vec![Guarded::<T>::canary(); len];
+    for row in 0..rows {
+        values[row * ld..row * ld + cols].copy_from_slice(&dense[row * cols..(row + 1) * cols]);
+    }
+    values
+}
+
+/// The values again; panics if a gap has been written.
+pub fn gather<T: Storage>(name: &str, values: &[T], cols: usize, ld: usize) -> Vec<T> {
+    let canary = Guarded::<T>::canary();
+    let bits = |value: &T| bytemuck::bytes_of(value).to_vec();
+    let mut dense = Vec::new();
+    for row in values.chunks(ld.max(1)) {
+        dense.extend_from_slice(&row[..cols]);
+        assert!(row[cols..].iter().all(|v| bits(v) == bits(&canary)), "{name}: gap written");
+    }
+    dense
+}
+
+/// What a run wrote.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Written<T, O> {
+    pub d: Vec<O>,
+    pub preactivation: Vec<T>,
+}
+
+impl<T: Storage, O: Storage> Written<T, O> {
+    /// All bits; every NaN is one.
+    pub fn bits(&self) -> Vec<u32> {
+        let all =
+            self.d.iter().map(|v| v.widen()).chain(self.preactivation.iter().map(|v| v.widen()));
+        all.map(|v| if v.is_nan() { u32::MAX } else { v.to_bits() }).collect()
+    }
+}
+
+/// Runs the case between guard pads.
+pub fn run<T: Storage, O: Storage>(
+    case: &Case,
+    data: &Data<T, O>,
+    device: &Device,
+) -> Written<T, O> {
+    let plan = case.gemm().plan::<T, O>(device).expect("a plan");
+    let stream = device.stream().expect("a stream");
+    let [(_, ac), (_, bc)] = case.stored();
+    let (n, shift, gap) = (case.n, case.shift, case.gap);
+    let zc = if case.role == Role::Gated { 2 * n } else { n };
+    let guarded =
+        |values: &[T], cols: usize, ld: usize| Guarded::new(&spread(values, cols, ld), shift);
+    let a = guarded(&data.a, ac, ac + gap);
+    let b = guarded(&data.b, bc, bc + gap);
+    let bias = Guarded::new(&data.bias, shift);
+    let z = guarded(&data.z, n, n + gap);
+    let c = Guarded::new(&spread(&data.c, n, n + gap), shift);
+    let residual = Guarded::new(&spread(&data.residual, n, n + gap), shift);
+    let old = match (case.c, case.residual) {
+        (Term::InPlace, _) => spread(&data.c, n, n + gap),
+        (_, Term::InPlace) => spread(&data.residual, n, n + gap),
+        _ => spread(&vec![Guarded::<O>::canary(); case.m * n], n, n + gap),
+    };
+    let mut d = Guarded::new(&old, shift);
+    let z_len = spread(&vec![T::zeroed(); case.m * zc], zc, zc + gap).len();
+    let mut preactivation = Guarded::<T>::output(z_len, shift);
+
+    let (a_in, b_in, bias_in, z_in) = (a.get(), b.get(), bias.get(), z.get());
+    let (c_in, residual_in) = (c.get(), residual.get());
+    let mut z_out = preactivation.get_mut();
+    let mut d_out = d.get_mut();
+    let mut operands = Operands::new(&a_in, &b_in, &mut d_out);
+    operands.c = match case.c {
+        Term::Absent => Source::None,
+        Term::Own => Source::From(&c_in),
+        Term::InPlace => Source::InPlace,
+    };
+    operands.residual = match case.residual {
+        Term::Absent => Source::None,
+        Term::Own => Source::From(&residual_in),
+        Term::InPlace => Source::InPlace,
+    };
+    if case.bias {
+        operands.bias = Some(&bias_in);
+    }
+    if case.role == Role::Derivative {
+        operands.derivative_of = Some(&z_in);
+    }
+    if case.preactivation {
+        operands.preactivation = Some(&mut z_out);
+    }
+    plan.run(&stream, operands).expect("a run");
+    stream.sync().expect("synced");
+    for (name, pads) in [("a", &a), ("b", &b), ("bias", &bias), ("z", &z)] {
+        pads.check(name);
+    }
+    preactivation.check("preactivation");
+    d.check("d");
+    let preactivation = if case.preactivation {
+        gather("preactivation", preactivation.get(), zc, zc + gap)
+    } else {
+        assert!(preactivation.untouched());
+        Vec::new()
+    };
+    Written { d: gather("d", d.get(), n, n + gap), preactivation }
+}
+
+/// One element's exact value, and what its bound depends on.
+pub struct Exact {
+    pub value: f64,
+    pub z: f64,
+    pub magnitude: f64,
+    pub up: f64,
+    pub up_magnitude: f64,
+}
+
+/// The oracle's answer for element `(i, j)`.
+pub fn exact<T: Storage, O: Storage>(case: &Case, data: &Data<T, O>, i: usize, j: usize) -> Exact {
+    let [(_, ac), (_, bc)] = case.stored();
+    let (alpha, beta) = (f64::from(case.alpha), f64::from(case.beta));
+    let k = if alpha == 0.0 { 0 } else { case.k };
+    let name = case.activation.name();
+    let flush = |v: f64, dtype| if case.flush { flushed(v, dtype) } else { v };
+    let sum = |j: usize| {
+        let (sum, size) = oracle::dot(
+            k,
+            |p| flush(oracle::at(&data.a, i, p, ac, case.layout.a_transposed()), T::DTYPE),
+            |p| flush(oracle::at(&data.b, p, j, bc, case.layout.b_transposed()), T::DTYPE),
+        );
+        let c = if beta != 0.0 { beta * oracle::at(&data.c, i, j, case.n, false) } else { 0.0 };
+        let bias = if case.bias { f64::from(data.bias[j].widen()) } else { 0.0 };
+        (alpha * sum + c + bias, alpha.abs() * size + c.abs() + bias.abs())
+    };
+    let residual = match case.residual {
+        Term::Absent => 0.0,
+        _ => f64::from(data.residual[i * case.n + j].widen()),
+    };
+    let (z, size) = sum(j);
+    let (up, up_magnitude) = if case.role == Role::Gated { sum(case.n + j) } else { (1.0, 0.0) };
+    let value = match case.role {
+        Role::Forward | Role::Gated => oracle::act(name, z) * up,
+        Role::Derivative => {
+            z * oracle::act_derivative(name, f64::from(data.z[i * case.n + j].widen()))
+        }
+    };
+    let magnitude = size + residual.abs();
+    Exact { value: value + residual, z, magnitude, up, up_magnitude }
+}
+
+/// A subnormal 16-bit number as zero.
+pub fn flushed(value: f64, dtype: Dtype) -> f64 {
+    let smallest = match dtype {
+        Dtype::Bf16 => 2f64.powi(-126),
+        Dtype::F16 => 2f64.powi(-14),
+        Dtype::F32 => 0.0,
+    };
+    if round(value, dtype).abs() < smallest { 0.0 } else { value }
+}
+
+/// Checks every element against the oracle's bound; returns the largest error over bound.
+pub fn check<T: Storage, O: Storage>(
+    case: &Case,
+    data: &Data<T, O>,
+    written: &Written<T, O>,
+    growth: Growth,
+) -> f64 {
+    let mut worst = 0.0f64;
+    for i in 0..case.m {
+        for j in 0..case.n {
+            let exact = exact(case, data, i, j);
+            let bound = super::bound::forward(case, growth, &exact, O::DTYPE);
+            let got = f64::from(written.d[i * case.n + j].widen());
+            let floor = if case.flush { super::bound::smallest_normal(O::DTYPE) } else { 0.0 };
+            let ok = super::bound::within(got, exact.value, bound + floor, O::DTYPE);
+            let (value, z) = (exact.value, exact.z);
+            assert!(
+                ok,
+                "{case:?}: d[{i},{j}] = {got:e}, exact {value:e} (z {z:e}), bound {bound:e}"
+            );
+            if got.is_finite() && bound > 0.0 {
+                worst = worst.max((got - exact.value).abs() / (bound + floor));
+            }
+        }
+    }
+    worst
+}

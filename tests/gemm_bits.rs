@@ -1,0 +1,141 @@
+//! Every form of the matrix kernel gives the reference's bits: for any instruction set, number of
+//! threads, alignment, and cut of the work.
+#![allow(missing_docs)]
+
+mod common;
+
+use common::data::{Distribution, Rng};
+use common::gemm_case::{Case, Data, Role, Term, run};
+use halfstep::gemm::{Activation, Layout};
+use halfstep::{Device, Storage, bf16, f16};
+use proptest::prelude::*;
+
+/// Devices of one thread and of several, for every form that this machine has.
+fn forms() -> Vec<Device> {
+    let mut devices = Vec::new();
+    for arch in ["avx512f", "avx2+fma", "portable"] {
+        for threads in 1..=3usize {
+            let threads = threads.try_into().expect("not zero");
+            devices.extend(Device::cpu_with_arch(threads, arch).ok());
+        }
+    }
+    devices
+}
+
+fn reference() -> Device {
+    Device::cpu_with_arch(1.try_into().expect("not zero"), "reference").expect("always here")
+}
+
+/// Sizes around the edges of all tiles (4, 6, 8, 16, 48, 96, 240), and in between.
+pub fn any_size() -> impl Strategy<Value = usize> {
+    let edges =
+        [0usize, 1, 3, 4, 5, 6, 7, 8, 9, 12, 13, 15, 16, 17, 31, 33, 47, 48, 49, 95, 96, 97];
+    prop_oneof![proptest::sample::select(edges.to_vec()), 1usize..130]
+}
+
+pub fn any_case() -> impl Strategy<Value = Case> {
+    let terms = proptest::sample::select(vec![Term::Absent, Term::Own, Term::InPlace]);
+    let sizes = (any_size(), any_size(), any_size());
+    let layout = proptest::sample::select(Layout::ALL.to_vec());
+    let activation = proptest::sample::select(Activation::ALL.to_vec());
+    let role =
+        proptest::sample::select(vec![Role::Forward, Role::Forward, Role::Derivative, Role::Gated]);
+    let scalars = proptest::sample::select(vec![
+        (1.0f32, 0.0f32),
+        (1.0, 1.0),
+        (-1.25, 0.75),
+        (0.0, 0.5),
+        (0.5, 0.0),
+    ]);
+    let flags = (any::<bool>(), any::<bool>(), any::<bool>(), 0usize..5, 0usize..8);
+    (sizes, layout, activation, role, (terms.clone(), terms), scalars, flags, any::<u64>())
+        .prop_map(
+            |((m, n, k), layout, activation, role, (c, residual), (alpha, beta), flags, seed)| {
+                let (bias, preactivation, flush, gap, shift) = flags;
+                let beta = if role == Role::Gated { 0.0 } else { beta };
+                // C is there exactly where β is not 0; only one of the two can be D's old content.
+                let c = match (beta != 0.0, c) {
+                    (false, _) => Term::Absent,
+                    (true, Term::Absent) => Term::Own,
+                    (true, c) => c,
+                };
+                let both = c == Term::InPlace && residual == Term::InPlace;
+                let residual = if both { Term::Own } else { residual };
+                let preactivation = preactivation && role != Role::Derivative;
+                let data = Distribution::REAL[seed as usize % Distribution::REAL.len()];
+                Case {
+                    layout,
+                    alpha,
+                    beta,
+                    c,
+                    bias,
+                    residual,
+                    activation,
+                    role,
+                    preactivation,
+                    flush,
+                    gap,
+                    shift,
+                    data,
+                    seed,
+                    ..Case::new(m, n, k)
+                }
+            },
+        )
+}
+
+fn all_forms_agree<T: Storage, O: Storage>(case: &Case, devices: &[Device], exact: &Device) {
+    let data = Data::<T, O>::new(case);
+    let expected = run(case, &data, exact);
+    for device in devices {
+        let got = run(case, &data, device);
+        assert_eq!(got.bits(), expected.bits(), "{}: {case:?}", device.info());
+    }
+}
+
+fn property<T: Storage, O: Storage>() {
+    let (devices, exact) = (forms(), reference());
+    proptest!(common::cases(), |(case in any_case())| all_forms_agree::<T, O>(&case, &devices, &exact));
+}
+
+#[test]
+fn bf16_to_bf16_has_the_references_bits() {
+    property::<bf16, bf16>();
+}
+
+#[test]
+fn bf16_to_f32_has_the_references_bits() {
+    property::<bf16, f32>();
+}
+
+#[test]
+fn f16_to_f16_has_the_references_bits() {
+    property::<f16, f16>();
+}
+
+#[test]
+fn f16_to_f32_has_the_references_bits() {
+    property::<f16, f32>();
+}
+
+#[test]
+fn f32_to_f32_has_the_references_bits() {
+    property::<f32, f32>();
+}
+
+/// Sizes beyond one block of each kind: several row tiles, several column tiles, `k` cut in panels and
+/// in blocks.
+#[test]
+fn large_products_have_the_references_bits() {
+    let (devices, exact) = (forms(), reference());
+    let mut rng = Rng(7);
+    for (m, n, k) in
+        [(200, 500, 300), (1, 700, 520), (17, 49, 9000), (500, 33, 64), (7, 1000, 4097)]
+    {
+        for layout in Layout::ALL {
+            let role = if k == 300 { Role::Gated } else { Role::Forward };
+            let case = Case { layout, role, bias: true, seed: rng.next(), ..Case::new(m, n, k) };
+            all_forms_agree::<bf16, bf16>(&case, &devices[..devices.len().min(6)], &exact);
+        }
+    }
+}
