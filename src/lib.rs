@@ -1,5 +1,37 @@
 //! Kernels for mixed-precision training: fused matrix products, loss-scaled optimizer steps and
 //! bucketed gradient reduction.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | [`gemm`] | `D = act(α·A·B + β·C + bias) + residual`, and the two products of the backward pass |
+//! | [`optim`] | AdamW, Adam, SGD, Adagrad, LAMB, Lion on bf16, f16 or f32, with loss scaling |
+//! | [`reduce`] | averages of gradients over ranks, overlapped with the backward pass |
+//!
+//! Work is enqueued on a [`Stream`] of a [`Device`]. Operands are whatever implements [`Read`] or
+//! [`Write`]: slices, a [`Buffer`], or a framework's memory through [`Raw`]. Each op checks its
+//! arguments in a plan before anything is written; an [`Error`] names the operation, the argument,
+//! what was expected and what was found.
+//!
+//! **Numerics.** Storage is bf16, f16 or f32 ([`Storage`]); arithmetic is f32; sums that decide
+//! something are f64. `optim` and `reduce` give the same bits on every device, `gemm` a documented
+//! error bound.
+//!
+//! **Order.** Operations enqueue only: they allocate nothing and do not wait. Reading a result is a
+//! call of its own. On the CPU each piece of work has run when its call returns.
+//!
+//! ```
+//! # fn main() -> halfstep::Result<()> {
+//! use halfstep::gemm::{Gemm, Operands};
+//! let device = halfstep::Device::cpu();
+//! let stream = device.stream()?;
+//! let (a, b) = (vec![1.0f32, 2.0, 3.0, 4.0], vec![1.0f32, 0.0, 0.0, 1.0]);
+//! let mut d = vec![0.0f32; 4];
+//! let plan = Gemm::new(2, 2, 2).plan::<f32, f32>(&device)?;
+//! plan.run(&stream, Operands::new(&a, &b, &mut d))?;
+//! assert_eq!(d, a);
+//! # Ok(())
+//! # }
+//! ```
 
 mod backend;
 mod buffer;
@@ -23,3 +55,7 @@ pub use grad_stats::{GradStats, Summary};
 pub use half::{bf16, f16};
 pub use lend::{Lent, LentMut, Raw, Read, Write};
 pub use stream::{Event, Stream};
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
