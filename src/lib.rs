@@ -53,6 +53,7 @@ pub use dtype::{Dtype, Element, Storage};
 pub use error::{Arg, Error, Result};
 pub use grad_stats::{GradStats, Summary};
 pub use half::{bf16, f16};
+pub use kernel::image::{Image, device_symbols, images};
 pub use lend::{Lent, LentMut, Raw, Read, Write};
 pub use stream::{Event, Stream};
 

@@ -87,6 +87,21 @@ fn names_say_what_things_are() {
     }
 }
 
+/// A folder of `kernels` is a target: all have the same file names.
+#[test]
+fn targets_have_the_same_files() {
+    let names = |target: &str| {
+        let mut names: Vec<_> = files(&format!("kernels/{target}"))
+            .into_iter()
+            .map(|(path, _)| path.file_name().unwrap().to_owned())
+            .collect();
+        names.sort();
+        names
+    };
+    assert_eq!(names("cuda"), names("hip"));
+    assert!(!names("cuda").is_empty());
+}
+
 /// Nothing depends on the machine it was written on.
 #[test]
 fn no_path_of_one_machine() {

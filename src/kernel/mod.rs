@@ -13,6 +13,7 @@ macro_rules! block {
     };
 }
 
+pub mod image;
 pub mod params;
 pub mod table;
 

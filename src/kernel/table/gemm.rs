@@ -15,6 +15,13 @@ pub struct Row {
     pub transposed: (bool, bool),
 }
 
+impl Row {
+    /// Symbol and block.
+    pub const fn entry(&self) -> super::Entry {
+        super::Entry { symbol: self.symbol, block: self.block, device: None }
+    }
+}
+
 macro_rules! products {
     ($($symbol:literal: $storage:literal, $a:literal, $b:literal;)*) => {
         &[

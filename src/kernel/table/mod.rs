@@ -1,5 +1,5 @@
-//! The one list of device entry points. A row yields its symbol, its C++ instantiation and the
-//! parameter block it takes; no kernel's name is written anywhere else.
+//! The one list of device entry points. A row yields its symbol, the parameter block it takes and
+//! the C++ function behind it; no kernel's name is written anywhere else.
 //!
 //! The CPU backend implements every row. Budget: 64 rows in all; options that are uniform over a
 //! launch (bias, activation, storage type of a streamed tensor) are run-time branches, only what
@@ -8,3 +8,31 @@
 pub mod gemm;
 pub mod optim;
 pub mod reduce;
+
+/// A row, as the build and the loader see it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Entry {
+    /// The name in a device image: `hs_<op>_<variant>_<storage>…`.
+    pub symbol: &'static str,
+    /// The parameter block that it takes by value.
+    pub block: &'static str,
+    /// Its source. `None`: only the CPU runs it so far.
+    pub device: Option<Source>,
+}
+
+/// Where a row's device code is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Source {
+    /// The header, under `kernels/common`.
+    pub header: &'static str,
+    /// The function that takes the block.
+    pub function: &'static str,
+}
+
+/// Every row of every op.
+pub fn entries() -> impl Iterator<Item = Entry> {
+    let products = gemm::ROWS.iter().map(|row| row.entry());
+    let steps = optim::Row::ALL.iter().map(|row| row.entry());
+    let reductions = reduce::Row::ALL.iter().map(|row| row.entry());
+    products.chain(steps).chain(reductions)
+}

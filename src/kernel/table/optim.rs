@@ -108,6 +108,17 @@ impl Row {
         }
     }
 
+    /// Symbol and block.
+    pub const fn entry(self) -> super::Entry {
+        let block = match self {
+            Self::Stats => "Stats",
+            Self::Control => "Control",
+            Self::Convert => "Convert",
+            _ => "Step",
+        };
+        super::Entry { symbol: self.symbol(), block, device: None }
+    }
+
     /// State arrays that the row reads and writes.
     pub const fn slots(self) -> usize {
         match self {

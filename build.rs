@@ -1,0 +1,302 @@
+//! Compiles the device kernels: the table of kernels and the parameter blocks → generated C++ →
+//! nvcc and hipcc → images that the crate embeds. Returns at once without `cuda` or `hip`.
+//!
+//! Standard library only. No shell, no network, nothing written outside `OUT_DIR`.
+
+use std::env;
+use std::error::Error;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+/// This file's form of the macro with which parameter blocks are declared: the struct, and its
+/// layout as C++ will see it.
+macro_rules! block {
+    ($(#[$meta:meta])* pub struct $name:ident { $($(#[$doc:meta])* pub $field:ident: $type:ty,)* }) => {
+        #[repr(C)]
+        #[derive(Debug, Clone, Copy)]
+        pub struct $name { $(pub $field: $type,)* }
+        impl $name {
+            pub fn cpp() -> String {
+                let mut text = format!("struct {} {{\n", stringify!($name));
+                $(text += &format!("  {} {};\n", crate::cpp_type(stringify!($type)), stringify!($field));)*
+                text += &format!("}};\nstatic_assert(sizeof({0}) == {1}, \"{0}\");\n", stringify!($name), size_of::<$name>());
+                $(text += &format!("static_assert(offsetof({0}, {1}) == {2}, \"{0}.{1}\");\n", stringify!($name), stringify!($field), core::mem::offset_of!($name, $field));)*
+                text
+            }
+        }
+    };
+}
+
+#[path = "src/kernel/params/mod.rs"]
+#[allow(dead_code)]
+mod params;
+#[path = "src/kernel/table/mod.rs"]
+#[allow(dead_code)]
+mod table;
+
+/// A field's type in C++.
+fn cpp_type(rust: &str) -> &str {
+    match rust {
+        "u64" => "uint64_t",
+        "u32" => "uint32_t",
+        "f32" => "float",
+        "f64" => "double",
+        block if block.starts_with(char::is_uppercase) => block, // a block inside a block
+        other => panic!("a parameter block has a field of type {other}, which C++ has no name for"),
+    }
+}
+
+/// A vendor's compiler.
+struct Compiler {
+    feature: &'static str,
+    /// Folder under `kernels`, and suffix of sources.
+    target: &'static str,
+    suffix: &'static str,
+    variable: &'static str,
+    program: &'static str,
+    /// Variables that name a folder with `bin/<program>`.
+    roots: &'static [&'static str],
+    usual: &'static str,
+    archs: &'static str,
+    default_arch: &'static str,
+    cure: &'static str,
+}
+
+const COMPILERS: [Compiler; 2] = [
+    Compiler {
+        feature: "CARGO_FEATURE_CUDA",
+        target: "cuda",
+        suffix: "cu",
+        variable: "NVCC",
+        program: "nvcc",
+        roots: &["CUDA_HOME", "CUDA_PATH"],
+        usual: "/usr/local/cuda/bin/nvcc",
+        archs: "HALFSTEP_CUDA_ARCHS",
+        default_arch: "80",
+        cure: "install the CUDA toolkit (on a cluster: `module load CUDA`), or set NVCC",
+    },
+    Compiler {
+        feature: "CARGO_FEATURE_HIP",
+        target: "hip",
+        suffix: "hip",
+        variable: "HIPCC",
+        program: "hipcc",
+        roots: &["ROCM_PATH", "HIP_PATH"],
+        usual: "/opt/rocm/bin/hipcc",
+        archs: "HALFSTEP_HIP_ARCHS",
+        default_arch: "gfx90a",
+        cure: "install ROCm (on a cluster: `module load rocm`), or set HIPCC",
+    },
+];
+
+fn main() {
+    println!("cargo:rerun-if-changed=build.rs");
+    let wanted: Vec<&Compiler> =
+        COMPILERS.iter().filter(|c| env::var_os(c.feature).is_some()).collect();
+    if wanted.is_empty() {
+        return;
+    }
+    if let Err(error) = build(&wanted) {
+        // One line of cause and one of cure: cargo shows what a build script writes to stderr.
+        eprintln!("error: {error}");
+        std::process::exit(1);
+    }
+}
+
+fn build(wanted: &[&Compiler]) -> Result<()> {
+    for path in ["kernels", "src/kernel"] {
+        println!("cargo:rerun-if-changed={path}");
+    }
+    for variable in ["HALFSTEP_SKIP_KERNELS", "DOCS_RS"] {
+        println!("cargo:rerun-if-env-changed={variable}");
+    }
+    let out = PathBuf::from(env::var("OUT_DIR")?);
+    let skip = ["HALFSTEP_SKIP_KERNELS", "DOCS_RS"].into_iter().find(|v| env::var_os(v).is_some());
+    if let Some(variable) = skip {
+        println!("cargo:warning={variable} is set: no device kernels are built in");
+        return write_images(&out, &[]);
+    }
+    fs::write(out.join("params.h"), params_header())?;
+    let mut jobs = Vec::new();
+    for compiler in wanted {
+        let program = compiler.find()?;
+        let source = out.join(format!("kernels.{}", compiler.suffix));
+        fs::write(&source, stub())?;
+        println!("cargo:rerun-if-env-changed={}", compiler.archs);
+        let archs = env::var(compiler.archs).unwrap_or(compiler.default_arch.into());
+        for arch in archs.split(',').map(str::trim).filter(|arch| !arch.is_empty()) {
+            jobs.extend(compiler.jobs(&program, &source, &out, arch));
+        }
+    }
+    let results: Vec<_> = std::thread::scope(|scope| {
+        let run = |job: &Job| job.run().map_err(|error| error.to_string());
+        let threads: Vec<_> = jobs.iter().map(|job| scope.spawn(move || run(job))).collect();
+        threads.into_iter().map(|thread| thread.join()).collect()
+    });
+    for result in results {
+        result.map_err(|_| "a compiler's thread panicked")??;
+    }
+    write_images(&out, &jobs)
+}
+
+/// The C++ form of every parameter block.
+fn params_header() -> String {
+    use params::{Partial, gemm, optim, reduce};
+    let blocks = [
+        Partial::cpp(),
+        gemm::Product::cpp(),
+        gemm::SwigluGrad::cpp(),
+        optim::Chunk::cpp(),
+        optim::Tensor::cpp(),
+        optim::Group::cpp(),
+        optim::Progress::cpp(),
+        optim::Scalars::cpp(),
+        optim::Status::cpp(),
+        optim::Source::cpp(),
+        optim::ScaleRules::cpp(),
+        optim::Stats::cpp(),
+        optim::Control::cpp(),
+        optim::Step::cpp(),
+        optim::Convert::cpp(),
+        reduce::Pack::cpp(),
+        reduce::Accumulate::cpp(),
+        reduce::Sum::cpp(),
+        reduce::Unpack::cpp(),
+    ];
+    let blocks = blocks.join("\n");
+    format!("#pragma once\n#include <stddef.h>\n#include <stdint.h>\nnamespace hs {{\n{blocks}}}\n")
+}
+
+/// Rows that have device code.
+fn rows() -> impl Iterator<Item = (table::Entry, table::Source)> {
+    table::entries().filter_map(|entry| entry.device.map(|source| (entry, source)))
+}
+
+/// One entry point for each row.
+fn stub() -> String {
+    let mut text = String::from("#include \"target.h\"\n#include \"params.h\"\n");
+    let mut headers: Vec<_> = rows().map(|(_, source)| source.header).collect();
+    headers.dedup();
+    for header in headers {
+        let _ = writeln!(text, "#include \"{header}\"");
+    }
+    for (entry, source) in rows() {
+        let _ = writeln!(text, "HS_KERNEL({}, {}, {})", entry.symbol, entry.block, source.function);
+    }
+    text
+}
+
+/// One image to make.
+struct Job {
+    command: Vec<String>,
+    target: &'static str,
+    arch: String,
+    format: &'static str,
+    output: PathBuf,
+}
+
+impl Compiler {
+    fn find(&self) -> Result<PathBuf> {
+        println!("cargo:rerun-if-env-changed={}", self.variable);
+        if let Some(path) = env::var_os(self.variable) {
+            return Ok(path.into());
+        }
+        let mut places = Vec::new();
+        for root in self.roots {
+            println!("cargo:rerun-if-env-changed={root}");
+            places.extend(
+                env::var_os(root).map(|root| Path::new(&root).join("bin").join(self.program)),
+            );
+        }
+        let path = env::var_os("PATH").unwrap_or_default();
+        places.extend(env::split_paths(&path).map(|folder| folder.join(self.program)));
+        places.push(self.usual.into());
+        places.into_iter().find(|place| place.is_file()).ok_or_else(|| {
+            let Self { program, variable, usual, cure, target, .. } = self;
+            let roots = self.roots.join("/bin, $");
+            format!(
+                "feature `{target}` needs {program}; looked in ${variable}, ${roots}/bin, PATH and {usual}\n\
+                 cure: {cure}; or set HALFSTEP_SKIP_KERNELS=1 to build without kernels"
+            )
+            .into()
+        })
+    }
+
+    fn jobs(&self, program: &Path, source: &Path, out: &Path, arch: &str) -> Vec<Job> {
+        let include = |folder: &str| format!("-Ikernels/{folder}");
+        let job = |format: &'static str, arch: String, flags: Vec<String>| {
+            let output = out.join(format!("{arch}.{format}"));
+            let mut command = vec![program.display().to_string()];
+            command.extend(["-std=c++17", "-O3"].map(str::to_string));
+            command.extend(flags);
+            command.extend([
+                include(self.target),
+                include("common"),
+                format!("-I{}", out.display()),
+            ]);
+            command.extend([
+                "-o".into(),
+                output.display().to_string(),
+                source.display().to_string(),
+            ]);
+            Job { command, target: self.target, arch, format, output }
+        };
+        let text = |flags: &[&str]| flags.iter().map(|flag| flag.to_string()).collect::<Vec<_>>();
+        if self.target == "hip" {
+            let mut flags = text(&["--genco", "-ffp-contract=off", "-fno-fast-math"]);
+            flags.push(format!("--offload-arch={arch}"));
+            return vec![job("co", arch.into(), flags)];
+        }
+        // A cubin for the architecture itself, and PTX that the driver compiles for newer ones.
+        let strict = ["-fmad=false", "-prec-div=true", "-prec-sqrt=true", "-ftz=false"];
+        let flags = |kind: &str| {
+            let mut flags = text(&strict);
+            flags.extend([kind.to_string(), format!("-arch=sm_{arch}")]);
+            flags
+        };
+        vec![
+            job("cubin", format!("sm_{arch}"), flags("-cubin")),
+            job("ptx", format!("compute_{arch}"), flags("-ptx")),
+        ]
+    }
+}
+
+impl Job {
+    fn run(&self) -> Result<()> {
+        println!("{}", self.command.join(" "));
+        let output = Command::new(&self.command[0])
+            .args(&self.command[1..])
+            .output()
+            .map_err(|error| format!("{}: {error}", self.command[0]))?;
+        if !output.status.success() {
+            let said = String::from_utf8_lossy(&output.stderr);
+            return Err(format!("{} failed:\n{said}", self.command.join(" ")).into());
+        }
+        // Every row is in the image: the loader can rely on it.
+        let image = fs::read(&self.output)?;
+        for (entry, _) in rows() {
+            let symbol = entry.symbol.as_bytes();
+            if !image.windows(symbol.len()).any(|window| window == symbol) {
+                return Err(format!("{}: no {}", self.output.display(), entry.symbol).into());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The list that `src/kernel/image.rs` includes.
+fn write_images(out: &Path, jobs: &[Job]) -> Result<()> {
+    let mut text = String::from("&[\n");
+    for Job { target, arch, format, output, .. } in jobs {
+        let _ = writeln!(
+            text,
+            "    Image {{ target: {target:?}, arch: {arch:?}, format: {format:?}, bytes: include_bytes!({output:?}) }},"
+        );
+    }
+    text.push_str("]\n");
+    Ok(fs::write(out.join("images.rs"), text)?)
+}

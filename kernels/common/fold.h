@@ -1,0 +1,33 @@
+// The sum of squares of one chunk, to the documented bit: lane l of 2,048 adds elements l, l + 2048,
+// … in this order; lanes fold by halves, s[l] += s[l + h] for h = 1024 … 1.
+//
+// Thread t owns lanes 8t … 8t + 7, so that it adds what it has just loaded. Halves above 4 lanes are
+// other threads': through shared memory. The last three are the thread's own.
+#pragma once
+#include "walk.h"
+
+namespace hs {
+
+// Returns the sum to thread 0. `shared` has 8 × 256 doubles.
+HS_DEVICE double fold(double (&lane)[8], double* shared) {
+  const uint32_t t = thread_index();
+#pragma unroll
+  for (int e = 0; e < 8; e++) shared[e * THREADS + t] = lane[e];
+  for (uint32_t half = THREADS / 2; half > 0; half /= 2) {
+    barrier();
+    if (t < half) {
+#pragma unroll
+      for (int e = 0; e < 8; e++) {
+        lane[e] += shared[e * THREADS + t + half];
+        shared[e * THREADS + t] = lane[e];
+      }
+    }
+  }
+#pragma unroll
+  for (int half = 4; half > 0; half /= 2) {
+    for (int e = 0; e < half; e++) lane[e] += lane[e + half];
+  }
+  return lane[0];
+}
+
+}  // namespace hs

@@ -1,0 +1,35 @@
+// pack: to[i] = wire(scale · (gradient[i] + accumulated[i])); accumulated[i] = 0;
+//       *non_finite += how many results are NaN or infinite.
+//
+// `=` for `to`, `+=` for the counter (an integer: any order gives the same). Deterministic.
+// Limiter: memory. f32 gradients to a bf16 wire are 6 bytes an element: 94.4 M parameters are
+// 566 MB, 0.41 ms at 90 % of an A100-40's 1,555 GB/s, 0.43 ms at 80 % of an MI250X GCD's 1,638.
+#pragma once
+#include "storage.h"
+#include "walk.h"
+
+namespace hs {
+
+HS_DEVICE void pack(const Pack& p) {
+  uint32_t bad = 0;
+  walk(p.len, [&](uint64_t i, uint32_t count) {
+    float g[8] = {};  // an absent gradient is zeros
+    if (p.gradient != 0) load8(g, p.gradient, i, count, p.gradient_type);
+    if (p.accumulated != 0) {
+      float sum[8];
+      float zeros[8] = {};
+      load8(sum, p.accumulated, i, count, F32);
+      store8(zeros, p.accumulated, i, count, F32);
+#pragma unroll
+      for (int e = 0; e < 8; e++) g[e] = g[e] + sum[e];
+    }
+#pragma unroll
+    for (int e = 0; e < 8; e++) g[e] = p.scale * g[e];
+    store8(g, p.to, i, count, p.wire);
+#pragma unroll
+    for (uint32_t e = 0; e < 8; e++) bad += e < count && non_finite(g[e]);
+  });
+  if (bad > 0) atomic_add(reinterpret_cast<uint64_t*>(p.non_finite), bad);
+}
+
+}  // namespace hs

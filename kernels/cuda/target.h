@@ -1,0 +1,42 @@
+// What differs between targets, for sm_80 and newer.
+#pragma once
+#include <stdint.h>
+#include <cuda_fp16.h>
+
+#define HS_DEVICE __device__ __forceinline__
+
+// One entry point: `function` on one parameter block. 256 threads a block is what every kernel
+// here is written for.
+#define HS_KERNEL(name, Block, function)                                              \
+  extern "C" __global__ void __launch_bounds__(256) name(const __grid_constant__ hs::Block p) { \
+    hs::function(p);                                                                  \
+  }
+
+namespace hs {
+
+HS_DEVICE uint32_t thread_index() { return threadIdx.x; }
+HS_DEVICE uint32_t block_index() { return blockIdx.x; }
+HS_DEVICE uint32_t block_count() { return gridDim.x; }
+
+// Every thread of the block has come, and sees what the others have written to shared memory.
+HS_DEVICE void barrier() { __syncthreads(); }
+
+HS_DEVICE void atomic_add(uint64_t* to, uint64_t value) {
+  atomicAdd(reinterpret_cast<unsigned long long*>(to), static_cast<unsigned long long>(value));
+}
+HS_DEVICE void atomic_add_shared(uint32_t* to, uint32_t value) { atomicAdd(to, value); }
+
+HS_DEVICE uint32_t bits(float x) { return __float_as_uint(x); }
+HS_DEVICE float from_bits(uint32_t x) { return __uint_as_float(x); }
+
+// f16 <-> f32: exact one way, to nearest even the other, subnormals kept.
+HS_DEVICE float widen_f16(uint16_t x) { return __half2float(__ushort_as_half(x)); }
+HS_DEVICE uint16_t narrow_f16(float x) { return __half_as_ushort(__float2half_rn(x)); }
+
+// 16 bytes at once, from an address that is a multiple of 16.
+HS_DEVICE uint4 load16(uint64_t address) { return *reinterpret_cast<const uint4*>(address); }
+HS_DEVICE void store16(uint64_t address, uint4 value) { *reinterpret_cast<uint4*>(address) = value; }
+
+}  // namespace hs
+
+#define HS_SHARED __shared__

@@ -1,0 +1,65 @@
+//! Device images embedded by the build: compiled kernels, one image for each architecture.
+
+use super::table;
+
+/// The kernels of the table, compiled for one architecture.
+///
+/// ```
+/// for image in halfstep::images() {
+///     println!("{} {} {}: {} bytes", image.target, image.arch, image.format, image.bytes.len());
+/// }
+/// ```
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct Image {
+    /// `cuda` or `hip`.
+    pub target: &'static str,
+    /// `sm_80`, `compute_80`, `gfx90a`.
+    pub arch: &'static str,
+    /// `cubin`, `ptx`, or `co` (a code object).
+    pub format: &'static str,
+    /// The image.
+    pub bytes: &'static [u8],
+}
+
+/// The images in this build: none without the features `cuda` and `hip`, or where
+/// `HALFSTEP_SKIP_KERNELS` was set.
+pub fn images() -> &'static [Image] {
+    #[cfg(any(feature = "cuda", feature = "hip"))]
+    return include!(concat!(env!("OUT_DIR"), "/images.rs"));
+    #[cfg(not(any(feature = "cuda", feature = "hip")))]
+    &[]
+}
+
+/// The entry points that each image has.
+pub fn device_symbols() -> impl Iterator<Item = &'static str> {
+    table::entries().filter(|entry| entry.device.is_some()).map(|entry| entry.symbol)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn symbols_differ_and_fit_the_budget() {
+        let mut symbols: Vec<_> = table::entries().map(|entry| entry.symbol).collect();
+        println!("{} rows, {} with device code", symbols.len(), device_symbols().count());
+        assert!(symbols.len() <= 64, "{} rows; the budget is 64", symbols.len());
+        assert!(symbols.iter().all(|symbol| symbol.starts_with("hs_")));
+        symbols.sort_unstable();
+        assert!(symbols.windows(2).all(|pair| pair[0] != pair[1]), "{symbols:?}");
+    }
+
+    #[test]
+    fn every_row_with_device_code_is_in_every_image() {
+        if images().is_empty() {
+            println!("skipped: no device images in this build");
+        }
+        for image in images() {
+            for symbol in device_symbols() {
+                let found = image.bytes.windows(symbol.len()).any(|w| w == symbol.as_bytes());
+                assert!(found, "{} {}: no {symbol}", image.arch, image.format);
+            }
+        }
+    }
+}
