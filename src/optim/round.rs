@@ -57,6 +57,15 @@ pub(crate) fn join(high: bf16, low: u16) -> f32 {
     f32::from_bits(u32::from(high) << 16 | u32::from(low))
 }
 
+/// [`bf16::narrow`](Storage::narrow) in fewer vector operations.
+#[inline(always)]
+pub(crate) fn narrow_bf16(value: f32) -> bf16 {
+    let bits = value.to_bits();
+    let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1));
+    let chosen = if value.is_nan() { bits | 0x40_0000 } else { rounded };
+    bf16::from_bits((chosen >> 16) as u16)
+}
+
 /// [`f16::narrow`](Storage::narrow) as vector code.
 #[inline(always)]
 pub(crate) fn narrow_f16(value: f32) -> f16 {
@@ -119,7 +128,7 @@ impl Lane for bf16 {
     }
     #[inline(always)]
     fn near(value: f32) -> Self {
-        Self::narrow(value)
+        narrow_bf16(value)
     }
     #[inline(always)]
     fn stochastic(value: f32, random: u16) -> Self {
@@ -161,6 +170,7 @@ mod tests {
         for bits in (0..=u32::MAX).step_by(1021) {
             let value = f32::from_bits(bits);
             assert_eq!(narrow_f16(value).to_bits(), f16::from_f32(value).to_bits(), "{bits:#x}");
+            assert_eq!(narrow_bf16(value).to_bits(), bf16::narrow(value).to_bits(), "{bits:#x}");
         }
     }
 

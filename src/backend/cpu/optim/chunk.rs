@@ -6,7 +6,7 @@ use half::{bf16, f16};
 
 use super::super::fold;
 use super::memory::{part, part_ref};
-use super::tile::{self, Bits, TILE, Values};
+use super::tile::{self, Bits, DIRECT, TILE, Values};
 use crate::Dtype;
 use crate::kernel::params::FOLD_LANES;
 use crate::kernel::params::optim::{
@@ -14,6 +14,7 @@ use crate::kernel::params::optim::{
 };
 use crate::kernel::table::optim::Row;
 use crate::optim::random::Key;
+use crate::optim::round::Lane;
 use crate::optim::{Apply, rows};
 
 /// A gradient.
@@ -23,6 +24,9 @@ pub(super) enum Grad<'a> {
     F16(&'a [f16]),
     F32(&'a [f32]),
 }
+
+/// Elements of all tensors from which parameters are written past the caches.
+const BIG: u64 = 1 << 24;
 
 const BF16: u32 = Dtype::Bf16 as u32;
 const F16: u32 = Dtype::F16 as u32;
@@ -104,6 +108,8 @@ pub(super) struct Job<'a> {
     /// First element, in the tensor.
     pub(super) start: u64,
     pub(super) factor: f32,
+    /// Whether the parameters are more than caches keep until the next forward pass.
+    pub(super) big: bool,
     pub(super) key: Key,
 }
 
@@ -142,6 +148,7 @@ impl Job<'_> {
                 len: len as usize,
                 start,
                 factor: status.factor,
+                big: block.state_len >= BIG,
                 key: Key { seed: block.seed, step: status.applied, tensor: tensor.id, slot: 0 },
             }
         }
@@ -150,6 +157,9 @@ impl Job<'_> {
     /// One rule over the whole chunk.
     #[inline(always)]
     fn rule<const N: usize, R: Apply<N>>(&mut self, scalars: &Scalars) {
+        if self.direct::<N, R>(scalars) {
+            return;
+        }
         let mut buffers = Buffers::new();
         for first in (0..self.len).step_by(TILE) {
             let range = first..(first + TILE).min(self.len);
@@ -159,6 +169,27 @@ impl Job<'_> {
             tile::apply::<N, R>(scalars, g, p, slots);
             self.store_slots::<N>(range.clone(), &mut buffers);
             self.store_param(range, &mut buffers);
+        }
+    }
+
+    /// The same in one loop, where state is f32 and steps add to f32. Returns whether it is.
+    #[inline(always)]
+    fn direct<const N: usize, R: Apply<N>>(&mut self, scalars: &Scalars) -> bool {
+        let mut states = self.slots.iter_mut().map_while(|slot| match slot {
+            State::F32(values) => Some(&mut **values),
+            State::Bf16(_) => None,
+        });
+        let mut slots: [&mut [f32]; N] = std::array::from_fn(|_| -> &mut [f32] { &mut [] });
+        for slot in &mut slots {
+            match states.next() {
+                Some(values) => *slot = values,
+                None => return false,
+            }
+        }
+        match self.grad {
+            Grad::Bf16(g) => self.param.direct::<N, R, _>(scalars, self.factor, g, slots, self.big),
+            Grad::F16(g) => self.param.direct::<N, R, _>(scalars, self.factor, g, slots, self.big),
+            Grad::F32(g) => self.param.direct::<N, R, _>(scalars, self.factor, g, slots, self.big),
         }
     }
 
@@ -258,6 +289,42 @@ impl Grad<'_> {
 }
 
 impl Param<'_> {
+    /// One rule over all of `g`, with f32 state; false, and nothing done, without f32 masters.
+    #[inline(always)]
+    fn direct<const N: usize, R: Apply<N>, G: Lane>(
+        &mut self,
+        scalars: &Scalars,
+        factor: f32,
+        g: &[G],
+        mut slots: [&mut [f32]; N],
+        big: bool,
+    ) -> bool {
+        for first in (0..g.len()).step_by(DIRECT) {
+            let range = first..(first + DIRECT).min(g.len());
+            let (Param::Own(p) | Param::Master(p, _)) = self else { return false };
+            let (g, p) = (&g[range.clone()], &mut p[range.clone()]);
+            let slots = slots.each_mut().map(|slot| &mut slot[range.clone()]);
+            tile::ahead(g);
+            tile::ahead(p);
+            for slot in &slots {
+                tile::ahead(slot);
+            }
+            tile::direct::<N, R, G>(scalars, factor, g, p, slots);
+            match self {
+                Param::Master(p, Half::Bf16(to)) if big => {
+                    tile::stream(&mut to[range.clone()], &p[range]);
+                }
+                Param::Master(p, Half::Bf16(to)) => tile::narrow(&mut to[range.clone()], &p[range]),
+                Param::Master(p, Half::F16(to)) => tile::narrow(&mut to[range.clone()], &p[range]),
+                _ => {}
+            }
+        }
+        if big {
+            tile::drain();
+        }
+        true
+    }
+
     /// The f32 values that the rule changes: in place, or in the buffer.
     #[inline(always)]
     fn load<'b>(&'b mut self, range: Range<usize>, to: &'b mut Values) -> &'b mut [f32] {

@@ -106,6 +106,90 @@ pub(super) fn apply<const N: usize, R: Apply<N>>(
     }
 }
 
+/// Elements of a step whose state is f32 throughout: small, so that the parameters are still in
+/// the first-level cache when they are rounded.
+pub(super) const DIRECT: usize = 128;
+/// How many elements ahead of a tile its memory is asked for.
+const AHEAD: usize = 512;
+const LINE: usize = 64;
+
+/// One rule over part of a chunk whose state and master are f32, straight from the gradient.
+#[inline(always)]
+pub(super) fn direct<const N: usize, R: Apply<N>, G: Lane>(
+    scalars: &Scalars,
+    factor: f32,
+    g: &[G],
+    p: &mut [f32],
+    slots: [&mut [f32]; N],
+) {
+    let len = g.len();
+    let p = &mut p[..len];
+    let slots = slots.map(|slot| &mut slot[..len]);
+    for i in 0..len {
+        let mut state = [0.0; N];
+        for n in 0..N {
+            state[n] = slots[n][i];
+        }
+        let (new, state) = R::apply(scalars, g[i].wide() * factor, p[i], state);
+        p[i] = new;
+        for n in 0..N {
+            slots[n][i] = state[n];
+        }
+    }
+}
+
+/// Asks for the memory that follows a tile, [`AHEAD`] elements on; a hint, which never faults.
+/// A step reads and writes more streams than the machine's own prefetchers follow well.
+#[inline(always)]
+pub(super) fn ahead<T>(tile: &[T]) {
+    #[cfg(target_arch = "x86_64")]
+    for line in (0..tile.len()).step_by(LINE / size_of::<T>()) {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        let address = tile.as_ptr().wrapping_add(AHEAD + line);
+        // SAFETY: a prefetch reads nothing and ignores addresses that are not mapped.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = tile;
+}
+
+/// `to = nearest(from)` past the caches where the addresses allow it: what is written and not read
+/// need not be fetched first. [`drain`] before another thread reads it.
+#[inline(always)]
+pub(super) fn stream<T: Lane>(to: &mut [T], from: &[f32]) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{__m128i, _mm_loadu_si128, _mm_stream_si128};
+        const VECTOR: usize = size_of::<__m128i>();
+        let whole = from.len() == DIRECT && to.len() == DIRECT && DIRECT * size_of::<T>() % VECTOR == 0;
+        if whole && to.as_ptr().addr() % VECTOR == 0 {
+            let mut rounded = [T::near(0.0); DIRECT];
+            narrow(&mut rounded, from);
+            for vector in 0..DIRECT * size_of::<T>() / VECTOR {
+                // SAFETY: both arrays have `DIRECT` elements, and `to` is aligned to a vector: both
+                // checked above.
+                unsafe {
+                    let from = rounded.as_ptr().cast::<__m128i>().add(vector);
+                    let to = to.as_mut_ptr().cast::<__m128i>().add(vector);
+                    _mm_stream_si128(to, _mm_loadu_si128(from));
+                }
+            }
+            return;
+        }
+    }
+    narrow(to, from);
+}
+
+/// Orders everything that [`stream`] wrote before what this thread does next.
+#[inline(always)]
+pub(super) fn drain() {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: every x86-64 has SSE.
+    unsafe {
+        std::arch::x86_64::_mm_sfence();
+    }
+}
+
 /// Parameters and remainders become f32.
 #[inline(always)]
 pub(super) fn join(to: &mut [f32], high: &[bf16], low: &[u16]) {
