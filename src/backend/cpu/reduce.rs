@@ -1,8 +1,8 @@
 //! The kernels of `reduce` on the CPU: `reduce::reference`, cut into tasks and compiled for the
 //! processor's vector units.
 
+use super::fold;
 use super::threads::Threads;
-use crate::grad_stats;
 use crate::kernel::params::reduce::{Accumulate, Block, Pack, Sum, Unpack};
 use crate::kernel::params::{PARTIAL_CHUNK, Partial};
 use crate::reduce::reference;
@@ -67,6 +67,22 @@ vectorized! {
     fn accumulate<G>(g: &[G], accumulated: &mut [f32]);
     fn sum<W>(parts: &[&[W]], weights: &[f32], to: &mut [W], factor: f32);
     fn unpack<G, W>(from: &[W], to: &mut [G], products: &mut [f32], factor: f32);
+}
+
+/// The partial of one chunk's products.
+fn partial(tensor: u32, products: &[f32]) -> Partial {
+    #[cfg(target_arch = "x86_64")]
+    {
+        #[target_feature(enable = "avx2,fma,f16c")]
+        fn avx2(tensor: u32, products: &[f32]) -> Partial {
+            fold::partial(tensor, products, 1.0)
+        }
+        if super::has_avx2() {
+            // SAFETY: the processor has the features, checked just now.
+            return unsafe { avx2(tensor, products) };
+        }
+    }
+    fold::partial(tensor, products, 1.0)
 }
 
 /// Runs one kernel.
@@ -203,7 +219,7 @@ unsafe fn run_unpack<G: Storage, W: Storage>(threads: &Threads, block: &Unpack) 
             unpack(from, &mut to[done..done + piece], products, block.factor);
             done += piece;
         }
-        let partial = grad_stats::partial(block.tensor, products[..len].iter().copied());
+        let partial = partial(block.tensor, &products[..len]);
         // SAFETY: the caller's promise: one partial for each task.
         unsafe { *(block.partials as *mut Partial).add(i) = partial }
     });
