@@ -45,10 +45,8 @@ impl<P: Storage, G: Storage> Case<P, G> {
         let groups = [Group::new(rule).tensors(tensors)];
         let mut optimizer = Optimizer::new(device, &groups, config).unwrap();
         let value = |i: usize| (i.wrapping_mul(2_654_435_761) >> 7 & 0xffff) as f32 / 32768.0 - 1.0;
-        let params: Vec<Vec<P>> = lengths
-            .iter()
-            .map(|&len| (0..len).map(|i| P::narrow(value(i))).collect())
-            .collect();
+        let params: Vec<Vec<P>> =
+            lengths.iter().map(|&len| (0..len).map(|i| P::narrow(value(i))).collect()).collect();
         let grads: Vec<Vec<G>> = lengths
             .iter()
             .map(|&len| (0..len).map(|i| G::narrow(0.01 * value(i + 3))).collect())

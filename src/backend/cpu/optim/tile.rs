@@ -161,7 +161,8 @@ pub(super) fn stream<T: Lane>(to: &mut [T], from: &[f32]) {
     {
         use std::arch::x86_64::{__m128i, _mm_loadu_si128, _mm_stream_si128};
         const VECTOR: usize = size_of::<__m128i>();
-        let whole = from.len() == DIRECT && to.len() == DIRECT && DIRECT * size_of::<T>() % VECTOR == 0;
+        let whole =
+            from.len() == DIRECT && to.len() == DIRECT && DIRECT * size_of::<T>() % VECTOR == 0;
         if whole && to.as_ptr().addr() % VECTOR == 0 {
             let mut rounded = [T::near(0.0); DIRECT];
             narrow(&mut rounded, from);
