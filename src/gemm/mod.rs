@@ -46,6 +46,7 @@ mod swiglu_grad;
 mod weight_grad;
 
 pub use activation::Activation;
+pub(crate) use activation::{MAGIC, Real};
 pub use bound::bound;
 pub use data_grad::{DataGrad, DataGradOperands, DataGradPlan};
 pub use forward::Gemm;

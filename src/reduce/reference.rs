@@ -11,28 +11,38 @@ pub(crate) fn non_finite(value: f32) -> bool {
     value.to_bits() & 0x7f80_0000 == 0x7f80_0000
 }
 
+/// Elements that a loop holds in f32 at a time. Strips change no result: elements do not meet.
+const STRIP: usize = 256;
+
 /// `to[i] = wire(scale · (gradient[i] + accumulated[i]))`; returns how many are not finite. Counts
 /// what goes on the wire: an f32 too large for f16 counts too.
 #[inline(always)]
 pub(crate) fn pack<G: Storage, W: Storage>(
     gradient: &[G],
-    accumulated: Option<&mut [f32]>,
+    mut accumulated: Option<&mut [f32]>,
     to: &mut [W],
     scale: f32,
 ) -> u64 {
     let mut bad = 0;
-    let mut send = |to: &mut W, sum: f32| {
-        *to = W::narrow(scale * sum);
-        bad += u64::from(non_finite(to.widen()));
-    };
-    match accumulated {
-        None => to.iter_mut().zip(gradient).for_each(|(to, g)| send(to, g.widen())),
-        Some(accumulated) => {
-            for ((to, g), sum) in to.iter_mut().zip(gradient).zip(accumulated) {
-                send(to, g.widen() + *sum);
+    let mut values = [0.0f32; STRIP];
+    for (strip, to) in to.chunks_mut(STRIP).enumerate() {
+        let range = strip * STRIP..strip * STRIP + to.len();
+        let values = &mut values[..to.len()];
+        for (value, g) in values.iter_mut().zip(&gradient[range.clone()]) {
+            *value = g.widen();
+        }
+        if let Some(accumulated) = &mut accumulated {
+            for (value, sum) in values.iter_mut().zip(&mut accumulated[range]) {
+                *value += *sum;
                 *sum = 0.0;
             }
         }
+        let mut bad_here = 0u32;
+        for (value, to) in values.iter().zip(to) {
+            *to = W::narrow(scale * value);
+            bad_here += u32::from(non_finite(to.widen()));
+        }
+        bad += u64::from(bad_here);
     }
     bad
 }
@@ -49,12 +59,21 @@ pub(crate) fn accumulate<G: Storage>(gradient: &[G], accumulated: &mut [f32]) {
 /// `s = fma(w_r, x_r, s)`.
 #[inline(always)]
 pub(crate) fn sum<W: Storage>(parts: &[&[W]], weights: &[f32], to: &mut [W], factor: f32) {
-    for (i, to) in to.iter_mut().enumerate() {
-        let mut sum = weights[0] * parts[0][i].widen();
-        for (part, &weight) in parts.iter().zip(weights).skip(1) {
-            sum = weight.mul_add(part[i].widen(), sum);
+    let mut sums = [0.0f32; STRIP];
+    for (strip, to) in to.chunks_mut(STRIP).enumerate() {
+        let range = strip * STRIP..strip * STRIP + to.len();
+        let sums = &mut sums[..to.len()];
+        for (sum, x) in sums.iter_mut().zip(&parts[0][range.clone()]) {
+            *sum = weights[0] * x.widen();
         }
-        *to = W::narrow(sum * factor);
+        for (part, &weight) in parts.iter().zip(weights).skip(1) {
+            for (sum, x) in sums.iter_mut().zip(&part[range.clone()]) {
+                *sum = weight.mul_add(x.widen(), *sum);
+            }
+        }
+        for (to, sum) in to.iter_mut().zip(sums) {
+            *to = W::narrow(*sum * factor);
+        }
     }
 }
 

@@ -2,20 +2,22 @@
 //! relative accuracy where `1 + tanh` cancels.
 
 use super::exp::exp;
+use super::real::Real;
 
-/// `σ(x) = 1 / (1 + e⁻ˣ)`, within 2 ulp for every x.
+/// `σ(x) = 1 / (1 + e⁻ˣ)`, within 2 ulp; 0 for `x < −80`.
 #[inline(always)]
-pub(super) fn logistic(x: f32) -> f32 {
-    let e = exp(-x.abs()); // at most 1: no overflow on either side
-    let numerator = if x < 0.0 { e } else { 1.0 };
-    numerator / (1.0 + e)
+pub(super) fn logistic<R: Real>(x: R) -> R {
+    let e = exp(-x.abs()); // at most 1: nothing overflows on either side
+    let numerator = x.if_less(R::of(0.0), e, R::of(1.0));
+    numerator / (R::of(1.0) + e)
 }
 
 /// `σ(x)` and `1 − σ(x)`, each within 3 ulp: the derivatives need both, and a difference would cancel.
 #[inline(always)]
-pub(super) fn logistic_and_rest(x: f32) -> (f32, f32) {
+pub(super) fn logistic_and_rest<R: Real>(x: R) -> (R, R) {
     let e = exp(-x.abs());
-    let large = 1.0 / (1.0 + e);
+    let large = R::of(1.0) / (R::of(1.0) + e);
     let small = e * large;
-    if x < 0.0 { (small, large) } else { (large, small) }
+    let zero = R::of(0.0);
+    (x.if_less(zero, small, large), x.if_less(zero, large, small))
 }

@@ -5,9 +5,11 @@
 mod exp;
 mod logistic;
 mod normal;
+mod real;
 
 use self::logistic::{logistic, logistic_and_rest};
 use self::normal::normal;
+pub(crate) use self::real::{MAGIC, Real};
 
 /// The function applied to `z = α·A·B + β·C + bias`.
 ///
@@ -20,10 +22,10 @@ use self::normal::normal;
 /// | `Silu` | `z·σ(z)` | `σ(1 + z(1−σ))` |
 ///
 /// **Numerics.** Error of `apply`, in ulps of its value: `Relu` and `None` 0; `Silu` 4; `GeluErf` 8;
-/// `GeluTanh` 4 for `z ≥ −1` and `4 + 6·z²` below (where its value fades to 10⁻³⁸); where the value
-/// is subnormal, `|z|` subnormal steps more. Error of `derivative`: `4·2⁻²⁴` absolute, `0` for `Relu` and `None`. Tests check both on every bf16 and
-/// f16 value and on a sweep of f32. GELU as published: Hendrycks and Gimpel 2016 (both forms);
-/// SiLU: Elfwing, Uchibe and Doya 2017.
+/// `GeluTanh` 4 for `z ≥ −1` and `4 + 6·z²` below (where its value fades); values smaller than 10⁻³²
+/// may become 0. Error of `derivative`: `4·2⁻²⁴` absolute, `0` for `Relu` and `None`. Tests check
+/// both on every bf16 and f16 value and on a sweep of f32. GELU as published: Hendrycks and Gimpel
+/// 2016 (both forms); SiLU: Elfwing, Uchibe and Doya 2017.
 ///
 /// **Special values.** NaN gives NaN. `apply`: `+Inf` gives `+Inf`; `−Inf` and everything that
 /// underflows gives `−0` (`Relu`: `+0`); `±0` gives `±0`. `derivative`: `+Inf` gives 1, `−Inf` gives
@@ -64,6 +66,18 @@ impl Activation {
     /// The function's value; the table above has the formula.
     #[inline(always)]
     pub fn apply(self, z: f32) -> f32 {
+        self.apply_to(z)
+    }
+
+    /// The derivative's value; the table above has the formula.
+    #[inline(always)]
+    pub fn derivative(self, z: f32) -> f32 {
+        self.derivative_of(z)
+    }
+
+    /// [`apply`](Self::apply) to one number or many.
+    #[inline(always)]
+    pub(crate) fn apply_to<R: Real>(self, z: R) -> R {
         match self {
             Self::None => z,
             Self::Relu => relu(z),
@@ -73,11 +87,11 @@ impl Activation {
         }
     }
 
-    /// The derivative's value; the table above has the formula.
+    /// [`derivative`](Self::derivative) of one number or many.
     #[inline(always)]
-    pub fn derivative(self, z: f32) -> f32 {
+    pub(crate) fn derivative_of<R: Real>(self, z: R) -> R {
         match self {
-            Self::None => 1.0,
+            Self::None => R::of(1.0),
             Self::Relu => relu_derivative(z),
             Self::GeluTanh => gelu_tanh_derivative(z),
             Self::GeluErf => gelu_erf_derivative(z),
@@ -102,66 +116,66 @@ impl Activation {
     }
 }
 
-/// Replaces `x < low` by `low`; NaN passes.
-#[inline(always)]
-fn at_least(x: f32, low: f32) -> f32 {
-    if x < low { low } else { x }
-}
-
 /// `x` limited to `±limit`; NaN passes. Beyond it every function here is constant to f32.
 #[inline(always)]
-fn limited(x: f32, limit: f32) -> f32 {
-    let x = if x > limit { limit } else { x };
-    at_least(x, -limit)
+fn limited<R: Real>(x: R, limit: f32) -> R {
+    x.at_most(limit).at_least(-limit)
 }
 
 #[inline(always)]
-fn relu(z: f32) -> f32 {
-    at_least(z, 0.0)
+fn relu<R: Real>(z: R) -> R {
+    z.at_least(0.0)
 }
 
 #[inline(always)]
-fn relu_derivative(z: f32) -> f32 {
-    let one_or_nan = if z > 0.0 { 1.0 } else { z - z }; // NaN stays; finite gives 0
-    if z <= 0.0 { 0.0 } else { one_or_nan }
+fn relu_derivative<R: Real>(z: R) -> R {
+    let zero = R::of(0.0);
+    // 1 above, 0 below and at 0, and for NaN what NaN − NaN is.
+    zero.if_less(z, R::of(1.0), z.if_less(zero, zero, z - z))
+}
+
+/// `2u = z·(A + B·z²)`.
+#[inline(always)]
+fn two_u<R: Real>(z: R, square: R) -> R {
+    z * square.mul_add(R::of(B), R::of(A))
 }
 
 #[inline(always)]
-fn gelu_tanh(z: f32) -> f32 {
-    let z = at_least(z, -30.0); // σ is 0 there: keeps −Inf·0 away
-    z * logistic(z * (z * z).mul_add(B, A))
+fn gelu_tanh<R: Real>(z: R) -> R {
+    let z = z.at_least(-30.0); // σ is 0 there: keeps −Inf·0 away
+    z * logistic(two_u(z, z * z))
 }
 
 #[inline(always)]
-fn gelu_tanh_derivative(z: f32) -> f32 {
+fn gelu_tanh_derivative<R: Real>(z: R) -> R {
     let z = limited(z, 30.0);
     let square = z * z;
-    let (s, rest) = logistic_and_rest(z * square.mul_add(B, A));
-    let slope = z * square.mul_add(3.0 * B, A); // z·(2u)'
+    let (s, rest) = logistic_and_rest(two_u(z, square));
+    let slope = z * square.mul_add(R::of(3.0 * B), R::of(A)); // z·(2u)'
     (slope * s).mul_add(rest, s)
 }
 
 #[inline(always)]
-fn gelu_erf(z: f32) -> f32 {
-    let z = at_least(z, -30.0);
+fn gelu_erf<R: Real>(z: R) -> R {
+    let z = z.at_least(-30.0);
     z * normal(z).0
 }
 
 #[inline(always)]
-fn gelu_erf_derivative(z: f32) -> f32 {
+fn gelu_erf_derivative<R: Real>(z: R) -> R {
     let z = limited(z, 30.0);
     let (cdf, e) = normal(z);
-    (z * DENSITY).mul_add(e, cdf)
+    (z * R::of(DENSITY)).mul_add(e, cdf)
 }
 
 #[inline(always)]
-fn silu(z: f32) -> f32 {
-    let z = at_least(z, -110.0);
+fn silu<R: Real>(z: R) -> R {
+    let z = z.at_least(-110.0);
     z * logistic(z)
 }
 
 #[inline(always)]
-fn silu_derivative(z: f32) -> f32 {
+fn silu_derivative<R: Real>(z: R) -> R {
     let z = limited(z, 110.0);
     let (s, rest) = logistic_and_rest(z);
     (z * rest).mul_add(s, s)

@@ -3,7 +3,8 @@
 
 use super::form::Form;
 use super::lanes;
-use super::pack::{flush, load, map};
+use super::map::{Apply, Derivative, map};
+use super::pack::{flush, load};
 use crate::Storage;
 use crate::gemm::Activation;
 use crate::gemm::reference::smallest_normal;
@@ -61,8 +62,9 @@ pub(super) unsafe fn epilogue<F: Form, T: Storage, O: Storage>(block: &Product, 
         // SAFETY, for each block below: the row's elements are inside the operands.
         let row = |address: u64, ld: u64| address as usize + at::<O>(block, i, ld, tile.column);
         if block.alpha != 1.0 {
-            map(first, |v| block.alpha * v);
-            map(second, |v| block.alpha * v);
+            for v in first.iter_mut().chain(&mut *second) {
+                *v *= block.alpha;
+            }
         }
         if block.c != 0 {
             // SAFETY: see above.
@@ -97,7 +99,10 @@ pub(super) unsafe fn epilogue<F: Form, T: Storage, O: Storage>(block: &Product, 
         }
         match block.role {
             params::ROLE_FORWARD => {
-                for_activation!(activation, |act| map(first, |v| act.apply(v)));
+                for_activation!(activation, |ACT| {
+                    // SAFETY: inside `F::vectorized`, as the caller promised.
+                    unsafe { map::<F>(first, Apply(ACT)) }
+                });
             }
             params::ROLE_DERIVATIVE => {
                 // SAFETY: see above.
@@ -105,7 +110,10 @@ pub(super) unsafe fn epilogue<F: Form, T: Storage, O: Storage>(block: &Product, 
                     let z = (block.z as *const T).add(i * block.ldz as usize + tile.column);
                     load::<F, T>(z, &mut other[..tile.columns]);
                 }
-                for_activation!(activation, |act| map(&mut other[..width], |z| act.derivative(z)));
+                for_activation!(activation, |ACT| {
+                    // SAFETY: as above.
+                    unsafe { map::<F>(&mut other[..width], Derivative(ACT)) }
+                });
                 for (v, slope) in first.iter_mut().zip(&other) {
                     *v *= slope;
                 }

@@ -9,7 +9,7 @@ macro_rules! for_activation {
     ($activation:expr, $act:ident, $body:expr, $($name:ident)*) => {
         match $activation {
             $(Activation::$name => {
-                let $act = Activation::$name;
+                const $act: Activation = Activation::$name;
                 $body
             })*
         }
@@ -24,11 +24,14 @@ mod cut;
 mod epilogue;
 mod form;
 mod lanes;
+mod map;
 mod pack;
 mod path;
 mod portable;
 mod product;
 mod slices;
+#[cfg(target_arch = "x86_64")]
+mod wide;
 mod workspace;
 
 pub(crate) use self::path::Path;

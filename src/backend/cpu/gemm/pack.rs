@@ -3,6 +3,7 @@
 
 use super::form::Form;
 use super::lanes;
+use super::map::{Derivative, map};
 use crate::Storage;
 use crate::gemm::{Activation, reference};
 
@@ -182,7 +183,10 @@ impl<T: Storage> Fused<T> {
             }
         }
         let used = &mut slope[..rows * ld];
-        for_activation!(activation, |act| map(used, |z| act.derivative(z)));
+        for_activation!(activation, |ACT| {
+            // SAFETY: inside `F::vectorized`, as the caller promised.
+            unsafe { map::<F>(used, Derivative(ACT)) }
+        });
         for (slope, dy) in used.iter_mut().zip(&dy) {
             *slope *= dy;
         }
@@ -226,19 +230,5 @@ pub(super) unsafe fn load<F: Form, T: Storage>(from: *const T, to: &mut [f32]) {
     for (i, value) in rest.iter_mut().enumerate() {
         // SAFETY: the elements behind the whole chunks are there.
         *value = unsafe { (*from.add(whole + i)).widen() };
-    }
-}
-
-/// Applies `f` to each value, 16 at a time where that many are left: two independent vectors.
-#[inline(always)]
-pub(super) fn map(values: &mut [f32], f: impl Fn(f32) -> f32) {
-    let (chunks, rest) = values.as_chunks_mut::<16>();
-    for chunk in chunks {
-        for value in chunk.iter_mut() {
-            *value = f(*value);
-        }
-    }
-    for value in rest {
-        *value = f(*value);
     }
 }

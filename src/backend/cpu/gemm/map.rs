@@ -1,0 +1,52 @@
+//! Activations over rows of values.
+
+use super::form::Form;
+use crate::gemm::{Activation, Real};
+
+/// A formula for one number or many.
+pub(super) trait Map {
+    fn of<R: Real>(&self, values: R) -> R;
+}
+
+/// An activation.
+pub(super) struct Apply(pub Activation);
+
+impl Map for Apply {
+    #[inline(always)]
+    fn of<R: Real>(&self, values: R) -> R {
+        self.0.apply_to(values)
+    }
+}
+
+/// Its derivative.
+pub(super) struct Derivative(pub Activation);
+
+impl Map for Derivative {
+    #[inline(always)]
+    fn of<R: Real>(&self, values: R) -> R {
+        self.0.derivative_of(values)
+    }
+}
+
+/// Applies the map to each value.
+///
+/// # Safety
+/// Where `F::VECTOR`, inside `F::vectorized`.
+#[inline(always)]
+pub(super) unsafe fn map<F: Form>(values: &mut [f32], map: impl Map) {
+    #[cfg(target_arch = "x86_64")]
+    let values = if F::VECTOR {
+        use super::wide::Wide;
+        let (blocks, rest) = values.as_chunks_mut::<{ Wide::LEN }>();
+        for block in blocks {
+            // SAFETY: inside `F::vectorized`, as the caller promised.
+            unsafe { map.of(Wide::load(block)).store(block) };
+        }
+        rest
+    } else {
+        values
+    };
+    for value in values {
+        *value = map.of(*value);
+    }
+}
