@@ -35,31 +35,39 @@ impl Key {
         philox(counter, key)
     }
 
-    /// The blocks `first ..`, word by word, in step with each other so that they share vectors.
+    /// The blocks `first ..`, as a loop that becomes vector code: of each block, words 0 and 1 as
+    /// one u64, then words 2 and 3. In memory, on little-endian machines, that is 16 bits for each
+    /// element in order.
+    ///
+    /// State is kept in u64 whose high halves are not used: a 32×32-bit product needs its operands
+    /// there, and moving them in and out would cost more than the product.
     #[inline(always)]
-    pub(crate) fn blocks<const N: usize>(&self, first: u64) -> [[u32; N]; 4] {
-        let mut c = [[0u32; N]; 4];
-        for lane in 0..N {
-            let (counter, _) = self.counter(first + lane as u64);
-            for word in 0..4 {
-                c[word][lane] = counter[word];
-            }
+    pub(crate) fn blocks(&self, first: u64, to: &mut [[u64; 2]]) {
+        const LOW: u64 = 0xffff_ffff;
+        let slot = u64::from(self.slot) << 29;
+        let (_, key) = self.counter(first);
+        let mut keys = [[0u64; 2]; 10];
+        let mut next = key;
+        for key in &mut keys {
+            *key = [u64::from(next[0]), u64::from(next[1])];
+            next = bump(next);
         }
-        let (_, mut key) = self.counter(first);
-        for _ in 0..10 {
-            let mut next = [[0u32; N]; 4];
-            for lane in 0..N {
-                let a = u64::from(c[0][lane]) * 0xd251_1f53;
-                let b = u64::from(c[2][lane]) * 0xcd9e_8d57;
-                next[0][lane] = (b >> 32) as u32 ^ c[1][lane] ^ key[0];
-                next[1][lane] = b as u32;
-                next[2][lane] = (a >> 32) as u32 ^ c[3][lane] ^ key[1];
-                next[3][lane] = a as u32;
+        for (lane, to) in to.iter_mut().enumerate() {
+            let block = first.wrapping_add(lane as u64);
+            let (mut c0, mut c1) = (block, block >> 32 | slot);
+            let (mut c2, mut c3) = (u64::from(self.tensor), self.step & LOW);
+            // Unrolled by hand: the loop over lanes is then the innermost one.
+            macro_rules! round {
+                ($($number:literal)*) => {$(
+                    let (a, b) = ((c0 & LOW) * 0xd251_1f53, (c2 & LOW) * 0xcd9e_8d57);
+                    c0 = (b >> 32) ^ c1 ^ keys[$number][0];
+                    c2 = (a >> 32) ^ c3 ^ keys[$number][1];
+                    (c1, c3) = (b, a);
+                )*};
             }
-            c = next;
-            key = bump(key);
+            round!(0 1 2 3 4 5 6 7 8 9);
+            *to = [c0 & LOW | c1 << 32, c2 & LOW | c3 << 32];
         }
-        c
     }
 
     #[inline(always)]
@@ -115,10 +123,12 @@ mod tests {
     fn blocks_side_by_side_are_the_blocks_one_by_one() {
         let key = Key { seed: 0x0123_4567_89ab_cdef, step: 1 << 40 | 7, tensor: 21_000, slot: 3 };
         for first in [0u64, 8, (1 << 32) - 3, 1 << 40] {
-            let wide = key.blocks::<8>(first);
+            let mut wide = [[0; 2]; 8];
+            key.blocks(first, &mut wide);
             for lane in 0..8 {
                 let block = key.block(first + lane as u64);
-                assert_eq!(block, [0, 1, 2, 3].map(|word: usize| wide[word][lane]));
+                let word = |word: usize| (wide[lane][word / 2] >> (32 * (word % 2))) as u32;
+                assert_eq!(block, [word(0), word(1), word(2), word(3)]);
                 let element = (first + lane as u64) * 8;
                 assert_eq!(key.bits(element + 5), (block[2] >> 16) as u16);
             }

@@ -13,11 +13,12 @@ const EXPONENT: u32 = 0x7f80_0000;
 #[inline(always)]
 pub(crate) fn stochastic_bf16(value: f32, random: u16) -> bf16 {
     let bits = value.to_bits();
-    let rounded = bits.wrapping_add(u32::from(random)) >> 16;
-    let nearest = bf16::narrow(value);
-    // All-ones exponents, before or after: special values, and carries out of the largest.
-    let special = (rounded << 16) & EXPONENT == EXPONENT || bits & EXPONENT == EXPONENT;
-    if special { nearest } else { bf16::from_bits(rounded as u16) }
+    let magnitude = bits & 0x7fff_ffff;
+    // Above the largest bf16 only the nearest will do; half an ulp rounds there (the tie is even).
+    let up = if magnitude >= 0x7f7f_0000 { 0x8000 } else { u32::from(random) };
+    let rounded = bits.wrapping_add(up);
+    let chosen = if magnitude > EXPONENT { bits | 0x40_0000 } else { rounded };
+    bf16::from_bits((chosen >> 16) as u16)
 }
 
 /// Stochastic rounding to f16, likewise; exact in units of 2⁻¹³ of the gap for normal results, of

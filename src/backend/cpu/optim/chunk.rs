@@ -13,7 +13,7 @@ use crate::kernel::params::optim::{
     Chunk, MASTER_F32, MASTER_NEAREST, MASTER_OWN, MASTER_REMAINDER, Scalars, Status, Step, Tensor,
 };
 use crate::kernel::table::optim::Row;
-use crate::optim::random::Key;
+use crate::optim::random::{BLOCK, Key};
 use crate::optim::round::Lane;
 use crate::optim::{Apply, rows};
 
@@ -163,10 +163,10 @@ impl Job<'_> {
         let mut buffers = Buffers::new();
         for first in (0..self.len).step_by(TILE) {
             let range = first..(first + TILE).min(self.len);
-            let g = self.grad.load(range.clone(), self.factor, &mut buffers.g);
+            let g: &[f32] = self.grad.load(range.clone(), self.factor, &mut buffers.g);
             let p = self.param.load(range.clone(), &mut buffers.p);
             let slots = load_slots(&mut self.slots, range.clone(), &mut buffers.slots);
-            tile::apply::<N, R>(scalars, g, p, slots);
+            tile::apply::<N, R, f32>(scalars, 1.0, g, p, slots);
             self.store_slots::<N>(range.clone(), &mut buffers);
             self.store_param(range, &mut buffers);
         }
@@ -201,10 +201,10 @@ impl Job<'_> {
         let mut lanes = [[0.0f64; FOLD_LANES]; 2];
         for first in (0..self.len).step_by(TILE) {
             let range = first..(first + TILE).min(self.len);
-            let g = self.grad.load(range.clone(), self.factor, &mut buffers.g);
+            let g: &[f32] = self.grad.load(range.clone(), self.factor, &mut buffers.g);
             let p = self.param.load(range.clone(), &mut buffers.p);
             let slots = load_slots(&mut self.slots, range.clone(), &mut buffers.slots);
-            tile::apply::<2, rows::LambMoments>(scalars, g, p, slots);
+            tile::apply::<2, rows::LambMoments, f32>(scalars, 1.0, g, p, slots);
             self.store_slots::<2>(range.clone(), &mut buffers);
             let p = self.param.load(range.clone(), &mut buffers.p);
             let [m, v] = load_slots(&mut self.slots, range.clone(), &mut buffers.slots);
@@ -271,7 +271,7 @@ struct Buffers {
 impl Buffers {
     #[inline(always)]
     fn new() -> Self {
-        Self { g: [0.0; TILE], p: [0.0; TILE], slots: [[0.0; TILE]; 3], bits: [0; TILE] }
+        Self { g: [0.0; TILE], p: [0.0; TILE], slots: [[0.0; TILE]; 3], bits: [[0; 2]; TILE / BLOCK] }
     }
 }
 
@@ -304,12 +304,14 @@ impl Param<'_> {
             let (Param::Own(p) | Param::Master(p, _)) = self else { return false };
             let (g, p) = (&g[range.clone()], &mut p[range.clone()]);
             let slots = slots.each_mut().map(|slot| &mut slot[range.clone()]);
-            tile::ahead(g);
-            tile::ahead(p);
-            for slot in &slots {
-                tile::ahead(slot);
+            if big {
+                tile::ahead(g);
+                tile::ahead(p);
+                for slot in &slots {
+                    tile::ahead(slot);
+                }
             }
-            tile::direct::<N, R, G>(scalars, factor, g, p, slots);
+            tile::apply::<N, R, G>(scalars, factor, g, p, slots);
             match self {
                 Param::Master(p, Half::Bf16(to)) if big => {
                     tile::stream(&mut to[range.clone()], &p[range]);

@@ -14,7 +14,7 @@ pub(super) const TILE: usize = 512;
 /// f32 values of one tile.
 pub(super) type Values = [f32; TILE];
 /// Random bits of one tile.
-pub(super) type Bits = [u16; TILE];
+pub(super) type Bits = [[u64; 2]; TILE / BLOCK];
 
 /// Work to be compiled for the widest vectors that the machine has. Everything that `run` calls is
 /// `#[inline(always)]`: code that is not inlined keeps the vectors of the whole build.
@@ -60,6 +60,7 @@ pub(super) fn narrow<T: Lane>(to: &mut [T], from: &[f32]) {
 /// `to = from`, rounded up or down at random.
 #[inline(always)]
 pub(super) fn scatter<T: Lane>(to: &mut [T], from: &[f32], random: &Bits) {
+    let random: &[u16] = bytemuck::cast_slice(random);
     for ((to, from), random) in to.iter_mut().zip(from).zip(random) {
         *to = T::stochastic(*from, *random);
     }
@@ -68,40 +69,12 @@ pub(super) fn scatter<T: Lane>(to: &mut [T], from: &[f32], random: &Bits) {
 /// The random bits of elements `start ..`; `start` is a multiple of the tile.
 #[inline(always)]
 pub(super) fn fill(key: &Key, start: u64, to: &mut Bits) {
-    const WIDE: usize = 8; // blocks side by side
-    let first = start / BLOCK as u64;
-    for (index, out) in to.chunks_exact_mut(WIDE * BLOCK).enumerate() {
-        let words = key.blocks::<WIDE>(first + (index * WIDE) as u64);
-        for lane in 0..WIDE {
-            for word in 0..4 {
-                let bits = words[word][lane];
-                out[lane * BLOCK + 2 * word] = bits as u16;
-                out[lane * BLOCK + 2 * word + 1] = (bits >> 16) as u16;
-            }
-        }
-    }
-}
-
-/// One rule over one tile.
-#[inline(always)]
-pub(super) fn apply<const N: usize, R: Apply<N>>(
-    scalars: &Scalars,
-    g: &[f32],
-    p: &mut [f32],
-    slots: [&mut [f32]; N],
-) {
-    let len = g.len();
-    let p = &mut p[..len];
-    let slots = slots.map(|slot| &mut slot[..len]);
-    for i in 0..len {
-        let mut state = [0.0; N];
-        for n in 0..N {
-            state[n] = slots[n][i];
-        }
-        let (new, state) = R::apply(scalars, g[i], p[i], state);
-        p[i] = new;
-        for n in 0..N {
-            slots[n][i] = state[n];
+    key.blocks(start / BLOCK as u64, to);
+    if cfg!(target_endian = "big") {
+        // 16 bits for each element, in order.
+        for pair in to.as_flattened_mut() {
+            *pair = pair.rotate_left(32);
+            *pair = (*pair & 0xffff_0000_ffff_0000) >> 16 | (*pair & 0x0000_ffff_0000_ffff) << 16;
         }
     }
 }
@@ -115,26 +88,55 @@ const LINE: usize = 64;
 
 /// One rule over part of a chunk whose state and master are f32, straight from the gradient.
 #[inline(always)]
-pub(super) fn direct<const N: usize, R: Apply<N>, G: Lane>(
+pub(super) fn apply<const N: usize, R: Apply<N>, G: Lane>(
     scalars: &Scalars,
     factor: f32,
     g: &[G],
     p: &mut [f32],
     slots: [&mut [f32]; N],
 ) {
-    let len = g.len();
-    let p = &mut p[..len];
-    let slots = slots.map(|slot| &mut slot[..len]);
-    for i in 0..len {
-        let mut state = [0.0; N];
-        for n in 0..N {
-            state[n] = slots[n][i];
-        }
-        let (new, state) = R::apply(scalars, g[i].wide() * factor, p[i], state);
-        p[i] = new;
-        for n in 0..N {
-            slots[n][i] = state[n];
-        }
+    let mut slots = slots.into_iter();
+    let mut next = || slots.next().unwrap_or(&mut []);
+    sweep::<N, R, G>(scalars, factor, g, p, next(), next(), next());
+}
+
+/// The loop. State arrays are arguments of their own: the compiler then knows that they are apart,
+/// which it cannot see through an array of slices.
+#[inline(always)]
+fn sweep<const N: usize, R: Apply<N>, G: Lane>(
+    scalars: &Scalars,
+    factor: f32,
+    g: &[G],
+    p: &mut [f32],
+    a: &mut [f32],
+    b: &mut [f32],
+    c: &mut [f32],
+) {
+    let one = |g: &G, p: &mut f32, old: [f32; N]| {
+        let (new, state) = R::apply(scalars, g.wide() * factor, *p, old);
+        *p = new;
+        state
+    };
+    // Iterators, since an index leaves bounds checks in the loop, and those its last round scalar.
+    let pairs = g.iter().zip(p);
+    match N {
+        0 => pairs.for_each(|(g, p)| {
+            one(g, p, [0.0; N]);
+        }),
+        1 => pairs.zip(a).for_each(|((g, p), a)| {
+            let state = one(g, p, [*a; N]);
+            *a = state[0];
+        }),
+        2 => pairs.zip(a.iter_mut().zip(b)).for_each(|((g, p), (a, b))| {
+            let old = [*a, *b];
+            let state = one(g, p, std::array::from_fn(|n| old[n]));
+            (*a, *b) = (state[0], state[1]);
+        }),
+        _ => pairs.zip(a.iter_mut().zip(b)).zip(c).for_each(|(((g, p), (a, b)), c)| {
+            let old = [*a, *b, *c];
+            let state = one(g, p, std::array::from_fn(|n| old[n]));
+            (*a, *b, *c) = (state[0], state[1], state[2]);
+        }),
     }
 }
 
