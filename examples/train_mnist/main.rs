@@ -44,7 +44,7 @@ struct Args {
     #[arg(long, default_value_t = 3e-5, value_parser = learning_rate)]
     lr: f64,
     /// Seed of the split, the initial weights, the order of digits and stochastic rounding.
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Which modes: f32, bf16+master, bf16+sr, bf16+rn, f16+scaler.
     #[arg(long, value_delimiter = ',', default_values = Mode::NAMES)]
