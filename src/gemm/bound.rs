@@ -125,7 +125,9 @@ pub fn dz(activation: Activation, input: Dtype, dy: f64, z: f64, z_error: f64) -
         Activation::Silu => 0.5 * z_error + DERIVATIVE_ERROR,
     };
     let product = dy.abs() * (slope.abs() + slope_error);
-    dy.abs() * slope_error + 2.0 * U * product + rounding(product, input)
+    // ReLU's product is exact; the others' is rounded to f32 first.
+    let in_f32 = if activation == Activation::Relu { 0.0 } else { 2.0 * U * product };
+    dy.abs() * slope_error + in_f32 + rounding(product, input)
 }
 
 /// How far an element of a backward product may be from its exact value: `Σ dz·w` for

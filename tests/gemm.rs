@@ -1,0 +1,544 @@
+//! Conformance of the general product: bad input and edge cases, each named by its id.
+//!
+//! Not shown here, since they are about devices: G-22 (limits of a grid), G-24 and G-25 (workspaces and
+//! semaphores of split-K: the CPU has neither), the second half of G-26 (memory of another GPU).
+#![allow(missing_docs)]
+
+mod common;
+
+use common::bound::Growth;
+use common::data::Distribution;
+use common::gemm_case::{Case, Data, Role, Term, check, run};
+use common::guard::Guarded;
+use halfstep::gemm::{
+    Activation, DataGrad, DataGradOperands, Gemm, Layout, Matrix, Operands, Source, Subnormals,
+    SwigluGrad, WeightGrad, WeightGradOperands,
+};
+use halfstep::{Device, Error, Raw, Storage, bf16, f16};
+
+/// The argument that an error names.
+fn arg(error: &Error) -> String {
+    match error {
+        Error::Shape { op, arg, .. }
+        | Error::Range { op, arg, .. }
+        | Error::Align { op, arg, .. }
+        | Error::Device { op, arg, .. } => {
+            assert!(!op.is_empty());
+            arg.to_string()
+        }
+        Error::Overlap { first, second, .. } => format!("{first}/{second}"),
+        other => panic!("{other}"),
+    }
+}
+
+/// Runs a plain product on vectors of these lengths; the error, or whether D was written.
+fn attempt(device: &Device, gemm: &Gemm, lens: [usize; 3]) -> Result<bool, Error> {
+    let stream = device.stream().unwrap();
+    let [a, b] = [lens[0], lens[1]].map(|len| vec![bf16::ONE; len]);
+    let mut d = Guarded::<bf16>::output(lens[2], 0);
+    let plan = gemm.plan::<bf16, bf16>(device)?;
+    let mut out = d.get_mut();
+    let result = plan.run(&stream, Operands::new(&a, &b, &mut out));
+    d.check("d");
+    if result.is_err() {
+        assert!(d.untouched(), "written in spite of {result:?}");
+    }
+    result.map(|()| !d.untouched())
+}
+
+#[test]
+fn g01_operands_shorter_than_their_shapes_are_named() {
+    for device in common::devices() {
+        let gemm = Gemm::new(3, 4, 5);
+        assert_eq!(attempt(&device, &gemm, [15, 20, 12]), Ok(true));
+        for (i, name) in ["a", "b"].into_iter().enumerate() {
+            let mut lens = [15, 20, 12];
+            lens[i] -= 1;
+            let error = attempt(&device, &gemm, lens).unwrap_err();
+            assert_eq!(arg(&error), name, "{error}");
+            let text = error.to_string();
+            assert!(
+                text.contains(&lens[i].to_string()) && text.contains(&(lens[i] + 1).to_string())
+            );
+        }
+        // The plan stays usable.
+        assert_eq!(attempt(&device, &gemm, [15, 20, 12]), Ok(true));
+    }
+}
+
+#[test]
+fn g02_a_short_output_is_named() {
+    for device in common::devices() {
+        let error = attempt(&device, &Gemm::new(3, 4, 5), [15, 20, 11]).unwrap_err();
+        assert_eq!(arg(&error), "d", "{error}");
+    }
+}
+
+#[test]
+fn g03_g04_short_bias_residual_c_and_preactivation_are_named() {
+    for device in common::devices() {
+        let stream = device.stream().unwrap();
+        let (a, b) = (vec![1.0f32; 15], vec![1.0f32; 20]);
+        let (bias, short) = (vec![0.0f32; 3], vec![0.0f32; 11]);
+        let plan = Gemm::new(3, 4, 5).beta(1.0).plan::<f32, f32>(&device).unwrap();
+        let (mut d, mut z) = (vec![7.0f32; 12], vec![0.0f32; 11]);
+        let c = vec![0.0f32; 12];
+        for name in ["bias", "residual", "c", "preactivation", "no c"] {
+            let mut operands = Operands { c: Source::From(&c), ..Operands::new(&a, &b, &mut d) };
+            match name {
+                "bias" => operands.bias = Some(&bias),
+                "residual" => operands.residual = Source::From(&short),
+                "c" => operands.c = Source::From(&short),
+                "no c" => operands.c = Source::None,
+                _ => operands.preactivation = Some(&mut z),
+            }
+            let error = plan.run(&stream, operands).unwrap_err();
+            assert_eq!(arg(&error), name.trim_start_matches("no "), "{error}");
+            assert_eq!(d, [7.0; 12]);
+        }
+    }
+}
+
+#[test]
+fn g05_empty_output_is_ok_and_writes_nothing() {
+    for device in common::devices() {
+        for (m, n) in [(0, 4), (3, 0), (0, 0)] {
+            let gemm = Gemm::new(m, n, 5);
+            assert_eq!(attempt(&device, &gemm, [m * 5, 5 * n, 12]), Ok(false));
+            let gemm = gemm.batch(3);
+            assert_eq!(attempt(&device, &gemm, [3 * m * 5, 15 * n, 12]), Ok(false));
+        }
+        assert_eq!(attempt(&device, &Gemm::new(3, 4, 5).batch(0), [15, 20, 12]), Ok(false));
+    }
+}
+
+#[test]
+fn g06_an_empty_sum_writes_the_epilogue_of_beta_c() {
+    for device in common::devices() {
+        for layout in Layout::ALL {
+            for (beta, c) in [(0.0, Term::Absent), (0.5, Term::Own), (0.5, Term::InPlace)] {
+                for activation in Activation::ALL {
+                    let base = Case::new(5, 19, 0);
+                    let case = Case { layout, beta, c, activation, bias: true, gap: 2, ..base };
+                    let data = Data::<bf16, bf16>::new(&case);
+                    check(&case, &data, &run(&case, &data, &device), Growth::Worst);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn g07_a_leading_dimension_shorter_than_a_row_is_refused() {
+    for device in common::devices() {
+        let all = [
+            (Matrix::A, 5, "a"),
+            (Matrix::B, 4, "b"),
+            (Matrix::C, 4, "c"),
+            (Matrix::Residual, 4, "residual"),
+            (Matrix::Preactivation, 4, "preactivation"),
+            (Matrix::D, 4, "d"),
+        ];
+        for (matrix, row, name) in all {
+            for ld in [0, row - 1] {
+                let gemm = Gemm::new(3, 4, 5).leading(matrix, ld);
+                let error = gemm.plan::<bf16, bf16>(&device).unwrap_err();
+                assert!(matches!(error, Error::Range { .. }), "{error}");
+                assert_eq!(arg(&error), name);
+            }
+        }
+        // Transposed, the row is the other dimension.
+        let gemm = Gemm::new(3, 4, 5).layout(Layout::TT).leading(Matrix::A, 2);
+        assert_eq!(arg(&gemm.plan::<bf16, bf16>(&device).unwrap_err()), "a");
+    }
+}
+
+#[test]
+fn g08_g21_sizes_that_overflow_are_refused_and_large_ones_are_not_truncated() {
+    for device in common::devices() {
+        let huge = 1usize << 40;
+        for (m, n, k) in [(huge, huge, 1), (huge, 1, huge), (1, huge, huge), (usize::MAX, 2, 2)] {
+            for layout in Layout::ALL {
+                let gemm = Gemm::new(m, n, k).layout(layout);
+                let error = gemm.plan::<bf16, bf16>(&device).unwrap_err();
+                assert!(matches!(error, Error::Shape { .. }), "{error}");
+            }
+        }
+        let gemm = Gemm::new(3, 4, 5).leading(Matrix::D, usize::MAX / 2);
+        assert_eq!(arg(&gemm.plan::<bf16, bf16>(&device).unwrap_err()), "d");
+        assert!(Gemm::swiglu(1, usize::MAX, 1).plan::<bf16, bf16>(&device).is_err());
+        // 2³² elements and more are planned as what they are: a short operand is told by how much.
+        let gemm = Gemm::new(1 << 17, 1 << 17, 8);
+        let error = attempt(&device, &gemm, [1 << 20, 1 << 20, 16]).unwrap_err();
+        assert!(error.to_string().contains(&(1u64 << 34).to_string()), "{error}");
+    }
+}
+
+/// 2³¹ elements and more between the rows of D: offsets are 64-bit. (Memory that is never touched
+/// costs nothing.)
+#[test]
+#[cfg(target_pointer_width = "64")]
+fn g21_offsets_beyond_32_bits_arrive() {
+    for device in common::devices() {
+        let stream = device.stream().unwrap();
+        let ld = (1usize << 31) + 7;
+        let Ok(mut d) = device.zeros::<bf16>(ld + 3) else {
+            println!("skipped: no room for {ld} elements");
+            continue;
+        };
+        let plan = Gemm::new(2, 3, 1).leading(Matrix::D, ld).plan::<bf16, bf16>(&device).unwrap();
+        let (a, b) = (vec![bf16::ONE, bf16::from_f32(2.0)], vec![bf16::from_f32(3.0); 3]);
+        plan.run(&stream, Operands::new(&a, &b, &mut d)).unwrap();
+        let mut end = [bf16::ZERO; 3];
+        d.read(&stream, ld, &mut end).unwrap();
+        assert_eq!(end, [bf16::from_f32(6.0); 3]);
+        d.read(&stream, 0, &mut end).unwrap();
+        assert_eq!(end, [bf16::from_f32(3.0); 3]);
+    }
+}
+
+#[test]
+fn g09_any_element_alignment_works_and_less_is_an_error() {
+    for device in common::devices() {
+        for shift in 0..8 {
+            let case = Case { shift, bias: true, gap: 1, ..Case::new(17, 33, 20) };
+            let data = Data::<f16, f16>::new(&case);
+            let aligned = run(&Case { shift: 0, ..case }, &data, &device);
+            assert_eq!(run(&case, &data, &device).bits(), aligned.bits());
+        }
+        let stream = device.stream().unwrap();
+        let bytes = [0u8; 64];
+        // SAFETY: inside `bytes`, which is only ever refused.
+        let odd = unsafe { Raw::<bf16>::new(bytes.as_ptr() as u64 | 1, 4) };
+        let (b, mut d) = (vec![bf16::ONE; 4], vec![bf16::ZERO; 4]);
+        let plan = Gemm::new(2, 2, 2).plan::<bf16, bf16>(&device).unwrap();
+        let error = plan.run(&stream, Operands::new(&odd, &b, &mut d)).unwrap_err();
+        assert!(matches!(error, Error::Align { need: 2, .. }), "{error}");
+        assert_eq!((arg(&error).as_str(), &d[..]), ("a", &[bf16::ZERO; 4][..]));
+    }
+}
+
+#[test]
+fn g11_beta_zero_does_not_read_c_or_d() {
+    for device in common::devices() {
+        let stream = device.stream().unwrap();
+        let (a, b, c) = (vec![1.0f32; 6], vec![1.0f32; 6], vec![f32::NAN; 4]);
+        let mut d = vec![f32::INFINITY; 4];
+        let plan = Gemm::new(2, 2, 3).plan::<f32, f32>(&device).unwrap();
+        for c in [Source::From(&c as _), Source::InPlace, Source::None] {
+            d.fill(f32::NAN);
+            plan.run(&stream, Operands { c, ..Operands::new(&a, &b, &mut d) }).unwrap();
+            assert_eq!(d, [3.0; 4]);
+        }
+    }
+}
+
+#[test]
+fn g12_alpha_zero_does_not_read_a_and_b() {
+    for device in common::devices() {
+        let stream = device.stream().unwrap();
+        let nan = vec![f32::NAN; 6];
+        let mut d = vec![8.0f32; 4];
+        let plan = Gemm::new(2, 2, 3).alpha(0.0).beta(0.5).plan::<f32, f32>(&device).unwrap();
+        let operands = Operands { c: Source::InPlace, ..Operands::new(&nan, &nan, &mut d) };
+        plan.run(&stream, operands).unwrap();
+        assert_eq!(d, [4.0; 4]);
+    }
+}
+
+#[test]
+fn g13_g15_c_and_residual_in_place_give_the_bits_of_separate_ones() {
+    for device in common::devices() {
+        let base = Case { beta: 0.75, bias: true, gap: 3, ..Case::new(70, 50, 33) };
+        for (c, residual) in [(Term::InPlace, Term::Own), (Term::Own, Term::InPlace)] {
+            for activation in [Activation::Relu, Activation::GeluErf] {
+                let own = Case { c: Term::Own, residual: Term::Own, activation, ..base };
+                let data = Data::<bf16, bf16>::new(&own);
+                let expected = run(&own, &data, &device);
+                let got = run(&Case { c, residual, ..own }, &data, &device);
+                assert_eq!(got.bits(), expected.bits());
+            }
+        }
+        // By address too: raw memory that is exactly D.
+        let stream = device.stream().unwrap();
+        let (a, b, mut d) = (vec![1.0f32; 6], vec![1.0f32; 6], vec![8.0f32; 4]);
+        let address = d.as_mut_ptr() as u64;
+        // SAFETY: `d` outlives both and is not used meanwhile.
+        let (c, mut out) = unsafe { (Raw::<f32>::new(address, 4), Raw::<f32>::new(address, 4)) };
+        let plan = Gemm::new(2, 2, 3).beta(1.0).plan::<f32, f32>(&device).unwrap();
+        plan.run(&stream, Operands { c: Source::From(&c), ..Operands::new(&a, &b, &mut out) })
+            .unwrap();
+        assert_eq!(d, [11.0; 4]);
+    }
+}
+
+#[test]
+fn g14_an_output_over_another_operand_is_refused() {
+    for device in common::devices() {
+        let stream = device.stream().unwrap();
+        let mut memory = vec![1.0f32; 64];
+        let start = memory.as_mut_ptr() as u64;
+        // SAFETY: inside `memory`; nothing is written, which is what this test is about.
+        let raw = |at: usize, len: usize| unsafe { Raw::<f32>::new(start + 4 * at as u64, len) };
+        let plan = Gemm::new(2, 2, 3).beta(1.0).plan::<f32, f32>(&device).unwrap();
+        let apart = || (raw(0, 6), raw(8, 6), raw(16, 4), raw(32, 4));
+        let cases = [
+            ("d/a", raw(5, 4), raw(20, 4)),
+            ("d/b", raw(8, 4), raw(20, 4)),
+            ("d/c", raw(32, 4), raw(33, 4)),
+            ("d/c", raw(32, 4), raw(29, 4)),
+            ("preactivation/c", raw(20, 4), raw(40, 4)),
+            ("d/preactivation", raw(42, 4), raw(20, 4)),
+        ];
+        for (expected, mut d, c) in cases {
+            let (a, b, ..) = apart();
+            let mut z = raw(40, 4);
+            let mut operands = Operands { c: Source::From(&c), ..Operands::new(&a, &b, &mut d) };
+            if expected.contains("pre") {
+                operands.preactivation = Some(&mut z);
+            }
+            let error = plan.run(&stream, operands).unwrap_err();
+            assert!(matches!(error, Error::Overlap { .. }), "{expected}: {error}");
+            assert_eq!(arg(&error), expected);
+        }
+        // Columns of one matrix, side by side, share no element.
+        let side = Gemm::new(2, 2, 2).leading(Matrix::A, 8).leading(Matrix::D, 8);
+        let plan = side.plan::<f32, f32>(&device).unwrap();
+        let (a, b, mut d) = (raw(0, 10), raw(40, 4), raw(2, 10));
+        plan.run(&stream, Operands::new(&a, &b, &mut d)).unwrap();
+        let mut d = raw(1, 10);
+        assert!(plan.run(&stream, Operands::new(&a, &b, &mut d)).is_err());
+        assert_eq!(&memory[..5], [1.0, 1.0, 2.0, 2.0, 1.0]);
+    }
+}
+
+#[test]
+fn g16_a_nan_makes_its_row_or_column_nan_and_nothing_else() {
+    for device in common::devices() {
+        for layout in Layout::ALL {
+            let case = Case { layout, ..Case::new(50, 61, 70) };
+            let clean = Data::<bf16, f32>::new(&case);
+            let expected = run(&case, &clean, &device);
+            for (i, p) in [(0, 0), (49, 69), (7, 8), (8, 7), (48, 64), (23, 33)] {
+                let nan = |in_a: bool| {
+                    let mut data = Data::<bf16, f32>::new(&case);
+                    let (values, index) = match (in_a, layout.a_transposed(), layout.b_transposed())
+                    {
+                        (true, false, _) => (&mut data.a, i * case.k + p),
+                        (true, true, _) => (&mut data.a, p * case.m + i),
+                        (false, _, false) => (&mut data.b, p * case.n + i),
+                        (false, _, true) => (&mut data.b, i * case.k + p),
+                    };
+                    values[index] = bf16::NAN;
+                    run(&case, &data, &device)
+                };
+                for in_a in [true, false] {
+                    let got = nan(in_a);
+                    for (at, (got, clean)) in got.d.iter().zip(&expected.d).enumerate() {
+                        let (row, column) = (at / case.n, at % case.n);
+                        let hit = if in_a { row == i } else { column == i };
+                        assert_eq!(got.is_nan(), hit, "({row}, {column}) of {layout:?}");
+                        assert!(hit || got.to_bits() == clean.to_bits());
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn g17_infinities_that_meet_zero_or_each_other_give_nan_in_that_element() {
+    for device in common::devices() {
+        let stream = device.stream().unwrap();
+        let inf = f32::INFINITY;
+        let (a, b) = (vec![inf, 1.0, 1.0, 1.0], vec![0.0f32, 1.0, 2.0, -inf]);
+        let mut d = vec![0.0f32; 4];
+        let plan = Gemm::new(2, 2, 2).plan::<f32, f32>(&device).unwrap();
+        plan.run(&stream, Operands::new(&a, &b, &mut d)).unwrap();
+        assert!(d[0].is_nan() && d[1].is_nan(), "{d:?}"); // Inf·0 + 2, Inf − Inf
+        assert_eq!(d[2..], [2.0, -inf]);
+    }
+}
+
+#[test]
+fn g18_g19_overflow_of_the_output_type_is_infinite_and_ties_go_to_even() {
+    for device in common::devices() {
+        let stream = device.stream().unwrap();
+        let f = |v: f32| f16::from_f32(v);
+        let (a, b) = (vec![f(256.0), f(-256.0), f(1.0)], vec![f(256.0), f(255.875), f(255.75)]);
+        let mut d = vec![f16::ZERO; 9];
+        let plan = Gemm::new(3, 3, 1).plan::<f16, f16>(&device).unwrap();
+        plan.run(&stream, Operands::new(&a, &b, &mut d)).unwrap();
+        let expected = [65536.0, 65504.0, 65472.0].map(f16::from_f32);
+        assert_eq!(d[..3], expected);
+        assert_eq!((d[0], d[3]), (f16::INFINITY, f16::NEG_INFINITY));
+        // f32 values at the edge of bf16, through C: D = 1·C.
+        let edge = f32::from_bits(0x7f7f_8000); // the tie with infinity
+        let c = [edge, f32::from_bits(0x7f7f_7fff), -edge, 1.003_906_2, 1.011_718_8];
+        for value in c {
+            let (high, low) = (bf16::from_f32(value), bf16::ONE);
+            let rest = value - high.to_f32();
+            if !rest.is_finite() {
+                continue;
+            }
+            let (a, b) = (vec![high, bf16::from_f32(rest)], vec![low, low]);
+            let mut d = vec![bf16::ZERO];
+            let plan = Gemm::new(1, 1, 2).plan::<bf16, bf16>(&device).unwrap();
+            plan.run(&stream, Operands::new(&a, &b, &mut d)).unwrap();
+            let sum = high.to_f32() + bf16::from_f32(rest).to_f32();
+            assert_eq!(d[0].to_bits(), bf16::from_f32(sum).to_bits());
+        }
+    }
+}
+
+#[test]
+fn g20_subnormals_are_kept_or_flushed_as_asked() {
+    for device in common::devices() {
+        let stream = device.stream().unwrap();
+        let tiny = f16::from_bits(0x03ff); // the largest subnormal, 6.1e-5
+        let normal = f16::from_bits(0x0400);
+        let (a, b) = (vec![tiny, normal, -normal], vec![f16::ONE, f16::from_f32(0.5)]);
+        for flush in [false, true] {
+            let policy = if flush { Subnormals::Flush } else { Subnormals::Preserve };
+            let gemm = Gemm::new(3, 2, 1).subnormals(policy);
+            let mut d = vec![f16::NAN; 6];
+            gemm.plan::<f16, f16>(&device)
+                .unwrap()
+                .run(&stream, Operands::new(&a, &b, &mut d))
+                .unwrap();
+            // Row of tiny: an operand is flushed. Row of normal: half of it is a subnormal result.
+            let kept = [tiny, f16::from_bits(0x0200), normal, f16::from_bits(0x0200)];
+            let zeros = [f16::ZERO, f16::ZERO, normal, f16::ZERO];
+            assert_eq!(d[..4], if flush { zeros } else { kept });
+            if flush {
+                assert_eq!(d[5].to_bits(), 0x8000); // a zero of its sign
+            }
+            let mut d = vec![f32::NAN; 6];
+            gemm.plan::<f16, f32>(&device)
+                .unwrap()
+                .run(&stream, Operands::new(&a, &b, &mut d))
+                .unwrap();
+            assert_eq!(d[0], if flush { 0.0 } else { tiny.to_f32() });
+            assert_eq!(d[3], normal.to_f32() * 0.5); // f32 results are never flushed
+        }
+    }
+}
+
+#[test]
+fn g26_memory_and_streams_of_other_devices() {
+    for device in common::devices() {
+        let other = common::cpu(2);
+        let plan = Gemm::new(1, 1, 1).plan::<f32, f32>(&device).unwrap();
+        let (a, mut d) = (vec![1.0f32], vec![0.0f32]);
+        let stream = other.stream().unwrap();
+        let error = plan.run(&stream, Operands::new(&a, &a, &mut d)).unwrap_err();
+        assert_eq!(arg(&error), "stream");
+        assert_eq!(d, [0.0]);
+    }
+}
+
+#[test]
+fn g27_type_pairs_that_are_not_built_say_which_are() {
+    for device in common::devices() {
+        let errors = [
+            Gemm::new(1, 1, 1).plan::<f16, bf16>(&device).unwrap_err(),
+            Gemm::new(1, 1, 1).plan::<bf16, f16>(&device).unwrap_err(),
+            Gemm::new(1, 1, 1).plan::<f32, bf16>(&device).unwrap_err(),
+            DataGrad::new(1, 1, 1).plan::<f16, bf16>(&device).unwrap_err(),
+        ];
+        for error in errors {
+            assert!(matches!(error, Error::Unsupported { .. }));
+            assert!(error.to_string().contains("or f32 out"), "{error}");
+        }
+    }
+}
+
+#[test]
+fn g28_a_derivative_without_its_preactivation_is_refused() {
+    for device in common::devices() {
+        let stream = device.stream().unwrap();
+        let (x, mut d) = (vec![1.0f32], vec![5.0f32]);
+        let plan =
+            Gemm::new(1, 1, 1).derivative(Activation::Relu).plan::<f32, f32>(&device).unwrap();
+        let error = plan.run(&stream, Operands::new(&x, &x, &mut d)).unwrap_err();
+        assert_eq!(arg(&error), "derivative_of");
+        let plan =
+            DataGrad::new(1, 1, 1).activation(Activation::Silu).plan::<f32, f32>(&device).unwrap();
+        let error = plan.run(&stream, DataGradOperands::new(&x, &x, &mut d)).unwrap_err();
+        assert_eq!(arg(&error), "z");
+        let plan =
+            WeightGrad::new(1, 1, 1).activation(Activation::Silu).plan::<f32>(&device).unwrap();
+        let error = plan.run(&stream, WeightGradOperands::new(&x, &x, &mut d)).unwrap_err();
+        assert_eq!(arg(&error), "z");
+        assert_eq!(d, [5.0]);
+    }
+}
+
+#[test]
+fn g30_outputs_whose_elements_would_share_memory_are_refused() {
+    for device in common::devices() {
+        for stride in [0, 1, 11] {
+            let gemm = Gemm::new(3, 4, 5).batch(2).stride(Matrix::D, stride);
+            let error = gemm.plan::<bf16, bf16>(&device).unwrap_err();
+            assert_eq!(arg(&error), "d", "{error}");
+        }
+        // Side by side in the rows of one larger matrix: the heads of attention.
+        let heads = Gemm::new(3, 4, 5).batch(2).leading(Matrix::D, 8).stride(Matrix::D, 4);
+        assert!(heads.plan::<bf16, bf16>(&device).is_ok());
+        assert!(heads.batch(3).plan::<bf16, bf16>(&device).is_err());
+    }
+}
+
+#[test]
+fn scalars_and_combinations_that_make_no_sense_are_refused() {
+    for device in common::devices() {
+        for bad in [f32::NAN, f32::INFINITY] {
+            assert_eq!(
+                arg(&Gemm::new(1, 1, 1).alpha(bad).plan::<f32, f32>(&device).unwrap_err()),
+                "alpha"
+            );
+            assert_eq!(
+                arg(&Gemm::new(1, 1, 1).beta(bad).plan::<f32, f32>(&device).unwrap_err()),
+                "beta"
+            );
+        }
+        for gemm in [
+            Gemm::swiglu(1, 1, 1).beta(1.0),
+            Gemm::swiglu(1, 1, 1).derivative(Activation::Silu),
+            Gemm::new(1, 1, 1).groups(1).batch(2),
+            Gemm::new(1, 1, 1).groups(1).layout(Layout::TN),
+        ] {
+            let error = gemm.plan::<f32, f32>(&device).unwrap_err();
+            assert!(matches!(error, Error::Unsupported { .. }), "{error}");
+        }
+        assert!(SwigluGrad::new(1, usize::MAX).plan::<f32>(&device).is_err());
+        assert!(
+            Gemm::new(2, 3, 4).plan::<bf16, bf16>(&device).unwrap().explain().contains("bf16_nn")
+        );
+    }
+}
+
+/// Negative zero, and a role for every activation, on all seven distributions.
+#[test]
+fn every_role_and_distribution_is_within_its_bound() {
+    for device in common::devices() {
+        let mut worst = 0.0f64;
+        for role in [Role::Forward, Role::Derivative, Role::Gated] {
+            for activation in Activation::ALL {
+                for data in Distribution::REAL {
+                    let case = Case { role, activation, data, bias: true, ..Case::new(9, 50, 65) };
+                    worst = worst.max(both::<bf16, bf16>(&case, &device));
+                    worst = worst.max(both::<f16, f32>(&case, &device));
+                    worst = worst.max(both::<f32, f32>(&case, &device));
+                }
+            }
+        }
+        println!("largest error over bound: {worst:.3}");
+    }
+}
+
+fn both<T: Storage, O: Storage>(case: &Case, device: &Device) -> f64 {
+    let data = Data::<T, O>::new(case);
+    let growth = if case.data.zero_mean() { Growth::ZeroMean } else { Growth::Expected };
+    check(case, &data, &run(case, &data, device), growth)
+}

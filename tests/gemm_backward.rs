@@ -1,0 +1,483 @@
+//! The backward products, batches and groups.
+#![allow(missing_docs)]
+
+mod common;
+
+use common::bound::{self, Growth, within};
+use common::data::{Distribution, Rng};
+use common::guard::Guarded;
+use common::oracle_gemm::act_derivative;
+use common::rounding::round;
+use halfstep::gemm::{
+    Activation, Copy, DataGrad, DataGradOperands, Gemm, Layout, Matrix, Operands, Stats,
+    Subnormals, SwigluGrad, WeightGrad, WeightGradOperands, WeightLayout,
+};
+use halfstep::{Device, Dtype, Error, GradStats, Storage, bf16, f16};
+use proptest::prelude::*;
+
+/// A linear layer's backward pass.
+#[derive(Debug, Clone, Copy)]
+struct Layer {
+    rows: usize,
+    input: usize,
+    output: usize,
+    activation: Activation,
+    weight: WeightLayout,
+    accumulate: bool,
+    flush: bool,
+    data: Distribution,
+    seed: u64,
+    shift: usize,
+}
+
+fn any_layer() -> impl Strategy<Value = Layer> {
+    (
+        (0usize..70, 1usize..70, 1usize..70),
+        proptest::sample::select(Activation::ALL.to_vec()),
+        (any::<bool>(), any::<bool>(), any::<bool>()),
+        proptest::sample::select(Distribution::REAL.to_vec()),
+        (any::<u64>(), 0usize..8),
+    )
+        .prop_map(|((rows, input, output), activation, flags, data, (seed, shift))| {
+            let (in_out, accumulate, flush) = flags;
+            let weight = if in_out { WeightLayout::InOut } else { WeightLayout::OutIn };
+            Layer { rows, input, output, activation, weight, accumulate, flush, data, seed, shift }
+        })
+}
+
+struct Tensors<T> {
+    x: Vec<T>,
+    w: Vec<T>,
+    dy: Vec<T>,
+    z: Vec<T>,
+    dw: Vec<f32>,
+    db: Vec<f32>,
+}
+
+fn tensors<T: Storage>(layer: &Layer) -> Tensors<T> {
+    let Layer { rows, input, output, data, .. } = *layer;
+    let mut rng = Rng(layer.seed);
+    Tensors {
+        x: data.fill(&mut rng, rows * input),
+        w: data.fill(&mut rng, output * input),
+        dy: data.fill(&mut rng, rows * output),
+        z: data.fill(&mut rng, rows * output),
+        dw: data.fill(&mut rng, output * input),
+        db: data.fill(&mut rng, output),
+    }
+}
+
+#[derive(Debug, PartialEq)]
+struct Gradients<T> {
+    dx: Vec<T>,
+    dz: Vec<T>,
+    dz_again: Vec<T>,
+    dw: Vec<f32>,
+    db: Vec<f32>,
+    copy: Vec<bf16>,
+    stats: halfstep::Summary,
+}
+
+fn run<T: Storage>(layer: &Layer, t: &Tensors<T>, device: &Device) -> Gradients<T> {
+    let Layer { rows, input, output, shift, .. } = *layer;
+    let stream = device.stream().unwrap();
+    let policy = if layer.flush { Subnormals::Flush } else { Subnormals::Preserve };
+    let data = DataGrad::new(rows, input, output)
+        .activation(layer.activation)
+        .weight_layout(layer.weight)
+        .subnormals(policy)
+        .plan::<T, T>(device)
+        .unwrap();
+    let weight = WeightGrad::new(rows, input, output)
+        .activation(layer.activation)
+        .weight_layout(layer.weight)
+        .accumulate(layer.accumulate)
+        .subnormals(policy)
+        .plan::<T>(device)
+        .unwrap();
+    let pads = |values: &[T]| Guarded::new(values, shift);
+    let (x, w, dy, z) = (pads(&t.x), pads(&t.w), pads(&t.dy), pads(&t.z));
+    let mut dx = Guarded::<T>::output(rows * input, shift);
+    let (mut dz, mut again) =
+        (Guarded::<T>::output(rows * output, shift), Guarded::<T>::output(rows * output, shift));
+    let old = |values: &[f32]| {
+        if layer.accumulate {
+            Guarded::new(values, shift)
+        } else {
+            Guarded::output(values.len(), shift)
+        }
+    };
+    let (mut dw, mut db) = (old(&t.dw), old(&t.db));
+    let mut copy = Guarded::<bf16>::output(output * input, shift);
+    let mut stats = GradStats::new(device, &[5, output * input, output]).unwrap();
+    {
+        let (dy, w, z, x) = (dy.get(), w.get(), z.get(), x.get());
+        let (mut dx, mut dz, mut again) = (dx.get_mut(), dz.get_mut(), again.get_mut());
+        let mut operands = DataGradOperands::new(&dy, &w, &mut dx);
+        operands.z = Some(&z);
+        operands.d_preactivation = Some(&mut dz);
+        data.run(&stream, operands).unwrap();
+        let (mut dw, mut db, mut copy) = (dw.get_mut(), db.get_mut(), copy.get_mut());
+        let mut operands = WeightGradOperands::new(&dy, &x, &mut dw);
+        operands.z = Some(&z);
+        operands.d_preactivation = Some(&mut again);
+        operands.db = Some(&mut db);
+        operands.copy = Some(Copy::Bf16(&mut copy));
+        operands.stats = Some(Stats { stats: &mut stats, weight: 1, bias: Some(2) });
+        weight.run(&stream, operands).unwrap();
+    }
+    stream.sync().unwrap();
+    for (name, pads) in [("x", &x), ("w", &w), ("dy", &dy), ("z", &z), ("dx", &dx), ("dz", &dz)] {
+        pads.check(name);
+    }
+    again.check("dz");
+    dw.check("dw");
+    db.check("db");
+    copy.check("copy");
+    Gradients {
+        dx: dx.get().to_vec(),
+        dz: dz.get().to_vec(),
+        dz_again: again.get().to_vec(),
+        dw: dw.get().to_vec(),
+        db: db.get().to_vec(),
+        copy: copy.get().to_vec(),
+        stats: stats.read(&stream).unwrap(),
+    }
+}
+
+/// Everything against the oracle.
+fn check<T: Storage>(layer: &Layer, t: &Tensors<T>, got: &Gradients<T>) {
+    let Layer { rows, input, output, activation, .. } = *layer;
+    let growth = if layer.data.zero_mean() && activation == Activation::None {
+        Growth::ZeroMean
+    } else {
+        Growth::Expected
+    };
+    let wide = |values: &[T], i: usize| {
+        let value = f64::from(values[i].widen());
+        if layer.flush { common::gemm_case::flushed(value, T::DTYPE) } else { value }
+    };
+    let floor = if layer.flush { bound::smallest_normal(T::DTYPE) } else { 0.0 };
+    // Exact dz and the error that its rounding may have.
+    let dz: Vec<(f64, f64)> = (0..rows * output)
+        .map(|i| {
+            // The derivative is taken before anything is flushed.
+            let (dy, z) = (f64::from(t.dy[i].widen()), f64::from(t.z[i].widen()));
+            let error = bound::dz(activation, T::DTYPE, dy, z);
+            let value = dy * act_derivative(activation.name(), z);
+            let kept =
+                if layer.flush && activation == Activation::None { wide(&t.dy, i) } else { value };
+            (kept, error + floor)
+        })
+        .collect();
+    for (i, (exact, error)) in dz.iter().enumerate() {
+        let value = f64::from(got.dz[i].widen());
+        assert!(within(value, *exact, *error, T::DTYPE), "{layer:?}: dz[{i}] {value:e} {exact:e}");
+    }
+    let near =
+        |name: &str, got: f64, start: f64, terms: &mut dyn Iterator<Item = (usize, f64)>, dtype| {
+            let (mut sum, mut size, mut inherited, mut k) = (start, start.abs(), 0.0, 0);
+            for (i, factor) in terms {
+                let (value, error) = dz[i];
+                sum += value * factor;
+                size += (value * factor).abs();
+                inherited += error * factor.abs();
+                k += 1;
+            }
+            let bound =
+                bound::sum(growth, k, size + inherited) + inherited + bound::half_ulp(sum, dtype);
+            let floor = if layer.flush { bound::smallest_normal(dtype) } else { 0.0 };
+            assert!(
+                within(got, sum, bound + floor, dtype),
+                "{layer:?}: {name}: {got:e}, not {sum:e} ± {bound:e}"
+            );
+        };
+    let w_at = |o: usize, i: usize| match layer.weight {
+        WeightLayout::OutIn => o * input + i,
+        WeightLayout::InOut => i * output + o,
+    };
+    for r in 0..rows {
+        for i in 0..input {
+            let mut terms = (0..output).map(|o| (r * output + o, wide(&t.w, w_at(o, i))));
+            near("dx", f64::from(got.dx[r * input + i].widen()), 0.0, &mut terms, T::DTYPE);
+        }
+    }
+    let start = |old: f32| if layer.accumulate { f64::from(old) } else { 0.0 };
+    for o in 0..output {
+        for i in 0..input {
+            let at = w_at(o, i);
+            let mut terms = (0..rows).map(|r| (r * output + o, wide(&t.x, r * input + i)));
+            near("dw", f64::from(got.dw[at]), start(t.dw[at]), &mut terms, Dtype::F32);
+            assert_eq!(got.copy[at].to_bits(), bf16::narrow(got.dw[at]).to_bits());
+        }
+        let mut terms = (0..rows).map(|r| (r * output + o, 1.0));
+        near("db", f64::from(got.db[o]), start(t.db[o]), &mut terms, Dtype::F32);
+    }
+    assert_eq!(got.dz.len(), got.dz_again.len());
+    assert!(
+        got.dz.iter().zip(&got.dz_again).all(|(x, y)| x.widen().to_bits() == y.widen().to_bits())
+    );
+    let squares: f64 = got.dw.iter().chain(&got.db).map(|v| f64::from(*v) * f64::from(*v)).sum();
+    assert!((got.stats.sum_squares - squares).abs() <= 1e-12 * squares);
+    assert_eq!(got.stats.non_finite, 0);
+}
+
+fn reference() -> Device {
+    Device::cpu_with_arch(1.try_into().unwrap(), "reference").unwrap()
+}
+
+fn property<T: Storage>() {
+    let exact = reference();
+    let mut devices = common::devices();
+    let others = [(1, "avx512f"), (2, "avx2+fma"), (3, "portable")];
+    for (threads, arch) in others {
+        devices.extend(Device::cpu_with_arch(usize::try_into(threads).unwrap(), arch).ok());
+    }
+    proptest!(common::cases(), |(layer in any_layer())| {
+        let tensors = tensors::<T>(&layer);
+        let expected = run(&layer, &tensors, &exact);
+        check(&layer, &tensors, &expected);
+        for device in &devices {
+            let got = run(&layer, &tensors, device);
+            assert!(got == expected, "{layer:?} on {}", device.info());
+        }
+    });
+}
+
+#[test]
+fn bf16_gradients_are_within_their_bounds_and_have_the_references_bits() {
+    property::<bf16>();
+}
+
+#[test]
+fn f16_gradients_are_within_their_bounds_and_have_the_references_bits() {
+    property::<f16>();
+}
+
+#[test]
+fn f32_gradients_are_within_their_bounds_and_have_the_references_bits() {
+    property::<f32>();
+}
+
+/// Integers: exact through every layout, also where the sum over rows is cut.
+#[test]
+fn g23_accumulating_twice_is_the_sum_of_both_and_an_error_in_between_changes_nothing() {
+    for device in common::devices() {
+        for weight in [WeightLayout::OutIn, WeightLayout::InOut] {
+            let layer = Layer {
+                rows: 600,
+                input: 50,
+                output: 33,
+                activation: Activation::Relu,
+                weight,
+                accumulate: true,
+                flush: false,
+                data: Distribution::Integer(7),
+                seed: 3,
+                shift: 1,
+            };
+            let mut t = tensors::<bf16>(&layer);
+            let first = run(&layer, &t, &device);
+            (t.dw, t.db) = (first.dw.clone(), first.db.clone());
+            let second = run(&layer, &t, &device);
+            let fresh = run(&Layer { accumulate: false, ..layer }, &t, &device);
+            let start = tensors::<bf16>(&layer);
+            for i in 0..first.dw.len() {
+                assert_eq!(first.dw[i], start.dw[i] + fresh.dw[i]);
+                assert_eq!(second.dw[i], first.dw[i] + fresh.dw[i]);
+                let exact: f64 = (0..600)
+                    .map(|r| {
+                        let (o, j) = match weight {
+                            WeightLayout::OutIn => (i / 50, i % 50),
+                            WeightLayout::InOut => (i % 33, i / 33),
+                        };
+                        let at = r * 33 + o;
+                        let dz = if t.z[at].widen() > 0.0 { t.dy[at].to_f64() } else { 0.0 };
+                        dz * t.x[r * 50 + j].to_f64()
+                    })
+                    .sum();
+                assert_eq!(f64::from(fresh.dw[i]), round(exact, Dtype::F32));
+            }
+            assert_eq!(second.db[5], start.db[5] + 2.0 * fresh.db[5]);
+            // An error leaves the buffer as it was.
+            let plan = WeightGrad::new(600, 50, 33).accumulate(true).plan::<bf16>(&device).unwrap();
+            let (mut dw, short) = (first.dw.clone(), vec![bf16::ONE; 600 * 50 - 1]);
+            let operands = WeightGradOperands::new(&t.dy, &short, &mut dw);
+            let error = plan.run(&device.stream().unwrap(), operands).unwrap_err();
+            assert!(matches!(error, Error::Shape { .. }) && dw == first.dw, "{error}");
+        }
+    }
+}
+
+#[test]
+fn statistics_count_non_finite_gradients_and_refuse_foreign_lists() {
+    for device in common::devices() {
+        let stream = device.stream().unwrap();
+        let plan = WeightGrad::new(2, 200, 100).plan::<f32>(&device).unwrap(); // 20,000: two partials
+        let (mut dy, x) = (vec![1.0f32; 200], vec![1.0f32; 400]);
+        dy[99] = f32::INFINITY;
+        let (mut dw, mut db) = (vec![0.0f32; 20_000], vec![0.0f32; 100]);
+        let mut stats = GradStats::new(&device, &[20_000, 100, 7]).unwrap();
+        let mut operands = WeightGradOperands::new(&dy, &x, &mut dw);
+        operands.db = Some(&mut db);
+        operands.stats = Some(Stats { stats: &mut stats, weight: 0, bias: Some(1) });
+        plan.run(&stream, operands).unwrap();
+        let summary = stats.read(&stream).unwrap();
+        assert_eq!((summary.non_finite, summary.first_non_finite), (201, Some(0)));
+        assert_eq!(summary.sum_squares, 4.0 * (19_800 + 99) as f64);
+        for (weight, bias) in [(1, None), (3, None), (usize::MAX, None), (0, Some(0)), (0, Some(2))]
+        {
+            let mut operands = WeightGradOperands::new(&dy, &x, &mut dw);
+            operands.stats = Some(Stats { stats: &mut stats, weight, bias });
+            assert!(plan.run(&stream, operands).is_err(), "{weight} {bias:?}");
+        }
+    }
+}
+
+#[test]
+fn swiglu_and_its_gradient_match_f64() {
+    for device in common::devices() {
+        let stream = device.stream().unwrap();
+        let (rows, n) = (7, 33);
+        let mut rng = Rng(5);
+        let dy: Vec<bf16> = Distribution::Normal.fill(&mut rng, rows * n);
+        let z: Vec<bf16> = Distribution::Normal.fill(&mut rng, rows * 2 * n);
+        let mut dz = Guarded::<bf16>::output(rows * 2 * n, 3);
+        let plan = SwigluGrad::new(rows, n).plan::<bf16>(&device).unwrap();
+        plan.run(&stream, &dy, &z, &mut dz.get_mut()).unwrap();
+        dz.check("dz");
+        for r in 0..rows {
+            for j in 0..n {
+                let at = |half: usize| r * 2 * n + half * n + j;
+                let (dy, gate, up) = (dy[r * n + j].to_f64(), z[at(0)].to_f64(), z[at(1)].to_f64());
+                let d_gate = dy * up * act_derivative("silu", gate);
+                let d_up = dy * common::oracle_gemm::act("silu", gate);
+                for (half, exact) in [(0, d_gate), (1, d_up)] {
+                    let got = dz.get()[at(half)].to_f64();
+                    let slack = 1e-6 * (dy * up).abs() + 1e-6 * exact.abs();
+                    let bound = bound::half_ulp(exact, Dtype::Bf16) + slack;
+                    assert!((got - exact).abs() <= bound, "{half}: {got} {exact}");
+                }
+            }
+        }
+        assert!(plan.run(&stream, &dy, &z[1..].to_vec(), &mut dz.get_mut()).is_err());
+    }
+}
+
+/// A batch is its members, whatever the strides; an input with stride 0 is shared.
+#[test]
+fn batches_are_their_members() {
+    for device in common::devices().into_iter().chain([common::cpu(3), common::cpu(1)]) {
+        let stream = device.stream().unwrap();
+        let (count, m, n, k) = (5, 9, 17, 20);
+        let mut rng = Rng(9);
+        let a: Vec<bf16> = Distribution::Integer(15).fill(&mut rng, count * m * k);
+        let b: Vec<bf16> = Distribution::Integer(15).fill(&mut rng, k * n);
+        // Heads side by side: D is [m, count, n].
+        let gemm = Gemm::new(m, n, k).batch(count).stride(Matrix::B, 0);
+        let heads = gemm.leading(Matrix::D, count * n).stride(Matrix::D, n);
+        let mut d = Guarded::<f32>::output(m * count * n, 1);
+        let mut out = d.get_mut();
+        heads
+            .plan::<bf16, f32>(&device)
+            .unwrap()
+            .run(&stream, Operands::new(&a, &b, &mut out))
+            .unwrap();
+        d.check("d");
+        for i in 0..count {
+            let one = a[i * m * k..(i + 1) * m * k].to_vec();
+            let mut expected = vec![0.0f32; m * n];
+            let plan = Gemm::new(m, n, k).plan::<bf16, f32>(&device).unwrap();
+            plan.run(&stream, Operands::new(&one, &b, &mut expected)).unwrap();
+            for r in 0..m {
+                let row = &d.get()[(r * count + i) * n..][..n];
+                assert_eq!(row, &expected[r * n..(r + 1) * n]);
+            }
+        }
+    }
+}
+
+/// Each group is a product with its own weight; rows behind the last group are left alone.
+#[test]
+fn groups_are_their_members_forward_and_backward() {
+    for device in common::devices() {
+        let stream = device.stream().unwrap();
+        let (rows, input, output) = (40, 18, 21);
+        let ends = vec![7u32, 7, 30, 25, 38]; // an empty group, and one that ends before the last
+        let starts = [0usize, 7, 7, 30, 30];
+        let stops = [7usize, 7, 30, 30, 38];
+        let mut rng = Rng(11);
+        let small = Distribution::Integer(7);
+        let x: Vec<bf16> = small.fill(&mut rng, rows * input);
+        let dy: Vec<bf16> = small.fill(&mut rng, rows * output);
+        let w: Vec<bf16> = small.fill(&mut rng, 5 * output * input);
+        let bias: Vec<bf16> = small.fill(&mut rng, 5 * output);
+        let at = |group: usize, o: usize, i: usize| w[(group * output + o) * input + i].to_f64();
+
+        let plan = Gemm::new(rows, output, input).layout(Layout::NT).groups(5);
+        let mut y = Guarded::<f32>::output(rows * output, 0);
+        let mut out = y.get_mut();
+        let mut operands = Operands::new(&x, &w, &mut out);
+        operands.bias = Some(&bias);
+        operands.group_ends = Some(&ends);
+        plan.plan::<bf16, f32>(&device).unwrap().run(&stream, operands).unwrap();
+        y.check("y");
+
+        let plan = DataGrad::new(rows, input, output).groups(5).plan::<bf16, f32>(&device).unwrap();
+        let mut dx = Guarded::<f32>::output(rows * input, 0);
+        let mut out = dx.get_mut();
+        let operands = DataGradOperands {
+            group_ends: Some(&ends),
+            ..DataGradOperands::new(&dy, &w, &mut out)
+        };
+        plan.run(&stream, operands).unwrap();
+
+        let plan = WeightGrad::new(rows, input, output).groups(5).plan::<bf16>(&device).unwrap();
+        let mut dw = Guarded::<f32>::output(5 * output * input, 0);
+        let mut db = Guarded::<f32>::output(5 * output, 0);
+        let (mut out, mut sums) = (dw.get_mut(), db.get_mut());
+        let mut operands = WeightGradOperands::new(&dy, &x, &mut out);
+        operands.db = Some(&mut sums);
+        operands.group_ends = Some(&ends);
+        plan.run(&stream, operands).unwrap();
+
+        for g in 0..5 {
+            for r in starts[g]..stops[g] {
+                for o in 0..output {
+                    let sum: f64 =
+                        (0..input).map(|i| x[r * input + i].to_f64() * at(g, o, i)).sum();
+                    let expected = sum + bias[g * output + o].to_f64();
+                    assert_eq!(f64::from(y.get()[r * output + o]), expected);
+                }
+                for i in 0..input {
+                    let sum: f64 =
+                        (0..output).map(|o| dy[r * output + o].to_f64() * at(g, o, i)).sum();
+                    assert_eq!(f64::from(dx.get()[r * input + i]), sum);
+                }
+            }
+            for o in 0..output {
+                let rows = || starts[g]..stops[g];
+                let sum: f64 = rows().map(|r| dy[r * output + o].to_f64()).sum();
+                assert_eq!(f64::from(db.get()[g * output + o]), sum);
+                for i in 0..input {
+                    let term = |r: usize| dy[r * output + o].to_f64() * x[r * input + i].to_f64();
+                    let sum: f64 = rows().map(term).sum();
+                    assert_eq!(f64::from(dw.get()[(g * output + o) * input + i]), sum);
+                }
+            }
+        }
+        let canary = Guarded::<f32>::canary().to_bits();
+        assert!(y.get()[38 * output..].iter().all(|v| v.to_bits() == canary));
+        assert!(dx.get()[38 * input..].iter().all(|v| v.to_bits() == canary));
+        // Without its list a grouped product does not run; without groups it writes nothing.
+        let mut d = vec![3.0f32; rows * output];
+        let gemm = Gemm::new(rows, output, input).layout(Layout::NT);
+        let plan = gemm.clone().groups(5).plan::<bf16, f32>(&device).unwrap();
+        assert!(plan.run(&stream, Operands::new(&x, &w, &mut d)).is_err());
+        let none = Vec::<u32>::new();
+        let plan = gemm.groups(0).plan::<bf16, f32>(&device).unwrap();
+        let operands = Operands { group_ends: Some(&none), ..Operands::new(&x, &w, &mut d) };
+        plan.run(&stream, operands).unwrap();
+        assert!(d.iter().all(|v| *v == 3.0));
+    }
+}

@@ -1,0 +1,184 @@
+//! Integer operands, sized so that sums need 12 to 23 bits: f32 sums are exact in any order, so D has to
+//! be the oracle's value rounded once, to the bit. Whatever reads a wrong element, drops a product, sums
+//! in fewer bits or rounds another way shows.
+#![allow(missing_docs)]
+
+mod common;
+
+use common::data::Distribution;
+use common::gemm_case::{Case, Data, Role, Term, Written, exact, run};
+use common::rounding::round;
+use halfstep::gemm::{Activation, Layout};
+use halfstep::{Device, Dtype, Storage, bf16, f16};
+use proptest::prelude::*;
+
+/// Integers up to this keep `Σ|a||b| + |bias| + …` under 2²³, and make sums of more than 11 bits.
+fn largest(k: usize) -> u32 {
+    match k {
+        0..=128 => 15,
+        129..=1024 => 7,
+        _ => 4,
+    }
+}
+
+/// The oracle's D, rounded.
+fn expected<T: Storage, O: Storage>(case: &Case, data: &Data<T, O>) -> Vec<f64> {
+    let elements = (0..case.m).flat_map(|i| (0..case.n).map(move |j| (i, j)));
+    elements.map(|(i, j)| round(exact(case, data, i, j).value, O::DTYPE)).collect()
+}
+
+/// Fails on a test that proves nothing: too many zeros, or too many equal values.
+fn not_vacuous(values: &[f64], case: &Case) {
+    let zeros = values.iter().filter(|v| **v == 0.0).count();
+    let mut distinct: Vec<u64> = values.iter().map(|v| v.to_bits()).collect();
+    distinct.sort_unstable();
+    distinct.dedup();
+    let relu = case.activation == Activation::Relu;
+    assert!(zeros * 10 <= values.len() * if relu { 9 } else { 1 }, "{zeros} zeros: {case:?}");
+    let spread = values.len() < 64 || distinct.len() * 10 >= values.len().min(1000);
+    assert!(spread, "{} distinct of {}", distinct.len(), values.len());
+}
+
+fn exactly<T: Storage, O: Storage>(case: &Case, device: &Device) {
+    let data = Data::<T, O>::new(case);
+    let expected = expected(case, &data);
+    let Written { d, preactivation } = run(case, &data, device);
+    if case.k >= 12 && case.alpha != 0.0 && case.role == Role::Forward {
+        not_vacuous(&expected, case);
+    }
+    for (index, (got, expected)) in d.iter().zip(&expected).enumerate() {
+        let (i, j) = (index / case.n, index % case.n);
+        let got = f64::from(got.widen());
+        assert!(got == *expected, "{case:?}: d[{i},{j}] = {got}, not {expected}");
+    }
+    if case.preactivation && case.role == Role::Forward {
+        for (index, got) in preactivation.iter().enumerate() {
+            let z = exact(case, &data, index / case.n, index % case.n).z;
+            assert_eq!(f64::from(got.widen()), round(z, T::DTYPE), "{case:?}: z[{index}]");
+        }
+    }
+}
+
+fn each_type(case: &Case, device: &Device) {
+    exactly::<bf16, bf16>(case, device);
+    exactly::<bf16, f32>(case, device);
+    exactly::<f16, f16>(case, device);
+    exactly::<f16, f32>(case, device);
+    exactly::<f32, f32>(case, device);
+}
+
+/// The sizes around one edge of a tile.
+fn around(t: usize) -> [usize; 5] {
+    [1, t - 1, t, t + 1, 2 * t + 1]
+}
+
+/// G-10: every size around the edges of the tiles of every form, in each dimension, in each layout.
+#[test]
+fn g10_tile_edges_are_exact() {
+    for device in common::devices() {
+        // 8×48 and 6×16 tiles; 8 steps to a transposition, 64 to a pass of packing.
+        for layout in Layout::ALL {
+            for m in around(8).into_iter().chain(around(6)) {
+                for n in around(48).into_iter().chain(around(16)) {
+                    for k in around(8) {
+                        let data = Distribution::Integer(largest(k));
+                        let seed = (m * 10_007 + n * 101 + k) as u64;
+                        let case = Case { layout, data, seed, bias: true, ..Case::new(m, n, k) };
+                        exactly::<bf16, bf16>(&case, &device);
+                    }
+                }
+            }
+            for (m, n, k) in [(96, 240, 256), (97, 241, 257), (193, 481, 65), (95, 239, 513)] {
+                let data = Distribution::Integer(largest(k));
+                exactly::<f16, f32>(&Case { layout, data, ..Case::new(m, n, k) }, &device);
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(common::cases())]
+
+    /// All layouts, types, and every epilogue that is exact, between guard pads and with gaps.
+    #[test]
+    fn integers_are_exact(
+        (m, n, k) in (1usize..97, 1usize..97, 0usize..97),
+        layout in proptest::sample::select(Layout::ALL.to_vec()),
+        relu in any::<bool>(),
+        (bias, preactivation) in any::<(bool, bool)>(),
+        (alpha, beta) in proptest::sample::select(vec![(1.0f32, 0.0f32), (1.0, 1.0), (-1.0, 2.0), (0.5, -1.0)]),
+        in_place in any::<bool>(),
+        residual in any::<bool>(),
+        (gap, shift) in (0usize..4, 0usize..8),
+        seed in any::<u64>(),
+    ) {
+        let c = match (beta == 0.0, in_place) {
+            (true, _) => Term::Absent,
+            (false, true) => Term::InPlace,
+            (false, false) => Term::Own,
+        };
+        let activation = if relu { Activation::Relu } else { Activation::None };
+        let residual = if residual { Term::Own } else { Term::Absent };
+        let data = Distribution::Integer(largest(k));
+        let case = Case {
+            layout, activation, bias, preactivation, alpha, beta, c, residual, gap, shift, data, seed,
+            ..Case::new(m, n, k)
+        };
+        for device in [Device::cpu()] {
+            each_type(&case, &device);
+        }
+    }
+}
+
+/// The derivative of ReLU in the epilogue, and a gate with ReLU, are exact too.
+#[test]
+fn exact_roles_are_exact() {
+    for device in common::devices() {
+        for role in [Role::Derivative, Role::Gated] {
+            for layout in Layout::ALL {
+                let data = Distribution::Integer(if role == Role::Gated { 3 } else { 15 });
+                let activation = Activation::Relu;
+                // A gated product of two sums: 3·3·19 each, so under 2¹⁶.
+                let case = Case { role, layout, activation, data, ..Case::new(37, 101, 19) };
+                exactly::<bf16, f32>(&case, &device);
+                exactly::<f16, f16>(&Case { bias: true, ..case }, &device);
+            }
+        }
+    }
+}
+
+/// Sums of thousands, through several blocks of `k`.
+#[test]
+fn long_sums_are_exact() {
+    for device in common::devices() {
+        for k in [255, 256, 257, 4095, 4096, 4097, 65_536] {
+            for layout in [Layout::NT, Layout::TN] {
+                let data = Distribution::Integer(if k > 10_000 { 2 } else { largest(k) });
+                let case = Case { layout, data, ..Case::new(9, 50, k) };
+                exactly::<bf16, bf16>(&case, &device);
+            }
+        }
+    }
+}
+
+/// Every f16 and bf16 value arrives as itself: D = A·I, for finite values.
+#[test]
+fn every_value_passes_unharmed() {
+    fn all<T: Storage + bytemuck::Pod>(device: &Device) {
+        let values: Vec<T> = (0..=u16::MAX).map(|bits| bytemuck::cast(bits)).collect();
+        let finite: Vec<T> = values.into_iter().filter(|v: &T| v.widen().is_finite()).collect();
+        let n = finite.len();
+        let stream = device.stream().unwrap();
+        let (one, mut d) = (vec![T::narrow(1.0)], vec![T::zeroed(); n]);
+        let plan = halfstep::gemm::Gemm::new(1, n, 1).plan::<T, T>(device).unwrap();
+        plan.run(&stream, halfstep::gemm::Operands::new(&one, &finite, &mut d)).unwrap();
+        for (got, expected) in d.iter().zip(&finite) {
+            assert!(got == expected); // −0 becomes 0 in a sum that starts from 0
+        }
+    }
+    for device in common::devices() {
+        all::<bf16>(&device);
+        all::<f16>(&device);
+        assert_eq!(bf16::DTYPE, Dtype::Bf16);
+    }
+}
