@@ -105,14 +105,12 @@ fn check_place(
     stream: &Stream,
 ) -> Result<()> {
     let device = stream.device();
-    let (reachable, found) = match place {
-        Place::Host => (device.info().kind == DeviceKind::Cpu, "host memory".to_string()),
+    let found = match place {
+        Place::Host if device.info().kind == DeviceKind::Cpu => return Ok(()),
+        Place::Host => "host memory".to_string(),
         Place::Device(owner) if device.reaches(owner) => return Ok(()),
-        Place::Device(owner) => (false, owner.info().to_string()),
+        Place::Device(owner) => owner.info().to_string(),
     };
-    if reachable {
-        return Ok(());
-    }
     Err(Error::Device { op, arg: arg(), expected: device.info().to_string(), found })
 }
 
