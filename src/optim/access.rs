@@ -1,7 +1,7 @@
 //! Values in and out of an optimizer's state.
 #![forbid(unsafe_code)]
 
-use super::optimizer::{Phase, Slot};
+use super::optimizer::Slot;
 use super::{Optimizer, Rule};
 use crate::kernel::params::optim::{
     CONVERT_EXPORT, CONVERT_LOAD, CONVERT_ROUND, CONVERT_STORE, Progress,
@@ -205,9 +205,6 @@ impl<P: Storage, G: Storage> Optimizer<P, G> {
     }
 
     pub(super) fn between_steps(&self, op: &'static str) -> Result<()> {
-        if self.phase != Phase::Decided {
-            return Ok(());
-        }
-        Err(Error::state(op, "`step`, since `control` has run", "a call between the two"))
+        self.phase.begin(op)
     }
 }

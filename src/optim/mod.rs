@@ -77,6 +77,8 @@ pub use report::{Report, Skip};
 pub use rule::Rule;
 pub use scale::{Count, Dynamic, LossScale, Refill, Scaler};
 pub use sgd::Sgd;
+#[cfg(feature = "safetensors")]
+pub use state::{LoadOptions, Loaded};
 
 pub(crate) use rule::Apply;
 

@@ -86,6 +86,23 @@ pub(super) enum Phase {
     Measured,
     /// `control` has run.
     Decided,
+    /// A state file changed while it was read: nobody knows what the state is.
+    Damaged,
+}
+
+impl Phase {
+    /// Whether `op` may begin a step.
+    pub(super) fn begin(self, op: &'static str) -> Result<()> {
+        match self {
+            Self::Idle | Self::Measured => Ok(()),
+            Self::Decided => {
+                Err(Error::state(op, "`step`, since `control` has run", "another call"))
+            }
+            Self::Damaged => {
+                Err(Error::state(op, "a state file loaded whole", "one that changed meanwhile"))
+            }
+        }
+    }
 }
 
 /// An optimizer of parameters stored as `P`, from gradients stored as `G` (each bf16, f16 or f32).
@@ -213,9 +230,7 @@ impl<P: Storage, G: Storage> Optimizer<P, G> {
     /// [`Error::Device`] for a gradient that does not fit.
     pub fn stats(&mut self, stream: &Stream, grads: &[Option<&dyn Read<G>>]) -> Result<()> {
         const OP: &str = "optim::stats";
-        if self.phase == Phase::Decided {
-            return Err(Error::state(OP, "`step`, since `control` has run", "`stats`"));
-        }
+        self.phase.begin(OP)?;
         self.gather_grads(OP, stream, grads)?;
         self.upload_grads(stream)?;
         launch(
@@ -255,11 +270,9 @@ impl<P: Storage, G: Storage> Optimizer<P, G> {
         grads: &[Option<&dyn Read<G>>],
     ) -> Result<()> {
         const OP: &str = "optim::control";
+        self.phase.begin(OP)?;
         let own = [&self.stats];
         let (sources, scaled, carried): (&[&GradStats], _, _) = match (self.phase, source) {
-            (Phase::Decided, _) => {
-                return Err(Error::state(OP, "`step`, since `control` has run", "`control`"));
-            }
             (Phase::Idle, Source::Own) => {
                 return Err(Error::state(OP, "`stats` before `control`", "`control`"));
             }
@@ -363,9 +376,7 @@ impl<P: Storage, G: Storage> Optimizer<P, G> {
         grads: &[Option<&dyn Read<G>>],
     ) -> Result<()> {
         const OP: &str = "optim::run";
-        if self.phase == Phase::Decided {
-            return Err(Error::state(OP, "`step`, since `control` has run", "`run`"));
-        }
+        self.phase.begin(OP)?;
         self.check_step(OP, stream, params, grads)?;
         self.stats(stream, grads)?;
         self.control(stream, Source::Own, grads)?;

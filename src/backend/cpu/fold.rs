@@ -41,9 +41,29 @@ pub(super) fn partial<T: Lane>(tensor: u32, chunk: &[T], factor: f32) -> Partial
     grad_stats::partial(tensor, chunk.iter().map(|value| value.wide() * factor))
 }
 
-/// Σ(factor·x)² in the order of [`Partial`].
+/// Σ(factor·x)² in the order of [`Partial`]. Lanes that a short chunk leaves at 0 do not change the
+/// folds they would take part in.
 #[inline(always)]
 pub(super) fn sum_squares<T: Lane>(chunk: &[T], factor: f32) -> f64 {
+    match chunk.len() {
+        0..=64 => short::<T, 64>(chunk, factor),
+        65..=512 => short::<T, 512>(chunk, factor),
+        _ => long(chunk, factor),
+    }
+}
+
+#[inline(always)]
+fn short<T: Lane, const LANES: usize>(chunk: &[T], factor: f32) -> f64 {
+    let mut lanes = [0.0f64; LANES];
+    for (lane, value) in lanes.iter_mut().zip(chunk) {
+        let value = f64::from(value.wide() * factor);
+        *lane = value * value;
+    }
+    halve(&mut lanes)
+}
+
+#[inline(always)]
+fn long<T: Lane>(chunk: &[T], factor: f32) -> f64 {
     let mut lanes = [0.0f64; FOLD_LANES];
     let rows = chunk.chunks_exact(FOLD_LANES);
     let tail = rows.remainder();
@@ -87,8 +107,8 @@ pub(super) fn sum_squares<T: Lane>(chunk: &[T], factor: f32) -> f64 {
 
 /// The fold of the lanes: by halves.
 #[inline(always)]
-pub(super) fn halve(lanes: &mut [f64; FOLD_LANES]) -> f64 {
-    let mut half = FOLD_LANES / 2;
+pub(super) fn halve<const LANES: usize>(lanes: &mut [f64; LANES]) -> f64 {
+    let mut half = LANES / 2;
     while half > 0 {
         let (low, high) = lanes.split_at_mut(half);
         for (low, high) in low.iter_mut().zip(&high[..half]) {
@@ -108,7 +128,8 @@ mod tests {
         let values: Vec<T> = (0..PARTIAL_CHUNK as u32)
             .map(|i| make(((i.wrapping_mul(2_654_435_761) >> 8) as f32 / 8e6 - 1.0) * 30.0))
             .collect();
-        for len in [0, 1, 7, 15, 16, 17, 2047, 2048, 2049, 4096, 5000, 16383, 16384] {
+        for len in [0, 1, 7, 63, 64, 65, 511, 512, 513, 2047, 2048, 2049, 4096, 5000, 16383, 16384]
+        {
             for factor in [1.0f32, 1.0 / 1024.0, 0.3] {
                 let chunk = &values[..len];
                 let slow = grad_stats::partial(3, chunk.iter().map(|v| v.widen() * factor));

@@ -271,7 +271,12 @@ struct Buffers {
 impl Buffers {
     #[inline(always)]
     fn new() -> Self {
-        Self { g: [0.0; TILE], p: [0.0; TILE], slots: [[0.0; TILE]; 3], bits: [[0; 2]; TILE / BLOCK] }
+        Self {
+            g: [0.0; TILE],
+            p: [0.0; TILE],
+            slots: [[0.0; TILE]; 3],
+            bits: [[0; 2]; TILE / BLOCK],
+        }
     }
 }
 

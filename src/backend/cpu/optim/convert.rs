@@ -5,9 +5,10 @@ use super::chunk::{Half, Param};
 use super::memory::{Work, part, part_ref, slice};
 use super::tile;
 use crate::kernel::params::optim::{
-    CONVERT_EXPORT, CONVERT_LOAD, CONVERT_ROUND, CONVERT_STORE, Convert, Tensor,
+    CONVERT_EXPORT, CONVERT_LOAD, CONVERT_ROUND, CONVERT_STORE, Convert, MASTER_F32, MASTER_OWN,
+    MASTER_REMAINDER, Tensor,
 };
-use crate::optim::round;
+use crate::{Dtype, bf16, f16};
 
 /// All of one direction.
 ///
@@ -21,36 +22,97 @@ pub(super) unsafe fn run(threads: &Threads, block: &Convert) {
     };
     work.run(threads, |_, chunk, tensor| {
         let (start, len, row) = (chunk.start, u64::from(chunk.len), u64::from(chunk.tensor));
-        // SAFETY: the plan checked both arguments' lengths; one task for each chunk. f32 values are
-        // written only in the direction that exports to a buffer of the optimizer's own.
-        let (mut param, values) = unsafe {
+        // SAFETY: as for the work list.
+        let (param, values) = unsafe {
             let param = part_ref::<u64>(block.params, row, 1)[0];
-            let values = part_ref::<u64>(block.values, row, 1)[0];
-            let kind = (block.mode, block.param);
-            let param = Param::new(kind, (param, start), (block.master, tensor.state), len);
-            (param, (values, start, len))
+            (param, part_ref::<u64>(block.values, row, 1)[0])
         };
-        match block.direction {
-            CONVERT_LOAD => load(&mut param),
-            // SAFETY: as above, only read.
-            CONVERT_STORE => store(&mut param, unsafe { part_ref(values.0, values.1, values.2) }),
-            CONVERT_ROUND => round(&mut param),
-            CONVERT_EXPORT => {
-                // SAFETY: as above: the optimizer's own buffer.
-                export(&param, unsafe { part(values.0, values.1, values.2) });
+        let piece = Piece { block, param, start, state: tensor.state + start, len };
+        // SAFETY: the plan checked both arguments' lengths; one task for each chunk. Parameters
+        // are only read where they were lent to read (load, export); f32 values are written only
+        // in the direction that exports, to a buffer of the optimizer's own.
+        unsafe {
+            match block.direction {
+                CONVERT_LOAD => piece.load(),
+                CONVERT_STORE => store(&mut piece.writable(tensor), part_ref(values, start, len)),
+                CONVERT_ROUND => round(&mut piece.writable(tensor)),
+                CONVERT_EXPORT => piece.export(part(values, start, len)),
+                _ => {}
             }
-            _ => {}
         }
     });
 }
 
-/// master ← parameter.
-fn load(param: &mut Param<'_>) {
-    match param {
-        Param::Master(master, Half::Bf16(from)) => tile::widen(master, from, 1.0),
-        Param::Master(master, Half::F16(from)) => tile::widen(master, from, 1.0),
-        Param::Remainder(_, low) => low.fill(0),
-        Param::Own(_) | Param::Nearest(_) | Param::Stochastic(_) => {}
+/// One chunk's place in the parameter and in the masters.
+struct Piece<'a> {
+    block: &'a Convert,
+    param: u64,
+    start: u64,
+    state: u64,
+    len: u64,
+}
+
+const F16: u32 = Dtype::F16 as u32;
+
+impl Piece<'_> {
+    /// # Safety
+    /// The parameter was lent to write.
+    unsafe fn writable(&self, tensor: &Tensor) -> Param<'_> {
+        let kind = (self.block.mode, self.block.param);
+        let master = (self.block.master, tensor.state);
+        // SAFETY: the caller's promise.
+        unsafe { Param::new(kind, (self.param, self.start), master, self.len) }
+    }
+
+    /// The parameter, widened.
+    ///
+    /// # Safety
+    /// The parameter has 16 bits and was lent.
+    unsafe fn widen(&self, to: &mut [f32]) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match self.block.param {
+                F16 => tile::widen(to, part_ref::<f16>(self.param, self.start, self.len), 1.0),
+                _ => tile::widen(to, part_ref::<bf16>(self.param, self.start, self.len), 1.0),
+            }
+        }
+    }
+
+    /// master ← parameter.
+    ///
+    /// # Safety
+    /// As [`super::run`]; the parameter is only read.
+    unsafe fn load(&self) {
+        // SAFETY: the caller's promise; masters are the optimizer's own.
+        unsafe {
+            match self.block.mode {
+                MASTER_F32 => self.widen(part(self.block.master, self.state, self.len)),
+                MASTER_REMAINDER => {
+                    part::<u16>(self.block.master, self.state, self.len).fill(0);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// value ← master.
+    ///
+    /// # Safety
+    /// As [`super::run`]; the parameter is only read.
+    unsafe fn export(&self, values: &mut [f32]) {
+        let Self { block, param, start, state, len } = *self;
+        // SAFETY: the caller's promise; masters are the optimizer's own.
+        unsafe {
+            match block.mode {
+                MASTER_OWN => values.copy_from_slice(part_ref(param, start, len)),
+                MASTER_F32 => values.copy_from_slice(part_ref(block.master, state, len)),
+                MASTER_REMAINDER => {
+                    let low = part_ref(block.master, state, len);
+                    tile::join(values, part_ref(param, start, len), low);
+                }
+                _ => self.widen(values),
+            }
+        }
     }
 }
 
@@ -78,23 +140,5 @@ fn round(param: &mut Param<'_>) {
         Param::Master(master, Half::Bf16(to)) => tile::narrow(to, master),
         Param::Master(master, Half::F16(to)) => tile::narrow(to, master),
         Param::Own(_) | Param::Remainder(..) | Param::Nearest(_) | Param::Stochastic(_) => {}
-    }
-}
-
-/// value ← master.
-fn export(param: &Param<'_>, values: &mut [f32]) {
-    match param {
-        Param::Own(from) | Param::Master(from, _) => values.copy_from_slice(from),
-        Param::Remainder(high, low) => {
-            for ((to, high), low) in values.iter_mut().zip(high.iter()).zip(low.iter()) {
-                *to = round::join(*high, *low);
-            }
-        }
-        Param::Nearest(Half::Bf16(from)) | Param::Stochastic(Half::Bf16(from)) => {
-            tile::widen(values, from, 1.0);
-        }
-        Param::Nearest(Half::F16(from)) | Param::Stochastic(Half::F16(from)) => {
-            tile::widen(values, from, 1.0);
-        }
     }
 }

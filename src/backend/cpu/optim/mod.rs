@@ -4,6 +4,8 @@ mod chunk;
 mod convert;
 mod memory;
 mod stages;
+#[cfg(test)]
+mod tests;
 mod tile;
 
 use super::threads::Threads;

@@ -1,0 +1,211 @@
+//! The file: a safetensors file whose header carries checksums, replaced as a whole or not at all.
+//!
+//! `u64 length of the header | header (JSON) | data`. In the header's `__metadata__`, `hashes` is
+//! one XXH64 for each tensor, in the order of their data, and `header_hash` is the XXH64 of all
+//! bytes before the data with its own 16 digits as zeros. Every byte of the file is under one of
+//! them, so any single flipped bit is found.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::hash::Hash;
+use crate::{Error, Result};
+
+/// Where the header's own hash stands.
+const MARK: &str = "\"header_hash\":\"";
+const DIGITS: usize = 16;
+/// The largest header that safetensors readers accept.
+const MAX_HEADER: u64 = 100_000_000;
+
+pub(super) fn io(op: &'static str, path: &Path, error: impl ToString) -> Error {
+    Error::Io { op, path: path.display().to_string(), text: error.to_string() }
+}
+
+fn damaged(op: &'static str, item: &str, expected: impl ToString, found: impl ToString) -> Error {
+    let (expected, found) = (expected.to_string(), found.to_string());
+    Error::Checkpoint { op, item: item.to_string(), expected, found }
+}
+
+/// A hash as the file writes it.
+pub(super) fn digits(hash: u64) -> String {
+    format!("{hash:016x}")
+}
+
+/// The bytes before the data: length, header padded to 8 bytes, with the header's hash filled in.
+fn sealed(header: &str) -> Option<Vec<u8>> {
+    let mut bytes = vec![0; 8];
+    bytes.extend_from_slice(header.as_bytes());
+    bytes.resize(bytes.len().next_multiple_of(8), b' ');
+    let length = bytes.len() as u64 - 8;
+    bytes[..8].copy_from_slice(&length.to_le_bytes());
+    let place = 8 + header.find(MARK)? + MARK.len();
+    let hash = digits(header_hash(&bytes, place)?);
+    bytes.get_mut(place..place + DIGITS)?.copy_from_slice(hash.as_bytes());
+    (length <= MAX_HEADER).then_some(bytes)
+}
+
+/// The hash of all bytes before the data, with the digits at `place` as zeros.
+fn header_hash(bytes: &[u8], place: usize) -> Option<u64> {
+    let mut hash = Hash::new();
+    hash.update(bytes.get(..place)?);
+    hash.update(&[b'0'; DIGITS]);
+    hash.update(bytes.get(place + DIGITS..)?);
+    Some(hash.finish())
+}
+
+/// A file being written under another name.
+pub(super) struct Draft {
+    op: &'static str,
+    temporary: PathBuf,
+    target: PathBuf,
+    file: Option<File>,
+}
+
+/// So that two writers of one process have two names.
+static DRAFTS: AtomicU64 = AtomicU64::new(0);
+
+impl Draft {
+    /// Opens a file beside `path`; a link is followed, so that it stays a link.
+    pub(super) fn new(op: &'static str, path: &Path) -> Result<Self> {
+        let target = match fs::symlink_metadata(path) {
+            Ok(found) if found.is_symlink() => {
+                fs::canonicalize(path).map_err(|e| io(op, path, e))?
+            }
+            _ => path.to_path_buf(),
+        };
+        if fs::metadata(&target).is_ok_and(|found| !found.is_file()) {
+            return Err(io(op, path, "not a regular file"));
+        }
+        let Some(name) = target.file_name() else {
+            return Err(io(op, path, "no file name"));
+        };
+        let number = DRAFTS.fetch_add(1, Ordering::Relaxed);
+        let mut hidden = std::ffi::OsString::from(".");
+        hidden.push(name);
+        hidden.push(format!(".{}-{number}.tmp", std::process::id()));
+        let temporary = target.with_file_name(hidden);
+        let options = OpenOptions::new().write(true).create_new(true).open(&temporary);
+        let file = Some(options.map_err(|e| io(op, &temporary, e))?);
+        Ok(Self { op, temporary, target, file })
+    }
+
+    fn file(&mut self) -> Result<&mut File> {
+        let closed = io(self.op, &self.temporary, "closed");
+        self.file.as_mut().ok_or(closed)
+    }
+
+    /// Writes the header: first to leave room, and again, of the same length, when hashes are
+    /// known.
+    pub(super) fn header(&mut self, header: &str) -> Result<()> {
+        let Some(bytes) = sealed(header) else {
+            return Err(damaged(self.op, "header", "at most 100 MB", header.len()));
+        };
+        let temporary = self.temporary.clone();
+        let op = self.op;
+        let file = self.file()?;
+        let written = file.seek(SeekFrom::Start(0)).and_then(|_| file.write_all(&bytes));
+        written.map_err(|e| io(op, &temporary, e))
+    }
+
+    /// Appends data.
+    pub(super) fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        let temporary = self.temporary.clone();
+        let op = self.op;
+        self.file()?.write_all(bytes).map_err(|e| io(op, &temporary, e))
+    }
+
+    /// Puts the file in place of the old one: data on the disk first, then the name, then the
+    /// folder. Whoever opens the name finds the old file or the new one, whole.
+    pub(super) fn commit(mut self) -> Result<()> {
+        let (op, temporary, target) = (self.op, self.temporary.clone(), self.target.clone());
+        let file = self.file()?;
+        let place = || -> std::io::Result<()> {
+            if let Ok(old) = fs::metadata(&target) {
+                file.set_permissions(old.permissions())?;
+            }
+            file.sync_all()?;
+            fs::rename(&temporary, &target)?;
+            if cfg!(unix) {
+                let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty());
+                File::open(folder.unwrap_or(Path::new(".")))?.sync_all()?;
+            }
+            Ok(())
+        };
+        place().map_err(|e| io(op, &target, e))?;
+        self.file = None;
+        Ok(())
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        if self.file.take().is_some() {
+            let _ = fs::remove_file(&self.temporary);
+        }
+    }
+}
+
+/// A file whose header has been read and found whole.
+pub(super) struct Reader {
+    op: &'static str,
+    path: PathBuf,
+    file: File,
+    pub(super) header: String,
+    /// Bytes before the data.
+    start: u64,
+    /// Bytes of data.
+    pub(super) data: u64,
+}
+
+impl Reader {
+    pub(super) fn new(op: &'static str, path: &Path) -> Result<Self> {
+        let failed = |e: std::io::Error| io(op, path, e);
+        let found = fs::metadata(path).map_err(failed)?;
+        if !found.is_file() {
+            return Err(io(op, path, "not a regular file"));
+        }
+        let mut file = File::open(path).map_err(failed)?;
+        let size = file.metadata().map_err(failed)?.len();
+        let mut length = [0u8; 8];
+        if size < 8 {
+            return Err(damaged(op, "header", "at least 8 bytes", size));
+        }
+        file.read_exact(&mut length).map_err(failed)?;
+        let length = u64::from_le_bytes(length);
+        if length > MAX_HEADER || length > size - 8 {
+            let expected = format!("at most {} bytes", (size - 8).min(MAX_HEADER));
+            return Err(damaged(op, "header", expected, length));
+        }
+        let mut bytes = length.to_le_bytes().to_vec();
+        bytes.resize(8 + length as usize, 0);
+        file.read_exact(&mut bytes[8..]).map_err(failed)?;
+        let Ok(header) = String::from_utf8(bytes.split_off(8)) else {
+            return Err(damaged(op, "header", "UTF-8", "other bytes"));
+        };
+        let Some(place) = header.find(MARK).map(|at| at + MARK.len()) else {
+            return Err(damaged(op, "header", "a state file of halfstep", "no header_hash"));
+        };
+        bytes.extend_from_slice(header.as_bytes());
+        let hash = header_hash(&bytes, 8 + place).map(digits).unwrap_or_default();
+        let found = header.as_bytes().get(place..place + DIGITS).unwrap_or_default();
+        if hash.as_bytes() != found {
+            let found = String::from_utf8_lossy(found);
+            return Err(damaged(op, "header", format!("checksum {found}"), hash));
+        }
+        let path = path.to_path_buf();
+        Ok(Self { op, path, file, header, start: 8 + length, data: size - 8 - length })
+    }
+
+    /// Goes to a byte of the data.
+    pub(super) fn seek(&mut self, to: u64) -> Result<()> {
+        let place = SeekFrom::Start(self.start + to);
+        self.file.seek(place).map(|_| ()).map_err(|e| io(self.op, &self.path, e))
+    }
+
+    /// Fills `bytes` with what follows.
+    pub(super) fn read(&mut self, bytes: &mut [u8]) -> Result<()> {
+        self.file.read_exact(bytes).map_err(|e| io(self.op, &self.path, e))
+    }
+}
