@@ -56,8 +56,7 @@ fn optimizer_steps_allocate_nothing() {
     for rule in rules {
         let lens = [40_000usize, 0, 7, 20_000];
         let tensors = lens.iter().enumerate().map(|(i, &len)| Tensor::new(format!("{i}"), len));
-        let config =
-            Config { clip: Some(1.0), scaler: Scaler::PYTORCH, ..Config::default() };
+        let config = Config { clip: Some(1.0), scaler: Scaler::PYTORCH, ..Config::default() };
         let groups = [Group::new(rule).tensors(tensors)];
         let mut optimizer = Optimizer::<bf16, bf16>::new(&device, &groups, config).unwrap();
         let mut params: Vec<Vec<bf16>> = lens.iter().map(|&len| vec![bf16::ONE; len]).collect();

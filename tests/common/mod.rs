@@ -8,6 +8,7 @@ pub mod gemm_case;
 pub mod guard;
 pub mod oracle_gemm;
 pub mod ranks;
+pub mod reduction;
 pub mod rounding;
 pub mod workloads;
 
