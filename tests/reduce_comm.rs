@@ -2,9 +2,10 @@
 //!
 //! | row | why it is not here |
 //! |---|---|
+//! | C-02 | `local` makes all ranks at once, so numbers and counts agree by construction |
 //! | C-04 | one device for each rank is a rule of NCCL; CPU ranks share the host |
 //! | C-09 | blocks travel by reference: there is no frame to corrupt |
-//! | C-13 … C-16 | several NCCL communicators, its codes and its asynchronous errors |
+//! | C-13, C-14, C-15, C-16 | several NCCL communicators, its codes and its asynchronous errors |
 //! | C-19, C-20 | blocks are bytes of one buffer; there is no operator to combine with a type |
 #![allow(missing_docs)]
 

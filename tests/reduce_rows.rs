@@ -12,7 +12,7 @@ use halfstep::reduce::{
     Abort, BucketPlan, Collective, Communicator, Config, Fault, Local, NonFinite, Parts, Reducer,
     Unscale,
 };
-use halfstep::{Buffer, Dtype, Error, Stream};
+use halfstep::{Buffer, Dtype, Error, Stream, bf16};
 use std::sync::{Arc, Barrier};
 use std::time::Instant;
 
@@ -117,6 +117,26 @@ fn k05_different_plans_are_an_error_on_every_rank() {
             };
             assert!(found.starts_with(param), "{found}: {param}");
         }
+    }
+}
+
+/// K-08: one bucket holds gradients of one storage type, cast to one wire type; a reducer for each
+/// type keeps types apart, and one that differs between ranks is found at the start.
+#[test]
+fn k08_gradient_types_are_not_mixed() {
+    let plan = BucketPlan::ddp(&params_from(&[10, 20]), Dtype::Bf16, 1000, 1000).unwrap();
+    let errors = ranks::run(2, |comm| {
+        let (plan, config) = (plan.clone(), Config::default());
+        match comm.rank() {
+            0 => Reducer::<f32>::new(&cpu(1), plan, Box::new(comm), config).err(),
+            _ => Reducer::<bf16>::new(&cpu(1), plan, Box::new(comm), config).err(),
+        }
+    });
+    for error in errors {
+        assert!(
+            matches!(error, Some(Error::Comm(Fault::PlanMismatch { rank: 1, .. }))),
+            "{error:?}"
+        );
     }
 }
 

@@ -1,0 +1,1 @@
+//! A virtual GPU: executes what the compilers really produced, with every access checked.
