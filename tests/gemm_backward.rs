@@ -481,3 +481,31 @@ fn groups_are_their_members_forward_and_backward() {
         assert!(d.iter().all(|v| *v == 3.0));
     }
 }
+
+/// Sums over many rows: through several of the blocks that `db` is defined by, and of `k`.
+#[test]
+fn long_batches_have_the_references_bits() {
+    let exact = reference();
+    for rows in [255, 256, 257, 700, 4096, 4500] {
+        for (activation, accumulate) in [(Activation::None, false), (Activation::GeluErf, true)] {
+            let layer = Layer {
+                rows,
+                input: 9,
+                output: 13,
+                activation,
+                weight: WeightLayout::OutIn,
+                accumulate,
+                flush: false,
+                data: Distribution::Normal,
+                seed: rows as u64,
+                shift: 1,
+            };
+            let tensors = tensors::<bf16>(&layer);
+            let expected = run(&layer, &tensors, &exact);
+            check(&layer, &tensors, &expected);
+            for device in common::devices() {
+                assert!(run(&layer, &tensors, &device) == expected, "{layer:?}");
+            }
+        }
+    }
+}

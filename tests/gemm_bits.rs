@@ -6,7 +6,7 @@ mod common;
 
 use common::data::{Distribution, Rng};
 use common::gemm_case::{Case, Data, Role, Term, run};
-use halfstep::gemm::{Activation, Layout};
+use halfstep::gemm::{Activation, Gemm, Layout, Matrix, Operands};
 use halfstep::{Device, Storage, bf16, f16};
 use proptest::prelude::*;
 
@@ -136,6 +136,38 @@ fn large_products_have_the_references_bits() {
             let role = if k == 300 { Role::Gated } else { Role::Forward };
             let case = Case { layout, role, bias: true, seed: rng.next(), ..Case::new(m, n, k) };
             all_forms_agree::<bf16, bf16>(&case, &devices[..devices.len().min(6)], &exact);
+        }
+    }
+}
+
+/// Products beyond one block of packed A and B, in both dimensions and in `k`, have the bits of their
+/// parts, each a small product of its own.
+#[test]
+fn blocks_of_a_huge_product_have_the_bits_of_small_ones() {
+    let (m, n) = (1700, 2100);
+    let mut rng = Rng(21);
+    for device in forms().into_iter().filter(|device| device.info().arch != "portable") {
+        let stream = device.stream().expect("a stream");
+        for k in [3000, 4500] {
+            let a: Vec<bf16> = Distribution::Normal.fill(&mut rng, m * k);
+            let b: Vec<bf16> = Distribution::Normal.fill(&mut rng, k * n);
+            let mut d = vec![0.0f32; m * n];
+            let plan = Gemm::new(m, n, k).plan::<bf16, f32>(&device).expect("a plan");
+            plan.run(&stream, Operands::new(&a, &b, &mut d)).expect("a run");
+            for _ in 0..40 {
+                let (i, j) = (rng.below(m - 8), rng.below(n - 50));
+                let mut part = vec![0.0f32; 8 * 50];
+                let plan = Gemm::new(8, 50, k).leading(Matrix::B, n).plan::<bf16, f32>(&device);
+                let (a, b) = (a[i * k..].to_vec(), &b[j..]);
+                plan.expect("a plan")
+                    .run(&stream, Operands::new(&a, &b, &mut part))
+                    .expect("a run");
+                for (r, row) in part.chunks(50).enumerate() {
+                    let whole = &d[(i + r) * n + j..][..50];
+                    let same = whole.iter().zip(row).all(|(x, y)| x.to_bits() == y.to_bits());
+                    assert!(same, "rows {i}.., columns {j}.. of k = {k} on {}", device.info());
+                }
+            }
         }
     }
 }

@@ -19,7 +19,7 @@
 //! too, in this order: `α·sum`, `fma(β, C, ·)`, `+ bias`, activation, `+ residual`; then one rounding
 //! to the output type. So on the CPU a result is **defined to the bit**, whatever the instruction set,
 //! the number of threads, the alignment of operands and the way the work is cut. Devices with matrix
-//! units keep the error bound ([`bound`]), one rounding at the end, and equal bits from run to run;
+//! units keep the error bound ([`bound()`]), one rounding at the end, and equal bits from run to run;
 //! not these bits (an A100 truncates inside a block of products, for instance).
 //!
 //! `α = 0` (and `k = 0`): A and B are not read. `β = 0`: C is not read. NaN and ±Inf follow IEEE 754:

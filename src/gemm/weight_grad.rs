@@ -28,7 +28,7 @@ const OP: &str = "weight_grad";
 /// **Numerics.** `dw` is one fma chain over the rows, then one addition where accumulated. `db` adds
 /// blocks of 256 rows, each from 0 in the order of the rows, then the blocks in their order. Σg² and
 /// the non-finite counts are of the finished `dw` and `db`, to the bit those that
-/// [`Optimizer::stats`](crate::optim::Optimizer) would find.
+/// the optimizer's own pass over them would find.
 ///
 /// ```
 /// # fn main() -> halfstep::Result<()> {

@@ -19,6 +19,7 @@ pub mod table;
 
 /// One launch: which op, and the parameter block of one of its kernels.
 #[derive(Debug, Clone, Copy)]
+#[allow(clippy::large_enum_variant)] // lives for one call, behind a reference
 pub(crate) enum Launch {
     Gemm(params::gemm::Block),
     Optim(params::optim::Block),

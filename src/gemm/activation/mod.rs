@@ -54,7 +54,7 @@ pub enum Activation {
 }
 
 /// `2√(2/π)` and `2√(2/π)·0.044715`: `2u = z·(A + B·z²)`.
-const A: f32 = 1.595_769_1;
+const A: f32 = 1.595_769_2;
 const B: f32 = 0.071_354_814;
 /// `1/√(2π)`.
 const DENSITY: f32 = 0.398_942_3;
@@ -130,8 +130,8 @@ fn relu<R: Real>(z: R) -> R {
 #[inline(always)]
 fn relu_derivative<R: Real>(z: R) -> R {
     let zero = R::of(0.0);
-    // 1 above, 0 below and at 0, and for NaN what NaN − NaN is.
-    zero.if_less(z, R::of(1.0), z.if_less(zero, zero, z - z))
+    // 1 above, 0 below; what is left is ±0 or NaN, and its own derivative.
+    zero.if_less(z, R::of(1.0), z.if_less(zero, zero, z))
 }
 
 /// `2u = z·(A + B·z²)`.

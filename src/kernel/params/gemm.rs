@@ -2,6 +2,7 @@
 
 /// The blocks of this op's kernels.
 #[derive(Debug, Clone, Copy)]
+#[allow(clippy::large_enum_variant)] // lives for one call, behind a reference
 pub enum Block {
     /// A fused matrix product.
     Product(Product),

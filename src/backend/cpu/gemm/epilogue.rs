@@ -42,11 +42,11 @@ pub(super) unsafe fn epilogue<F: Form, T: Storage, O: Storage>(block: &Product, 
     let halves = if gated { 2 } else { 1 };
     let mut bias = [[0.0f32; WIDEST]; 2];
     if block.bias != 0 {
-        for half in 0..halves {
+        for (half, bias) in bias.iter_mut().enumerate().take(halves) {
             let first = half * block.n as usize + tile.column;
             // SAFETY: the bias has `n` elements for each half.
             unsafe {
-                load::<F, T>((block.bias as *const T).add(first), &mut bias[half][..tile.columns]);
+                load::<F, T>((block.bias as *const T).add(first), &mut bias[..tile.columns]);
             }
         }
     }

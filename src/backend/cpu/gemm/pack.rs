@@ -70,7 +70,7 @@ unsafe fn together<F: Form, T: Storage>(
         // SAFETY: the caller's promise.
         unsafe {
             let (row, to) = (from.start.add(step * from.ld), to.add(step * width));
-            if lanes == width && width % 8 == 0 {
+            if lanes == width && width.is_multiple_of(8) {
                 for i in (0..width).step_by(8) {
                     to.add(i).cast::<[f32; 8]>().write(lanes::widen::<F, T>(row.add(i)));
                 }

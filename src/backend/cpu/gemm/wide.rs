@@ -55,11 +55,13 @@ macro_rules! operators {
             type Output = Self;
             #[inline(always)]
             fn $method(self, other: Self) -> Self {
-                // SAFETY: promised where the value was loaded.
                 self.zip(
                     other,
                     #[inline(always)]
-                    |a, b| unsafe { $intrinsic(a, b) },
+                    |a, b| {
+                        // SAFETY: promised where the value was loaded.
+                        unsafe { $intrinsic(a, b) }
+                    },
                 )
             }
         }
