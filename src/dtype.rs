@@ -119,23 +119,42 @@ impl Storage for bf16 {
     #[inline(always)]
     fn narrow(value: f32) -> Self {
         let bits = value.to_bits();
-        let rounded = bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16;
-        let quiet = (bits >> 16) | 0x40;
-        let nan = (bits & 0x7fff_ffff) > 0x7f80_0000;
-        bf16::from_bits(if nan { quiet } else { rounded } as u16)
+        let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1));
+        let chosen = if value.is_nan() { bits | 0x40_0000 } else { rounded };
+        bf16::from_bits((chosen >> 16) as u16)
     }
 }
 
 impl Storage for f16 {
     const DTYPE: Dtype = Dtype::F16;
 
+    // Both in integer steps and one exact f32 operation, without branches: `half`'s own conversions
+    // look up the processor's features at every call, which keeps loops from becoming vector code.
     #[inline(always)]
     fn widen(self) -> f32 {
-        self.to_f32()
+        let bits = u32::from(self.to_bits());
+        let magnitude = (bits & 0x7fff) << 13;
+        // Times 2¹¹² moves the exponent's zero and makes subnormals normal, exactly.
+        let finite = (f32::from_bits(magnitude) * f32::from_bits(0x7780_0000)).to_bits();
+        let quiet = if bits & 0x3ff == 0 { 0 } else { 0x40_0000 };
+        let special = magnitude | 0x7f80_0000 | quiet;
+        let magnitude = if bits & 0x7c00 == 0x7c00 { special } else { finite };
+        f32::from_bits((bits & 0x8000) << 16 | magnitude)
     }
     #[inline(always)]
     fn narrow(value: f32) -> Self {
-        f16::from_f32(value)
+        let bits = value.to_bits();
+        let sign = (bits >> 16) as u16 & 0x8000;
+        let magnitude = bits & 0x7fff_ffff;
+        let even = 0xfff + (magnitude >> 13 & 1);
+        let normal = (magnitude.wrapping_add(even) >> 13).wrapping_sub(112 << 10);
+        // Adding ½ leaves units of 2⁻²⁴, rounded to nearest even by the addition itself.
+        let subnormal = (f32::from_bits(magnitude) + 0.5).to_bits().wrapping_sub(0.5f32.to_bits());
+        let nan = 0x7e00 | magnitude >> 13 & 0x3ff;
+        let special = if magnitude > 0x7f80_0000 { nan } else { 0x7c00 };
+        let finite = if magnitude < 0x3880_0000 { subnormal } else { normal };
+        let rounded = if magnitude >= 0x4780_0000 { special } else { finite };
+        f16::from_bits(sign | rounded as u16)
     }
 }
 
@@ -153,6 +172,25 @@ mod tests {
             }
             let stored = bf16::from_bits(high);
             assert_eq!(stored.widen().to_bits(), u32::from(high) << 16);
+        }
+    }
+
+    #[test]
+    fn f16_agrees_with_half_on_every_value_and_around_every_tie() {
+        for bits in 0..=u16::MAX {
+            let value = f16::from_bits(bits);
+            let wide = value.widen();
+            assert_eq!(wide.to_bits(), value.to_f32().to_bits(), "{bits:#x}");
+            for low in [0u32, 1, 0xfff, 0x1000, 0x1001, 0x1fff] {
+                let near = f32::from_bits(wide.to_bits() ^ low);
+                let (ours, theirs) = (f16::narrow(near), f16::from_f32(near));
+                assert_eq!(ours.to_bits(), theirs.to_bits(), "{near:e}");
+            }
+        }
+        for bits in (0..=u32::MAX).step_by(1021) {
+            let value = f32::from_bits(bits);
+            assert_eq!(f16::narrow(value).to_bits(), f16::from_f32(value).to_bits(), "{bits:#x}");
+            assert_eq!(bf16::narrow(value).to_bits(), bf16::from_f32(value).to_bits(), "{bits:#x}");
         }
     }
 }

@@ -58,64 +58,13 @@ pub(crate) fn join(high: bf16, low: u16) -> f32 {
     f32::from_bits(u32::from(high) << 16 | u32::from(low))
 }
 
-/// [`bf16::narrow`](Storage::narrow) in fewer vector operations.
-#[inline(always)]
-pub(crate) fn narrow_bf16(value: f32) -> bf16 {
-    let bits = value.to_bits();
-    let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1));
-    let chosen = if value.is_nan() { bits | 0x40_0000 } else { rounded };
-    bf16::from_bits((chosen >> 16) as u16)
-}
-
-/// [`f16::narrow`](Storage::narrow) as vector code.
-#[inline(always)]
-pub(crate) fn narrow_f16(value: f32) -> f16 {
-    let bits = value.to_bits();
-    let sign = (bits >> 16) as u16 & 0x8000;
-    let magnitude = bits & 0x7fff_ffff;
-    let even = 0xfff + (magnitude >> 13 & 1);
-    let normal = (magnitude.wrapping_add(even) >> 13).wrapping_sub(112 << 10);
-    // Adding ½ leaves units of 2⁻²⁴, rounded to nearest even by the addition itself.
-    let subnormal = (f32::from_bits(magnitude) + 0.5).to_bits().wrapping_sub(0.5f32.to_bits());
-    let nan = 0x7e00 | magnitude >> 13 & 0x3ff;
-    let special = if magnitude > EXPONENT { nan } else { 0x7c00 };
-    let finite = if magnitude < 0x3880_0000 { subnormal } else { normal };
-    let rounded = if magnitude >= 0x4780_0000 { special } else { finite };
-    f16::from_bits(sign | rounded as u16)
-}
-
-/// [`f16::widen`](Storage::widen) as vector code.
-#[inline(always)]
-pub(crate) fn widen_f16(value: f16) -> f32 {
-    let bits = u32::from(value.to_bits());
-    let magnitude = (bits & 0x7fff) << 13;
-    // The multiplication by 2¹¹² moves the exponent's zero and makes subnormals normal, exactly.
-    let finite = (f32::from_bits(magnitude) * f32::from_bits(0x7780_0000)).to_bits();
-    let quiet = if bits & 0x3ff == 0 { 0 } else { 0x40_0000 };
-    let special = magnitude | EXPONENT | quiet;
-    let magnitude = if bits & 0x7c00 == 0x7c00 { special } else { finite };
-    f32::from_bits((bits & 0x8000) << 16 | magnitude)
-}
-
-/// A storage type whose conversions are vector code.
+/// A storage type with stochastic rounding.
 pub(crate) trait Lane: Storage {
-    /// [`Storage::widen`].
-    fn wide(self) -> f32;
-    /// [`Storage::narrow`].
-    fn near(value: f32) -> Self;
     /// Stochastic rounding; f32 has nothing to round.
     fn stochastic(value: f32, random: u16) -> Self;
 }
 
 impl Lane for f32 {
-    #[inline(always)]
-    fn wide(self) -> f32 {
-        self
-    }
-    #[inline(always)]
-    fn near(value: f32) -> Self {
-        value
-    }
     #[inline(always)]
     fn stochastic(value: f32, _: u16) -> Self {
         value
@@ -124,28 +73,12 @@ impl Lane for f32 {
 
 impl Lane for bf16 {
     #[inline(always)]
-    fn wide(self) -> f32 {
-        self.widen()
-    }
-    #[inline(always)]
-    fn near(value: f32) -> Self {
-        narrow_bf16(value)
-    }
-    #[inline(always)]
     fn stochastic(value: f32, random: u16) -> Self {
         stochastic_bf16(value, random)
     }
 }
 
 impl Lane for f16 {
-    #[inline(always)]
-    fn wide(self) -> f32 {
-        widen_f16(self)
-    }
-    #[inline(always)]
-    fn near(value: f32) -> Self {
-        narrow_f16(value)
-    }
     #[inline(always)]
     fn stochastic(value: f32, random: u16) -> Self {
         stochastic_f16(value, random)
@@ -155,25 +88,6 @@ impl Lane for f16 {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn f16_agrees_with_half_on_every_value_and_around_every_tie() {
-        for bits in 0..=u16::MAX {
-            let value = f16::from_bits(bits);
-            let wide = widen_f16(value);
-            assert_eq!(wide.to_bits(), value.to_f32().to_bits(), "{bits:#x}");
-            for low in [0u32, 1, 0xfff, 0x1000, 0x1001, 0x1fff] {
-                let near = f32::from_bits(wide.to_bits() ^ low);
-                let (ours, theirs) = (narrow_f16(near), f16::from_f32(near));
-                assert_eq!(ours.to_bits(), theirs.to_bits(), "{near:e}");
-            }
-        }
-        for bits in (0..=u32::MAX).step_by(1021) {
-            let value = f32::from_bits(bits);
-            assert_eq!(narrow_f16(value).to_bits(), f16::from_f32(value).to_bits(), "{bits:#x}");
-            assert_eq!(narrow_bf16(value).to_bits(), bf16::narrow(value).to_bits(), "{bits:#x}");
-        }
-    }
 
     /// O-30: special and representable values are left alone, whatever the random bits.
     #[test]

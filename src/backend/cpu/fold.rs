@@ -38,7 +38,7 @@ pub(super) fn partial<T: Lane>(tensor: u32, chunk: &[T], factor: f32) -> Partial
     if sum_squares.is_finite() {
         return Partial { sum_squares, non_finite: 0, tensor };
     }
-    grad_stats::partial(tensor, chunk.iter().map(|value| value.wide() * factor))
+    grad_stats::partial(tensor, chunk.iter().map(|value| value.widen() * factor))
 }
 
 /// Σ(factor·x)² in the order of [`Partial`]. Lanes that a short chunk leaves at 0 do not change the
@@ -56,7 +56,7 @@ pub(super) fn sum_squares<T: Lane>(chunk: &[T], factor: f32) -> f64 {
 fn short<T: Lane, const LANES: usize>(chunk: &[T], factor: f32) -> f64 {
     let mut lanes = [0.0f64; LANES];
     for (lane, value) in lanes.iter_mut().zip(chunk) {
-        let value = f64::from(value.wide() * factor);
+        let value = f64::from(value.widen() * factor);
         *lane = value * value;
     }
     halve(&mut lanes)
@@ -81,7 +81,7 @@ fn long<T: Lane>(chunk: &[T], factor: f32) -> f64 {
         let mut count = 0;
         for (row, to) in rows.flatten().zip(&mut column) {
             for (to, value) in to.iter_mut().zip(row) {
-                *to = value.wide() * factor;
+                *to = value.widen() * factor;
             }
             count += 1;
         }
@@ -99,7 +99,7 @@ fn long<T: Lane>(chunk: &[T], factor: f32) -> f64 {
         }
     }
     for (lane, value) in lanes.iter_mut().zip(tail) {
-        let value = f64::from(value.wide() * factor);
+        let value = f64::from(value.widen() * factor);
         *lane += value * value;
     }
     halve(&mut lanes)

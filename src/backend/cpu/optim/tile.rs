@@ -45,7 +45,7 @@ pub(super) fn vector<W: Work>(work: W) -> W::Output {
 #[inline(always)]
 pub(super) fn widen<T: Lane>(to: &mut [f32], from: &[T], factor: f32) {
     for (to, from) in to.iter_mut().zip(from) {
-        *to = from.wide() * factor;
+        *to = from.widen() * factor;
     }
 }
 
@@ -53,7 +53,7 @@ pub(super) fn widen<T: Lane>(to: &mut [f32], from: &[T], factor: f32) {
 #[inline(always)]
 pub(super) fn narrow<T: Lane>(to: &mut [T], from: &[f32]) {
     for (to, from) in to.iter_mut().zip(from) {
-        *to = T::near(*from);
+        *to = T::narrow(*from);
     }
 }
 
@@ -113,7 +113,7 @@ fn sweep<const N: usize, R: Apply<N>, G: Lane>(
     c: &mut [f32],
 ) {
     let one = |g: &G, p: &mut f32, old: [f32; N]| {
-        let (new, state) = R::apply(scalars, g.wide() * factor, *p, old);
+        let (new, state) = R::apply(scalars, g.widen() * factor, *p, old);
         *p = new;
         state
     };
@@ -166,7 +166,7 @@ pub(super) fn stream<T: Lane>(to: &mut [T], from: &[f32]) {
         let whole =
             from.len() == DIRECT && to.len() == DIRECT && DIRECT * size_of::<T>() % VECTOR == 0;
         if whole && to.as_ptr().addr() % VECTOR == 0 {
-            let mut rounded = [T::near(0.0); DIRECT];
+            let mut rounded = [T::narrow(0.0); DIRECT];
             narrow(&mut rounded, from);
             for vector in 0..DIRECT * size_of::<T>() / VECTOR {
                 // SAFETY: both arrays have `DIRECT` elements, and `to` is aligned to a vector: both
