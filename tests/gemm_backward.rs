@@ -184,8 +184,8 @@ fn check<T: Storage>(layer: &Layer, t: &Tensors<T>, got: &Gradients<T>) {
                 inherited += error * factor.abs();
                 k += 1;
             }
-            let bound =
-                bound::sum(growth, k, size + inherited) + inherited + bound::half_ulp(sum, dtype);
+            let error = bound::sum(growth, k, size + inherited) + inherited;
+            let bound = error + bound::half_ulp(sum.abs() + error, dtype);
             let floor = if layer.flush { bound::smallest_normal(dtype) } else { 0.0 };
             assert!(
                 within(got, sum, bound + floor, dtype),

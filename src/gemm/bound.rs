@@ -11,7 +11,7 @@
 //! | `ZeroMean` | `8 + √K/2` | independent data of mean zero |
 //!
 //! The activation multiplies that by its Lipschitz constant and adds its own error; the output type adds
-//! half an ulp. The backward products add what rounding `dz` to the operands' type costs: [`dz`].
+//! half an ulp (of the largest value within the error). The backward products add what rounding `dz` to the operands' type costs: [`dz`].
 #![forbid(unsafe_code)]
 
 use super::Activation;
@@ -92,9 +92,8 @@ pub struct Forward {
 /// ```
 pub fn bound(of: Forward) -> f64 {
     let sum = of.growth.sum(of.k, of.magnitude);
-    lipschitz(of.activation) * sum
-        + activation_error(of.activation, of.preactivation)
-        + rounding(of.exact, of.output)
+    let error = lipschitz(of.activation) * sum + activation_error(of.activation, of.preactivation);
+    error + rounding(of.exact.abs() + error, of.output)
 }
 
 /// The bound of an element of `D = act(gate) ∘ up + residual`, from the exact gate and `up` and the
@@ -105,7 +104,8 @@ pub fn gated(of: Forward, up: f64, up_magnitude: f64) -> f64 {
     let up_error = of.growth.sum(of.k, up_magnitude);
     let gate = apply(of.activation, of.preactivation);
     let product = up.abs() * gate_error + gate.abs() * up_error + gate_error * up_error;
-    product + 2.0 * U * (gate * up).abs() + U * of.exact.abs() + rounding(of.exact, of.output)
+    let error = product + 2.0 * U * (gate * up).abs() + U * of.exact.abs();
+    error + rounding(of.exact.abs() + error, of.output)
 }
 
 /// How far `dz = round(dy·act'(z))` may be from the exact `dy·act'(z)`. `z` is exact and `z_error`
@@ -141,10 +141,12 @@ pub fn backward(
     exact: f64,
     output: Dtype,
 ) -> f64 {
-    growth.sum(k, magnitude + inherited) + inherited + rounding(exact, output)
+    let error = growth.sum(k, magnitude + inherited) + inherited;
+    error + rounding(exact.abs() + error, output)
 }
 
-/// Half an ulp of the exact value in the output type, and a little for values at the edge of a binade.
+/// Half an ulp of the value in the output type, and a little. For a value that is known but for an error,
+/// pass the largest that it can be: its ulp may be the next binade's.
 pub fn rounding(exact: f64, output: Dtype) -> f64 {
     let (bits, min_exponent) = match output {
         Dtype::Bf16 => (8, -126),

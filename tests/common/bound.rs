@@ -58,19 +58,20 @@ pub fn activation(activation: Activation, z: f64) -> f64 {
 /// Of an element of D.
 pub fn forward(case: &Case, growth: Growth, exact: &Exact, output: Dtype) -> f64 {
     let inner = sum(growth, case.k, exact.magnitude);
-    let outer = half_ulp(exact.value, output);
+    // What is rounded is the value with its error, which may lie in the next binade.
+    let outer = |error: f64| error + half_ulp(exact.value.abs() + error, output);
     let applied = lipschitz(case.activation) * inner + activation(case.activation, exact.z);
     match case.role {
-        Role::Forward => applied + outer,
+        Role::Forward => outer(applied),
         Role::Gated => {
             let up = sum(growth, case.k, exact.up_magnitude);
             let gate = act(case.activation.name(), exact.z).abs();
             let product = exact.up.abs() * applied + gate * up + applied * up;
-            product + 2.0 * U * (gate * exact.up.abs() + exact.value.abs()) + outer
+            outer(product + 2.0 * U * (gate * exact.up.abs() + exact.value.abs()))
         }
         // A slope of at most 1.13, off by 4u.
         Role::Derivative => {
-            1.13 * inner + 5.0 * U * exact.z.abs() + 2.0 * U * exact.magnitude + outer
+            outer(1.13 * inner + 5.0 * U * exact.z.abs() + 2.0 * U * exact.magnitude)
         }
     }
 }
