@@ -181,18 +181,15 @@ fn g21_offsets_beyond_32_bits_arrive() {
     for device in common::devices() {
         let stream = device.stream().unwrap();
         let ld = (1usize << 31) + 7;
-        let Ok(mut d) = device.zeros::<bf16>(ld + 3) else {
-            println!("skipped: no room for {ld} elements");
-            continue;
-        };
+        // Pages of zeros that the system makes up when they are touched.
+        let mut memory = vec![0u16; ld + 3];
+        let mut d: &mut [bf16] = bytemuck::cast_slice_mut(&mut memory);
         let plan = Gemm::new(2, 3, 1).leading(Matrix::D, ld).plan::<bf16, bf16>(&device).unwrap();
         let (a, b) = (vec![bf16::ONE, bf16::from_f32(2.0)], vec![bf16::from_f32(3.0); 3]);
         plan.run(&stream, Operands::new(&a, &b, &mut d)).unwrap();
-        let mut end = [bf16::ZERO; 3];
-        d.read(&stream, ld, &mut end).unwrap();
-        assert_eq!(end, [bf16::from_f32(6.0); 3]);
-        d.read(&stream, 0, &mut end).unwrap();
-        assert_eq!(end, [bf16::from_f32(3.0); 3]);
+        stream.sync().unwrap();
+        assert_eq!(d[ld..], [bf16::from_f32(6.0); 3]);
+        assert_eq!(d[..4], [3.0, 3.0, 3.0, 0.0].map(bf16::from_f32));
     }
 }
 
