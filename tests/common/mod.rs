@@ -7,6 +7,7 @@ pub mod data;
 pub mod gemm_case;
 pub mod guard;
 pub mod oracle_gemm;
+pub mod oracle_optim;
 pub mod ranks;
 pub mod reduction;
 pub mod rounding;

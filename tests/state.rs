@@ -1,0 +1,526 @@
+//! State files: resumption, damage, and what does not belong.
+//!
+//! Not shown here, with the reason:
+//!
+//! | id | reason |
+//! |---|---|
+//! | P-02 | a full disk needs a file system of its own; every write's error leaves through one path, which removes the draft (shown with a folder that cannot be written) |
+//! | P-03 | power loss cannot be staged; the order write, fsync, rename, fsync of the folder is in `file.rs` |
+//! | P-12 | one file belongs to one optimizer; ranks compare steps in their own protocol |
+//! | P-14 | two writers have drafts of their own and the last whole file wins |
+//! | P-16 | the file is read, never mapped |
+#![cfg(feature = "safetensors")]
+#![allow(missing_docs)]
+
+mod common;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use common::data::{Distribution, Rng};
+use common::devices;
+use halfstep::optim::*;
+use halfstep::{Device, Error, Read, Storage, Stream, Write, bf16, f16};
+
+/// A folder that goes when the test ends.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let folder = std::env::temp_dir().join(format!("halfstep-{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&folder);
+        fs::create_dir_all(&folder).unwrap();
+        Self(folder)
+    }
+
+    fn file(&self) -> PathBuf {
+        self.0.join("state.safetensors")
+    }
+
+    fn names(&self) -> Vec<String> {
+        let names = fs::read_dir(&self.0).unwrap();
+        names.map(|name| name.unwrap().file_name().into_string().unwrap()).collect()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+const LENGTHS: [usize; 4] = [300, 0, 1, 70];
+
+fn groups(rule: Rule) -> [Group; 2] {
+    let tensor = |i: usize| Tensor::new(format!("layer.{i}/ä\"\\"), LENGTHS[i]);
+    [
+        Group::new(rule).tensors([tensor(0), tensor(1)]),
+        Group::new(rule).tensors([tensor(2).decay_factor(0.0), tensor(3)]),
+    ]
+}
+
+struct Run<P: Storage> {
+    stream: Stream,
+    optimizer: Optimizer<P, bf16>,
+    params: Vec<Vec<P>>,
+}
+
+impl<P: Storage> Run<P> {
+    fn new(device: &Device, rule: Rule, config: Config) -> Self {
+        let stream = device.stream().unwrap();
+        let mut rng = Rng(5);
+        let params: Vec<Vec<P>> =
+            LENGTHS.iter().map(|&len| Distribution::Normal.fill(&mut rng, len)).collect();
+        let mut optimizer = Optimizer::new(device, &groups(rule), config).unwrap();
+        let reads: Vec<&dyn Read<P>> = params.iter().map(|p| p as _).collect();
+        optimizer.load_params(&stream, &reads).unwrap();
+        Self { stream, optimizer, params }
+    }
+
+    /// Steps with gradients from a seed; every third overflows.
+    fn steps(&mut self, from: u64, to: u64) {
+        for step in from..to {
+            let mut rng = Rng(step);
+            let mut grads: Vec<Vec<bf16>> =
+                LENGTHS.iter().map(|&len| Distribution::Normal.fill(&mut rng, len)).collect();
+            if step % 3 == 2 {
+                grads[2][0] = bf16::INFINITY;
+            }
+            let reads: Vec<Option<&dyn Read<bf16>>> = grads
+                .iter()
+                .enumerate()
+                .map(|(i, g)| (step % 4 != 1 || i != 3).then_some(g as _))
+                .collect();
+            let mut writes: Vec<&mut dyn Write<P>> =
+                self.params.iter_mut().map(|p| p as _).collect();
+            self.optimizer.run(&self.stream, &mut writes, &reads).unwrap();
+        }
+    }
+
+    fn bits(&mut self) -> Vec<u8> {
+        let mut bits = Vec::new();
+        for tensor in 0..LENGTHS.len() {
+            bits.extend_from_slice(bytemuck::cast_slice(&self.params[tensor]));
+            let param = &self.params[tensor];
+            let master = self.optimizer.master(&self.stream, tensor, param).unwrap();
+            bits.extend_from_slice(bytemuck::cast_slice(&master));
+            for slot in 0..self.optimizer.slots().len() {
+                let values = self.optimizer.moment(&self.stream, slot, tensor).unwrap();
+                bits.extend_from_slice(bytemuck::cast_slice(&values));
+            }
+            let counters = self.optimizer.counters(&self.stream, tensor).unwrap();
+            bits.extend_from_slice(format!("{counters:?}").as_bytes());
+        }
+        bits.extend_from_slice(&self.optimizer.scale(&self.stream).unwrap().to_le_bytes());
+        bits
+    }
+}
+
+fn configs() -> [Config; 4] {
+    let scaler = Scaler::Dynamic(Dynamic { interval: 2, ..Dynamic::MEGATRON });
+    let plain = Config { scaler, seed: 9, ..Config::default() };
+    [
+        plain,
+        Config { moments: Moments::Bf16, ..plain },
+        Config { master: Master::Remainder, clip: Some(1.0), ..plain },
+        Config { master: Master::Stochastic, moments: Moments::Bf16, ..plain },
+    ]
+}
+
+fn rules() -> [Rule; 6] {
+    [
+        AdamW { amsgrad: true, ..AdamW::default() }.into(),
+        Adam::default().into(),
+        Sgd { momentum: 0.9, dampening: 0.5, ..Sgd::default() }.into(),
+        Adagrad { initial_accumulator_value: 0.25, ..Adagrad::default() }.into(),
+        Lamb::default().into(),
+        Lion::default().into(),
+    ]
+}
+
+/// P-15, S-14: save, load elsewhere, go on: as if nothing had happened. Also right after a skipped
+/// step (steps 2 and 5), and before any.
+#[test]
+fn p15_resumed_runs_have_the_bits_of_uninterrupted_ones() {
+    let folder = Folder::new("resume");
+    for device in devices() {
+        for rule in rules() {
+            for config in configs() {
+                let mut straight = Run::<bf16>::new(&device, rule, config);
+                straight.steps(0, 9);
+                for stop in [0, 1, 3, 6] {
+                    let mut first = Run::<bf16>::new(&device, rule, config);
+                    first.steps(0, stop);
+                    first.optimizer.save(&first.stream, folder.file()).unwrap();
+                    let mut second = Run::<bf16>::new(&device, rule, config);
+                    second.steps(20, 22); // state that must go
+                    second.params.clone_from(&first.params);
+                    second.optimizer.load(&second.stream, folder.file()).unwrap();
+                    assert_eq!(second.bits(), first.bits(), "{rule:?} {config:?} {stop}");
+                    second.steps(stop, 9);
+                    assert_eq!(second.bits(), straight.bits(), "{rule:?} {config:?} {stop}");
+                }
+            }
+        }
+    }
+}
+
+/// Learning rates are state; parameters can be made from masters.
+#[test]
+fn rates_are_restored_and_parameters_follow_masters() {
+    let folder = Folder::new("rates");
+    let device = Device::cpu();
+    let rule: Rule = AdamW::default().into();
+    let mut run = Run::<f16>::new(&device, rule, Config::default());
+    run.optimizer.set_lr(1, 0.125).unwrap();
+    run.steps(0, 2);
+    run.optimizer.save(&run.stream, folder.file()).unwrap();
+    // Fresh masters have no values: loading gives them some.
+    let mut other = Optimizer::<f16, bf16>::new(&device, &groups(rule), Config::default()).unwrap();
+    other.load(&run.stream, folder.file()).unwrap();
+    assert_eq!(other.rule(1).unwrap().lr(), 0.125);
+    let mut params: Vec<Vec<f16>> = LENGTHS.iter().map(|&len| vec![f16::NAN; len]).collect();
+    let mut writes: Vec<&mut dyn Write<f16>> = params.iter_mut().map(|p| p as _).collect();
+    other.write_params(&run.stream, &mut writes).unwrap();
+    assert_eq!(params, run.params);
+}
+
+/// The file is a safetensors file for everyone else, with raw types.
+#[test]
+fn any_safetensors_reader_reads_it() {
+    let folder = Folder::new("reader");
+    let device = Device::cpu();
+    let config = Config { master: Master::Remainder, moments: Moments::Bf16, ..Config::default() };
+    let mut run = Run::<bf16>::new(&device, AdamW::default().into(), config);
+    run.steps(0, 2);
+    run.optimizer.save(&run.stream, folder.file()).unwrap();
+    let bytes = fs::read(folder.file()).unwrap();
+    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    assert_eq!(file.len(), 3 * LENGTHS.len());
+    let moments = file.tensor("layer.3/ä\"\\/exp_avg_sq").unwrap();
+    assert_eq!((moments.dtype(), moments.shape()), (safetensors::Dtype::BF16, &[70][..]));
+    let stored: Vec<bf16> =
+        moments.data().chunks_exact(2).map(bytemuck::pod_read_unaligned).collect();
+    let found = run.optimizer.moment(&run.stream, 1, 3).unwrap();
+    assert!(stored.iter().zip(&found).all(|(a, b)| a.to_f32() == *b));
+    let remainder = file.tensor("layer.0/ä\"\\/remainder").unwrap();
+    assert_eq!(remainder.dtype(), safetensors::Dtype::U16);
+}
+
+/// A small optimizer, its file of about 2 KiB, and what it holds.
+fn small(folder: &Folder) -> (Stream, Optimizer<f32, bf16>, Vec<u8>, Vec<f32>) {
+    let device = Device::cpu();
+    let stream = device.stream().unwrap();
+    let group = Group::new(AdamW::default()).tensors([Tensor::new("a", 90), Tensor::new("b", 40)]);
+    let mut optimizer = Optimizer::<f32, bf16>::new(&device, &[group], Config::default()).unwrap();
+    let (mut a, mut b) = (vec![1.0f32; 90], vec![2.0f32; 40]);
+    let (g, h) = (vec![bf16::ONE; 90], vec![bf16::NEG_ONE; 40]);
+    optimizer.run(&stream, &mut [&mut a, &mut b], &[Some(&g), Some(&h)]).unwrap();
+    optimizer.save(&stream, folder.file()).unwrap();
+    let bytes = fs::read(folder.file()).unwrap();
+    let moments = optimizer.moment(&stream, 0, 0).unwrap();
+    (stream, optimizer, bytes, moments)
+}
+
+/// Every attempt fails, typed, and changes nothing.
+fn refused(
+    optimizer: &mut Optimizer<f32, bf16>,
+    stream: &Stream,
+    path: &Path,
+    bytes: &[u8],
+    what: &str,
+) -> Error {
+    fs::write(path, bytes).unwrap();
+    let before = (optimizer.moment(stream, 0, 0).unwrap(), optimizer.counters(stream, 1).unwrap());
+    let error = optimizer.load(stream, path).expect_err(what);
+    assert!(matches!(error, Error::Checkpoint { .. } | Error::Io { .. }), "{what}: {error}");
+    let after = (optimizer.moment(stream, 0, 0).unwrap(), optimizer.counters(stream, 1).unwrap());
+    assert_eq!(before, after, "{what}");
+    error
+}
+
+#[test]
+fn p04_any_flipped_bit_is_found() {
+    let folder = Folder::new("flip");
+    let (stream, mut optimizer, bytes, _) = small(&folder);
+    let path = folder.0.join("flipped");
+    for byte in 0..bytes.len() {
+        // Every bit of the header and of a part of the data; one bit of each other byte.
+        let bits = if byte < bytes.len() - 1000 || byte % 16 == 0 { 0..8 } else { 3..4 };
+        for bit in bits {
+            let mut flipped = bytes.clone();
+            flipped[byte] ^= 1 << bit;
+            refused(&mut optimizer, &stream, &path, &flipped, &format!("bit {bit} of byte {byte}"));
+        }
+    }
+    fs::write(&path, &bytes).unwrap();
+    optimizer.load(&stream, &path).unwrap();
+}
+
+#[test]
+fn p05_truncated_and_extended_files_are_refused() {
+    let folder = Folder::new("truncate");
+    let (stream, mut optimizer, bytes, _) = small(&folder);
+    let path = folder.0.join("cut");
+    for len in (0..bytes.len()).step_by(7).chain([1, 7, 8, 9, bytes.len() - 1]) {
+        refused(&mut optimizer, &stream, &path, &bytes[..len], &format!("{len} bytes"));
+    }
+    let mut long = bytes.clone();
+    long.push(0);
+    refused(&mut optimizer, &stream, &path, &long, "a byte more");
+}
+
+/// P-06: no memory is asked for that the file does not have.
+#[test]
+fn p06_lengths_beyond_the_file_are_refused() {
+    let folder = Folder::new("length");
+    let (stream, mut optimizer, bytes, _) = small(&folder);
+    let path = folder.0.join("long");
+    for length in [0u64, 1, bytes.len() as u64, 1 << 32, 1 << 63, u64::MAX] {
+        let mut file = bytes.clone();
+        file[..8].copy_from_slice(&length.to_le_bytes());
+        refused(&mut optimizer, &stream, &path, &file, &format!("length {length}"));
+    }
+}
+
+/// A file with another header and a right checksum: what a fault in a writer would make.
+fn with_header(bytes: &[u8], change: impl Fn(String) -> String) -> Vec<u8> {
+    let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let header = String::from_utf8(bytes[8..8 + length].to_vec()).unwrap();
+    let changed = change(header.trim_end().to_string());
+    assert_ne!(changed, header.trim_end());
+    let mut file = vec![0; 8];
+    file.extend_from_slice(changed.as_bytes());
+    file.resize(file.len().next_multiple_of(8), b' ');
+    let length = file.len() as u64 - 8;
+    file[..8].copy_from_slice(&length.to_le_bytes());
+    let mark = b"\"header_hash\":\"";
+    let at = file.windows(mark.len()).position(|window| window == mark).unwrap() + mark.len();
+    file[at..at + 16].fill(b'0');
+    let hash = format!("{:016x}", xxh64(&file));
+    file[at..at + 16].copy_from_slice(hash.as_bytes());
+    file.extend_from_slice(&bytes[bytes.len() - 4 * 2 * 130..]);
+    file
+}
+
+/// XXH64, naively.
+fn xxh64(bytes: &[u8]) -> u64 {
+    const P: [u64; 5] = [
+        0x9e3779b185ebca87,
+        0xc2b2ae3d27d4eb4f,
+        0x165667b19e3779f9,
+        0x85ebca77c2b2ae63,
+        0x27d4eb2f165667c5,
+    ];
+    let round = |lane: u64, word: u64| {
+        lane.wrapping_add(word.wrapping_mul(P[1])).rotate_left(31).wrapping_mul(P[0])
+    };
+    assert!(bytes.len() >= 32 && bytes.len() % 8 == 0);
+    let mut lanes = [P[0].wrapping_add(P[1]), P[1], 0, 0u64.wrapping_sub(P[0])];
+    let words: Vec<u64> =
+        bytes.chunks_exact(8).map(|word| u64::from_le_bytes(word.try_into().unwrap())).collect();
+    let stripes = words.len() / 4 * 4;
+    for (i, &word) in words[..stripes].iter().enumerate() {
+        lanes[i % 4] = round(lanes[i % 4], word);
+    }
+    let turned = [1, 7, 12, 18].iter().zip(lanes).map(|(&turn, lane)| lane.rotate_left(turn));
+    let mut hash = turned.fold(0u64, |sum, lane| sum.wrapping_add(lane));
+    for lane in lanes {
+        hash = (hash ^ round(0, lane)).wrapping_mul(P[0]).wrapping_add(P[3]);
+    }
+    hash = hash.wrapping_add(bytes.len() as u64);
+    for &word in &words[stripes..] {
+        hash = (hash ^ round(0, word)).rotate_left(27).wrapping_mul(P[0]).wrapping_add(P[3]);
+    }
+    hash = (hash ^ hash >> 33).wrapping_mul(P[1]);
+    hash = (hash ^ hash >> 29).wrapping_mul(P[2]);
+    hash ^ hash >> 32
+}
+
+/// P-07, P-08, P-10, O-34: headers that are whole but wrong.
+#[test]
+fn p07_p08_headers_that_make_no_sense_are_refused() {
+    let folder = Folder::new("header");
+    let (stream, mut optimizer, bytes, moments) = small(&folder);
+    let path = folder.0.join("wrong");
+    // The way these files are made is itself right: a harmless change loads.
+    let harmless =
+        with_header(&bytes, |header| header.replace("\"attempts\\\":1", "\"attempts\\\":7"));
+    fs::write(&path, harmless).unwrap();
+    optimizer.load(&stream, &path).unwrap();
+    assert_eq!(optimizer.moment(&stream, 0, 0).unwrap(), moments);
+    let swaps = [
+        ("\"shape\":[90]", "\"shape\":[18446744073709551615]"),
+        ("\"shape\":[90]", "\"shape\":[4611686018427387904]"),
+        ("\"shape\":[90]", "\"shape\":[90,1]"),
+        ("\"shape\":[90]", "\"shape\":[-90]"),
+        ("\"shape\":[90]", "\"shape\":[89]"),
+        ("\"data_offsets\":[0,360]", "\"data_offsets\":[360,0]"),
+        ("\"data_offsets\":[0,360]", "\"data_offsets\":[4,364]"),
+        ("\"data_offsets\":[360,720]", "\"data_offsets\":[0,360]"),
+        ("\"data_offsets\":[360,720]", "\"data_offsets\":[999360,999720]"),
+        ("\"dtype\":\"F32\"", "\"dtype\":\"F64\""),
+        ("\"dtype\":\"F32\"", "\"dtype\":\"X9\""),
+        ("halfstep-optim/1", "halfstep-optim/2"),
+        ("\\\"rule\\\":\\\"adamw\\\"", "\\\"rule\\\":\\\"lion\\\""),
+        ("\\\"seed\\\":\\\"0000", "\\\"seed\\\":\\\"1000"),
+        ("\\\"params\\\":\\\"f32\\\"", "\\\"params\\\":\\\"f16\\\""),
+        ("\\\"moments\\\":\\\"F32\\\"", "\\\"moments\\\":\\\"Bf16\\\""),
+        ("\\\"applied\\\":1", "\\\"applied\\\":2"),
+        ("\\\"applied\\\":1", "\\\"applied\\\":-1"),
+        ("\\\"scale\\\":\\\"3ff0", "\\\"scale\\\":\\\"7ff8"),
+        ("\\\"scale\\\":\\\"3ff0", "\\\"scale\\\":\\\"4000"),
+        ("\\\"lr\\\":[\\\"3f", "\\\"lr\\\":[\\\"bf"),
+        ("\\\"lr\\\":[\\\"3f", "\\\"lr\\\":[\\\"3g"),
+        ("[\\\"a\\\",90,1,\\\"3f", "[\\\"a\\\",90,1,\\\"ff"),
+        ("[\\\"a\\\",90,1,", "[\\\"a\\\",90,0,"),
+        ("[\\\"a\\\",90,", "[\\\"a\\\",91,"),
+        ("[\\\"a\\\",90,", "[\\\"a\\\","),
+        ("\"b/exp_avg\"", "\"b/exp_avg_sq\""),
+        ("\"b/exp_avg\"", "\"b/else\""),
+        ("\"b/exp_avg\"", "\"c/exp_avg\""),
+        ("\"hashes\":\"", "\"hashes\":\"00,"),
+        ("\"hashes\":\"", "\"hashes\":\"0000000000000000,"),
+        ("{\"__metadata__\"", "[{\"__metadata__\""),
+    ];
+    for (from, to) in swaps {
+        let file = with_header(&bytes, |header| header.replacen(from, to, 1));
+        refused(&mut optimizer, &stream, &path, &file, to);
+    }
+    let deep = with_header(&bytes, |header| header.replacen("[90]", &"[".repeat(100_000), 1));
+    refused(&mut optimizer, &stream, &path, &deep, "deep nesting");
+}
+
+#[test]
+fn p09_missing_and_unexpected_tensors_are_listed() {
+    let folder = Folder::new("names");
+    let (stream, _, _, moments) = small(&folder);
+    let device = stream.device().clone();
+    let group = Group::new(AdamW::default()).tensors([Tensor::new("a", 90), Tensor::new("c", 3)]);
+    let mut other = Optimizer::<f32, bf16>::new(&device, &[group], Config::default()).unwrap();
+    let error = other.load(&stream, folder.file()).unwrap_err();
+    assert!(error.to_string().contains("missing: c; unexpected: b"), "{error}");
+    assert_eq!(other.moment(&stream, 0, 0).unwrap(), [0.0; 90]);
+    let options = LoadOptions { strict: false, ..LoadOptions::default() };
+    let loaded = other.load_with(&stream, folder.file(), options).unwrap();
+    assert_eq!((loaded.missing, loaded.unexpected), (vec!["c".into()], vec!["b".into()]));
+    assert_eq!(other.moment(&stream, 0, 0).unwrap(), moments);
+    assert_eq!(other.counters(&stream, 0).unwrap().step, 1);
+    assert_eq!(other.counters(&stream, 1).unwrap().step, 0);
+}
+
+#[test]
+fn p10_other_lengths_types_and_groups_are_refused() {
+    let folder = Folder::new("shape");
+    let (stream, ..) = small(&folder);
+    let device = stream.device().clone();
+    let two = |rule: Rule, a: usize| {
+        [Group::new(rule).tensors([Tensor::new("a", a), Tensor::new("b", 40)])]
+    };
+    let adamw = Rule::from(AdamW::default());
+    let plain = Config::default();
+    let cases = [
+        (two(adamw, 91), plain, "a"),
+        (two(AdamW { amsgrad: true, ..AdamW::default() }.into(), 90), plain, "slots"),
+        (two(Adam::default().into(), 90), plain, "rule"),
+        (two(adamw, 90), Config { moments: Moments::Bf16, ..plain }, "moments"),
+        (two(adamw, 90), Config { seed: 1, ..plain }, "seed"),
+        (two(adamw, 90), Config { scaler: Scaler::Fixed(2.0), ..plain }, "scale"),
+    ];
+    for (groups, config, item) in cases {
+        let mut other = Optimizer::<f32, bf16>::new(&device, &groups, config).unwrap();
+        let error = other.load(&stream, folder.file()).unwrap_err();
+        let Error::Checkpoint { item: found, .. } = &error else { panic!("{error}") };
+        assert_eq!(found, item, "{error}");
+    }
+    let [group] = two(adamw, 90);
+    let groups = [group, Group::new(adamw)];
+    let mut other = Optimizer::<f32, bf16>::new(&device, &groups, plain).unwrap();
+    assert!(other.load(&stream, folder.file()).unwrap_err().to_string().contains("2 groups"));
+}
+
+/// P-13, O-34.
+#[test]
+fn p13_state_that_is_not_finite_loads_only_when_allowed() {
+    let folder = Folder::new("finite");
+    let device = Device::cpu();
+    let stream = device.stream().unwrap();
+    let groups = [Group::new(AdamW::default()).tensor(Tensor::new("a", 5))];
+    let config = Config { check_finite: false, ..Config::default() };
+    let mut optimizer = Optimizer::<f32, f32>::new(&device, &groups, config).unwrap();
+    let (mut w, g) = (vec![1.0f32; 5], vec![1.0, f32::NAN, 1.0, 1.0, 1.0]);
+    optimizer.run(&stream, &mut [&mut w], &[Some(&g)]).unwrap();
+    optimizer.save(&stream, folder.file()).unwrap();
+    let error = optimizer.load(&stream, folder.file()).unwrap_err();
+    assert!(error.to_string().contains("a/exp_avg: expected finite values"), "{error}");
+    let options = LoadOptions { allow_non_finite: true, ..LoadOptions::default() };
+    optimizer.load_with(&stream, folder.file(), options).unwrap();
+}
+
+/// P-01, P-02, P-17: what is at the name is whole, and nothing is left beside it.
+#[test]
+fn p01_the_old_file_stays_until_the_new_one_is_whole() {
+    let folder = Folder::new("atomic");
+    let (stream, optimizer, bytes, _) = small(&folder);
+    // A draft that a killed process left is not the file and does not disturb.
+    fs::write(folder.0.join(".state.safetensors.1-0.tmp"), &bytes[..100]).unwrap();
+    optimizer.save(&stream, folder.file()).unwrap();
+    assert_eq!(fs::read(folder.file()).unwrap(), bytes);
+    assert_eq!(folder.names().len(), 2);
+    // Not a file, not a folder that is there.
+    for path in [folder.0.clone(), folder.0.join("no/state"), PathBuf::from("/"), PathBuf::new()] {
+        let error = optimizer.save(&stream, &path).unwrap_err();
+        assert!(matches!(error, Error::Io { .. }), "{error}");
+    }
+    assert_eq!(folder.names().len(), 2);
+    assert!(matches!(
+        small(&folder).1.load(&stream, folder.0.join("none")),
+        Err(Error::Device { .. } | Error::Io { .. })
+    ));
+}
+
+#[cfg(unix)]
+#[test]
+fn p03_p17_modes_and_links_stay() {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    let folder = Folder::new("mode");
+    let (stream, optimizer, bytes, _) = small(&folder);
+    fs::set_permissions(folder.file(), fs::Permissions::from_mode(0o640)).unwrap();
+    let link = folder.0.join("link");
+    symlink(folder.file(), &link).unwrap();
+    optimizer.save(&stream, &link).unwrap();
+    assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+    assert_eq!(fs::metadata(folder.file()).unwrap().permissions().mode() & 0o777, 0o640);
+    assert_eq!(fs::read(folder.file()).unwrap(), bytes);
+    // Names of tensors are data, never paths.
+    let group = Group::new(Lion::default()).tensor(Tensor::new("../../etc/x", 3));
+    let named = Optimizer::<f32, f32>::new(stream.device(), &[group], Config::default()).unwrap();
+    named.save(&stream, folder.file()).unwrap();
+    assert_eq!(folder.names().len(), 2);
+}
+
+/// Between `control` and `step` the state is half a step ahead.
+#[test]
+fn half_a_step_is_not_saved() {
+    let folder = Folder::new("half");
+    let (stream, mut optimizer, _, _) = small(&folder);
+    let (g, h) = (vec![bf16::ONE; 90], vec![bf16::ONE; 40]);
+    let grads: [Option<&dyn Read<bf16>>; 2] = [Some(&g), Some(&h)];
+    optimizer.stats(&stream, &grads).unwrap();
+    optimizer.control(&stream, Source::Own, &grads).unwrap();
+    assert!(matches!(optimizer.save(&stream, folder.file()), Err(Error::State { .. })));
+    assert!(matches!(optimizer.load(&stream, folder.file()), Err(Error::State { .. })));
+}
+
+/// 21,000 tensors: neither header nor look-ups grow faster than the list.
+#[test]
+fn many_tensors_save_and_load() {
+    let folder = Folder::new("many");
+    let device = Device::cpu();
+    let stream = device.stream().unwrap();
+    let tensors = (0..21_000).map(|i| Tensor::new(format!("t{i}"), i % 3));
+    let groups = [Group::new(Lion::default()).tensors(tensors)];
+    let mut optimizer = Optimizer::<f32, bf16>::new(&device, &groups, Config::default()).unwrap();
+    optimizer.save(&stream, folder.file()).unwrap();
+    optimizer.load(&stream, folder.file()).unwrap();
+}
