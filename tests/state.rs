@@ -315,7 +315,7 @@ fn xxh64(bytes: &[u8]) -> u64 {
     let round = |lane: u64, word: u64| {
         lane.wrapping_add(word.wrapping_mul(P[1])).rotate_left(31).wrapping_mul(P[0])
     };
-    assert!(bytes.len() >= 32 && bytes.len() % 8 == 0);
+    assert!(bytes.len() >= 32 && bytes.len().is_multiple_of(8));
     let mut lanes = [P[0].wrapping_add(P[1]), P[1], 0, 0u64.wrapping_sub(P[0])];
     let words: Vec<u64> =
         bytes.chunks_exact(8).map(|word| u64::from_le_bytes(word.try_into().unwrap())).collect();
@@ -523,4 +523,33 @@ fn many_tensors_save_and_load() {
     let mut optimizer = Optimizer::<f32, bf16>::new(&device, &groups, Config::default()).unwrap();
     optimizer.save(&stream, folder.file()).unwrap();
     optimizer.load(&stream, folder.file()).unwrap();
+}
+
+/// P-01: a process that is killed while it saves, again and again, leaves a whole file.
+#[test]
+fn p01_killed_writers_leave_a_whole_file() {
+    const CHILD: &str = "HALFSTEP_TEST_SAVES_TO";
+    let device = Device::cpu();
+    let stream = device.stream().unwrap();
+    let group = || [Group::new(AdamW::default()).tensor(Tensor::new("a", 200_000))];
+    let mut optimizer = Optimizer::<f32, bf16>::new(&device, &group(), Config::default()).unwrap();
+    if let Some(path) = std::env::var_os(CHILD) {
+        loop {
+            optimizer.save(&stream, &path).unwrap();
+        }
+    }
+    let folder = Folder::new("kill");
+    optimizer.save(&stream, folder.file()).unwrap();
+    for round in 0..10 {
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["p01_killed_writers_leave_a_whole_file", "--exact"])
+            .env(CHILD, folder.file())
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(20 + 7 * round));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        optimizer.load(&stream, folder.file()).unwrap();
+    }
 }

@@ -22,6 +22,7 @@ pub(crate) struct Key {
 
 impl Key {
     /// The 16 bits of one element. One definition for all; the fast form makes blocks.
+    #[cfg(test)]
     pub(crate) fn bits(&self, element: u64) -> u16 {
         let words = self.block(element / BLOCK as u64);
         let lane = (element % BLOCK as u64) as usize;
@@ -29,7 +30,7 @@ impl Key {
     }
 
     /// The bits of elements `8·block ..`.
-    #[inline(always)]
+    #[cfg(test)]
     pub(crate) fn block(&self, block: u64) -> [u32; 4] {
         let (counter, key) = self.counter(block);
         philox(counter, key)
@@ -79,7 +80,7 @@ impl Key {
 }
 
 /// Philox4x32-10 (Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC11).
-#[inline(always)]
+#[cfg(test)]
 pub(crate) fn philox(mut counter: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
     for _ in 0..10 {
         let a = u64::from(counter[0]) * 0xd251_1f53;
@@ -125,9 +126,9 @@ mod tests {
         for first in [0u64, 8, (1 << 32) - 3, 1 << 40] {
             let mut wide = [[0; 2]; 8];
             key.blocks(first, &mut wide);
-            for lane in 0..8 {
+            for (lane, wide) in wide.iter().enumerate() {
                 let block = key.block(first + lane as u64);
-                let word = |word: usize| (wide[lane][word / 2] >> (32 * (word % 2))) as u32;
+                let word = |word: usize| (wide[word / 2] >> (32 * (word % 2))) as u32;
                 assert_eq!(block, [word(0), word(1), word(2), word(3)]);
                 let element = (first + lane as u64) * 8;
                 assert_eq!(key.bits(element + 5), (block[2] >> 16) as u16);

@@ -89,6 +89,7 @@ impl Row {
     }
 
     /// The symbol on devices.
+    #[cfg_attr(not(test), expect(dead_code, reason = "the CPU backend calls rows by number"))]
     pub const fn symbol(self) -> &'static str {
         match self {
             Self::Stats => "hs_optim_stats",
@@ -120,6 +121,7 @@ impl Row {
     }
 
     /// State arrays that the row reads and writes.
+    #[cfg_attr(not(test), expect(dead_code, reason = "the CPU backend knows it from its types"))]
     pub const fn slots(self) -> usize {
         match self {
             Self::Stats | Self::Control | Self::Convert | Self::Sgd | Self::LambTrust => 0,

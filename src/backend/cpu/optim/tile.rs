@@ -163,9 +163,9 @@ pub(super) fn stream<T: Lane>(to: &mut [T], from: &[f32]) {
     {
         use std::arch::x86_64::{__m128i, _mm_loadu_si128, _mm_stream_si128};
         const VECTOR: usize = size_of::<__m128i>();
-        let whole =
-            from.len() == DIRECT && to.len() == DIRECT && DIRECT * size_of::<T>() % VECTOR == 0;
-        if whole && to.as_ptr().addr() % VECTOR == 0 {
+        const { assert!((DIRECT * size_of::<T>()).is_multiple_of(VECTOR)) };
+        let whole = from.len() == DIRECT && to.len() == DIRECT;
+        if whole && to.as_ptr().addr().is_multiple_of(VECTOR) {
             let mut rounded = [T::narrow(0.0); DIRECT];
             narrow(&mut rounded, from);
             for vector in 0..DIRECT * size_of::<T>() / VECTOR {
