@@ -1,4 +1,5 @@
 //! Adagrad: steps shrink with the squares accumulated so far.
+#![forbid(unsafe_code)]
 
 use super::rule::{Apply, Check, scalars};
 use crate::Result;

@@ -1,4 +1,5 @@
 //! Adam: weight decay, where there is any, is part of the gradient.
+#![forbid(unsafe_code)]
 
 use super::adamw::moments;
 use super::rule::{Apply, Check, scalars};

@@ -1,4 +1,5 @@
 //! AdamW: Adam with decoupled weight decay.
+#![forbid(unsafe_code)]
 
 use super::rule::{Apply, Check, scalars};
 use crate::Result;

@@ -1,4 +1,5 @@
 //! LAMB: Adam's direction, with a trust ratio for each tensor.
+#![forbid(unsafe_code)]
 
 use super::adamw::moments;
 use super::rule::{Apply, Check, scalars};

@@ -1,4 +1,5 @@
 //! Lion: the sign of an interpolated momentum.
+#![forbid(unsafe_code)]
 
 use super::rule::{Apply, Check, scalars};
 use crate::Result;

@@ -1,4 +1,5 @@
 //! The rules an optimizer can follow, and what all of them have in common.
+#![forbid(unsafe_code)]
 
 use super::{Adagrad, Adam, AdamW, Lamb, Lion, Sgd};
 use crate::kernel::params::optim::{Group, Scalars};

@@ -1,4 +1,5 @@
 //! Stochastic gradient descent, with momentum if asked for.
+#![forbid(unsafe_code)]
 
 use super::rule::{Apply, Check, scalars};
 use crate::Result;

@@ -5,7 +5,7 @@ use crate::kernel::params::{FOLD_LANES, PARTIAL_CHUNK, Partial};
 use crate::optim::round::Lane;
 
 /// Lanes that are summed together: their f32 values stay in the first-level cache.
-const COLUMN: usize = 128;
+const COLUMN: usize = 64;
 /// Lanes whose sums stay in registers.
 const GROUP: usize = 16;
 /// Full rows of lanes in a chunk.
@@ -29,12 +29,18 @@ fn ahead<T>(address: *const T) {
 
 /// The partial of one chunk of a gradient, each element first multiplied by `factor` in f32.
 ///
+/// `FUSED` inside the vector form of a kernel only; see [`add_square`].
+///
 /// The sum alone tells whether all is well: squares of finite f32 and their sums over a chunk are
 /// finite in f64, so a sum that is not finite, and only it, needs the slow way.
 #[inline(always)]
-pub(super) fn partial<T: Lane>(tensor: u32, chunk: &[T], factor: f32) -> Partial {
+pub(super) fn partial<T: Lane, const FUSED: bool>(
+    tensor: u32,
+    chunk: &[T],
+    factor: f32,
+) -> Partial {
     debug_assert!(chunk.len() <= PARTIAL_CHUNK);
-    let sum_squares = sum_squares(chunk, factor);
+    let sum_squares = sum_squares::<T, FUSED>(chunk, factor);
     if sum_squares.is_finite() {
         return Partial { sum_squares, non_finite: 0, tensor };
     }
@@ -44,11 +50,11 @@ pub(super) fn partial<T: Lane>(tensor: u32, chunk: &[T], factor: f32) -> Partial
 /// Σ(factor·x)² in the order of [`Partial`]. Lanes that a short chunk leaves at 0 do not change the
 /// folds they would take part in.
 #[inline(always)]
-pub(super) fn sum_squares<T: Lane>(chunk: &[T], factor: f32) -> f64 {
+pub(super) fn sum_squares<T: Lane, const FUSED: bool>(chunk: &[T], factor: f32) -> f64 {
     match chunk.len() {
         0..=64 => short::<T, 64>(chunk, factor),
         65..=512 => short::<T, 512>(chunk, factor),
-        _ => long(chunk, factor),
+        _ => long::<T, FUSED>(chunk, factor),
     }
 }
 
@@ -63,7 +69,7 @@ fn short<T: Lane, const LANES: usize>(chunk: &[T], factor: f32) -> f64 {
 }
 
 #[inline(always)]
-fn long<T: Lane>(chunk: &[T], factor: f32) -> f64 {
+fn long<T: Lane, const FUSED: bool>(chunk: &[T], factor: f32) -> f64 {
     let mut lanes = [0.0f64; FOLD_LANES];
     let rows = chunk.chunks_exact(FOLD_LANES);
     let tail = rows.remainder();
@@ -91,18 +97,23 @@ fn long<T: Lane>(chunk: &[T], factor: f32) -> f64 {
             for row in &column[..count] {
                 let values = &row[first * GROUP..first * GROUP + GROUP];
                 for (sum, value) in sums.iter_mut().zip(values) {
-                    let value = f64::from(*value);
-                    *sum += value * value; // the square is exact: 24 bits twice
+                    add_square::<FUSED>(sum, f64::from(*value));
                 }
             }
             lanes.copy_from_slice(&sums);
         }
     }
     for (lane, value) in lanes.iter_mut().zip(tail) {
-        let value = f64::from(value.widen() * factor);
-        *lane += value * value;
+        add_square::<FUSED>(lane, f64::from(value.widen() * factor));
     }
     halve(&mut lanes)
+}
+
+/// `sum += value²` for an f32 value: the square is exact (24 bits twice), so that one operation
+/// and two have the same bits. `FUSED` where the machine has the one.
+#[inline(always)]
+pub(super) fn add_square<const FUSED: bool>(sum: &mut f64, value: f64) {
+    *sum = if FUSED { value.mul_add(value, *sum) } else { *sum + value * value };
 }
 
 /// The fold of the lanes: by halves.
@@ -133,9 +144,12 @@ mod tests {
             for factor in [1.0f32, 1.0 / 1024.0, 0.3] {
                 let chunk = &values[..len];
                 let slow = grad_stats::partial(3, chunk.iter().map(|v| v.widen() * factor));
-                let fast = partial(3, chunk, factor);
-                assert_eq!(fast.sum_squares.to_bits(), slow.sum_squares.to_bits(), "{len}");
-                assert_eq!(fast, slow);
+                for fast in
+                    [partial::<T, true>(3, chunk, factor), partial::<T, false>(3, chunk, factor)]
+                {
+                    assert_eq!(fast.sum_squares.to_bits(), slow.sum_squares.to_bits(), "{len}");
+                    assert_eq!(fast, slow);
+                }
             }
         }
     }
@@ -153,7 +167,7 @@ mod tests {
             for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 3e38] {
                 let mut chunk = vec![1.0f32; PARTIAL_CHUNK];
                 chunk[at] = bad;
-                let fast = partial(0, &chunk, 2.0);
+                let fast = partial::<f32, false>(0, &chunk, 2.0);
                 assert_eq!((fast.non_finite, fast.sum_squares), (1, 4.0 * 16383.0));
             }
         }

@@ -4,6 +4,7 @@
 //! one XXH64 for each tensor, in the order of their data, and `header_hash` is the XXH64 of all
 //! bytes before the data with its own 16 digits as zeros. Every byte of the file is under one of
 //! them, so any single flipped bit is found.
+#![forbid(unsafe_code)]
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};

@@ -1,4 +1,5 @@
 //! XXH64 (Collet, xxHash specification 0.1.1): a checksum of damage, not of malice.
+#![forbid(unsafe_code)]
 
 const P1: u64 = 0x9e37_79b1_85eb_ca87;
 const P2: u64 = 0xc2b2_ae3d_27d4_eb4f;

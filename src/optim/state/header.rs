@@ -1,4 +1,5 @@
 //! The header: what the arrays are, and everything that is not an array.
+#![forbid(unsafe_code)]
 
 use std::collections::HashMap;
 

@@ -196,7 +196,7 @@ impl Job<'_> {
     /// LAMB: new moments; of the parameter, and of the direction that the stored moments give, the
     /// sums of squares, lane by lane as [`fold`] does.
     #[inline(always)]
-    fn lamb_moments(&mut self, scalars: &Scalars) {
+    fn lamb_moments<const FUSED: bool>(&mut self, scalars: &Scalars) {
         let mut buffers = Buffers::new();
         let mut lanes = [[0.0f64; FOLD_LANES]; 2];
         for first in (0..self.len).step_by(TILE) {
@@ -211,11 +211,11 @@ impl Job<'_> {
             let lane = first % FOLD_LANES;
             let [of_p, of_u] = &mut lanes;
             let lanes = of_p[lane..].iter_mut().zip(&mut of_u[lane..]);
-            for (i, (of_p, of_u)) in lanes.take(range.len()).enumerate() {
-                let u = f64::from(rows::lamb_direction(scalars, p[i], m[i], v[i]));
-                let p = f64::from(p[i]);
-                *of_p += p * p;
-                *of_u += u * u;
+            let state = p.iter().zip(m.iter().zip(v.iter()));
+            for ((of_p, of_u), (&p, (&m, &v))) in lanes.zip(state) {
+                fold::add_square::<FUSED>(of_p, f64::from(p));
+                let u = rows::lamb_direction(scalars, p, m, v);
+                fold::add_square::<FUSED>(of_u, f64::from(u));
             }
         }
         let [of_p, of_u] = &mut lanes;
@@ -382,7 +382,7 @@ impl tile::Work for Update<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run(self) {
+    fn run<const FUSED: bool>(self) {
         let Self { mut job, row, scalars } = self;
         match row {
             Row::AdamW => job.rule::<2, rows::AdamW>(scalars),
@@ -393,7 +393,7 @@ impl tile::Work for Update<'_> {
             Row::SgdMomentum => job.rule::<1, rows::SgdMomentum>(scalars),
             Row::Adagrad => job.rule::<1, rows::Adagrad>(scalars),
             Row::Lion => job.rule::<1, rows::Lion>(scalars),
-            Row::LambMoments => job.lamb_moments(scalars),
+            Row::LambMoments => job.lamb_moments::<FUSED>(scalars),
             Row::LambApply => job.rule::<2, rows::LambApply>(scalars),
             Row::Stats | Row::Control | Row::Convert | Row::LambTrust => {}
         }

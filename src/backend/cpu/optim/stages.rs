@@ -48,11 +48,12 @@ impl tile::Work for Sum<'_> {
     type Output = Partial;
 
     #[inline(always)]
-    fn run(self) -> Partial {
-        match self.grad {
-            Grad::Bf16(grad) => fold::partial(self.tensor, grad, self.inverse),
-            Grad::F16(grad) => fold::partial(self.tensor, grad, self.inverse),
-            Grad::F32(grad) => fold::partial(self.tensor, grad, self.inverse),
+    fn run<const FUSED: bool>(self) -> Partial {
+        let Self { grad, tensor, inverse } = self;
+        match grad {
+            Grad::Bf16(grad) => fold::partial::<_, FUSED>(tensor, grad, inverse),
+            Grad::F16(grad) => fold::partial::<_, FUSED>(tensor, grad, inverse),
+            Grad::F32(grad) => fold::partial::<_, FUSED>(tensor, grad, inverse),
         }
     }
 }

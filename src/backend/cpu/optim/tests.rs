@@ -217,7 +217,7 @@ fn agree(row: Row, mode: usize, moment: Dtype, grad: Dtype, len: usize, form: Fo
         let job = Job { grad, param, slots, norms, len, start, factor, big, key };
         let update = Update { job, row, scalars: &scalars };
         match form {
-            Form::Portable => update.run(),
+            Form::Portable => update.run::<false>(),
             Form::Vector | Form::Streaming => super::tile::vector(update),
         }
         (memory.wide, memory.narrow, memory.remainders) = (wide, narrow, remainders);

@@ -20,7 +20,8 @@ pub(super) type Bits = [[u64; 2]; TILE / BLOCK];
 /// `#[inline(always)]`: code that is not inlined keeps the vectors of the whole build.
 pub(super) trait Work {
     type Output;
-    fn run(self) -> Self::Output;
+    /// `FUSED`: the machine has a fused multiply-add.
+    fn run<const FUSED: bool>(self) -> Self::Output;
 }
 
 /// Runs it. The bits do not depend on which form runs.
@@ -30,7 +31,7 @@ pub(super) fn vector<W: Work>(work: W) -> W::Output {
     {
         #[target_feature(enable = "avx2,fma")]
         fn wide<W: Work>(work: W) -> W::Output {
-            work.run()
+            work.run::<true>()
         }
         if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma")
         {
@@ -38,7 +39,7 @@ pub(super) fn vector<W: Work>(work: W) -> W::Output {
             return unsafe { wide(work) };
         }
     }
-    work.run()
+    work.run::<false>()
 }
 
 /// `to = factor · from`.
