@@ -53,6 +53,7 @@ pub(crate) mod control;
 mod lamb;
 mod launch;
 mod lion;
+mod operands;
 mod optimizer;
 mod plan;
 pub(crate) mod random;
@@ -62,6 +63,7 @@ pub(crate) mod round;
 mod rule;
 mod scale;
 mod sgd;
+mod stages;
 #[cfg(feature = "safetensors")]
 mod state;
 
@@ -72,11 +74,12 @@ pub use adamw::AdamW;
 pub use config::{Config, Group, Master, Moments, Tensor};
 pub use lamb::Lamb;
 pub use lion::Lion;
-pub use optimizer::{Optimizer, Source};
+pub use optimizer::Optimizer;
 pub use report::{Report, Skip};
 pub use rule::Rule;
 pub use scale::{Count, Dynamic, LossScale, Refill, Scaler};
 pub use sgd::Sgd;
+pub use stages::Source;
 #[cfg(feature = "safetensors")]
 pub use state::{LoadOptions, Loaded};
 

@@ -120,6 +120,7 @@ impl Rule {
     }
 
     /// Whether a slot may never hold a negative number.
+    #[cfg(feature = "safetensors")]
     pub(crate) fn never_negative(&self, slot: usize) -> bool {
         match self {
             Self::AdamW(_) | Self::Adam(_) | Self::Lamb(_) => slot >= 1,

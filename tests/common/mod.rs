@@ -4,8 +4,11 @@
 
 pub mod bound;
 pub mod data;
+#[cfg(feature = "safetensors")]
+pub mod files;
 pub mod gemm_case;
 pub mod guard;
+pub mod optim;
 pub mod oracle_gemm;
 pub mod oracle_optim;
 pub mod ranks;

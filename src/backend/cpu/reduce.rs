@@ -75,14 +75,14 @@ fn partial(tensor: u32, products: &[f32]) -> Partial {
     {
         #[target_feature(enable = "avx2,fma,f16c")]
         fn avx2(tensor: u32, products: &[f32]) -> Partial {
-            fold::partial(tensor, products, 1.0)
+            fold::partial::<_, true>(tensor, products, 1.0)
         }
         if super::has_avx2() {
             // SAFETY: the processor has the features, checked just now.
             return unsafe { avx2(tensor, products) };
         }
     }
-    fold::partial(tensor, products, 1.0)
+    fold::partial::<_, false>(tensor, products, 1.0)
 }
 
 /// Runs one kernel.

@@ -1,0 +1,201 @@
+//! Arguments on their way to the device: checked, noted, and written where they changed.
+#![forbid(unsafe_code)]
+
+use super::launch::launch;
+use super::optimizer::{Masters, Slot};
+use super::plan::{self, Addresses, Arguments};
+use super::{Moments, Optimizer};
+use crate::kernel::params::optim::{Block, Convert, Step};
+use crate::kernel::table::optim::Row;
+use crate::{Buffer, Error, Read, Result, Storage, Stream, Write};
+
+impl<P: Storage, G: Storage> Optimizer<P, G> {
+    /// All checks of a step; only the host's notes of addresses change.
+    pub(super) fn check_step(
+        &mut self,
+        op: &'static str,
+        stream: &Stream,
+        params: &mut [&mut dyn Write<P>],
+        grads: &[Option<&dyn Read<G>>],
+    ) -> Result<()> {
+        if !self.loaded {
+            let expected = "f32 masters with values: `load_params` or `init_from_f32`";
+            return Err(Error::state(op, expected, "masters without"));
+        }
+        self.gather_params(op, stream, params)?;
+        self.gather_grads(op, stream, grads)?;
+        let (params, grads) = (&mut self.param_addresses, &mut self.grad_addresses);
+        if params.unchecked || grads.unchecked {
+            let written = ("params", params.rows.as_slice(), P::DTYPE);
+            let read = ("grads", grads.rows.as_slice(), G::DTYPE);
+            plan::check_overlap(op, &self.layout.tensors, written, read, &mut self.spans)?;
+            (params.unchecked, grads.unchecked) = (false, false);
+        }
+        Ok(())
+    }
+
+    pub(super) fn gather_grads(
+        &mut self,
+        op: &'static str,
+        stream: &Stream,
+        grads: &[Option<&dyn Read<G>>],
+    ) -> Result<()> {
+        self.same_device(op, stream)?;
+        let arguments = Arguments { op, list: "grads", stream, items: &self.layout.items };
+        arguments.read(grads.len(), |index| grads[index], &mut self.grad_addresses)
+    }
+
+    pub(super) fn gather_params(
+        &mut self,
+        op: &'static str,
+        stream: &Stream,
+        params: &mut [&mut dyn Write<P>],
+    ) -> Result<()> {
+        self.same_device(op, stream)?;
+        let arguments = Arguments { op, list: "params", stream, items: &self.layout.items };
+        arguments.write(params, &mut self.param_addresses)
+    }
+
+    pub(super) fn read_params(
+        &mut self,
+        op: &'static str,
+        stream: &Stream,
+        params: &[&dyn Read<P>],
+    ) -> Result<()> {
+        self.same_device(op, stream)?;
+        let arguments = Arguments { op, list: "params", stream, items: &self.layout.items };
+        arguments.read(params.len(), |index| Some(params[index]), &mut self.param_addresses)
+    }
+
+    pub(super) fn read_values(
+        &mut self,
+        op: &'static str,
+        stream: &Stream,
+        values: &[&dyn Read<f32>],
+    ) -> Result<()> {
+        let arguments = Arguments { op, list: "values", stream, items: &self.layout.items };
+        arguments.read(values.len(), |index| Some(values[index]), &mut self.value_addresses)
+    }
+
+    /// No f32 values take part in the next conversion.
+    pub(super) fn forget_values(&mut self) {
+        self.value_addresses.rows.fill(0);
+        self.value_addresses.changed = true;
+    }
+
+    /// O-05 for a conversion.
+    pub(super) fn check_values_apart(&mut self, op: &'static str) -> Result<()> {
+        let written = ("params", self.param_addresses.rows.as_slice(), P::DTYPE);
+        let read = ("values", self.value_addresses.rows.as_slice(), crate::Dtype::F32);
+        self.param_addresses.unchecked = true;
+        plan::check_overlap(op, &self.layout.tensors, written, read, &mut self.spans)
+    }
+
+    pub(super) fn same_device(&self, op: &'static str, stream: &Stream) -> Result<()> {
+        if stream.device().same_as(&self.device) {
+            return Ok(());
+        }
+        Err(Error::Device {
+            op,
+            arg: "stream".into(),
+            expected: self.device.info().to_string(),
+            found: stream.device().info().to_string(),
+        })
+    }
+
+    pub(super) fn upload_grads(&mut self, stream: &Stream) -> Result<()> {
+        upload(&mut self.grads, &mut self.grad_addresses, stream)
+    }
+
+    pub(super) fn upload_params(&mut self, stream: &Stream) -> Result<()> {
+        upload(&mut self.params, &mut self.param_addresses, stream)
+    }
+
+    pub(super) fn master_address(&self) -> u64 {
+        match &self.masters {
+            Masters::None => 0,
+            Masters::F32(buffer) => buffer.address().0,
+            Masters::Remainder(buffer) => buffer.address().0,
+        }
+    }
+
+    pub(super) fn step_block(&self, row: Row) -> Step {
+        let slot = |number: usize| self.slots.get(number).map_or(0, Slot::address);
+        let moment = match self.config.moments {
+            Moments::F32 => crate::Dtype::F32,
+            Moments::Bf16 => crate::Dtype::Bf16,
+        };
+        Step {
+            chunks: self.chunks.address().0,
+            tensors: self.tensors.address().0,
+            scalars: self.scalars.address().0,
+            status: self.status.address().0,
+            params: self.params.address().0,
+            grads: self.grads.address().0,
+            master: self.master_address(),
+            slot0: slot(0),
+            slot1: slot(1),
+            slot2: slot(2),
+            norms: self.norms.address().0,
+            chunk_count: self.layout.chunks.len() as u64,
+            tensor_count: self.layout.tensors.len() as u64,
+            state_len: self.layout.state_len as u64,
+            seed: self.config.seed,
+            row: row as u32,
+            param: P::DTYPE as u32,
+            grad: G::DTYPE as u32,
+            moment: moment as u32,
+            mode: self.mode,
+            pad: 0,
+        }
+    }
+
+    /// Enqueues a conversion of `chunks` between parameters, masters and f32 values, at the
+    /// addresses gathered last.
+    pub(super) fn convert(
+        &mut self,
+        stream: &Stream,
+        direction: u32,
+        chunks: std::ops::Range<usize>,
+    ) -> Result<()> {
+        self.upload_params(stream)?;
+        upload(&mut self.values, &mut self.value_addresses, stream)?;
+        launch(
+            stream,
+            Block::Convert(Convert {
+                chunks: self.chunks.address().0,
+                tensors: self.tensors.address().0,
+                params: self.params.address().0,
+                values: self.values.address().0,
+                master: self.master_address(),
+                first_chunk: chunks.start as u64,
+                chunk_count: chunks.len() as u64,
+                tensor_count: self.layout.tensors.len() as u64,
+                state_len: self.layout.state_len as u64,
+                param: P::DTYPE as u32,
+                mode: self.mode,
+                direction,
+                pad: 0,
+            }),
+        )
+    }
+
+    /// Notes one parameter and one array of f32 values; all other rows are absent.
+    pub(super) fn note_one(&mut self, row: usize, param: u64, values: u64) {
+        for (addresses, address) in
+            [(&mut self.param_addresses, param), (&mut self.value_addresses, values)]
+        {
+            addresses.rows.fill(0);
+            addresses.rows[row] = address;
+            (addresses.changed, addresses.unchecked) = (true, true);
+        }
+    }
+}
+
+fn upload(table: &mut Buffer<u64>, addresses: &mut Addresses, stream: &Stream) -> Result<()> {
+    if addresses.changed {
+        table.write(stream, 0, &addresses.rows)?;
+        addresses.changed = false;
+    }
+    Ok(())
+}

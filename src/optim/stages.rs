@@ -1,0 +1,188 @@
+//! The three stages of a step.
+#![forbid(unsafe_code)]
+
+use super::Optimizer;
+use super::launch::launch;
+use super::optimizer::Phase;
+use crate::kernel::params::optim::{self as params, Block, Control};
+use crate::{Error, GradStats, Read, Result, Storage, Stream, Write};
+
+/// Where [`Optimizer::control`] takes Σg² and non-finite counts from.
+#[derive(Debug, Clone, Copy)]
+pub enum Source<'a> {
+    /// The [`stats`](Optimizer::stats) stage of this step.
+    Own,
+    /// Made elsewhere from gradients **that still carry the loss scale**, as the gradients passed
+    /// to [`step`](Optimizer::step) do: the weight-gradient product.
+    Scaled(&'a [&'a GradStats]),
+    /// Made elsewhere from **unscaled** gradients, and so are the gradients passed to
+    /// [`step`](Optimizer::step): the unpacking of a bucket that unscales on the way. The step's
+    /// gradient factor is then the clipping coefficient alone.
+    Unscaled(&'a [&'a GradStats]),
+}
+
+impl<P: Storage, G: Storage> Optimizer<P, G> {
+    /// Stage 1: of each gradient, unscaled in f32 by 1/S as it is read, Σg² in f64 and how many
+    /// elements are not finite.
+    ///
+    /// `grads` has one entry for each tensor of the list, in its order; `None` where a tensor has
+    /// no gradient in this step. May be called again with other gradients before `control`.
+    ///
+    /// # Errors
+    /// [`Error::State`] between `control` and `step`; [`Error::Shape`], [`Error::Align`],
+    /// [`Error::Device`] for a gradient that does not fit.
+    pub fn stats(&mut self, stream: &Stream, grads: &[Option<&dyn Read<G>>]) -> Result<()> {
+        const OP: &str = "optim::stats";
+        self.phase.begin(OP)?;
+        self.gather_grads(OP, stream, grads)?;
+        self.upload_grads(stream)?;
+        launch(
+            stream,
+            Block::Stats(params::Stats {
+                chunks: self.chunks.address().0,
+                tensors: self.tensors.address().0,
+                grads: self.grads.address().0,
+                status: self.status.address().0,
+                partials: self.stats.partials.address().0,
+                chunk_count: self.layout.chunks.len() as u64,
+                tensor_count: self.layout.tensors.len() as u64,
+                grad: G::DTYPE as u32,
+                pad: 0,
+            }),
+        )?;
+        self.phase = Phase::Measured;
+        Ok(())
+    }
+
+    /// Stage 2: the decision whether to step, the factor clip/S of every gradient, the next loss
+    /// scale, and for an applied step the counters and constants of each tensor that has a
+    /// gradient. The host learns nothing of it unless it asks ([`report`](Self::report)).
+    ///
+    /// `grads` as in `stats`: which tensors have a gradient. A [`GradStats`] made elsewhere names
+    /// tensors by their place in this optimizer's list; their partials are summed in the order of
+    /// `source`, and there may be as many as tensors. Partials of still-scaled gradients cannot
+    /// show an overflow made by unscaling with S < 1: then a norm beyond f32 skips the step.
+    ///
+    /// # Errors
+    /// [`Error::State`] for [`Source::Own`] without `stats`, or if `control` has run already;
+    /// [`Error::Shape`], [`Error::Align`], [`Error::Device`] for an argument that does not fit.
+    pub fn control(
+        &mut self,
+        stream: &Stream,
+        source: Source<'_>,
+        grads: &[Option<&dyn Read<G>>],
+    ) -> Result<()> {
+        const OP: &str = "optim::control";
+        self.phase.begin(OP)?;
+        let own = [&self.stats];
+        let (sources, scaled, carried): (&[&GradStats], _, _) = match (self.phase, source) {
+            (Phase::Idle, Source::Own) => {
+                return Err(Error::state(OP, "`stats` before `control`", "`control`"));
+            }
+            (_, Source::Own) => (&own, false, true),
+            (_, Source::Scaled(sources)) => (sources, true, true),
+            (_, Source::Unscaled(sources)) => (sources, false, false),
+        };
+        if sources.len() > self.sources.len() {
+            let expected = format!("at most {} lists of partials", self.sources.len());
+            return Err(Error::shape(OP, "source", expected, sources.len()));
+        }
+        self.source_rows.clear();
+        for (index, stats) in sources.iter().enumerate() {
+            let lent = stats.partials.lend(stream)?;
+            let address = lent.address(OP, || format!("source[{index}]").into(), stream)?;
+            let row = params::Source { partials: address.0, count: lent.len() as u64 };
+            self.source_rows.push(row);
+        }
+        self.gather_grads(OP, stream, grads)?;
+        self.upload_grads(stream)?;
+        self.sources.write(stream, 0, &self.source_rows)?;
+        if self.groups_changed {
+            for (index, rule) in self.rules.iter().enumerate() {
+                self.groups.write(stream, index, &[rule.group()])?;
+            }
+            self.groups_changed = false;
+        }
+        launch(
+            stream,
+            Block::Control(Control {
+                sources: self.sources.address().0,
+                tensors: self.tensors.address().0,
+                groups: self.groups.address().0,
+                grads: self.grads.address().0,
+                progress: self.progress.address().0,
+                scalars: self.scalars.address().0,
+                status: self.status.address().0,
+                source_count: self.source_rows.len() as u64,
+                tensor_count: self.layout.tensors.len() as u64,
+                group_count: self.rules.len() as u64,
+                clip: self.config.clip.unwrap_or(f64::INFINITY),
+                scale: *self.scale_rules.rules(),
+                family: self.rule.family() as u32,
+                scaled: u32::from(scaled),
+                carried: u32::from(carried),
+                check: u32::from(self.config.check_finite),
+            }),
+        )?;
+        self.phase = Phase::Decided;
+        Ok(())
+    }
+
+    /// Stage 3: the update of every tensor that has a gradient, or nothing at all if `control`
+    /// decided to skip: then parameters, masters, moments and counters keep their bits.
+    ///
+    /// `params` has one entry for each tensor of the list; `grads` must have gradients where those
+    /// of `control` had.
+    ///
+    /// # Errors
+    /// [`Error::State`] without `control`, or before f32 masters have values; [`Error::Shape`],
+    /// [`Error::Align`], [`Error::Device`] for an argument that does not fit; [`Error::Overlap`] if
+    /// a parameter shares memory with another argument. After an error the step is still to be
+    /// made: nothing has been written.
+    pub fn step(
+        &mut self,
+        stream: &Stream,
+        params: &mut [&mut dyn Write<P>],
+        grads: &[Option<&dyn Read<G>>],
+    ) -> Result<()> {
+        const OP: &str = "optim::step";
+        if self.phase != Phase::Decided {
+            return Err(Error::state(OP, "`control` before `step`", "`step`"));
+        }
+        for (index, grad) in grads.iter().enumerate().take(self.layout.items.len()) {
+            let Some(row) = self.layout.items[index].row else { continue };
+            if grad.is_some() != (self.grad_addresses.rows[row] != 0) {
+                let name = |some| if some { "a gradient" } else { "none" };
+                let expected = format!("{}, as in `control`", name(grad.is_none()));
+                let found = name(grad.is_some());
+                return Err(Error::shape(OP, format!("grads[{index}]"), expected, found));
+            }
+        }
+        self.check_step(OP, stream, params, grads)?;
+        self.upload_grads(stream)?;
+        self.upload_params(stream)?;
+        for &row in self.rule.rows() {
+            launch(stream, Block::Step(self.step_block(row)))?;
+        }
+        self.phase = Phase::Idle;
+        Ok(())
+    }
+
+    /// `stats`, `control` and `step`, after the checks of all three.
+    ///
+    /// # Errors
+    /// As the three stages; nothing has been written then.
+    pub fn run(
+        &mut self,
+        stream: &Stream,
+        params: &mut [&mut dyn Write<P>],
+        grads: &[Option<&dyn Read<G>>],
+    ) -> Result<()> {
+        const OP: &str = "optim::run";
+        self.phase.begin(OP)?;
+        self.check_step(OP, stream, params, grads)?;
+        self.stats(stream, grads)?;
+        self.control(stream, Source::Own, grads)?;
+        self.step(stream, params, grads)
+    }
+}
