@@ -71,7 +71,7 @@ macro_rules! element {
 pub(crate) use element;
 element!(bf16, f16, f32, f64, u8, u16, u32, u64, i32, i64);
 
-/// A storage type of tensors: [`bf16`], [`f16`] or `f32`.
+/// A storage type of tensors: [`bf16`](struct@bf16), [`f16`](struct@f16) or `f32`.
 ///
 /// | type | exponent | fraction | largest | smallest normal | half an ulp |
 /// |---|---|---|---|---|---|

@@ -42,18 +42,6 @@ pub enum Error {
         /// The number passed.
         found: String,
     },
-    /// A storage type does not fit.
-    #[error("{op}: {arg}: expected type {expected}, found {found}")]
-    Dtype {
-        /// The operation.
-        op: &'static str,
-        /// The argument.
-        arg: Arg,
-        /// The types that are supported here.
-        expected: String,
-        /// The type passed.
-        found: String,
-    },
     /// A pointer is not aligned to its element.
     #[error("{op}: {arg}: expected an address aligned to {need} bytes, found {address:#x}")]
     Align {
@@ -161,16 +149,6 @@ impl Error {
     ) -> Self {
         let (expected, found) = (expected.to_string(), found.to_string());
         Self::Range { op, arg: arg.into(), expected, found }
-    }
-
-    pub(crate) fn dtype(
-        op: &'static str,
-        arg: impl Into<Arg>,
-        expected: impl ToString,
-        found: impl ToString,
-    ) -> Self {
-        let (expected, found) = (expected.to_string(), found.to_string());
-        Self::Dtype { op, arg: arg.into(), expected, found }
     }
 
     pub(crate) fn unsupported(op: &'static str, reason: impl ToString) -> Self {

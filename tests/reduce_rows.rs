@@ -370,7 +370,7 @@ fn every_bit_of_the_used_map_counts() {
             Reducer::new(&device, plan.clone(), Box::new(comm), config.clone()).unwrap();
         let mut tensors = vec![vec![3.0f32; 3]; 20];
         // Rank 0 has the multiples of 2, rank 1 those of 3, rank 2 those of 5.
-        let has = |rank: usize, param: usize| param % [2, 3, 5][rank] == 0;
+        let has = |rank: usize, param: usize| param.is_multiple_of([2, 3, 5][rank]);
         for param in (0..20).filter(|&param| has(rank, param)) {
             reducer.ready(&stream, param, &tensors[param]).unwrap();
         }

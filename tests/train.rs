@@ -1,5 +1,6 @@
 //! The demonstration's training loop on the small digits: every primitive together, in seconds.
 #![allow(missing_docs)]
+#![allow(dead_code)] // the demonstration uses the rest
 
 #[path = "../examples/train_mnist/data.rs"]
 mod data;

@@ -83,7 +83,7 @@ impl<T: Storage> Network<T> {
         stream: &Stream,
         x: &Vec<T>,
         weights: &Tensors<T>,
-        logits: &mut Vec<f32>,
+        mut logits: &mut [f32],
     ) -> Result<()> {
         let start = Instant::now();
         let last = self.layers.len() - 1;
@@ -101,7 +101,7 @@ impl<T: Storage> Network<T> {
                 layer.hidden.run(stream, operands)?;
             } else {
                 let operands =
-                    Operands { bias: Some(bias), ..Operands::new(input, weight, logits) };
+                    Operands { bias: Some(bias), ..Operands::new(input, weight, &mut logits) };
                 layer.output.run(stream, operands)?;
             }
         }

@@ -27,7 +27,6 @@ pub struct Settings {
 
 impl Settings {
     /// Steps of the whole run.
-    #[allow(dead_code)] // the example's progress bar
     pub fn steps(&self, digits: &Digits) -> usize {
         self.epochs * (digits.train.len() / self.batch)
     }

@@ -10,9 +10,9 @@ pub struct Config {
     /// Divide by the sum of the weights: an average over samples, not over ranks. Else: a sum.
     pub average: bool,
     /// Parameters without a gradient on this rank count as zero, with this rank's weight; those
-    /// without one on any rank are left alone. Else: an error in [`Reducer::finish`].
+    /// without one on any rank are left alone. Else: an error in [`Reducer::finish`](super::Reducer::finish).
     pub allow_unused: bool,
-    /// Allocate an f32 accumulator for each parameter, for [`Reducer::accumulate`].
+    /// Allocate an f32 accumulator for each parameter, for [`Reducer::accumulate`](super::Reducer::accumulate).
     pub accumulate: bool,
     /// Factor on every gradient before it is rounded to the wire type.
     pub scale: f32,
@@ -32,7 +32,7 @@ impl Default for Config {
     }
 }
 
-/// What [`Reducer::finish`] multiplies each result by, in f32.
+/// What [`Reducer::finish`](super::Reducer::finish) multiplies each result by, in f32.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub enum Unscale {

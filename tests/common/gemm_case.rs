@@ -133,7 +133,7 @@ impl<T: Storage, O: Storage> Data<T, O> {
 
 /// Rows of `cols` values, `ld` apart, with the pad's NaN between them.
 pub fn spread<T: Storage>(dense: &[T], cols: usize, ld: usize) -> Vec<T> {
-    let rows = if cols == 0 { 0 } else { dense.len() / cols };
+    let rows = dense.len().checked_div(cols).unwrap_or(0);
     let len = if rows == 0 { 0 } else { (rows - 1) * ld + cols };
     let mut values = vec![Guarded::<T>::canary(); len];
     for row in 0..rows {

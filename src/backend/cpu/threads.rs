@@ -6,7 +6,6 @@ use rayon::prelude::*;
 /// A fixed number of threads; one means the caller's own.
 #[derive(Debug)]
 pub(crate) struct Threads {
-    count: usize,
     /// None for one thread, and where the system gives no more: then the caller works alone.
     pool: Option<rayon::ThreadPool>,
 }
@@ -16,11 +15,7 @@ impl Threads {
         let pool = (count > 1)
             .then(|| rayon::ThreadPoolBuilder::new().num_threads(count).build().ok())
             .flatten();
-        Self { count: if pool.is_some() { count } else { 1 }, pool }
-    }
-
-    pub(crate) fn count(&self) -> usize {
-        self.count
+        Self { pool }
     }
 
     /// Runs `task(0..tasks)`, in any order, and returns when all have run.

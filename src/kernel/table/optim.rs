@@ -89,7 +89,6 @@ impl Row {
     }
 
     /// The symbol on devices.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the CPU backend calls rows by number"))]
     pub const fn symbol(self) -> &'static str {
         match self {
             Self::Stats => "hs_optim_stats",
