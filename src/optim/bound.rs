@@ -72,14 +72,19 @@ impl Enclosure {
         Self { error: self.error + by, ..self }
     }
 
-    /// One f32 rounding.
+    /// One f32 rounding; an exact 0 stays one.
     fn rounded(self) -> Self {
+        if self.value == 0.0 && self.error == 0.0 {
+            return self;
+        }
         self.widened(U * (self.value.abs() + self.error) + TINY)
     }
 
     fn times(self, by: Self) -> Self {
+        // 0 times an unknown is 0.
+        let part = |of: f64, error: f64| if of == 0.0 { 0.0 } else { of.abs() * error };
         let error =
-            self.value.abs() * by.error + by.value.abs() * self.error + self.error * by.error;
+            part(self.value, by.error) + part(by.value, self.error) + part(self.error, by.error);
         Self { value: self.value * by.value, error }
     }
 
