@@ -1,5 +1,6 @@
 //! Compiles the device kernels: the table of kernels and the parameter blocks → generated C++ →
-//! nvcc and hipcc → images that the crate embeds. Returns at once without `cuda` or `hip`.
+//! nvcc and hipcc → images that the crate embeds. Without `cuda` or `hip` it only asks the compiler's
+//! version.
 //!
 //! Standard library only. No shell, no network, nothing written outside `OUT_DIR`.
 
@@ -95,6 +96,12 @@ const COMPILERS: [Compiler; 2] = [
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
+    // AVX-512 intrinsics are stable from Rust 1.89 on. Older compilers use AVX2's in their place,
+    // with the same results.
+    println!("cargo:rustc-check-cfg=cfg(halfstep_avx512)");
+    if rustc_minor().is_some_and(|minor| minor >= 89) {
+        println!("cargo:rustc-cfg=halfstep_avx512");
+    }
     let wanted: Vec<&Compiler> =
         COMPILERS.iter().filter(|c| env::var_os(c.feature).is_some()).collect();
     if wanted.is_empty() {
@@ -105,6 +112,13 @@ fn main() {
         eprintln!("error: {error}");
         std::process::exit(1);
     }
+}
+
+/// The 88 of `rustc 1.88.0 (…)`.
+fn rustc_minor() -> Option<u32> {
+    let output = Command::new(env::var_os("RUSTC")?).arg("--version").output().ok()?;
+    let version = String::from_utf8(output.stdout).ok()?;
+    version.split('.').nth(1)?.parse().ok()
 }
 
 fn build(wanted: &[&Compiler]) -> Result<()> {

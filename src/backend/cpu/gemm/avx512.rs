@@ -1,14 +1,23 @@
 //! The 8×48 tile in 512-bit registers: 24 sums, three vectors of B, one broadcast of A. Per step of
 //! `k` 24 multiply-adds and 11 loads: on cores with two 512-bit units the multiply-adds decide.
 //!
-//! In assembly, since the compiler versions we support have no intrinsics for it.
+//! In assembly, since the oldest compiler we support has no intrinsics for it.
 
 use std::arch::asm;
 
 use super::form::Form;
 
-/// 512-bit multiply-adds; everything else (packing, epilogue) in 256 bits.
+/// 512-bit multiply-adds; the loops around them (packing, epilogue) in 256 bits, or where the compiler
+/// has the intrinsics (`halfstep_avx512`, set by the build script) in 512.
 pub(super) struct Avx512;
+
+/// # Safety
+/// The processor has AVX-512F, AVX2, FMA and F16C.
+#[cfg(halfstep_avx512)]
+#[target_feature(enable = "avx512f,avx2,fma,f16c")]
+unsafe fn vectorized<R>(f: impl FnOnce() -> R) -> R {
+    f()
+}
 
 /// The instructions of one row of the tile, for 1, 2 or 3 vectors of B.
 macro_rules! row {
@@ -114,6 +123,8 @@ impl Form for Avx512 {
     const MR: usize = 8;
     const NR: usize = 48;
     const VECTOR: bool = true;
+    #[cfg(halfstep_avx512)]
+    const WIDE: bool = true;
 
     #[inline(always)]
     unsafe fn tile(
@@ -142,7 +153,9 @@ impl Form for Avx512 {
 
     #[inline(always)]
     unsafe fn vectorized<R>(f: impl FnOnce() -> R) -> R {
+        #[cfg(not(halfstep_avx512))]
+        use super::avx2::vectorized;
         // SAFETY: `Path::runs_here` asks for AVX2, FMA and F16C too.
-        unsafe { super::avx2::vectorized(f) }
+        unsafe { vectorized(f) }
     }
 }

@@ -9,6 +9,9 @@ pub(super) trait Form {
     const NR: usize;
     /// Whether AVX2, FMA and F16C are there.
     const VECTOR: bool;
+    /// Whether AVX-512F is there too, for loops outside the tile.
+    #[cfg(halfstep_avx512)]
+    const WIDE: bool = false;
 
     /// `C[rows,cols] (+)= A·B` over `k ≥ 1` steps of packed panels. Whole vectors are written: up to
     /// `MR` rows, and `cols` rounded up to 16 columns.

@@ -28,6 +28,25 @@ impl Map for Derivative {
     }
 }
 
+/// Applies the map to whole blocks of values, where the form has the instructions; gives back the
+/// rest.
+#[cfg(target_arch = "x86_64")]
+macro_rules! blocks {
+    ($wide:ident if $has:expr, $values:ident, $map:ident) => {
+        if $has {
+            use super::wide::$wide;
+            let (blocks, rest) = $values.as_chunks_mut::<{ $wide::LEN }>();
+            for block in blocks {
+                // SAFETY: inside `F::vectorized`, as the caller of `map` promised.
+                unsafe { $map.of($wide::load(block)).store(block) };
+            }
+            rest
+        } else {
+            $values
+        }
+    };
+}
+
 /// Applies the map to each value.
 ///
 /// # Safety
@@ -35,16 +54,10 @@ impl Map for Derivative {
 #[inline(always)]
 pub(super) unsafe fn map<F: Form>(values: &mut [f32], map: impl Map) {
     #[cfg(target_arch = "x86_64")]
-    let values = if F::VECTOR {
-        use super::wide::Wide;
-        let (blocks, rest) = values.as_chunks_mut::<{ Wide::LEN }>();
-        for block in blocks {
-            // SAFETY: inside `F::vectorized`, as the caller promised.
-            unsafe { map.of(Wide::load(block)).store(block) };
-        }
-        rest
-    } else {
-        values
+    let values = {
+        #[cfg(halfstep_avx512)]
+        let values = blocks!(Wide512 if F::WIDE, values, map);
+        blocks!(Wide256 if F::VECTOR, values, map)
     };
     for value in values {
         *value = map.of(*value);
