@@ -12,7 +12,6 @@ use halfstep::gemm::{
     WeightGradOperands,
 };
 use halfstep::{Dtype, bf16};
-use proptest::prelude::*;
 
 #[test]
 fn swiglu_and_its_gradient_match_f64() {

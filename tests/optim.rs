@@ -5,7 +5,7 @@
 //! | id | reason |
 //! |---|---|
 //! | O-03 | types and devices of a list are one type parameter and one check of `Lent`; other devices than the CPU come with their backends |
-//! | O-09 | 2³¹ elements need gigabytes; `sizes_beyond_32_bits` (ignored by default) runs one, the layout's arithmetic is 64-bit and tested in `plan` |
+//! | O-09 | 2³¹ elements need gigabytes; `sizes_beyond_32_bits` (not by default; ci/run does) runs one, the layout's arithmetic is 64-bit and tested in `plan` |
 //! | O-14 | there is no step argument: counters are the optimizer's own and start at 1 |
 //! | O-26 | a step is one launch, or LAMB's three; a launch that fails is the driver's error |
 //! | O-28 | one device here; the fast path and the reference agree bit for bit (unit tests) |
