@@ -15,6 +15,7 @@ mod rank;
 #[path = "../examples/train_mnist/run.rs"]
 mod run;
 
+use approx::assert_abs_diff_eq;
 use mode::Mode;
 use run::{Outcome, Settings};
 
@@ -46,7 +47,7 @@ fn small_updates_survive_everywhere_but_in_nearest_rounding() {
     for mode in [Mode::Bf16Master, Mode::Bf16Stochastic, Mode::F16Scaler] {
         let accuracy = train(mode, &settings).accuracy;
         println!("{mode}: {accuracy:.4} (f32: {reference:.4})");
-        assert!((accuracy - reference).abs() <= 0.04, "{mode}: {accuracy}, f32: {reference}");
+        assert_abs_diff_eq!(accuracy, reference, epsilon = 0.04);
     }
     let lost = train(Mode::Bf16Nearest, &settings).accuracy;
     println!("bf16+rn: {lost:.4}");
@@ -66,7 +67,7 @@ fn runs_repeat_to_the_bit() {
     let one = train(Mode::F32, &Settings { ranks: 1, ..settings_of(&settings) });
     let three = train(Mode::F32, &Settings { ranks: 3, ..settings_of(&settings) });
     let difference = one.losses.last().unwrap() - three.losses.last().unwrap();
-    assert!((one.accuracy - three.accuracy).abs() <= 0.02, "{} {}", one.accuracy, three.accuracy);
+    assert_abs_diff_eq!(one.accuracy, three.accuracy, epsilon = 0.02);
     assert!(difference.abs() < 0.2, "rank 0's loss is over its own rows: {difference}");
 }
 
