@@ -112,99 +112,38 @@ fn gradients<G: Storage>(
 /// that is unknown is an error, not ignored.
 fn rule(case: &Case) -> Result<Rule, Reason> {
     let hyper = case.attr("hyper")?.as_object().ok_or("hyper is not an object")?;
-    let mut known = Vec::new();
-    let mut number = |name: &'static str, default: f64| {
-        known.push(name);
-        match hyper.get(name) {
-            None => Ok(default),
-            Some(value) => value.as_f64().ok_or(format!("hyper {name} is not a number")),
-        }
+    let number = |name: &str, default: f64| match hyper.get(name) {
+        None => Ok(default),
+        Some(value) => value.as_f64().ok_or(format!("hyper {name} is not a number")),
     };
     let flag = |name: &str| match hyper.get(name) {
         None => Ok(false),
         Some(value) => value.as_bool().ok_or(format!("hyper {name} is not true or false")),
     };
+    // The rule, and the names that it knows.
+    macro_rules! rule {
+        ($rule:ident: $($number:ident)*; $($flag:ident)*) => {{
+            let of = $rule::default();
+            let rule = $rule {
+                $($number: number(stringify!($number), of.$number)?,)*
+                $($flag: flag(stringify!($flag))?,)*
+            };
+            (rule.into(), [$(stringify!($number),)* $(stringify!($flag),)*].to_vec())
+        }};
+    }
     let name = case.text("optimizer")?;
-    let mut flags: &[&str] = &[];
-    let rule: Rule = match name {
-        "adamw" => {
-            flags = &["amsgrad"];
-            let of = AdamW::default();
-            AdamW {
-                lr: number("lr", of.lr)?,
-                beta1: number("beta1", of.beta1)?,
-                beta2: number("beta2", of.beta2)?,
-                eps: number("eps", of.eps)?,
-                weight_decay: number("weight_decay", of.weight_decay)?,
-                amsgrad: flag("amsgrad")?,
-            }
-            .into()
-        }
-        "adam" => {
-            flags = &["amsgrad"];
-            let of = Adam::default();
-            Adam {
-                lr: number("lr", of.lr)?,
-                beta1: number("beta1", of.beta1)?,
-                beta2: number("beta2", of.beta2)?,
-                eps: number("eps", of.eps)?,
-                weight_decay: number("weight_decay", of.weight_decay)?,
-                amsgrad: flag("amsgrad")?,
-            }
-            .into()
-        }
-        "sgd" => {
-            flags = &["nesterov"];
-            let of = Sgd::default();
-            Sgd {
-                lr: number("lr", of.lr)?,
-                momentum: number("momentum", of.momentum)?,
-                dampening: number("dampening", of.dampening)?,
-                weight_decay: number("weight_decay", of.weight_decay)?,
-                nesterov: flag("nesterov")?,
-            }
-            .into()
-        }
-        "adagrad" => {
-            let of = Adagrad::default();
-            Adagrad {
-                lr: number("lr", of.lr)?,
-                lr_decay: number("lr_decay", of.lr_decay)?,
-                weight_decay: number("weight_decay", of.weight_decay)?,
-                initial_accumulator_value: number(
-                    "initial_accumulator_value",
-                    of.initial_accumulator_value,
-                )?,
-                eps: number("eps", of.eps)?,
-            }
-            .into()
-        }
-        "lamb" => {
-            let of = Lamb::default();
-            Lamb {
-                lr: number("lr", of.lr)?,
-                beta1: number("beta1", of.beta1)?,
-                beta2: number("beta2", of.beta2)?,
-                eps: number("eps", of.eps)?,
-                weight_decay: number("weight_decay", of.weight_decay)?,
-            }
-            .into()
-        }
-        "lion" => {
-            let of = Lion::default();
-            Lion {
-                lr: number("lr", of.lr)?,
-                beta1: number("beta1", of.beta1)?,
-                beta2: number("beta2", of.beta2)?,
-                weight_decay: number("weight_decay", of.weight_decay)?,
-            }
-            .into()
-        }
+    let (rule, known): (Rule, Vec<&str>) = match name {
+        "adamw" => rule!(AdamW: lr beta1 beta2 eps weight_decay; amsgrad),
+        "adam" => rule!(Adam: lr beta1 beta2 eps weight_decay; amsgrad),
+        "sgd" => rule!(Sgd: lr momentum dampening weight_decay; nesterov),
+        "adagrad" => rule!(Adagrad: lr lr_decay weight_decay initial_accumulator_value eps;),
+        "lamb" => rule!(Lamb: lr beta1 beta2 eps weight_decay;),
+        "lion" => rule!(Lion: lr beta1 beta2 weight_decay;),
         other => return Err(format!("unknown optimizer {other}")),
     };
     let off = |value: &Value| matches!(value, Value::Bool(false) | Value::Null);
     for (key, value) in hyper {
-        if !known.contains(&key.as_str()) && !flags.contains(&key.as_str()) && !off(value) {
+        if !known.contains(&key.as_str()) && !off(value) {
             return Err(format!("{name} has no hyper-parameter {key}"));
         }
     }
