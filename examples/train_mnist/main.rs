@@ -148,7 +148,7 @@ fn print_table(outcomes: &[(Mode, Outcome)]) {
         );
     }
     println!(
-        "times of rank 0; reduce: pack, wait for other ranks, sum, unpack; exposed: the part of it\n\
-         that the backward pass did not hide; all: with loading batches, the loss and the test\n"
+        "times of rank 0; reduce: pack, wait for other ranks, sum, unpack; exposed: standing still for\n\
+         it after the backward pass; all: with loading batches, the loss and the test\n"
     );
 }
