@@ -7,6 +7,8 @@ mod golden;
 
 use std::path::{Path, PathBuf};
 
+use safetensors::Dtype;
+
 fn file(op: &str) -> PathBuf {
     [env!("CARGO_MANIFEST_DIR"), "tests", "golden", &format!("{op}.safetensors")].iter().collect()
 }
@@ -108,4 +110,105 @@ fn unreadable_files_are_errors() {
         assert!(golden::read(&path).is_err(), "{} bytes", bytes.len());
     }
     std::fs::remove_file(&path).unwrap();
+}
+
+/// A golden file of one case.
+fn one_case(case: serde_json::Value, tensors: &[(&str, Dtype, &[usize], &[u8])]) -> golden::Case {
+    let views = tensors.iter().map(|&(name, dtype, shape, bytes)| {
+        (name, safetensors::tensor::TensorView::new(dtype, shape.to_vec(), bytes).unwrap())
+    });
+    let cases = serde_json::json!([case]).to_string();
+    let metadata = [("format", "golden/1"), ("cases", cases.as_str())];
+    let metadata = metadata.map(|(key, value)| (key.to_string(), value.to_string()));
+    let bytes = safetensors::serialize(views, Some(metadata.into())).unwrap();
+    static COUNT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
+    let count = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    let path = std::env::temp_dir().join(format!("halfstep-{}-one-{count}", std::process::id()));
+    std::fs::write(&path, bytes).unwrap();
+    let mut cases = golden::read(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    cases.remove(0)
+}
+
+/// Sizes cost what their tensors hold: 2^60 rows of nothing are done at once.
+#[test]
+fn rows_of_nothing_take_no_time() {
+    const ROWS: usize = 1 << 60;
+    let device = halfstep::Device::cpu();
+    let gemm = serde_json::json!({
+        "name": "rows", "op": "gemm", "inputs": {"a": "a", "b": "b"}, "outputs": {"d": "d"},
+        "attrs": {"m": ROWS, "n": 0, "k": 0, "layout": "nn", "dtype": "f32", "out_dtype": "f32",
+                  "alpha": 1, "beta": 0, "activation": "none", "bias": false, "residual": false},
+    });
+    let none: &[u8] = &[];
+    let case = one_case(
+        gemm,
+        &[
+            ("a", Dtype::F32, &[ROWS, 0], none),
+            ("b", Dtype::F32, &[0, 0], none),
+            ("d", Dtype::F64, &[ROWS, 0], none),
+        ],
+    );
+    assert_eq!(golden::replay(&device, &case), Ok(0.0));
+    let backward = serde_json::json!({
+        "name": "rows", "op": "linear_backward",
+        "attrs": {"dtype": "f32", "activation": "silu", "rows": ROWS, "in_features": 0,
+                  "out_features": 0},
+        "inputs": {"x": "x", "w": "w", "b": "b", "dy": "x", "main_grad": "w"},
+        "outputs": {"preactivation": "z", "d_preactivation": "z", "dx": "z",
+                    "dw_accumulated": "dw", "db": "db"},
+    });
+    let case = one_case(
+        backward,
+        &[
+            ("x", Dtype::F32, &[ROWS, 0], none),
+            ("w", Dtype::F32, &[0, 0], none),
+            ("b", Dtype::F32, &[0], none),
+            ("z", Dtype::F64, &[ROWS, 0], none),
+            ("dw", Dtype::F64, &[0, 0], none),
+            ("db", Dtype::F64, &[0], none),
+        ],
+    );
+    assert_eq!(golden::replay(&device, &case), Ok(0.0));
+}
+
+/// Every answer is compared: dz where there is no activation, and an optimizer's parameters, without
+/// which a case shows nothing.
+#[test]
+fn no_answer_is_left_out() {
+    let device = halfstep::Device::cpu();
+    let one = 1f32.to_le_bytes();
+    let (right, wrong) = (1f64.to_le_bytes(), 1.5f64.to_le_bytes());
+    let backward = |dz: &[u8]| {
+        let case = serde_json::json!({
+            "name": "dz", "op": "linear_backward",
+            "attrs": {"dtype": "f32", "activation": "none", "rows": 1, "in_features": 1,
+                      "out_features": 1},
+            "inputs": {"x": "one", "w": "one", "b": "bias", "dy": "one", "main_grad": "zero"},
+            "outputs": {"preactivation": "z", "d_preactivation": "dz", "dx": "z",
+                        "dw_accumulated": "z", "db": "db"},
+        });
+        let zero = 0f32.to_le_bytes();
+        let tensors: [(&str, Dtype, &[usize], &[u8]); 6] = [
+            ("one", Dtype::F32, &[1, 1], &one),
+            ("zero", Dtype::F32, &[1, 1], &zero),
+            ("bias", Dtype::F32, &[1], &zero),
+            ("z", Dtype::F64, &[1, 1], &right),
+            ("dz", Dtype::F64, &[1, 1], dz),
+            ("db", Dtype::F64, &[1], &right),
+        ];
+        golden::replay(&device, &one_case(case, &tensors))
+    };
+    assert_eq!(backward(&right), Ok(0.0));
+    assert_eq!(backward(&wrong), Ok(f64::INFINITY));
+
+    let optimizer = serde_json::json!({
+        "name": "no params", "op": "optimizer",
+        "attrs": {"optimizer": "sgd", "hyper": {"lr": 0.1}, "grad_dtype": "f32", "loss_scale": 1,
+                  "steps": 1, "skipped_steps": []},
+        "inputs": {"params": ["p"], "grads0": ["p"]}, "outputs": {},
+    });
+    let case = one_case(optimizer, &[("p", Dtype::F32, &[1], &one)]);
+    let reason = golden::replay(&device, &case).unwrap_err();
+    assert!(reason.contains("params"), "{reason}");
 }

@@ -57,32 +57,30 @@ fn typed<T: Storage, O: Storage>(device: &Device, case: &Case) -> Result<f64, Re
     let b_as_named = matches!(layout, Layout::NN | Layout::TN);
     let widen = |value: T| f64::from(value.widen());
     let mut worst = Worst::default();
-    for i in 0..m {
-        for j in 0..n {
-            let (mut sum, mut magnitude) = (0.0, 0.0);
-            for p in 0..k {
-                let x = widen(if a_as_named { a[i * k + p] } else { a[p * m + i] });
-                let y = widen(if b_as_named { b[p * n + j] } else { b[j * k + p] });
-                sum += x * y;
-                magnitude += (x * y).abs();
-            }
-            let added = c.as_ref().map_or(0.0, |c| beta * f64::from(c[i * n + j].widen()));
-            let bias = bias.as_ref().map_or(0.0, |bias| widen(bias[j]));
-            let exact = exact[i * n + j];
-            let tolerance = bound::bound(Forward {
-                growth: Growth::Expected,
-                k,
-                magnitude: alpha.abs() * magnitude + added.abs() + bias.abs(),
-                activation,
-                preactivation: alpha * sum + added + bias,
-                exact,
-                output: O::DTYPE,
-            });
-            let got = f64::from(d[i * n + j].widen());
-            // An infinity where the bound reaches the type's largest number is right.
-            if !(got.is_infinite() && bound::within(got, exact, tolerance, O::DTYPE)) {
-                worst.add(got, exact, tolerance);
-            }
+    for (at, (d, &exact)) in d.iter().zip(&exact).enumerate() {
+        let (i, j) = (at / n, at % n);
+        let (mut sum, mut magnitude) = (0.0, 0.0);
+        for p in 0..k {
+            let x = widen(if a_as_named { a[i * k + p] } else { a[p * m + i] });
+            let y = widen(if b_as_named { b[p * n + j] } else { b[j * k + p] });
+            sum += x * y;
+            magnitude += (x * y).abs();
+        }
+        let added = c.as_ref().map_or(0.0, |c| beta * f64::from(c[at].widen()));
+        let bias = bias.as_ref().map_or(0.0, |bias| widen(bias[j]));
+        let tolerance = bound::bound(Forward {
+            growth: Growth::Expected,
+            k,
+            magnitude: alpha.abs() * magnitude + added.abs() + bias.abs(),
+            activation,
+            preactivation: alpha * sum + added + bias,
+            exact,
+            output: O::DTYPE,
+        });
+        let got = f64::from(d.widen());
+        // An infinity where the bound reaches the type's largest number is right.
+        if !(got.is_infinite() && bound::within(got, exact, tolerance, O::DTYPE)) {
+            worst.add(got, exact, tolerance);
         }
     }
     Ok(worst.0)

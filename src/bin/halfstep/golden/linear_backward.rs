@@ -65,26 +65,24 @@ fn typed<T: Storage>(device: &Device, case: &Case) -> Result<f64, Reason> {
     // z, and with its error that of dz.
     let mut z_error = vec![0.0; rows * output];
     let mut dz_error = vec![0.0; rows * output];
-    for r in 0..rows {
-        for o in 0..output {
-            let at = r * output + o;
-            let magnitude = (0..input).map(|i| (x[r * input + i] * w[o * input + i]).abs());
-            z_error[at] = bound::bound(Forward {
-                growth: Growth::Expected,
-                k: input,
-                magnitude: magnitude.sum::<f64>() + b[o].abs(),
-                activation: halfstep::gemm::Activation::None,
-                preactivation: exact_z[at],
-                exact: exact_z[at],
-                output: T::DTYPE,
-            });
-            dz_error[at] = bound::dz(activation, T::DTYPE, dy[at], exact_z[at], z_error[at]);
-        }
+    for at in 0..exact_z.len() {
+        let (r, o) = (at / output, at % output);
+        let magnitude = (0..input).map(|i| (x[r * input + i] * w[o * input + i]).abs());
+        z_error[at] = bound::bound(Forward {
+            growth: Growth::Expected,
+            k: input,
+            magnitude: magnitude.sum::<f64>() + b[o].abs(),
+            activation: halfstep::gemm::Activation::None,
+            preactivation: exact_z[at],
+            exact: exact_z[at],
+            output: T::DTYPE,
+        });
+        dz_error[at] = bound::dz(activation, T::DTYPE, dy[at], exact_z[at], z_error[at]);
     }
     compare(&mut worst, &wide(&z), &exact_z, |at| z_error[at]);
-    if activation != halfstep::gemm::Activation::None {
-        compare(&mut worst, &wide(&dz), &exact_dz, |at| dz_error[at]);
-    }
+    // Without an activation dz is dy itself, and not stored.
+    let dz = if activation == halfstep::gemm::Activation::None { dy.clone() } else { wide(&dz) };
+    compare(&mut worst, &dz, &exact_dz, |at| dz_error[at]);
     // Each gradient is a sum over dz, which brings its own error.
     let sum = |terms: usize, dz_at: &dyn Fn(usize) -> usize, by: &dyn Fn(usize) -> f64| {
         (0..terms).fold((0.0, 0.0), |(magnitude, inherited), term| {

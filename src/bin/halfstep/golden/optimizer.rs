@@ -51,6 +51,7 @@ fn typed<G: Storage>(device: &Device, case: &Case) -> Result<f64, Reason> {
         }
     }
 
+    case.outputs("params")?;
     let mut worst = Worst::default();
     for (role, tensors) in &case.outputs {
         let slot = optimizer.slots().iter().position(|slot| slot == role);
