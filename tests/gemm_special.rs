@@ -173,3 +173,35 @@ fn both<T: Storage, O: Storage>(case: &Case, device: &Device) -> f64 {
     let growth = if case.data.zero_mean() { Growth::ZeroMean } else { Growth::Expected };
     check(case, &data, &run(case, &data, device), growth)
 }
+
+/// Leading dimensions and strides that no offset can count are errors, used or not; none panics.
+#[test]
+fn g_offsets_that_cannot_be_counted_are_errors() {
+    use halfstep::gemm::{DataGrad, DataGradOperands, Matrix};
+    const HUGE: [usize; 3] = [usize::MAX, usize::MAX / 2, usize::MAX / 8];
+    for device in common::devices() {
+        let stream = device.stream().unwrap();
+        let (a, b, mut d) = (vec![1.0f32; 8], vec![1.0f32; 8], vec![0.0f32; 8]);
+        for (m, n, k, batch) in [(1, 2, 2, 1), (1, 2, 0, 2), (0, 2, 2, 2), (0, 0, 0, 3)] {
+            for (huge, matrix) in
+                HUGE.into_iter().flat_map(|h| [Matrix::A, Matrix::B, Matrix::D].map(|x| (h, x)))
+            {
+                let dense = Gemm::new(m, n, k).batch(batch);
+                for gemm in
+                    [dense.clone().leading(matrix, huge), dense.clone().stride(matrix, huge)]
+                {
+                    if let Ok(plan) = gemm.plan::<f32, f32>(&device) {
+                        plan.run(&stream, Operands::new(&a, &b, &mut d)).unwrap();
+                    }
+                }
+            }
+        }
+        let error = Gemm::new(1, 2, 2).leading(Matrix::A, usize::MAX).plan::<f32, f32>(&device);
+        assert!(matches!(error, Err(halfstep::Error::Shape { .. })), "{error:?}");
+
+        // Rows of nothing are nothing to do, however many.
+        let (none, mut out): (Vec<f32>, Vec<f32>) = (vec![], vec![]);
+        let plan = DataGrad::new(1 << 60, 0, 0).plan::<f32, f32>(&device).unwrap();
+        plan.run(&stream, DataGradOperands::new(&none, &none, &mut out)).unwrap();
+    }
+}

@@ -43,13 +43,13 @@ impl Footprint {
         let one = footprint(rows, cols, ld).ok_or_else(too_large)?;
         let dense = rows.checked_mul(ld).ok_or_else(too_large)?;
         let stride = stride.unwrap_or(if shared { 0 } else { dense });
-        let need = if one == 0 || count == 0 {
-            0
-        } else {
-            stride.checked_mul(count - 1).and_then(|s| s.checked_add(one)).ok_or_else(too_large)?
-        };
-        // In bytes and signed, as pointers are.
-        need.checked_mul(8).filter(|&bytes| bytes <= isize::MAX as usize).ok_or_else(too_large)?;
+        let last = stride.checked_mul(count.saturating_sub(1)).ok_or_else(too_large)?;
+        let end = last.checked_add(one.max(dense).max(ld)).ok_or_else(too_large)?;
+        // In bytes and signed, as pointers are; so that every offset can be counted, those to what is
+        // empty included.
+        end.checked_mul(8).filter(|&bytes| bytes <= isize::MAX as usize).ok_or_else(too_large)?;
+        let need = if one == 0 || count == 0 { 0 } else { last + one };
+        let stride = if count > 1 { stride } else { 0 };
         Ok(Self { rows, cols, ld, stride, count, need })
     }
 

@@ -126,7 +126,8 @@ impl DataGrad {
                 | if flush { params::FLAG_FLUSH } else { 0 },
             ..bytemuck::Zeroable::zeroed()
         };
-        let empty = rows == 0 || self.groups == Some(0);
+        // Without inputs `dz` may still be asked for; without outputs either there is nothing.
+        let empty = rows == 0 || (input == 0 && output == 0) || self.groups == Some(0);
         let device = device.clone();
         Ok(DataGradPlan { device, block, dy, w, dx, ends, empty, types: PhantomData })
     }
