@@ -5,7 +5,7 @@
 //! control stage only reads it.
 
 use crate::kernel::params::{FOLD_LANES, PARTIAL_CHUNK, Partial};
-use crate::{Buffer, Device, Result, Stream, Write};
+use crate::{Buffer, Device, Error, Result, Stream, Write};
 
 /// Σg² (f64) and non-finite counts of a list of tensors, chunk by chunk, on the device.
 ///
@@ -43,20 +43,28 @@ impl GradStats {
     /// # Errors
     /// [`Error::OutOfMemory`](crate::Error::OutOfMemory).
     pub fn new(device: &Device, lengths: &[usize]) -> Result<Self> {
-        let partials: Vec<Partial> = lengths
-            .iter()
-            .enumerate()
-            .flat_map(|(tensor, len)| {
-                let empty = Partial { sum_squares: 0.0, non_finite: 0, tensor: tensor as u32 };
-                std::iter::repeat_n(empty, len.div_ceil(PARTIAL_CHUNK))
-            })
-            .collect();
-        let counts = lengths.iter().map(|len| len.div_ceil(PARTIAL_CHUNK));
-        let first = std::iter::once(0).chain(counts.scan(0, |end, count| {
-            *end += count;
-            Some(*end)
-        }));
-        Ok(Self { partials: device.upload(&partials)?, first: first.collect() })
+        let mut first = vec![0];
+        let mut end = 0usize;
+        for len in lengths {
+            // Too many to count are too many to allocate.
+            end = end.saturating_add(len.div_ceil(PARTIAL_CHUNK));
+            first.push(end);
+        }
+        // The device says first whether there is room; then the host's copy fits too.
+        let mut on_device = device.zeros(end)?;
+        let mut partials = Vec::new();
+        partials.try_reserve_exact(end).map_err(|_| Error::OutOfMemory {
+            bytes: end.saturating_mul(size_of::<Partial>()),
+            device: "the host".into(),
+        })?;
+        for (tensor, len) in lengths.iter().enumerate() {
+            let empty = Partial { sum_squares: 0.0, non_finite: 0, tensor: tensor as u32 };
+            partials.extend(std::iter::repeat_n(empty, len.div_ceil(PARTIAL_CHUNK)));
+        }
+        let stream = device.stream()?;
+        on_device.write(&stream, 0, &partials)?;
+        stream.sync()?;
+        Ok(Self { partials: on_device, first })
     }
 
     /// How many partials a tensor has; `None` for an index that is none.

@@ -44,3 +44,14 @@ fn streams_and_handles_move_between_threads() {
     send_sync::<Raw<f32>>();
     send_sync::<Error>();
 }
+
+/// Statistics of more than memory holds are an error, and no abort.
+#[test]
+fn statistics_of_uncountable_lengths_are_out_of_memory() {
+    for device in common::devices() {
+        for lengths in [vec![usize::MAX], vec![usize::MAX; 20_000], vec![usize::MAX >> 4, 1]] {
+            let error = halfstep::GradStats::new(&device, &lengths).unwrap_err();
+            assert!(matches!(error, Error::OutOfMemory { .. }), "{error}");
+        }
+    }
+}
