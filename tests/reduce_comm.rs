@@ -12,7 +12,11 @@
 mod common;
 
 use common::{cpu, ranks};
-use halfstep::reduce::{Collective, Communicator, Fault, Local, Parts, local};
+use halfstep::reduce::{
+    Abort, BucketPlan, Collective, Communicator, Config, Fault, Local, Param, Part, Parts, Reducer,
+    Unscale, local,
+};
+use halfstep::{Buffer, Dtype, Error, Stream};
 use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
 
@@ -225,4 +229,108 @@ fn communicators_are_send() {
     fn send<T: Send>() {}
     send::<Local>();
     send::<halfstep::reduce::Reducer<f32>>();
+}
+
+/// Nobody has to wait for ever to overflow a clock.
+#[test]
+fn the_longest_deadline_is_a_deadline() {
+    let device = cpu(1);
+    let stream = device.stream().unwrap();
+    let plan = || BucketPlan::ddp(&[Param::new("w", 3)], Dtype::F32, 1, 1).unwrap();
+    let config = Config { deadline: Duration::MAX, ..Config::default() };
+    let sums = ranks::run(2, |comm| {
+        let mut reducer =
+            Reducer::<f32>::new(&device, plan(), Box::new(comm), config.clone()).unwrap();
+        let mut g = vec![2.0f32; 3];
+        reducer.ready(&stream, 0, &g).unwrap();
+        reducer.finish(&stream, &mut [&mut g], Unscale::Keep).unwrap();
+        g
+    });
+    assert_eq!(sums, [[2.0; 3]; 2]);
+}
+
+/// Weights whose f32, or whose sum's inverse, would be 0 or infinite are refused.
+#[test]
+fn weights_are_factors_that_f32_holds() {
+    let plan = BucketPlan::ddp(&[Param::new("w", 3)], Dtype::F32, 1, 1).unwrap();
+    let comm = Box::new(local(1.try_into().unwrap()).remove(0));
+    let mut reducer = Reducer::<f32>::new(&cpu(1), plan, comm, Config::default()).unwrap();
+    for weight in [1e300, 1e-300, 1e-40, -1.0, f64::NAN, f64::INFINITY] {
+        let error = reducer.set_weight(weight).unwrap_err();
+        assert!(matches!(error, Error::Range { .. }), "{error}");
+    }
+    for weight in [0.0, 1.0, 1e9, 1e-9] {
+        reducer.set_weight(weight).unwrap();
+    }
+}
+
+/// A communicator of someone else's, that answers a bucket's `call`-th collective with bad parts.
+struct Wrong {
+    inner: Local,
+    call: usize,
+    spoil: fn(&mut Vec<Part>),
+}
+
+impl Communicator for Wrong {
+    fn rank(&self) -> usize {
+        self.inner.rank()
+    }
+    fn size(&self) -> usize {
+        self.inner.size()
+    }
+    fn exchange(
+        &mut self,
+        how: Collective,
+        send: &Arc<Buffer<u8>>,
+        stream: &Stream,
+        deadline: Instant,
+    ) -> Result<Parts, Fault> {
+        let mut parts = self.inner.exchange(how, send, stream, deadline)?;
+        if self.call == 0 {
+            (self.spoil)(&mut parts.parts);
+        }
+        self.call = self.call.wrapping_sub(1);
+        Ok(parts)
+    }
+    fn aborter(&self) -> Arc<dyn Abort> {
+        self.inner.aborter()
+    }
+}
+
+/// Parts are checked before memory is read through them: `Communicator` is a safe trait.
+#[test]
+fn wrong_parts_are_errors_and_never_read() {
+    let spoils: [fn(&mut Vec<Part>); 6] = [
+        |parts| parts.clear(),
+        |parts| parts.truncate(1),
+        |parts| parts[1].len -= 1,
+        |parts| parts[1].start = usize::MAX,
+        |parts| parts[1].start += parts[1].buffer.len(),
+        |parts| {
+            let bytes = vec![0; parts[1].len + 1];
+            parts[1].buffer = Arc::new(cpu(1).upload(&bytes).unwrap());
+            parts[1].start = 1;
+        },
+    ];
+    for spoil in spoils {
+        for call in 0..3 {
+            let results = ranks::run(2, |inner| {
+                let device = cpu(1);
+                let stream = device.stream().unwrap();
+                let plan = BucketPlan::ddp(&[Param::new("w", 300)], Dtype::Bf16, 1, 1).unwrap();
+                let config = Config { deadline: Duration::from_millis(500), ..Config::default() };
+                let comm = Box::new(Wrong { inner, call, spoil });
+                let mut reducer = Reducer::<f32>::new(&device, plan, comm, config)?;
+                let mut g = vec![1.0f32; 300];
+                reducer.ready(&stream, 0, &g)?;
+                reducer.finish(&stream, &mut [&mut g], Unscale::Keep).map(|_| ())
+            });
+            // Whoever sees it second may hear of it from the other rank.
+            let errors: Vec<Error> = results.into_iter().map(|r| r.unwrap_err()).collect();
+            let own = |e: &Error| matches!(e, Error::Shape { .. } | Error::Align { .. });
+            let heard = |e: &Error| matches!(e, Error::Comm(_));
+            assert!(errors.iter().any(own), "{errors:?}");
+            assert!(errors.iter().all(|e| own(e) || heard(e)), "{errors:?}");
+        }
+    }
 }

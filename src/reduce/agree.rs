@@ -3,10 +3,9 @@
 #![forbid(unsafe_code)]
 
 use std::sync::Arc;
-use std::time::Instant;
 
-use super::comm::{Collective, Communicator, Fault};
-use super::config::Config;
+use super::comm::{Collective, Communicator, Fault, check_parts};
+use super::config::{self, Config};
 use super::plan::BucketPlan;
 use crate::{Device, Dtype, Error, Result};
 
@@ -57,8 +56,9 @@ fn gather(
     let stream = device.stream()?;
     let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
     let send = Arc::new(device.upload(&bytes)?);
-    let deadline = Instant::now() + config.deadline;
+    let deadline = config::deadline(config.deadline);
     let parts = comm.exchange(Collective::AllGather, &send, &stream, deadline)?.parts;
+    check_parts(&parts, comm.size(), bytes.len())?;
     parts
         .iter()
         .map(|part| {

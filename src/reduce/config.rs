@@ -2,7 +2,7 @@
 
 #![forbid(unsafe_code)]
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How gradients are reduced. Must be the same on every rank.
 #[derive(Debug, Clone, PartialEq)]
@@ -40,4 +40,11 @@ pub enum Unscale {
     Keep,
     /// This factor: `1 / scale` gives gradients without the loss scale.
     Factor(f32),
+}
+
+/// `time` from now, or decades from now where the clock cannot count that far.
+pub(super) fn deadline(time: Duration) -> Instant {
+    const DECADES: Duration = Duration::from_secs(1 << 30);
+    let now = Instant::now();
+    now.checked_add(time).unwrap_or_else(|| now + DECADES)
 }

@@ -8,10 +8,10 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
 use std::time::{Duration, Instant};
 
-use super::comm::{Collective, Communicator, Fault, Part};
-use super::launch;
+use super::comm::{Collective, Communicator, Fault, Part, check_parts};
 use super::plan::BucketPlan;
 use super::trailer::Trailer;
+use super::{config, launch};
 use crate::{Buffer, Dtype, Event, Result, Stream};
 
 /// How a bucket lies in memory: one block for each rank, `[shard elements][trailer]`.
@@ -110,12 +110,13 @@ impl Exchange {
             self.stream.wait(&event)?;
         }
         let geometry = self.geometry[job.bucket];
-        let deadline = Instant::now() + self.deadline;
+        let deadline = config::deadline(self.deadline);
         let mut times = Times::default();
 
         let start = Instant::now();
         let blocks =
             self.comm.exchange(Collective::AllToAll, &job.blocks.send, &self.stream, deadline)?;
+        check_parts(&blocks.parts, self.parts.len(), geometry.block_bytes)?;
         times.skew += blocks.skew;
         times.wire += start.elapsed().saturating_sub(blocks.skew);
         let trailers = self.trailers(job, geometry, &blocks.parts)?;
@@ -133,6 +134,7 @@ impl Exchange {
             &self.stream,
             deadline,
         )?;
+        check_parts(&shards.parts, self.parts.len(), geometry.shard_bytes)?;
         times.skew += shards.skew;
         times.wire += start.elapsed().saturating_sub(shards.skew);
         Ok(Exchanged { shards: shards.parts, trailers, times })

@@ -193,6 +193,9 @@ impl BucketPlan {
     }
 
     /// The bucket of a parameter, and its position there.
+    ///
+    /// # Panics
+    /// If there is no such parameter, as indexing [`params`](Self::params) does.
     pub fn place(&self, param: usize) -> (usize, usize) {
         self.place[param]
     }

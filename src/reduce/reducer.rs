@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::agree::agree;
 use super::comm::Communicator;
-use super::config::{Config, Unscale};
+use super::config::{Config, Unscale, deadline};
 use super::exchange::{Blocks, Done, Exchange, Exchanged, Geometry, Job, exclusive};
 use super::launch::{self, Span};
 use super::outbox::Outbox;
@@ -120,9 +120,13 @@ impl<G: Storage> Reducer<G> {
         if !(config.scale.is_finite() && config.scale > 0.0) {
             return Err(Error::range(NEW, "scale", "a finite number above 0", config.scale));
         }
+        let (rank, ranks) = (comm.rank(), comm.size());
+        if rank >= ranks {
+            let found = format!("rank {rank} of {ranks}");
+            return Err(Error::range(NEW, "comm", "a rank below the number of ranks", found));
+        }
         let stream = device.stream()?;
         let plan = Arc::new(plan);
-        let ranks = comm.size();
         let wire = if ranks == 1 { G::DTYPE } else { plan.wire() };
         let hash = agree(&mut *comm, &plan, &config, G::DTYPE, device)?;
 
@@ -199,12 +203,14 @@ impl<G: Storage> Reducer<G> {
     /// tokens, say. 1 until set; kept until set again. 0 takes part without counting.
     ///
     /// # Errors
-    /// [`Error::Range`] unless finite and at least 0; [`Error::State`] inside a step.
+    /// [`Error::Range`] unless 0 or from 2⁻⁶⁴ to 2⁶⁴ (weights and their sums are f32 factors);
+    /// [`Error::State`] inside a step.
     pub fn set_weight(&mut self, weight: f64) -> Result<()> {
         const OP: &str = "Reducer::set_weight";
         self.check_fault()?;
-        if !(weight.is_finite() && weight >= 0.0) {
-            return Err(Error::range(OP, "weight", "a finite number of at least 0", weight));
+        const LIMIT: f64 = 18_446_744_073_709_551_616.0; // 2^64
+        if !(weight == 0.0 || (1.0 / LIMIT..=LIMIT).contains(&weight)) {
+            return Err(Error::range(OP, "weight", "0, or a number from 2^-64 to 2^64", weight));
         }
         if self.started.is_some() {
             return Err(Error::state(OP, "no gradient marked ready yet", "a step in progress"));
@@ -312,7 +318,7 @@ impl<G: Storage> Reducer<G> {
             stream,
             gradient,
             self.accumulators[param].as_mut().filter(|_| accumulated),
-            exclusive(&mut blocks.send, start + self.config.deadline)?,
+            exclusive(&mut blocks.send, deadline(self.config.deadline))?,
             &mut bucket.non_finite,
             self.geometry[index],
             (self.plan.buckets()[index].offsets[position], self.wire),
@@ -352,7 +358,7 @@ impl<G: Storage> Reducer<G> {
             used,
         };
         let mut blocks = bucket.blocks.take().expect("complete buckets are sent once");
-        let to = exclusive(&mut blocks.send, Instant::now() + self.config.deadline)?;
+        let to = exclusive(&mut blocks.send, deadline(self.config.deadline))?;
         for rank in 0..self.ranks {
             let start = rank * geometry.block_bytes + geometry.shard_bytes;
             to.write(stream, start, &trailer.encode())?;

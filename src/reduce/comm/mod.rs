@@ -10,7 +10,10 @@ use std::time::{Duration, Instant};
 
 pub use local::{Local, local};
 
-use crate::{Buffer, Stream};
+use crate::{Buffer, Error, Stream};
+
+/// Parts start at multiples of this many bytes, so that a bucket can be read 16 bytes at a time.
+const ALIGN: usize = 16;
 
 /// Which ranks get which bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,7 +30,7 @@ pub enum Collective {
 pub struct Part {
     /// Memory that holds them: a receive buffer, or the sender's own where it can be reached.
     pub buffer: Arc<Buffer<u8>>,
-    /// Where they start in it.
+    /// Where they start in it, a multiple of 16.
     pub start: usize,
     /// How many they are.
     pub len: usize,
@@ -40,6 +43,30 @@ pub struct Parts {
     pub parts: Vec<Part>,
     /// How long this rank waited for the last one to come.
     pub skew: Duration,
+}
+
+/// What every use of parts relies on, whoever wrote the communicator: one part of each rank, of the
+/// expected length, inside its buffer, and aligned as buckets are.
+pub(super) fn check_parts(parts: &[Part], ranks: usize, bytes: usize) -> crate::Result<()> {
+    const OP: &str = "Communicator::exchange";
+    if parts.len() != ranks {
+        let expected = format!("{ranks}, one of each rank");
+        return Err(Error::shape(OP, "parts", expected, parts.len()));
+    }
+    for (rank, part) in parts.iter().enumerate() {
+        let arg = || format!("parts[{rank}]");
+        let inside = part.start.checked_add(part.len).is_some_and(|end| end <= part.buffer.len());
+        if part.len != bytes || !inside {
+            let expected = format!("{bytes} bytes inside their buffer");
+            let found = format!("{} at {} of {}", part.len, part.start, part.buffer.len());
+            return Err(Error::shape(OP, arg(), expected, found));
+        }
+        let address = part.buffer.address().offset(part.start).0;
+        if bytes > 0 && !address.is_multiple_of(ALIGN as u64) {
+            return Err(Error::Align { op: OP, arg: arg().into(), need: ALIGN, address });
+        }
+    }
+    Ok(())
 }
 
 /// Ranks that exchange blocks.
