@@ -1,1 +1,17 @@
 //! A virtual GPU: executes what the compilers really produced, with every access checked.
+//!
+//! - [`memory`]: global memory with allocations, shared memory with races, both with a shadow that
+//!   knows which bytes are defined. The same for both vendors.
+//! - [`finding`]: what the checks report. [`counters`]: what a kernel did.
+//! - [`number`]: rounding to every storage type in every direction, exactly.
+//! - [`ptx`]: nvcc's PTX, in waves of 32.
+//!
+//! Whatever is not known (an opcode, a modifier, a directive) is an error that names it. Memory and
+//! registers start undefined, and a value made from an undefined one is undefined; storing it,
+//! addressing with it or branching on it is a finding.
+
+pub mod counters;
+pub mod finding;
+pub mod memory;
+pub mod number;
+pub mod ptx;

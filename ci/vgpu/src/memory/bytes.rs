@@ -1,0 +1,123 @@
+//! Bytes, each with a shadow byte that says whether it is defined.
+
+/// Up to eight bytes as they sit in a register: the value, and one bit for each byte that is
+/// defined. Bytes beyond the width are zero and defined, so that 0xff is "all defined" at any width.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Word {
+    /// Little-endian value.
+    pub bits: u64,
+    /// Bit i: byte i is defined.
+    pub defined: u8,
+}
+
+impl Word {
+    /// A defined value.
+    pub fn known(bits: u64) -> Self {
+        Self { bits, defined: 0xff }
+    }
+}
+
+/// What undefined bytes hold: a NaN in every floating type, and no address.
+pub const POISON: u8 = 0xfd;
+
+/// A piece of memory with a shadow.
+#[derive(Debug, Clone, Default)]
+pub struct Bytes {
+    data: Vec<u8>,
+    /// 1 where the byte is defined.
+    defined: Vec<u8>,
+}
+
+impl Bytes {
+    /// `len` undefined bytes.
+    pub fn undefined(len: usize) -> Self {
+        Self { data: vec![POISON; len], defined: vec![0; len] }
+    }
+
+    /// Defined bytes.
+    pub fn known(data: Vec<u8>) -> Self {
+        Self { defined: vec![1; data.len()], data }
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.data.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.data.is_empty()
+    }
+
+    /// Reads `size` (1, 2, 4 or 8) bytes. The caller has checked the bounds.
+    #[inline]
+    pub fn load(&self, at: usize, size: usize) -> Word {
+        let mut bits = [0; 8];
+        bits[..size].copy_from_slice(&self.data[at..at + size]);
+        let mut shadow = [1; 8];
+        shadow[..size].copy_from_slice(&self.defined[at..at + size]);
+        // Gathers bit 0 of each byte into one byte.
+        let gathered = u64::from_le_bytes(shadow).wrapping_mul(0x0102_0408_1020_4080) >> 56;
+        Word { bits: u64::from_le_bytes(bits), defined: gathered as u8 }
+    }
+
+    /// Writes `size` (1, 2, 4 or 8) bytes. The caller has checked the bounds.
+    #[inline]
+    pub fn store(&mut self, at: usize, size: usize, word: Word) {
+        self.data[at..at + size].copy_from_slice(&word.bits.to_le_bytes()[..size]);
+        if word.defined == 0xff {
+            self.defined[at..at + size].fill(1);
+        } else {
+            for i in 0..size {
+                self.defined[at + i] = word.defined >> i & 1;
+            }
+        }
+    }
+
+    /// Writes defined bytes.
+    pub fn write(&mut self, at: usize, data: &[u8]) {
+        self.data[at..at + data.len()].copy_from_slice(data);
+        self.defined[at..at + data.len()].fill(1);
+    }
+
+    /// Makes a range undefined again.
+    pub fn poison(&mut self, at: usize, len: usize) {
+        self.data[at..at + len].fill(POISON);
+        self.defined[at..at + len].fill(0);
+    }
+
+    /// The bytes, undefined ones as poison.
+    pub fn as_slice(&self) -> &[u8] {
+        &self.data
+    }
+
+    /// The first undefined byte of a range.
+    pub fn first_undefined(&self, at: usize, len: usize) -> Option<usize> {
+        self.defined[at..at + len].iter().position(|d| *d == 0).map(|i| at + i)
+    }
+
+    /// Copies a range of `from`, definedness included.
+    pub fn copy_from(&mut self, at: usize, from: &Self, start: usize, len: usize) {
+        self.data[at..at + len].copy_from_slice(&from.data[start..start + len]);
+        self.defined[at..at + len].copy_from_slice(&from.defined[start..start + len]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn definedness_is_kept_byte_by_byte() {
+        let mut bytes = Bytes::undefined(16);
+        assert_eq!(bytes.load(0, 4).defined, 0xf0);
+        bytes.store(1, 2, Word::known(0xbeef));
+        assert_eq!(bytes.load(0, 4).defined, 0xf6);
+        assert_eq!(bytes.load(0, 8).defined, 0x06);
+        assert_eq!(bytes.load(1, 2), Word::known(0xbeef));
+        let mixed = bytes.load(0, 4);
+        bytes.store(8, 4, mixed);
+        assert_eq!(bytes.load(8, 4), mixed);
+        assert_eq!(bytes.first_undefined(9, 4), Some(11));
+    }
+}

@@ -1,0 +1,339 @@
+//! Global memory: allocations in an address map.
+//!
+//! Addresses are never given out twice, so that an access to freed memory is recognised for as long
+//! as the memory lives; between allocations there is a gap that belongs to nobody.
+
+use super::race::{Access, Mark, RaceShadow};
+use super::{Bytes, Fault, Loaded, Word};
+use crate::finding::Kind;
+
+/// The lowest address. Below lie the windows of other memories.
+const BASE: u64 = 0x7f00_0000_0000;
+/// What starts of allocations are multiples of.
+const ALIGNMENT: u64 = 256;
+/// Bytes between allocations that belong to nobody.
+const GAP: u64 = 4096;
+
+/// One allocation.
+#[derive(Debug)]
+pub struct Allocation {
+    /// First address.
+    pub base: u64,
+    /// Bytes.
+    pub len: u64,
+    /// What it is called in findings.
+    pub name: String,
+    /// False once freed; the bytes are gone then.
+    pub live: bool,
+    /// Kernels may not write it.
+    pub constant: bool,
+    bytes: Bytes,
+    races: RaceShadow,
+}
+
+/// All of a device's global memory.
+#[derive(Debug)]
+pub struct GlobalMemory {
+    /// By ascending address.
+    allocations: Vec<Allocation>,
+    next: u64,
+    /// Number of the launch that runs, for telling its accesses from earlier ones.
+    launch: u32,
+    /// The allocation that was used last.
+    last: usize,
+    /// Whether accesses are checked for races between blocks.
+    pub check_races: bool,
+}
+
+impl Default for GlobalMemory {
+    fn default() -> Self {
+        Self { allocations: Vec::new(), next: BASE, launch: 1, last: 0, check_races: true }
+    }
+}
+
+impl GlobalMemory {
+    /// Empty memory.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Undefined memory of `len` bytes.
+    pub fn allocate(&mut self, len: u64, name: impl Into<String>) -> u64 {
+        self.insert(Bytes::undefined(len as usize), name.into())
+    }
+
+    /// Memory with contents.
+    pub fn allocate_with(&mut self, data: Vec<u8>, name: impl Into<String>) -> u64 {
+        self.insert(Bytes::known(data), name.into())
+    }
+
+    fn insert(&mut self, bytes: Bytes, name: String) -> u64 {
+        let (base, len) = (self.next, bytes.len() as u64);
+        self.next = (base + len + GAP).next_multiple_of(ALIGNMENT);
+        let races = RaceShadow::new(bytes.len());
+        self.allocations.push(Allocation {
+            base,
+            len,
+            name,
+            live: true,
+            constant: false,
+            bytes,
+            races,
+        });
+        base
+    }
+
+    /// Forbids kernels to write an allocation.
+    pub fn make_constant(&mut self, base: u64) {
+        if let Some(i) = self.find(base) {
+            self.allocations[i].constant = true;
+        }
+    }
+
+    /// Frees the allocation that starts at `base`.
+    pub fn free(&mut self, base: u64) -> Result<(), Fault> {
+        match self.find(base).map(|i| &mut self.allocations[i]) {
+            Some(a) if a.base == base && a.live => {
+                a.live = false;
+                a.bytes = Bytes::default();
+                a.races = RaceShadow::default();
+                Ok(())
+            }
+            Some(a) if a.base == base => {
+                Err(Fault::new(Kind::UseAfterFree, format!("{} was freed before", a.name)))
+            }
+            _ => Err(Fault::new(Kind::ReadOutOfBounds, format!("{base:#x} starts no allocation"))),
+        }
+    }
+
+    /// A new launch: its blocks race among themselves, not with earlier launches.
+    pub fn begin_launch(&mut self) {
+        self.launch += 1;
+    }
+
+    /// The allocations, freed ones included, by address.
+    pub fn allocations(&self) -> &[Allocation] {
+        &self.allocations
+    }
+
+    /// The allocation at or below an address.
+    fn find(&self, address: u64) -> Option<usize> {
+        self.allocations.partition_point(|a| a.base <= address).checked_sub(1)
+    }
+
+    /// The allocation and the offset of an access, if it lies inside a living one.
+    #[inline]
+    fn place(&mut self, address: u64, size: u64, access: Access) -> Result<(usize, usize), Fault> {
+        if let Some(a) = self.allocations.get(self.last) {
+            let offset = address.wrapping_sub(a.base);
+            if offset < a.len && size <= a.len - offset && a.live && !a.constant {
+                return Ok((self.last, offset as usize));
+            }
+        }
+        self.search(address, size, access)
+    }
+
+    fn search(&mut self, address: u64, size: u64, access: Access) -> Result<(usize, usize), Fault> {
+        let outside = match access {
+            Access::Read => Kind::ReadOutOfBounds,
+            Access::Write | Access::Atomic => Kind::WriteOutOfBounds,
+        };
+        let Some(i) = self.find(address) else {
+            return Err(Fault::new(outside, format!("{size} bytes, below every allocation")));
+        };
+        let a = &self.allocations[i];
+        let offset = address - a.base;
+        let Allocation { name, len, .. } = a;
+        if !a.live {
+            return Err(Fault::new(
+                Kind::UseAfterFree,
+                format!("{size} bytes at {offset} of {name} ({len} bytes), which was freed"),
+            ));
+        }
+        if offset >= a.len || size > a.len - offset {
+            return Err(Fault::new(
+                outside,
+                format!("{size} bytes at {offset} of {name}, which has {len}"),
+            ));
+        }
+        if a.constant && access != Access::Read {
+            return Err(Fault::new(Kind::WriteToConstant, name.clone()));
+        }
+        self.last = i;
+        Ok((i, offset as usize))
+    }
+
+    /// A load by a block's thread of 1, 2, 4 or 8 bytes. The executor checks alignment of the whole
+    /// access with [`aligned`](Self::aligned).
+    #[inline]
+    pub fn load(&mut self, address: u64, size: u32, block: u32) -> Result<Loaded, Fault> {
+        let (i, at) = self.place(address, size.into(), Access::Read)?;
+        let fault = self.race(Access::Read, i, at, size as usize, block);
+        Ok(Loaded { word: self.allocations[i].bytes.load(at, size as usize), fault })
+    }
+
+    /// A store by a block's thread of 1, 2, 4 or 8 bytes; a race comes back beside it.
+    #[inline]
+    pub fn store(
+        &mut self,
+        address: u64,
+        size: u32,
+        word: Word,
+        block: u32,
+    ) -> Result<Option<Fault>, Fault> {
+        let (i, at) = self.place(address, size.into(), Access::Write)?;
+        let fault = self.race(Access::Write, i, at, size as usize, block);
+        self.allocations[i].bytes.store(at, size as usize, word);
+        Ok(fault)
+    }
+
+    /// An atomic exchange of 2, 4 or 8 bytes: `new` makes the new value of the old one, which comes
+    /// back.
+    pub fn atomic(
+        &mut self,
+        address: u64,
+        size: u32,
+        block: u32,
+        new: impl FnOnce(Word) -> Word,
+    ) -> Result<Loaded, Fault> {
+        let (i, at) = self.place(address, size.into(), Access::Atomic)?;
+        let fault = self.race(Access::Atomic, i, at, size as usize, block);
+        let bytes = &mut self.allocations[i].bytes;
+        let old = bytes.load(at, size as usize);
+        bytes.store(at, size as usize, new(old));
+        Ok(Loaded { word: old, fault })
+    }
+
+    #[inline]
+    fn race(
+        &mut self,
+        access: Access,
+        i: usize,
+        at: usize,
+        size: usize,
+        block: u32,
+    ) -> Option<Fault> {
+        if !self.check_races {
+            return None;
+        }
+        let launch = self.launch;
+        let a = &mut self.allocations[i];
+        let me = Mark { agent: block, stamp: launch };
+        let conflict = a.races.access(access, at, size, me, |mark| mark.stamp != launch)?;
+        Some(Fault::new(
+            Kind::GlobalRace,
+            format!(
+                "byte {at} of {}: {access:?} after {:?} of block {}",
+                a.name, conflict.earlier, conflict.other
+            ),
+        ))
+    }
+
+    /// Whether `address` is a multiple of `alignment`.
+    pub fn aligned(address: u64, alignment: u64) -> Result<(), Fault> {
+        if address.is_multiple_of(alignment) {
+            return Ok(());
+        }
+        Err(Fault::new(Kind::Misaligned, format!("needs a multiple of {alignment}")))
+    }
+
+    /// Writes from the host.
+    pub fn write(&mut self, address: u64, data: &[u8]) -> Result<(), Fault> {
+        if data.is_empty() {
+            return Ok(());
+        }
+        let (i, at) = self.search(address, data.len() as u64, Access::Read)?;
+        self.allocations[i].bytes.write(at, data);
+        Ok(())
+    }
+
+    /// Reads from the host, undefined bytes as poison.
+    pub fn read(&mut self, address: u64, len: u64) -> Result<&[u8], Fault> {
+        if len == 0 {
+            return Ok(&[]);
+        }
+        let (i, at) = self.search(address, len, Access::Read)?;
+        Ok(&self.allocations[i].bytes.as_slice()[at..at + len as usize])
+    }
+
+    /// The first address of a range whose byte is undefined.
+    pub fn first_undefined(&mut self, address: u64, len: u64) -> Result<Option<u64>, Fault> {
+        if len == 0 {
+            return Ok(None);
+        }
+        let (i, at) = self.search(address, len, Access::Read)?;
+        let a = &self.allocations[i];
+        Ok(a.bytes.first_undefined(at, len as usize).map(|byte| a.base + byte as u64))
+    }
+
+    /// Copies between allocations, definedness included.
+    pub fn copy(&mut self, to: u64, from: u64, len: u64) -> Result<(), Fault> {
+        if len == 0 {
+            return Ok(());
+        }
+        let (source, start) = self.search(from, len, Access::Read)?;
+        let (target, at) = self.search(to, len, Access::Write)?;
+        let bytes = std::mem::take(&mut self.allocations[source].bytes);
+        let copied = bytes.clone();
+        self.allocations[source].bytes = bytes;
+        self.allocations[target].bytes.copy_from(at, &copied, start, len as usize);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kind<T>(result: Result<T, Fault>) -> Kind {
+        match result {
+            Ok(_) => panic!("no fault"),
+            Err(fault) => fault.kind,
+        }
+    }
+
+    #[test]
+    fn bounds_and_frees_are_checked_by_allocation() {
+        let mut memory = GlobalMemory::new();
+        let a = memory.allocate(6, "a");
+        let b = memory.allocate_with(vec![1; 8], "b");
+        assert_eq!(memory.load(b, 8, 0).unwrap().word, Word::known(0x0101_0101_0101_0101));
+        assert_eq!(kind(memory.load(a + 4, 4, 0)), Kind::ReadOutOfBounds);
+        assert_eq!(kind(memory.store(a + 8, 4, Word::known(0), 0)), Kind::WriteOutOfBounds);
+        assert_eq!(kind(memory.load(16, 4, 0)), Kind::ReadOutOfBounds);
+        memory.free(a).unwrap();
+        assert_eq!(kind(memory.load(a, 4, 0)), Kind::UseAfterFree);
+        assert_eq!(kind(memory.free(a)), Kind::UseAfterFree);
+        assert_ne!(memory.allocate(6, "c"), a);
+        memory.make_constant(b);
+        assert_eq!(kind(memory.store(b, 4, Word::known(0), 0)), Kind::WriteToConstant);
+        assert!(GlobalMemory::aligned(b + 2, 4).is_err());
+    }
+
+    #[test]
+    fn blocks_of_one_launch_race_and_launches_do_not() {
+        let mut memory = GlobalMemory::new();
+        let a = memory.allocate_with(vec![0; 64], "a");
+        assert_eq!(memory.store(a, 4, Word::known(1), 0), Ok(None));
+        assert_eq!(memory.store(a + 4, 2, Word::known(1), 1), Ok(None));
+        assert_eq!(memory.load(a, 4, 1).unwrap().fault.unwrap().kind, Kind::GlobalRace);
+        memory.begin_launch();
+        assert_eq!(memory.load(a, 4, 1).unwrap().fault, None);
+        for block in 0..3 {
+            let sum = memory.atomic(a + 8, 4, block, |w| Word::known(w.bits + 1)).unwrap();
+            assert_eq!(sum.fault, None);
+        }
+        assert_eq!(memory.load(a + 8, 4, 9).unwrap().word.bits, 3);
+    }
+
+    #[test]
+    fn copies_keep_what_is_undefined() {
+        let mut memory = GlobalMemory::new();
+        let a = memory.allocate(8, "a");
+        let b = memory.allocate_with(vec![0; 8], "b");
+        memory.write(a, &[7; 3]).unwrap();
+        memory.copy(b, a, 8).unwrap();
+        assert_eq!(memory.first_undefined(b, 8), Ok(Some(b + 3)));
+        assert_eq!(memory.read(b, 3).unwrap(), [7; 3]);
+    }
+}

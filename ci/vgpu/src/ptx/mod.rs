@@ -1,0 +1,1 @@
+//! PTX, in waves of 32.
