@@ -224,7 +224,7 @@ mod tests {
                 assert_eq!(format.from_f64(middle, Rounding::Nearest), even);
                 assert_eq!(format.from_f64(middle, Rounding::Zero), low);
                 assert_eq!(format.from_f64(middle, Rounding::Up), low + 1);
-                assert_eq!(format.from_f64(-middle, Rounding::Down), low + 1 | bit);
+                assert_eq!(format.from_f64(-middle, Rounding::Down), (low + 1) | bit);
                 assert_eq!(format.from_f64(-middle, Rounding::Up), low | bit);
                 let above = f64::from_bits(middle.to_bits() + 1);
                 let below = f64::from_bits(middle.to_bits() - 1);
