@@ -335,3 +335,15 @@ fn sizes_beyond_32_bits() {
         assert_eq!(found[0], bf16::NEG_ONE, "{at}");
     }
 }
+
+/// A length that can be counted and not be had is an error, found before the list of its pieces (tens
+/// of gigabytes here) is made.
+#[test]
+fn tensors_larger_than_memory_are_out_of_memory() {
+    for device in common::devices() {
+        // As many bytes as an address has bits for.
+        let group = Group::new(AdamW::default()).tensor(Tensor::new("w", 1 << 45));
+        let error = Optimizer::<f32, f32>::new(&device, &[group], Config::default()).err();
+        assert!(matches!(error, Some(Error::OutOfMemory { .. })), "{error:?}");
+    }
+}

@@ -145,7 +145,7 @@ impl<P: Storage, G: Storage> Optimizer<P, G> {
         plan::check_config(&config)?;
         let mode = plan::mode(P::DTYPE, &config)?;
         let scale_rules = LossScale::new(config.scaler)?;
-        let layout = Layout::new(groups)?;
+        let mut layout = Layout::new(groups)?;
         let rule = plan::widest(groups);
         let rows = layout.tensors.len();
         let status = Status {
@@ -157,7 +157,7 @@ impl<P: Storage, G: Storage> Optimizer<P, G> {
         let lengths: Vec<usize> = layout.items.iter().map(|item| item.len).collect();
         let fresh = Progress { step: 0, beta1_power: 1.0, beta2_power: 1.0 };
         let group_rows: Vec<params::Group> = groups.iter().map(|g| g.rule.group()).collect();
-        let trust = if matches!(rule, Rule::Lamb(_)) { 2 * layout.chunks.len() } else { 0 };
+        let trust = if matches!(rule, Rule::Lamb(_)) { 2 * layout.chunk_count } else { 0 };
         let masters = match mode {
             MASTER_F32 => Masters::F32(device.zeros(layout.state_len)?),
             MASTER_REMAINDER => Masters::Remainder(device.zeros(layout.state_len)?),
@@ -168,6 +168,8 @@ impl<P: Storage, G: Storage> Optimizer<P, G> {
             .iter()
             .map(|_| Slot::new(device, config.moments, layout.state_len, rule.initial_state()))
             .collect::<Result<_>>()?;
+        let stats = GradStats::new(device, &lengths)?;
+        layout.cut()?;
         Ok(Self {
             device: device.clone(),
             config,
@@ -196,7 +198,7 @@ impl<P: Storage, G: Storage> Optimizer<P, G> {
             norms: device.zeros(trust)?,
             masters,
             slots,
-            stats: GradStats::new(device, &lengths)?,
+            stats,
             layout,
             storage: PhantomData,
         })

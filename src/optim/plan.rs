@@ -26,7 +26,10 @@ pub(super) struct Item {
 pub(super) struct Layout {
     pub(super) items: Vec<Item>,
     pub(super) tensors: Vec<params::Tensor>,
+    /// Pieces of all tensors, in order; see [`cut`](Layout::cut).
     pub(super) chunks: Vec<Chunk>,
+    /// How many they will be.
+    pub(super) chunk_count: usize,
     /// Elements of every state array.
     pub(super) state_len: usize,
 }
@@ -35,8 +38,13 @@ const NEW: &str = "optim::new";
 
 impl Layout {
     pub(super) fn new(groups: &[Group]) -> Result<Self> {
-        let mut layout =
-            Self { items: Vec::new(), tensors: Vec::new(), chunks: Vec::new(), state_len: 0 };
+        let mut layout = Self {
+            items: Vec::new(),
+            tensors: Vec::new(),
+            chunks: Vec::new(),
+            chunk_count: 0,
+            state_len: 0,
+        };
         for (group, of) in groups.iter().enumerate() {
             for (at, tensor) in of.tensors.iter().enumerate() {
                 layout.push(group, tensor).map_err(|error| match error {
@@ -76,22 +84,16 @@ impl Layout {
         if tensor.len == 0 {
             return Ok(());
         }
-        let first_chunk = self.chunks.len();
+        let first_chunk = self.chunk_count;
         let chunks = tensor.len.div_ceil(PARTIAL_CHUNK);
         let end = first_chunk.checked_add(chunks).and_then(|end| u32::try_from(end).ok());
-        end.ok_or(None)?;
+        let end = end.ok_or(None)? as usize;
         let state = self.state_len;
         let padded = tensor.len.checked_next_multiple_of(STATE_ALIGN);
         let state_len = padded.and_then(|padded| state.checked_add(padded)).ok_or(None)?;
         // In bytes of the widest element too.
         state_len.checked_mul(8).filter(|&bytes| bytes <= isize::MAX as usize).ok_or(None)?;
         let row = self.tensors.len();
-        self.chunks.reserve(chunks);
-        for chunk in 0..chunks {
-            let start = chunk * PARTIAL_CHUNK;
-            let len = (tensor.len - start).min(PARTIAL_CHUNK) as u32;
-            self.chunks.push(Chunk { start: start as u64, tensor: row as u32, len });
-        }
         self.tensors.push(params::Tensor {
             state: state as u64,
             len: tensor.len as u64,
@@ -102,8 +104,24 @@ impl Layout {
             group: group as u32,
             id,
         });
-        self.state_len = state_len;
+        (self.state_len, self.chunk_count) = (state_len, end);
         self.items[id as usize].row = Some(row);
+        Ok(())
+    }
+
+    /// Makes the list of chunks. Not before the state that they work on is allocated: a length for
+    /// which there is no memory is an error then, and the list not far larger than the machine.
+    pub(super) fn cut(&mut self) -> Result<()> {
+        self.chunks.try_reserve_exact(self.chunk_count).map_err(|_| Error::OutOfMemory {
+            bytes: self.chunk_count.saturating_mul(size_of::<Chunk>()),
+            device: "the host".into(),
+        })?;
+        for (row, tensor) in self.tensors.iter().enumerate() {
+            for start in (0..tensor.len).step_by(PARTIAL_CHUNK) {
+                let len = (tensor.len - start).min(PARTIAL_CHUNK as u64) as u32;
+                self.chunks.push(Chunk { start, tensor: row as u32, len });
+            }
+        }
         Ok(())
     }
 
