@@ -1,0 +1,518 @@
+//! The instruction set as data: what an instruction does, decoded once.
+
+use crate::counters::Class;
+use crate::number::Rounding;
+
+/// A register's number. Predicates are registers that hold 0 or 1.
+pub type Reg = u32;
+
+/// Types of operations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Type {
+    /// Bits or unsigned, of 1 to 8 bytes.
+    U(u8),
+    /// Signed, of 1 to 8 bytes.
+    S(u8),
+    F16,
+    F16x2,
+    Bf16,
+    Bf16x2,
+    F32,
+    F64,
+    Pred,
+}
+
+impl Type {
+    /// Bytes.
+    pub fn bytes(self) -> u32 {
+        match self {
+            Self::U(n) | Self::S(n) => n.into(),
+            Self::F16 | Self::Bf16 => 2,
+            Self::F16x2 | Self::Bf16x2 | Self::F32 => 4,
+            Self::F64 => 8,
+            Self::Pred => 1,
+        }
+    }
+
+    /// The type with this name.
+    pub fn named(name: &str) -> Option<Self> {
+        Some(match name {
+            "b8" | "u8" => Self::U(1),
+            "b16" | "u16" => Self::U(2),
+            "b32" | "u32" => Self::U(4),
+            "b64" | "u64" => Self::U(8),
+            "s8" => Self::S(1),
+            "s16" => Self::S(2),
+            "s32" => Self::S(4),
+            "s64" => Self::S(8),
+            "f16" => Self::F16,
+            "f16x2" => Self::F16x2,
+            "bf16" => Self::Bf16,
+            "bf16x2" => Self::Bf16x2,
+            "f32" => Self::F32,
+            "f64" => Self::F64,
+            "pred" => Self::Pred,
+            _ => return None,
+        })
+    }
+}
+
+/// Registers that the hardware fills.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Special {
+    Tid(usize),
+    Ntid(usize),
+    Ctaid(usize),
+    Nctaid(usize),
+    LaneId,
+    WarpId,
+    Nwarpid,
+    /// Masks of lanes below, up to, above… the own.
+    MaskEq,
+    MaskLe,
+    MaskLt,
+    MaskGe,
+    MaskGt,
+    /// A clock: instructions so far.
+    Clock,
+    DynamicShared,
+    TotalShared,
+    SmId,
+    NsmId,
+    GridId,
+}
+
+/// A source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Operand {
+    Reg(Reg),
+    Constant(u64),
+    Special(Special),
+}
+
+/// Where an address points.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Space {
+    Generic,
+    /// Constant memory is global memory that kernels may not write.
+    Global,
+    Shared,
+    Local,
+    Param,
+}
+
+/// A base and a distance from it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Address {
+    pub base: Operand,
+    pub offset: u64,
+}
+
+/// Integer and logic operations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IntegerOp {
+    Add,
+    AddSat,
+    Sub,
+    SubSat,
+    MulLo,
+    MulHi,
+    MulWide,
+    MadLo,
+    MadHi,
+    MadWide,
+    Sad,
+    Div,
+    Rem,
+    Min,
+    Max,
+    Abs,
+    Neg,
+    And,
+    Or,
+    Xor,
+    Not,
+    Cnot,
+    Shl,
+    Shr,
+    Popc,
+    Clz,
+    Brev,
+    Bfind,
+    BfindShift,
+    Bfe,
+    Bfi,
+    Lop3(u8),
+    Prmt(Permute),
+    ShiftLeftWrap,
+    ShiftLeftClamp,
+    ShiftRightWrap,
+    ShiftRightClamp,
+}
+
+/// Modes of `prmt`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Permute {
+    Generic,
+    Forward4,
+    Backward4,
+    Replicate8,
+    EdgeClampLeft,
+    EdgeClampRight,
+    Replicate16,
+}
+
+/// Floating-point operations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FloatOp {
+    Add,
+    Sub,
+    Mul,
+    Fma,
+    Div,
+    DivApprox,
+    Min,
+    Max,
+    Abs,
+    Neg,
+    CopySign,
+    Sqrt,
+    SqrtApprox,
+    Rsqrt,
+    Rcp,
+    RcpApprox,
+    Exp2,
+    Log2,
+    Sin,
+    Cos,
+    Tanh,
+}
+
+/// How a floating-point result is made of the exact one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FloatMode {
+    pub rounding: Rounding,
+    /// Subnormal inputs and results are zeros.
+    pub flush: bool,
+    /// The result is clamped to [0, 1], NaN to 0.
+    pub saturate: bool,
+    /// Negative results become 0 (`.relu`).
+    pub relu: bool,
+    /// A NaN operand makes `min` and `max` NaN.
+    pub nan: bool,
+}
+
+/// How `cvt` rounds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConvertMode {
+    pub float: FloatMode,
+    /// The result is a whole number of the same or another floating type (`.rni` and the like).
+    pub integral: bool,
+}
+
+/// Comparisons. Those that end in U are true where an operand is NaN.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compare {
+    Eq,
+    Ne,
+    Lt,
+    Le,
+    Gt,
+    Ge,
+    EqU,
+    NeU,
+    LtU,
+    LeU,
+    GtU,
+    GeU,
+    Num,
+    Nan,
+}
+
+/// How a comparison is combined with a predicate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Combine {
+    And,
+    Or,
+    Xor,
+}
+
+/// Atomic operations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AtomicOp {
+    Add,
+    Min,
+    Max,
+    And,
+    Or,
+    Xor,
+    Exchange,
+    CompareSwap,
+    Increment,
+    Decrement,
+}
+
+/// Ways in which `shfl` picks a lane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shuffle {
+    Up,
+    Down,
+    Butterfly,
+    Index,
+}
+
+/// Votes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Vote {
+    All,
+    Any,
+    Uniform,
+    Ballot,
+}
+
+/// What an instruction does.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Op {
+    Move {
+        dst: Reg,
+        src: Operand,
+    },
+    Pack {
+        dst: Reg,
+        src: Vec<Operand>,
+        bytes: u32,
+    },
+    Unpack {
+        dst: Vec<Option<Reg>>,
+        src: Operand,
+        bytes: u32,
+    },
+    Integer {
+        op: IntegerOp,
+        ty: Type,
+        dst: Reg,
+        src: Vec<Operand>,
+    },
+    Float {
+        op: FloatOp,
+        ty: Type,
+        mode: FloatMode,
+        dst: Reg,
+        src: Vec<Operand>,
+    },
+    Convert {
+        to: Type,
+        from: Type,
+        mode: ConvertMode,
+        dst: Reg,
+        src: Vec<Operand>,
+    },
+    /// `dst = a ? b`, `other = !(a ? b)`, both combined with a predicate.
+    SetPredicate {
+        cmp: Compare,
+        ty: Type,
+        flush: bool,
+        dst: Option<Reg>,
+        other: Option<Reg>,
+        a: Operand,
+        b: Operand,
+        combine: Option<(Combine, Operand, bool)>,
+    },
+    /// All ones (or 1.0) where the comparison holds.
+    Set {
+        cmp: Compare,
+        ty: Type,
+        flush: bool,
+        float_result: bool,
+        dst: Reg,
+        a: Operand,
+        b: Operand,
+    },
+    Select {
+        dst: Reg,
+        a: Operand,
+        b: Operand,
+        predicate: Operand,
+    },
+    Load {
+        space: Space,
+        ty: Type,
+        dst: Vec<Option<Reg>>,
+        address: Address,
+    },
+    Store {
+        space: Space,
+        ty: Type,
+        src: Vec<Operand>,
+        address: Address,
+    },
+    /// Adds (or takes away) the start of a memory's window in the generic address space.
+    ToGeneric {
+        space: Space,
+        dst: Reg,
+        src: Operand,
+    },
+    FromGeneric {
+        space: Space,
+        dst: Reg,
+        src: Operand,
+    },
+    IsSpace {
+        space: Space,
+        dst: Reg,
+        src: Operand,
+    },
+    Atomic {
+        op: AtomicOp,
+        ty: Type,
+        space: Space,
+        dst: Option<Reg>,
+        address: Address,
+        a: Operand,
+        b: Operand,
+    },
+    CopyAsync {
+        bytes: u32,
+        to: Address,
+        from: Address,
+        source_bytes: Option<Operand>,
+    },
+    CommitAsync,
+    /// Waits until at most `pending` of the newest groups are left, or for all, committed or not.
+    WaitAsync {
+        pending: u32,
+        all: bool,
+    },
+    MatrixLoad {
+        transpose: bool,
+        dst: Vec<Reg>,
+        address: Address,
+    },
+    /// d (16 × 8) = a (16 × k) · b (k × 8) + c
+    MatrixMultiply {
+        half: bool,
+        dst: [Reg; 4],
+        a: Vec<Reg>,
+        b: Vec<Reg>,
+        c: [Operand; 4],
+    },
+    Shuffle {
+        mode: Shuffle,
+        dst: Reg,
+        found: Option<Reg>,
+        value: Operand,
+        lane: Operand,
+        clamp: Operand,
+        members: Operand,
+    },
+    Vote {
+        mode: Vote,
+        dst: Reg,
+        predicate: Operand,
+        negated: bool,
+        members: Operand,
+    },
+    MatchAny {
+        bytes: u32,
+        dst: Reg,
+        value: Operand,
+        members: Operand,
+    },
+    MatchAll {
+        bytes: u32,
+        dst: Reg,
+        all: Option<Reg>,
+        value: Operand,
+        members: Operand,
+    },
+    Reduce {
+        op: IntegerOp,
+        signed: bool,
+        dst: Reg,
+        value: Operand,
+        members: Operand,
+    },
+    ActiveMask {
+        dst: Reg,
+    },
+    /// All threads of the block, or `count` of them.
+    Barrier {
+        id: Operand,
+        count: Option<Operand>,
+        wait: bool,
+    },
+    WarpBarrier {
+        members: Operand,
+    },
+    Fence,
+    /// Advice to caches.
+    Nothing,
+    Branch {
+        target: u32,
+    },
+    Exit,
+    Trap,
+}
+
+/// A predicate that guards an instruction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Guard {
+    pub predicate: Reg,
+    pub negated: bool,
+}
+
+/// One instruction of a program.
+#[derive(Debug, Clone)]
+pub struct Instruction {
+    pub guard: Option<Guard>,
+    pub op: Op,
+    pub class: Class,
+    /// The line in the file.
+    pub line: u32,
+}
+
+impl Op {
+    /// What it is counted as.
+    pub fn class(&self) -> Class {
+        match self {
+            Self::Move { .. } | Self::Pack { .. } | Self::Unpack { .. } | Self::Convert { .. } => {
+                Class::Move
+            }
+            Self::SetPredicate { .. } | Self::Set { .. } | Self::Select { .. } => Class::Integer,
+            Self::Integer { .. }
+            | Self::ToGeneric { .. }
+            | Self::FromGeneric { .. }
+            | Self::IsSpace { .. } => Class::Integer,
+            Self::Float { op, ty, .. } => match op {
+                FloatOp::Exp2
+                | FloatOp::Log2
+                | FloatOp::Sin
+                | FloatOp::Cos
+                | FloatOp::Tanh
+                | FloatOp::Rsqrt
+                | FloatOp::RcpApprox
+                | FloatOp::SqrtApprox
+                | FloatOp::DivApprox => Class::Special,
+                _ if *ty == Type::F64 => Class::Double,
+                _ => Class::Float,
+            },
+            Self::Load { space, .. } | Self::Store { space, .. } => match space {
+                Space::Generic | Space::Global => Class::Global,
+                Space::Shared => Class::Shared,
+                Space::Local | Space::Param => Class::Private,
+            },
+            Self::Atomic { .. } => Class::Atomic,
+            Self::CopyAsync { .. } | Self::CommitAsync | Self::WaitAsync { .. } => Class::Async,
+            Self::MatrixLoad { .. } => Class::Shared,
+            Self::MatrixMultiply { .. } => Class::Matrix,
+            Self::Shuffle { .. }
+            | Self::Vote { .. }
+            | Self::MatchAny { .. }
+            | Self::MatchAll { .. }
+            | Self::Reduce { .. }
+            | Self::ActiveMask { .. } => Class::CrossLane,
+            Self::Barrier { .. } | Self::WarpBarrier { .. } | Self::Fence => Class::Barrier,
+            Self::Nothing | Self::Branch { .. } | Self::Exit | Self::Trap => Class::Control,
+        }
+    }
+}

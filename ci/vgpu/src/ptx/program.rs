@@ -1,0 +1,50 @@
+//! A decoded kernel.
+
+use super::isa::Instruction;
+
+/// A parameter of a kernel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Parameter {
+    /// Its name in the file.
+    pub name: String,
+    /// Where it begins in the block of parameters.
+    pub offset: u64,
+    /// Its bytes.
+    pub size: u64,
+}
+
+/// A kernel, ready to run.
+#[derive(Debug, Clone)]
+pub struct Program {
+    /// The kernel's name.
+    pub name: String,
+    /// Its parameters, in order.
+    pub parameters: Vec<Parameter>,
+    /// Most threads of a block that it was compiled for.
+    pub max_threads: Option<u32>,
+    /// The only block that it may run with.
+    pub required_block: Option<[u32; 3]>,
+    /// Bytes of shared memory, the launch's own not counted.
+    pub shared: u64,
+    /// Where `extern` shared memory begins.
+    pub(super) dynamic_shared: u64,
+    /// Bytes of local memory of a thread.
+    pub(super) local: u64,
+    pub(super) registers: u32,
+    pub(super) code: Vec<Instruction>,
+    /// The file's lines, for findings.
+    pub(super) text: Vec<String>,
+}
+
+impl Program {
+    /// Bytes of all parameters.
+    pub fn parameter_bytes(&self) -> u64 {
+        self.parameters.last().map_or(0, |p| p.offset + p.size)
+    }
+
+    /// An instruction as the file has it.
+    pub(super) fn text_of(&self, pc: usize) -> String {
+        let line = self.code[pc].line as usize;
+        self.text[line.saturating_sub(1)].replace('\t', " ")
+    }
+}
