@@ -181,10 +181,11 @@ impl<'a> Linker<'a> {
         // The kernel's own and those of functions are placed now too: the unsized come after all.
         let functions = loaded.module.functions.iter().filter(|f| !f.entry);
         for statement in functions.chain([kernel]).flat_map(|f| f.body.iter().flatten()) {
-            if let StatementKind::Variable(v) = &statement.kind {
-                if v.home == Home::Shared && !self.scopes[0].symbols.contains_key(&v.name) {
-                    self.variable(v);
-                }
+            if let StatementKind::Variable(v) = &statement.kind
+                && v.home == Home::Shared
+                && !self.scopes[0].symbols.contains_key(&v.name)
+            {
+                self.variable(v);
             }
         }
         for variable in shared().filter(|v| v.external && v.size == 0) {

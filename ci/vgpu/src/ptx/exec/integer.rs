@@ -1,5 +1,7 @@
 //! Integer and logic operations.
 
+#![allow(clippy::unnecessary_cast)] // one macro writes the bodies for every width
+
 use super::warp::Warp;
 use crate::memory::Word;
 use crate::ptx::isa::{IntegerOp, Operand, Permute, Reg, Type};
