@@ -469,4 +469,6 @@ pub struct Instruction {
     pub class: Class,
     /// The line in the file.
     pub line: u32,
+    /// As it is written.
+    pub text: String,
 }

@@ -26,9 +26,8 @@ pub enum Literal {
     Double(u64),
 }
 
-/// Tokens, each with its line.
-pub fn lex(text: &str) -> Result<Vec<(Token, u32)>> {
-    let text: Vec<char> = text.chars().collect();
+/// Tokens, each with its line and the character it begins at.
+pub fn lex(text: &[char]) -> Result<Vec<(Token, u32, usize)>> {
     let (mut at, mut line) = (0, 1);
     let mut tokens = Vec::new();
     let word = |c: char| c.is_ascii_alphanumeric() || "_$%.".contains(c);
@@ -56,7 +55,7 @@ pub fn lex(text: &str) -> Result<Vec<(Token, u32)>> {
             '"' => {
                 let len = text[at + 1..].iter().position(|c| *c == '"');
                 let len = len.ok_or_else(|| PtxError::new(line, "a quote without its end"))?;
-                tokens.push((Token::Text(text[at + 1..at + 1 + len].iter().collect()), line));
+                tokens.push((Token::Text(text[at + 1..at + 1 + len].iter().collect()), line, at));
                 at += len + 2;
             }
             _ if word(c) => {
@@ -81,10 +80,10 @@ pub fn lex(text: &str) -> Result<Vec<(Token, u32)>> {
                     } else {
                         Token::Word(word)
                     };
-                tokens.push((token, line));
+                tokens.push((token, line, start));
             }
             _ if "{}()[]<>,;:@!+-|=".contains(c) => {
-                tokens.push((Token::Mark(c), line));
+                tokens.push((Token::Mark(c), line, at));
                 at += 1;
             }
             _ => return Err(PtxError::new(line, format!("character `{c}`"))),

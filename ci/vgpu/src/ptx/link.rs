@@ -88,7 +88,6 @@ impl Loaded {
             local: linker.local,
             registers: linker.registers,
             code: linker.code,
-            text: self.module.lines.clone(),
         })
     }
 }
@@ -259,9 +258,9 @@ impl<'a> Linker<'a> {
         }
     }
 
-    fn push(&mut self, guard: Option<Guard>, op: Op, line: u32) {
+    fn push(&mut self, guard: Option<Guard>, op: Op, line: u32, text: &str) {
         let class = op.class();
-        self.code.push(Instruction { guard, op, class, line });
+        self.code.push(Instruction { guard, op, class, line, text: text.into() });
     }
 
     fn instruction(&mut self, written: &Written, line: u32, end_scope: usize) -> Result<()> {
@@ -279,14 +278,14 @@ impl<'a> Linker<'a> {
                 let [Argument::Name(label)] = &written.operands[..] else {
                     return m.error("a target that is not a label");
                 };
-                self.branch(guard, label.clone(), None, line);
+                self.branch(guard, label.clone(), None, line, &written.text);
             }
             "ret" => {
                 m.ignore(&["uni"]);
                 if self.in_call {
-                    self.branch(guard, "return".into(), Some(end_scope), line);
+                    self.branch(guard, "return".into(), Some(end_scope), line, &written.text);
                 } else {
-                    self.push(guard, Op::Exit, line);
+                    self.push(guard, Op::Exit, line, &written.text);
                 }
             }
             "call" => {
@@ -298,20 +297,27 @@ impl<'a> Linker<'a> {
             }
             _ => {
                 let op = decode(written, self, line)?;
-                self.push(guard, op, line);
+                self.push(guard, op, line, &written.text);
                 return Ok(());
             }
         }
         m.finish()
     }
 
-    fn branch(&mut self, guard: Option<Guard>, label: String, scope: Option<usize>, line: u32) {
+    fn branch(
+        &mut self,
+        guard: Option<Guard>,
+        label: String,
+        scope: Option<usize>,
+        line: u32,
+        text: &str,
+    ) {
         let scopes = match scope {
             Some(id) => vec![id],
             None => self.scopes[self.floor..].iter().rev().map(|s| s.id).collect(),
         };
         self.fixups.push(Fixup { at: self.code.len(), label, scopes, line });
-        self.push(guard, Op::Branch { target: 0 }, line);
+        self.push(guard, Op::Branch { target: 0 }, line, text);
     }
 
     /// Puts a function in place of its call. Its parameters and results are the caller's variables.
@@ -370,7 +376,7 @@ impl<'a> Linker<'a> {
 
     fn resolve(&mut self) -> Result<()> {
         // Falling off the end is a return.
-        self.push(None, Op::Exit, 0);
+        self.push(None, Op::Exit, 0, "}");
         for Fixup { at, label, scopes, line } in &self.fixups {
             let found = scopes.iter().find_map(|id| self.labels.get(&(*id, label.clone())));
             let Some(target) = found else {

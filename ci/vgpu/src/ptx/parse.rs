@@ -5,7 +5,8 @@ use super::syntax::*;
 use super::{PtxError, Result};
 
 struct Parser {
-    tokens: Vec<(Token, u32)>,
+    tokens: Vec<(Token, u32, usize)>,
+    text: Vec<char>,
     at: usize,
 }
 
@@ -17,9 +18,9 @@ const PRAGMAS: [&str; 4] = ["nounroll", "used_bytes_mask", "enable_smem_spilling
 impl Module {
     /// Reads a file.
     pub fn parse(text: &str) -> Result<Self> {
-        let mut parser = Parser { tokens: lex(text)?, at: 0 };
-        let mut module =
-            Self { lines: text.lines().map(|l| l.trim().to_string()).collect(), ..Self::default() };
+        let text: Vec<char> = text.chars().collect();
+        let mut parser = Parser { tokens: lex(&text)?, text, at: 0 };
+        let mut module = Self::default();
         while !parser.done() {
             parser.top(&mut module)?;
         }
@@ -41,7 +42,7 @@ impl Parser {
         Err(PtxError::new(self.line(), what))
     }
     fn next(&mut self) -> Result<Token> {
-        let Some((token, _)) = self.tokens.get(self.at) else {
+        let Some((token, ..)) = self.tokens.get(self.at) else {
             return self.error("the file ends too early");
         };
         self.at += 1;
@@ -398,6 +399,7 @@ impl Parser {
     }
 
     fn instruction(&mut self, guard: Option<(String, bool)>) -> Result<Written> {
+        let start = self.at;
         let opcode = self.word()?;
         let mut operands = Vec::new();
         while !self.take(';') {
@@ -406,7 +408,14 @@ impl Parser {
                 return self.error(format!("`;` is missing after {opcode}"));
             }
         }
-        Ok(Written { guard, opcode, operands })
+        // As it is written, up to its semicolon, white space apart.
+        let text: String =
+            self.text[self.tokens[start].2..=self.tokens[self.at - 1].2].iter().collect();
+        let mut text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        if let Some((predicate, negated)) = &guard {
+            text = format!("@{}{predicate} {text}", if *negated { "!" } else { "" });
+        }
+        Ok(Written { guard, opcode, operands, text })
     }
 
     fn offset(&mut self) -> Result<i64> {

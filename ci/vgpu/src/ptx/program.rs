@@ -32,19 +32,11 @@ pub struct Program {
     pub(super) local: u64,
     pub(super) registers: u32,
     pub(super) code: Vec<Instruction>,
-    /// The file's lines, for findings.
-    pub(super) text: Vec<String>,
 }
 
 impl Program {
     /// Bytes of all parameters.
     pub fn parameter_bytes(&self) -> u64 {
         self.parameters.last().map_or(0, |p| p.offset + p.size)
-    }
-
-    /// An instruction as the file has it.
-    pub(super) fn text_of(&self, pc: usize) -> String {
-        let line = self.code[pc].line as usize;
-        self.text[line.saturating_sub(1)].replace('\t', " ")
     }
 }

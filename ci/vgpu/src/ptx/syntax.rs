@@ -7,7 +7,6 @@ use super::lexer::Literal;
 pub struct Module {
     pub(super) variables: Vec<Variable>,
     pub(super) functions: Vec<Function>,
-    pub(super) lines: Vec<String>,
 }
 
 /// Where a variable lives.
@@ -78,6 +77,8 @@ pub struct Written {
     pub guard: Option<(String, bool)>,
     pub opcode: String,
     pub operands: Vec<Argument>,
+    /// All of it, for findings.
+    pub text: String,
 }
 
 /// An operand as it is written.

@@ -132,7 +132,7 @@ impl Launch<'_> {
         self.findings.report(fault.kind, pc.into(), || Finding {
             kind: fault.kind,
             kernel: program.name.clone(),
-            instruction: program.text_of(pc as usize),
+            instruction: program.code[pc as usize].text.clone(),
             block: block.index,
             thread: warp.thread(lane),
             address,
@@ -155,8 +155,7 @@ impl Launch<'_> {
 
     /// An error at the instruction that the warp is at.
     pub fn error<T>(&self, warp: &Warp, what: &str) -> Result<T> {
-        let line = self.program.code[warp.pc as usize].line;
-        let text = self.program.text_of(warp.pc as usize);
-        Err(PtxError::new(line, format!("`{text}`: {what}")))
+        let instruction = &self.program.code[warp.pc as usize];
+        Err(PtxError::new(instruction.line, format!("`{}`: {what}", instruction.text)))
     }
 }

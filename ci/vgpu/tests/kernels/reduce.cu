@@ -1,0 +1,18 @@
+// The crate's own reduction kernels, with the parameter blocks that its build script generates.
+#include "target.h"
+#include <stddef.h>
+namespace hs {
+struct Partial { double sum_squares; uint32_t non_finite, tensor; };
+struct Pack { uint64_t gradient, accumulated, to, non_finite, len; float scale; uint32_t gradient_type, wire, padding; };
+struct Accumulate { uint64_t gradient, accumulated, len; uint32_t gradient_type, padding; };
+struct Sum { uint64_t parts, weights, to, len; uint32_t ranks, wire; float factor; uint32_t padding; };
+struct Unpack { uint64_t shards, to, partials, shard, offset, len; float factor; uint32_t gradient_type, wire, tensor; };
+}  // namespace hs
+#include "reduce/accumulate.h"
+#include "reduce/pack.h"
+#include "reduce/sum.h"
+#include "reduce/unpack.h"
+HS_KERNEL(hs_reduce_pack, Pack, pack)
+HS_KERNEL(hs_reduce_accumulate, Accumulate, accumulate)
+HS_KERNEL(hs_reduce_sum, Sum, sum)
+HS_KERNEL(hs_reduce_unpack, Unpack, unpack)
