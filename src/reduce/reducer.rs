@@ -273,8 +273,8 @@ impl<G: Storage> Reducer<G> {
     ) -> Result<Reduced> {
         let spans = self.check_outputs(stream, gradients, unscale)?;
         self.begin(stream)?;
-        self.send_rest(stream)?;
-        let outcome = self.unpack_all(stream, &spans, unscale);
+        let outcome =
+            self.send_rest(stream).and_then(|()| self.unpack_all(stream, &spans, unscale));
         if let Err(error) = &outcome {
             self.fail(error.clone());
         }
