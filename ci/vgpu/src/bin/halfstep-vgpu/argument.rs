@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use halfstep_vgpu::memory::GlobalMemory;
+use halfstep_vgpu::ptx::Parameter;
 
 /// A parameter as it is written: KIND:VALUE.
 #[derive(Debug, Clone, PartialEq)]
@@ -91,4 +92,35 @@ impl Argument {
         let data = memory.read(*at, *len).map_err(|fault| fault.detail)?;
         std::fs::write(to, data).map_err(|error| format!("{}: {error}", to.display()))
     }
+}
+
+/// The bytes of all parameters. Several arguments for one parameter are fields of a struct, laid out
+/// as C++ does: each at a multiple of its own size.
+pub fn lay_out(parameters: &[Parameter], arguments: &[&[u8]]) -> Result<Vec<u8>, String> {
+    let total = parameters.last().map_or(0, |p| p.offset + p.size) as usize;
+    let mut bytes = Vec::with_capacity(total);
+    if parameters.len() == 1 && arguments.len() > 1 {
+        for field in arguments {
+            bytes.resize(bytes.len().next_multiple_of(field.len().clamp(1, 8)), 0);
+            bytes.extend_from_slice(field);
+        }
+        if bytes.len() > total || bytes.len().next_multiple_of(8) < total {
+            return Err(format!("the struct has {total} bytes, {} are given", bytes.len()));
+        }
+        bytes.resize(total, 0);
+        return Ok(bytes);
+    }
+    if parameters.len() != arguments.len() {
+        let (takes, given) = (parameters.len(), arguments.len());
+        return Err(format!("the kernel takes {takes} parameters, {given} are given"));
+    }
+    for (parameter, argument) in parameters.iter().zip(arguments) {
+        let Parameter { name, offset, size } = parameter;
+        if argument.len() as u64 != *size {
+            return Err(format!("{name} has {size} bytes, {} are given", argument.len()));
+        }
+        bytes.resize(*offset as usize, 0);
+        bytes.extend_from_slice(argument);
+    }
+    Ok(bytes)
 }

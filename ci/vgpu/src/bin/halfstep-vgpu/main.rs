@@ -46,7 +46,8 @@ struct Exec {
     #[arg(long, default_value_t = 0)]
     shared: u32,
     /// A parameter, in the kernel's order: in:FILE, inout:FILE=OUTFILE, out:BYTES=OUTFILE, i32:N,
-    /// u32:N, i64:N, u64:N, f32:X, f64:X, or block:FILE for a struct passed by value.
+    /// u32:N, i64:N, u64:N, f32:X, f64:X, or block:FILE for a struct passed by value. If the kernel
+    /// takes one struct, several arguments are its fields.
     #[arg(long = "arg")]
     args: Vec<Given>,
     /// Prints JSON.
@@ -122,20 +123,8 @@ fn run_ptx(
     let unknown = |error: halfstep_vgpu::ptx::PtxError| Failure::Unknown(error.to_string());
     let module = Module::parse(text).and_then(|m| m.load(memory)).map_err(unknown)?;
     let program = module.program(&exec.kernel).map_err(unknown)?;
-    let (takes, given) = (program.parameters.len(), arguments.len());
-    if takes != given {
-        let what = format!("{} takes {takes} parameters, {given} are given", exec.kernel);
-        return Err(Failure::Usage(what));
-    }
-    let mut params = vec![0; program.parameter_bytes() as usize];
-    for (parameter, argument) in program.parameters.iter().zip(arguments) {
-        let (name, size) = (&parameter.name, parameter.size as usize);
-        if argument.bytes.len() != size {
-            let len = argument.bytes.len();
-            return Err(Failure::Usage(format!("{name} has {size} bytes, {len} are given")));
-        }
-        params[parameter.offset as usize..][..size].copy_from_slice(&argument.bytes);
-    }
+    let fields: Vec<&[u8]> = arguments.iter().map(|a| a.bytes.as_slice()).collect();
+    let params = argument::lay_out(&program.parameters, &fields).map_err(Failure::Usage)?;
     let grid = Grid { blocks: exec.grid, threads: exec.block, shared: exec.shared };
     launch(&program, grid, &params, memory, Checks::default()).map_err(unknown)
 }
