@@ -1,6 +1,5 @@
 //! What a kernel did, counted.
 
-use std::collections::BTreeMap;
 use std::fmt;
 
 /// Classes that instructions are counted in.
@@ -38,11 +37,32 @@ pub enum Class {
     Scalar,
 }
 
+impl Class {
+    /// All of them, in order.
+    pub const ALL: [Self; 15] = [
+        Self::Move,
+        Self::Integer,
+        Self::Float,
+        Self::Double,
+        Self::Special,
+        Self::Matrix,
+        Self::Global,
+        Self::Shared,
+        Self::Private,
+        Self::Async,
+        Self::Atomic,
+        Self::CrossLane,
+        Self::Barrier,
+        Self::Control,
+        Self::Scalar,
+    ];
+}
+
 /// Counts of one launch. A wave's instruction counts once, however many of its lanes take part.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Counters {
-    /// Wave instructions by class.
-    pub instructions: BTreeMap<Class, u64>,
+    /// Wave instructions by class, in the order of [`Class::ALL`].
+    by_class: [u64; Class::ALL.len()],
     /// Lanes that took part, summed over instructions.
     pub lane_instructions: u64,
     /// Instructions that ran with some of the wave's living lanes off.
@@ -58,20 +78,25 @@ pub struct Counters {
 impl Counters {
     /// Counts one instruction with `lanes` taking part out of `alive`.
     pub fn count(&mut self, class: Class, lanes: u32, alive: u32) {
-        *self.instructions.entry(class).or_default() += 1;
+        self.by_class[class as usize] += 1;
         self.lane_instructions += u64::from(lanes);
         self.divergent += u64::from(lanes < alive);
     }
 
+    /// Wave instructions by class, those that occurred.
+    pub fn instructions(&self) -> impl Iterator<Item = (Class, u64)> {
+        Class::ALL.into_iter().zip(self.by_class).filter(|(_, n)| *n > 0)
+    }
+
     /// All wave instructions.
     pub fn total(&self) -> u64 {
-        self.instructions.values().sum()
+        self.by_class.iter().sum()
     }
 
     /// Adds another launch's counts.
     pub fn add(&mut self, other: &Self) {
-        for (class, n) in &other.instructions {
-            *self.instructions.entry(*class).or_default() += n;
+        for (sum, n) in self.by_class.iter_mut().zip(other.by_class) {
+            *sum += n;
         }
         self.lane_instructions += other.lane_instructions;
         self.divergent += other.divergent;
@@ -82,39 +107,114 @@ impl Counters {
 
     /// Counts the sectors of one wave-wide access of `size` bytes a lane.
     pub fn global_access(&mut self, addresses: impl Iterator<Item = u64>, size: u64) {
-        let mut touched: Vec<u64> =
-            addresses.flat_map(|a| a / 32..(a + size).div_ceil(32).max(a / 32 + 1)).collect();
-        let bytes = touched.len() as u64 * size.min(32);
-        touched.sort_unstable();
-        touched.dedup();
-        self.sectors += touched.len() as u64;
-        self.ideal_sectors += bytes.div_ceil(32).min(touched.len() as u64);
+        // Most accesses are ascending, and few enough to keep in a row.
+        let mut touched = Few::default();
+        let mut lanes = 0;
+        for address in addresses {
+            lanes += 1;
+            (address / 32..(address + size).div_ceil(32)).for_each(|sector| touched.push(sector));
+        }
+        let touched = touched.distinct() as u64;
+        self.sectors += touched;
+        self.ideal_sectors += (lanes * size).div_ceil(32).min(touched);
     }
 
     /// Counts the bank conflicts of one wave-wide access of `size` bytes a lane: `banks` of 4 bytes
-    /// serve one word each a pass; equal words are served together.
+    /// serve one word each a pass, equal words together. Wide accesses are served in groups of lanes
+    /// that need each bank once at best.
     pub fn shared_access(&mut self, addresses: impl Iterator<Item = u64>, size: u64, banks: usize) {
-        let mut words: Vec<u64> =
-            addresses.flat_map(|a| a / 4..(a + size).div_ceil(4).max(a / 4 + 1)).collect();
-        words.sort_unstable();
-        words.dedup();
-        let mut load = vec![0_u64; banks];
-        for word in &words {
-            load[*word as usize % banks] += 1;
+        let group = (4 * banks as u64 / size.max(4)).max(1);
+        let (mut words, mut lanes) = (Few::default(), 0);
+        for address in addresses {
+            (address / 4..(address + size).div_ceil(4)).for_each(|word| words.push(word));
+            lanes += 1;
+            if lanes % group == 0 {
+                self.bank_conflicts += std::mem::take(&mut words).conflicts(banks);
+            }
         }
-        let passes = load.into_iter().max().unwrap_or(0);
-        self.bank_conflicts += passes - (words.len() as u64).div_ceil(banks as u64).min(passes);
+        self.bank_conflicts += words.conflicts(banks);
+    }
+}
+
+/// A few numbers, most often ascending, equal neighbours once.
+#[derive(Default)]
+struct Few {
+    list: Vec<u64>,
+    unsorted: bool,
+}
+
+impl Few {
+    fn push(&mut self, x: u64) {
+        match self.list.last() {
+            Some(last) if *last == x => return,
+            Some(last) => self.unsorted |= *last > x,
+            None => self.list.reserve(64),
+        }
+        self.list.push(x);
+    }
+
+    fn distinct(&mut self) -> usize {
+        if self.unsorted {
+            self.list.sort_unstable();
+            self.list.dedup();
+        }
+        self.list.len()
+    }
+
+    /// Passes beyond the first that one group of lanes needs.
+    fn conflicts(mut self, banks: usize) -> u64 {
+        self.distinct();
+        let mut load = [0_u8; 64];
+        for word in &self.list {
+            load[*word as usize % banks.min(64)] += 1;
+        }
+        u64::from(load.into_iter().max().unwrap_or(0).saturating_sub(1))
     }
 }
 
 impl fmt::Display for Counters {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "instructions {} (lanes {})", self.total(), self.lane_instructions)?;
-        for (class, n) in &self.instructions {
+        for (class, n) in self.instructions() {
             writeln!(f, "  {class:?} {n}")?;
         }
         writeln!(f, "divergent {}", self.divergent)?;
         writeln!(f, "bank conflicts {}", self.bank_conflicts)?;
         write!(f, "global sectors {} (ideal {})", self.sectors, self.ideal_sectors)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sectors_and_their_ideal() {
+        let mut c = Counters::default();
+        c.global_access((0..32).map(|i| 4 * i), 4);
+        assert_eq!((c.sectors, c.ideal_sectors), (4, 4));
+        c.global_access((0..32).map(|i| 4 * i + 16), 4);
+        assert_eq!((c.sectors, c.ideal_sectors), (9, 8));
+        c.global_access((0..32).map(|i| 128 * i), 4);
+        assert_eq!((c.sectors, c.ideal_sectors), (41, 12));
+        c.global_access((0..32).map(|_| 64), 4);
+        assert_eq!((c.sectors, c.ideal_sectors), (42, 13));
+    }
+
+    #[test]
+    fn bank_conflicts_of_narrow_and_wide_accesses() {
+        let conflicts = |stride: u64, size: u64| {
+            let mut c = Counters::default();
+            c.shared_access((0..32).map(|i| stride * i), size, 32);
+            c.bank_conflicts
+        };
+        assert_eq!(
+            (conflicts(4, 4), conflicts(8, 4), conflicts(128, 4), conflicts(0, 4)),
+            (0, 1, 31, 0)
+        );
+        assert_eq!(
+            (conflicts(8, 8), conflicts(16, 16), conflicts(128, 16), conflicts(80, 16)),
+            (0, 0, 28, 0)
+        );
     }
 }

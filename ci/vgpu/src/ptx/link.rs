@@ -180,10 +180,8 @@ impl<'a> Linker<'a> {
         // The kernel's own and those of functions are placed now too: the unsized come after all.
         let functions = loaded.module.functions.iter().filter(|f| !f.entry);
         for statement in functions.chain([kernel]).flat_map(|f| f.body.iter().flatten()) {
-            if let StatementKind::Variable(v) = &statement.kind
-                && v.home == Home::Shared
-                && !self.scopes[0].symbols.contains_key(&v.name)
-            {
+            let StatementKind::Variable(v) = &statement.kind else { continue };
+            if v.home == Home::Shared && !self.scopes[0].symbols.contains_key(&v.name) {
                 self.variable(v);
             }
         }

@@ -9,7 +9,6 @@
 //! within their documented errors. `mma` adds the products of a row and a column to the accumulator
 //! one after the other in f32; hardware's order is not documented.
 
-mod class;
 mod decode;
 mod exec;
 mod isa;

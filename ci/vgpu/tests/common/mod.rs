@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use halfstep_vgpu::finding::Kind;
 use halfstep_vgpu::memory::GlobalMemory;
@@ -33,10 +33,10 @@ pub fn nvcc() -> Option<PathBuf> {
 /// PTX of a source, compiled as the crate's kernels are.
 pub fn compile(source: &Path, flags: &[&str]) -> Option<String> {
     let name = source.file_name()?.to_string_lossy().into_owned();
-    // Tests run side by side, and several compile the same source.
-    static COUNT: AtomicUsize = AtomicUsize::new(0);
-    let unique = (std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-    let output = std::env::temp_dir().join(format!("vgpu-{}-{}-{name}.ptx", unique.0, unique.1));
+    // Tests of one process compile the same source at the same time.
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let unique = format!("{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+    let output = std::env::temp_dir().join(format!("vgpu-{unique}-{name}.ptx"));
     let done = Command::new(nvcc()?)
         .args(["-std=c++17", "-O3", "-fmad=false", "-arch=sm_80", "-ptx"])
         .args(flags)

@@ -158,7 +158,7 @@ fn print(report: &Report, json: bool) {
         })
     };
     let c = &report.counters;
-    let classes = c.instructions.iter().map(|(class, n)| (format!("{class:?}"), (*n).into()));
+    let classes = c.instructions().map(|(class, n)| (format!("{class:?}"), n.into()));
     let value = serde_json::json!({
         "findings": report.findings.iter().map(finding).collect::<Vec<_>>(),
         "counters": {

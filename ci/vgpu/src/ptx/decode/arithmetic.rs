@@ -1,45 +1,35 @@
-//! Moves, arithmetic, conversions and comparisons.
+//! Arithmetic, conversions and comparisons.
 
-use super::*;
+use super::{Decoder, Take};
+use crate::number::Rounding;
+use crate::ptx::Result;
+use crate::ptx::isa::*;
+use crate::ptx::lexer::Literal;
+use crate::ptx::syntax::Argument;
+
+/// Comparisons by name.
+pub(super) const COMPARISONS: [(&str, Compare); 18] = [
+    ("eq", Compare::Eq),
+    ("ne", Compare::Ne),
+    ("lt", Compare::Lt),
+    ("le", Compare::Le),
+    ("gt", Compare::Gt),
+    ("ge", Compare::Ge),
+    ("lo", Compare::Lt),
+    ("ls", Compare::Le),
+    ("hi", Compare::Gt),
+    ("hs", Compare::Ge),
+    ("equ", Compare::EqU),
+    ("neu", Compare::NeU),
+    ("ltu", Compare::LtU),
+    ("leu", Compare::LeU),
+    ("gtu", Compare::GtU),
+    ("geu", Compare::GeU),
+    ("num", Compare::Num),
+    ("nan", Compare::Nan),
+];
 
 impl Decoder<'_> {
-    /// `p` or `!p`.
-    pub(super) fn predicate(&self, i: usize) -> Result<(Operand, bool)> {
-        match self.arg(i)? {
-            Argument::Not(name) => Ok((Operand::Reg(self.named_register(name)?), true)),
-            _ => Ok((self.src(i, Type::Pred)?, false)),
-        }
-    }
-
-    /// `d` or `d|p`.
-    pub(super) fn pair(&self, i: usize) -> Result<(Reg, Option<Reg>)> {
-        match self.arg(i)? {
-            Argument::Pair(a, b) => {
-                let second = self.sink(&Argument::Name(b.clone()))?;
-                Ok((self.named_register(a)?, second))
-            }
-            _ => Ok((self.dst(i)?, None)),
-        }
-    }
-
-    pub(super) fn mov(&self, m: Take) -> Result<Op> {
-        let ty = m.ty()?;
-        self.count(2)?;
-        match (self.arg(0)?, self.arg(1)?) {
-            (_, Argument::Vector(list)) => {
-                let bytes = ty.bytes() / list.len() as u32;
-                let src = list.iter().map(|a| self.value(a, Type::U(bytes as u8)));
-                Ok(Op::Pack { dst: self.dst(0)?, src: src.collect::<Result<_>>()?, bytes })
-            }
-            (Argument::Vector(list), _) => {
-                let dst = list.iter().map(|a| self.sink(a)).collect::<Result<Vec<_>>>()?;
-                let bytes = ty.bytes() / list.len() as u32;
-                Ok(Op::Unpack { dst, src: self.src(1, ty)?, bytes })
-            }
-            _ => Ok(Op::Move { dst: self.dst(0)?, src: self.src(1, ty)? }),
-        }
-    }
-
     pub(super) fn arithmetic(&self, name: &str, m: Take) -> Result<Op> {
         use IntegerOp as I;
         let ty = match name {

@@ -1,6 +1,7 @@
 //! Integer and logic operations.
 
-#![allow(clippy::unnecessary_cast)] // one macro writes the bodies for every width
+// One expression serves every width, so that some casts are to the type they come from.
+#![allow(clippy::unnecessary_cast)]
 
 use super::warp::Warp;
 use crate::memory::Word;
