@@ -2,7 +2,8 @@
 //!
 //! - [`memory`]: global memory with allocations, shared memory with races, both with a shadow that
 //!   knows which bytes are defined. The same for both vendors.
-//! - [`finding`]: what the checks report. [`counters`]: what a kernel did.
+//! - [`launch`]: what a launch is given and gives back. [`finding`]: what the checks report.
+//!   [`counters`]: what a kernel did.
 //! - [`number`]: rounding to every storage type in every direction, exactly.
 //! - [`ptx`]: nvcc's PTX, in waves of 32.
 //!
@@ -12,6 +13,7 @@
 
 pub mod counters;
 pub mod finding;
+pub mod launch;
 pub mod memory;
 pub mod number;
 pub mod ptx;

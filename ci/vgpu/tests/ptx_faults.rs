@@ -5,7 +5,7 @@ mod common;
 
 use common::*;
 use halfstep_vgpu::finding::Kind;
-use halfstep_vgpu::ptx::Grid;
+use halfstep_vgpu::launch::Grid;
 
 /// Registers, the thread's index in %t, and the kernel's two pointers, to 64 words each.
 const HEAD: &str = ".version 8.0\n.target sm_80\n.address_size 64\n\

@@ -5,8 +5,8 @@ mod common;
 use std::time::Instant;
 
 use common::*;
+use halfstep_vgpu::launch::Grid;
 use halfstep_vgpu::number::{BF16, F16, Format, Rounding};
-use halfstep_vgpu::ptx::Grid;
 
 fn source(name: &str) -> std::path::PathBuf {
     root().join("ci/vgpu/tests/kernels").join(name)

@@ -19,7 +19,7 @@ mod parse;
 mod program;
 mod syntax;
 
-pub use exec::{Checks, Grid, Report, launch};
+pub use exec::launch;
 pub use link::Loaded;
 pub use program::{Parameter, Program};
 pub use syntax::Module;

@@ -6,8 +6,9 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use halfstep_vgpu::finding::Kind;
+use halfstep_vgpu::launch::{Checks, Grid, Report};
 use halfstep_vgpu::memory::GlobalMemory;
-use halfstep_vgpu::ptx::{Checks, Grid, Loaded, Module, Report, launch};
+use halfstep_vgpu::ptx::{Loaded, Module, launch};
 
 /// The repository's root.
 pub fn root() -> PathBuf {

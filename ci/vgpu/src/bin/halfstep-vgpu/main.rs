@@ -7,8 +7,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use halfstep_vgpu::finding::Finding;
+use halfstep_vgpu::launch::{Checks, Grid, Report};
 use halfstep_vgpu::memory::GlobalMemory;
-use halfstep_vgpu::ptx::{Checks, Grid, Module, Report, launch};
+use halfstep_vgpu::ptx::{Module, launch};
 
 use argument::{Argument, Given};
 

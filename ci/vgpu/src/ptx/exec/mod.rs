@@ -16,45 +16,9 @@ mod warp;
 use super::program::Program;
 use super::{PtxError, Result};
 use crate::counters::Counters;
-use crate::finding::{Finding, Findings};
+use crate::finding::Findings;
+use crate::launch::{Checks, Grid, Report};
 use crate::memory::{Bytes, GlobalMemory};
-
-/// The shape of a launch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Grid {
-    /// Blocks.
-    pub blocks: [u32; 3],
-    /// Threads of a block.
-    pub threads: [u32; 3],
-    /// Bytes of shared memory beside what the kernel declares.
-    pub shared: u32,
-}
-
-/// What is checked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Checks {
-    /// Races, in shared and in global memory.
-    pub races: bool,
-    /// Undefined values stored to global memory.
-    pub undefined_stores: bool,
-    /// Warp instructions after which a launch is given up as endless.
-    pub max_instructions: u64,
-}
-
-impl Default for Checks {
-    fn default() -> Self {
-        Self { races: true, undefined_stores: true, max_instructions: 4_000_000_000 }
-    }
-}
-
-/// What a launch did.
-#[derive(Debug)]
-pub struct Report {
-    /// What the checks found.
-    pub findings: Vec<Finding>,
-    /// What was done.
-    pub counters: Counters,
-}
 
 /// What is the same for all blocks of a launch, and what they add to.
 struct Launch<'a> {
