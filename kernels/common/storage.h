@@ -31,72 +31,96 @@ HS_DEVICE float load1(uint64_t base, uint64_t i, uint32_t type) {
   return type == BF16 ? widen_bf16(x) : widen_f16(x);
 }
 
-// Stores `x` rounded to the type, and returns what was stored.
-HS_DEVICE float store1(uint64_t base, uint64_t i, uint32_t type, float x) {
-  if (type == F32) {
-    reinterpret_cast<float*>(base)[i] = x;
-    return x;
-  }
-  const uint16_t narrow = type == BF16 ? narrow_bf16(x) : narrow_f16(x);
-  reinterpret_cast<uint16_t*>(base)[i] = narrow;
-  return type == BF16 ? widen_bf16(narrow) : widen_f16(narrow);
-}
-
 HS_DEVICE uint32_t low(uint32_t x) { return x & 0xffffu; }
 HS_DEVICE uint32_t high(uint32_t x) { return x >> 16; }
 
-// Eight elements from `i` on, `count` of which are there; the others read as 0. 16 bytes at a time
-// where the address allows.
-HS_DEVICE void load8(float (&to)[8], uint64_t base, uint64_t i, uint32_t count, uint32_t type) {
-  const uint64_t address = base + i * element_bytes(type);
+// Eight 16-bit words from word `i` on, `count` of which are there; the others read as 0. 16 bytes at
+// once where the address allows.
+HS_DEVICE void load8_words(uint16_t (&to)[8], uint64_t base, uint64_t i, uint32_t count) {
+  const uint64_t address = base + 2 * i;
   if (count == 8 && address % 16 == 0) {
     const uint4 a = load16(address);
-    if (type == F32) {
-      const uint4 b = load16(address + 16);
-      const uint32_t words[8] = {a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w};
-#pragma unroll
-      for (int e = 0; e < 8; e++) to[e] = from_bits(words[e]);
-      return;
-    }
     const uint32_t words[4] = {a.x, a.y, a.z, a.w};
 #pragma unroll
     for (int w = 0; w < 4; w++) {
-      const uint16_t first = static_cast<uint16_t>(low(words[w]));
-      const uint16_t second = static_cast<uint16_t>(high(words[w]));
-      to[2 * w] = type == BF16 ? widen_bf16(first) : widen_f16(first);
-      to[2 * w + 1] = type == BF16 ? widen_bf16(second) : widen_f16(second);
+      to[2 * w] = static_cast<uint16_t>(low(words[w]));
+      to[2 * w + 1] = static_cast<uint16_t>(high(words[w]));
     }
     return;
   }
+  const uint16_t* from = reinterpret_cast<const uint16_t*>(address);
 #pragma unroll
-  for (uint32_t e = 0; e < 8; e++) to[e] = e < count ? load1(base, i + e, type) : 0.0f;
+  for (uint32_t e = 0; e < 8; e++) to[e] = e < count ? from[e] : static_cast<uint16_t>(0);
 }
 
-// Stores the first `count` of eight, rounded to the type; they become what was stored.
-HS_DEVICE void store8(float (&from)[8], uint64_t base, uint64_t i, uint32_t count, uint32_t type) {
-  const uint64_t address = base + i * element_bytes(type);
+// Stores the first `count` of eight 16-bit words.
+HS_DEVICE void store8_words(const uint16_t (&from)[8], uint64_t base, uint64_t i, uint32_t count) {
+  const uint64_t address = base + 2 * i;
   if (count == 8 && address % 16 == 0) {
-    if (type == F32) {
-      store16(address, uint4{bits(from[0]), bits(from[1]), bits(from[2]), bits(from[3])});
-      store16(address + 16, uint4{bits(from[4]), bits(from[5]), bits(from[6]), bits(from[7])});
-      return;
-    }
     uint32_t words[4];
 #pragma unroll
     for (int w = 0; w < 4; w++) {
-      const uint16_t a = type == BF16 ? narrow_bf16(from[2 * w]) : narrow_f16(from[2 * w]);
-      const uint16_t b = type == BF16 ? narrow_bf16(from[2 * w + 1]) : narrow_f16(from[2 * w + 1]);
-      words[w] = a | static_cast<uint32_t>(b) << 16;
-      from[2 * w] = type == BF16 ? widen_bf16(a) : widen_f16(a);
-      from[2 * w + 1] = type == BF16 ? widen_bf16(b) : widen_f16(b);
+      words[w] = from[2 * w] | static_cast<uint32_t>(from[2 * w + 1]) << 16;
     }
     store16(address, uint4{words[0], words[1], words[2], words[3]});
     return;
   }
+  uint16_t* to = reinterpret_cast<uint16_t*>(address);
 #pragma unroll
   for (uint32_t e = 0; e < 8; e++) {
-    if (e < count) from[e] = store1(base, i + e, type, from[e]);
+    if (e < count) to[e] = from[e];
   }
+}
+
+// The same for f32.
+HS_DEVICE void load8_f32(float (&to)[8], uint64_t base, uint64_t i, uint32_t count) {
+  const uint64_t address = base + 4 * i;
+  if (count == 8 && address % 16 == 0) {
+    const uint4 a = load16(address), b = load16(address + 16);
+    const uint32_t words[8] = {a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w};
+#pragma unroll
+    for (int e = 0; e < 8; e++) to[e] = from_bits(words[e]);
+    return;
+  }
+  const float* from = reinterpret_cast<const float*>(address);
+#pragma unroll
+  for (uint32_t e = 0; e < 8; e++) to[e] = e < count ? from[e] : 0.0f;
+}
+
+HS_DEVICE void store8_f32(const float (&from)[8], uint64_t base, uint64_t i, uint32_t count) {
+  const uint64_t address = base + 4 * i;
+  if (count == 8 && address % 16 == 0) {
+    store16(address, uint4{bits(from[0]), bits(from[1]), bits(from[2]), bits(from[3])});
+    store16(address + 16, uint4{bits(from[4]), bits(from[5]), bits(from[6]), bits(from[7])});
+    return;
+  }
+  float* to = reinterpret_cast<float*>(address);
+#pragma unroll
+  for (uint32_t e = 0; e < 8; e++) {
+    if (e < count) to[e] = from[e];
+  }
+}
+
+// Eight elements of a type from element `i` on, as f32; see `load8_words`.
+HS_DEVICE void load8(float (&to)[8], uint64_t base, uint64_t i, uint32_t count, uint32_t type) {
+  if (type == F32) return load8_f32(to, base, i, count);
+  uint16_t words[8];
+  load8_words(words, base, i, count);
+#pragma unroll
+  for (int e = 0; e < 8; e++) to[e] = type == BF16 ? widen_bf16(words[e]) : widen_f16(words[e]);
+}
+
+// Stores the first `count` of eight, each rounded to the nearest of the type; they become what was
+// stored.
+HS_DEVICE void store8(float (&from)[8], uint64_t base, uint64_t i, uint32_t count, uint32_t type) {
+  if (type == F32) return store8_f32(from, base, i, count);
+  uint16_t words[8];
+#pragma unroll
+  for (int e = 0; e < 8; e++) {
+    words[e] = type == BF16 ? narrow_bf16(from[e]) : narrow_f16(from[e]);
+    from[e] = type == BF16 ? widen_bf16(words[e]) : widen_f16(words[e]);
+  }
+  store8_words(words, base, i, count);
 }
 
 }  // namespace hs

@@ -29,6 +29,12 @@ HS_DEVICE void atomic_add_shared(uint32_t* to, uint32_t value) { atomicAdd(to, v
 HS_DEVICE uint32_t bits(float x) { return __float_as_uint(x); }
 HS_DEVICE float from_bits(uint32_t x) { return __uint_as_float(x); }
 
+// Correctly rounded, as IEEE 754 has it.
+HS_DEVICE float square_root(float x) { return __fsqrt_rn(x); }
+HS_DEVICE double square_root(double x) { return __dsqrt_rn(x); }
+
+constexpr double INFINITE = __builtin_huge_val();
+
 // f16 <-> f32: exact one way, to nearest even the other, subnormals kept.
 HS_DEVICE float widen_f16(uint16_t x) { return __half2float(__ushort_as_half(x)); }
 HS_DEVICE uint16_t narrow_f16(float x) { return __half_as_ushort(__float2half_rn(x)); }

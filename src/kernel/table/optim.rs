@@ -108,15 +108,26 @@ impl Row {
         }
     }
 
-    /// Symbol and block.
+    /// Symbol, block and source.
     pub const fn entry(self) -> super::Entry {
-        let block = match self {
-            Self::Stats => "Stats",
-            Self::Control => "Control",
-            Self::Convert => "Convert",
-            _ => "Step",
+        let (block, header, function) = match self {
+            Self::Stats => ("Stats", "optim/stats.h", "stats"),
+            Self::Control => ("Control", "optim/control.h", "control"),
+            Self::Convert => ("Convert", "optim/convert.h", "convert"),
+            Self::AdamW => ("Step", "optim/rules/adamw.h", "step<hs::AdamW>"),
+            Self::AdamWMax => ("Step", "optim/rules/adamw.h", "step<hs::AdamWMax>"),
+            Self::Adam => ("Step", "optim/rules/adam.h", "step<hs::Adam>"),
+            Self::AdamMax => ("Step", "optim/rules/adam.h", "step<hs::AdamMax>"),
+            Self::Sgd => ("Step", "optim/rules/sgd.h", "step<hs::Sgd>"),
+            Self::SgdMomentum => ("Step", "optim/rules/sgd.h", "step<hs::SgdMomentum>"),
+            Self::Adagrad => ("Step", "optim/rules/adagrad.h", "step<hs::Adagrad>"),
+            Self::Lion => ("Step", "optim/rules/lion.h", "step<hs::Lion>"),
+            Self::LambMoments => ("Step", "optim/lamb.h", "lamb_moments"),
+            Self::LambTrust => ("Step", "optim/lamb.h", "lamb_trust"),
+            Self::LambApply => ("Step", "optim/lamb.h", "step<hs::LambApply>"),
         };
-        super::Entry { symbol: self.symbol(), block, device: None }
+        let source = super::Source { header, function };
+        super::Entry { symbol: self.symbol(), block, device: Some(source) }
     }
 
     /// State arrays that the row reads and writes.
