@@ -132,14 +132,16 @@ fn build(wanted: &[&Compiler]) -> Result<()> {
     let skip = ["HALFSTEP_SKIP_KERNELS", "DOCS_RS"].into_iter().find(|v| env::var_os(v).is_some());
     if let Some(variable) = skip {
         println!("cargo:warning={variable} is set: no device kernels are built in");
-        return write_images(&out, &[]);
+        return write_images(&out, 0, &[]);
     }
-    fs::write(out.join("params.h"), params_header())?;
+    let (params, kernels) = (params_header(), kernels());
+    let abi = checksum(format!("{params}{kernels}").as_bytes());
+    fs::write(out.join("params.h"), params)?;
     let mut jobs = Vec::new();
     for compiler in wanted {
         let program = compiler.find()?;
         let source = out.join(format!("kernels.{}", compiler.suffix));
-        fs::write(&source, stub())?;
+        fs::write(&source, format!("{kernels}HS_ABI({abi:#x}ull)\n"))?;
         println!("cargo:rerun-if-env-changed={}", compiler.archs);
         let archs = env::var(compiler.archs).unwrap_or(compiler.default_arch.into());
         for arch in archs.split(',').map(str::trim).filter(|arch| !arch.is_empty()) {
@@ -154,7 +156,7 @@ fn build(wanted: &[&Compiler]) -> Result<()> {
     for result in results {
         result.map_err(|_| "a compiler's thread panicked")??;
     }
-    write_images(&out, &jobs)
+    write_images(&out, abi, &jobs)
 }
 
 /// The C++ form of every parameter block.
@@ -170,6 +172,7 @@ fn params_header() -> String {
         optim::Progress::cpp(),
         optim::Scalars::cpp(),
         optim::Status::cpp(),
+        optim::Post::cpp(),
         optim::Source::cpp(),
         optim::ScaleRules::cpp(),
         optim::Stats::cpp(),
@@ -191,7 +194,7 @@ fn rows() -> impl Iterator<Item = (table::Entry, table::Source)> {
 }
 
 /// One entry point for each row.
-fn stub() -> String {
+fn kernels() -> String {
     let mut text = String::from("#include \"target.h\"\n#include \"params.h\"\n");
     let mut headers: Vec<_> = rows().map(|(_, source)| source.header).collect();
     headers.dedup();
@@ -302,15 +305,23 @@ impl Job {
     }
 }
 
+/// 64-bit FNV-1a, as `src/kernel/image.rs` checks it.
+fn checksum(bytes: &[u8]) -> u64 {
+    let step = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, step)
+}
+
 /// The list that `src/kernel/image.rs` includes.
-fn write_images(out: &Path, jobs: &[Job]) -> Result<()> {
-    let mut text = String::from("&[\n");
+fn write_images(out: &Path, abi: u64, jobs: &[Job]) -> Result<()> {
+    let mut text = format!("pub(super) const ABI: u64 = {abi:#x};\n");
+    text.push_str("pub(super) const IMAGES: &[Image] = &[\n");
     for Job { target, arch, format, output, .. } in jobs {
         let _ = writeln!(
             text,
-            "    Image {{ target: {target:?}, arch: {arch:?}, format: {format:?}, bytes: include_bytes!({output:?}) }},"
+            "    Image {{ target: {target:?}, arch: {arch:?}, format: {format:?}, checksum: {:#x}, bytes: include_bytes!({output:?}) }},",
+            checksum(&fs::read(output)?)
         );
     }
-    text.push_str("]\n");
+    text.push_str("];\n");
     Ok(fs::write(out.join("images.rs"), text)?)
 }

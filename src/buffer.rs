@@ -154,6 +154,40 @@ impl<T: Element> Drop for Buffer<T> {
     }
 }
 
+/// One value in memory of the host that kernels can write.
+#[derive(Debug)]
+pub(crate) struct HostCell<T: Element> {
+    device: Device,
+    address: Address,
+    element: PhantomData<T>,
+}
+
+impl<T: Element> HostCell<T> {
+    /// A cell of zeros.
+    pub(crate) fn new(device: &Device) -> Result<Self> {
+        let address = device.backend.alloc_host(size_of::<T>())?;
+        Ok(Self { device: device.clone(), address, element: PhantomData })
+    }
+
+    pub(crate) fn address(&self) -> Address {
+        self.address
+    }
+
+    /// What is there now; a kernel may be writing it.
+    pub(crate) fn read(&self) -> T {
+        // SAFETY: allocated for one `T`, aligned to 256, initialised; any bytes are a `T`. A kernel
+        // may write meanwhile, so that parts may be of different ages: the caller can tell.
+        unsafe { std::ptr::read_volatile(self.address.0 as *const T) }
+    }
+}
+
+impl<T: Element> Drop for HostCell<T> {
+    fn drop(&mut self) {
+        // SAFETY: allocated by this backend with this size, freed once, here.
+        unsafe { self.device.backend.free_host(self.address, size_of::<T>()) }
+    }
+}
+
 /// A range of a [`Buffer`], to read.
 #[derive(Debug, Clone, Copy)]
 pub struct View<'a, T: Element> {

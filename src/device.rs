@@ -13,6 +13,10 @@ use crate::{Buffer, Element, Error, Result, Stream};
 pub enum DeviceKind {
     /// The host's processor.
     Cpu,
+    /// An NVIDIA GPU.
+    Cuda,
+    /// An AMD GPU.
+    Hip,
 }
 
 /// What is known of a device. Plans are pure functions of this and of the problem.
@@ -37,6 +41,8 @@ impl std::fmt::Display for DeviceInfo {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.kind {
             DeviceKind::Cpu => write!(f, "cpu ({} threads, {})", self.units, self.arch),
+            DeviceKind::Cuda => write!(f, "cuda:{} ({}, {})", self.index, self.name, self.arch),
+            DeviceKind::Hip => write!(f, "hip:{} ({}, {})", self.index, self.name, self.arch),
         }
     }
 }
@@ -93,6 +99,63 @@ impl Device {
             Error::unsupported("cpu", format!("arch {arch}; here: {}", here.join(", ")))
         })?;
         Ok(Self { backend: Arc::new(Cpu::new(threads.get(), path)) })
+    }
+
+    /// NVIDIA GPU `index`, on the primary context that every library of the process shares.
+    ///
+    /// # Errors
+    /// [`Error::NoDevice`] where there is no driver, no such device, or no image in this build that
+    /// it can run; the reason says which.
+    ///
+    /// ```
+    /// match halfstep::Device::cuda(0) {
+    ///     Ok(device) => println!("{}", device.info()),
+    ///     Err(error) => println!("{error}"), // no driver, say
+    /// }
+    /// ```
+    #[cfg(feature = "cuda")]
+    pub fn cuda(index: usize) -> Result<Self> {
+        Ok(Self { backend: Arc::new(crate::backend::cuda::open(index)?) })
+    }
+
+    /// How many NVIDIA GPUs there are; 0 where there is no driver.
+    #[cfg(feature = "cuda")]
+    pub fn cuda_count() -> usize {
+        crate::backend::cuda::count()
+    }
+
+    /// The GPU of a framework's context: memory and streams of both can be used together. No stream
+    /// is created through `context`, so cudarc goes on as it was. See
+    /// [`Stream::from_cudarc`](crate::Stream::from_cudarc).
+    ///
+    /// # Errors
+    /// As [`cuda`](Self::cuda).
+    #[cfg(feature = "cuda")]
+    pub fn from_cudarc(context: &Arc<cudarc::driver::CudaContext>) -> Result<Self> {
+        Ok(Self { backend: Arc::new(crate::backend::cuda::share(context.clone())?) })
+    }
+
+    /// AMD GPU `index` (on an MI250X, one of its two halves).
+    ///
+    /// # Errors
+    /// [`Error::NoDevice`] where there is no runtime, no such device, or no image in this build for
+    /// its architecture; the reason says which.
+    ///
+    /// ```
+    /// match halfstep::Device::hip(0) {
+    ///     Ok(device) => println!("{}", device.info()),
+    ///     Err(error) => println!("{error}"), // no runtime, say
+    /// }
+    /// ```
+    #[cfg(feature = "hip")]
+    pub fn hip(index: usize) -> Result<Self> {
+        Ok(Self { backend: Arc::new(crate::backend::hip::open(index)?) })
+    }
+
+    /// How many AMD GPUs there are; 0 where there is no runtime.
+    #[cfg(feature = "hip")]
+    pub fn hip_count() -> usize {
+        crate::backend::hip::count()
     }
 
     /// What is known of the device.

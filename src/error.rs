@@ -102,6 +102,35 @@ pub enum Error {
         /// Where.
         device: String,
     },
+    /// A GPU cannot be used: no driver, too old a driver, no such device, no image for it. The reason
+    /// says what there is and what to do.
+    #[error("{backend} device {index}: {reason}")]
+    NoDevice {
+        /// `cuda` or `hip`.
+        backend: &'static str,
+        /// The index asked for.
+        index: usize,
+        /// What is missing.
+        reason: String,
+    },
+    /// A call of a driver failed. Where `deferred`, the cause is work enqueued earlier, the device is
+    /// lost to this process, and every later call gives this error again; what that work was to
+    /// write is undefined.
+    #[error("{device}: {call} gave {text}{}", later(*deferred, recent))]
+    Driver {
+        /// The driver's function.
+        call: &'static str,
+        /// Its code.
+        code: u32,
+        /// The code with the driver's name for it.
+        text: String,
+        /// The device.
+        device: String,
+        /// Whether earlier work is to blame, not this call.
+        deferred: bool,
+        /// The last kernels launched before it was noticed, oldest first.
+        recent: Vec<&'static str>,
+    },
     /// A collective failed. The communicator answers every later call with the same fault.
     #[error("{0}")]
     Comm(#[from] Fault),
@@ -127,6 +156,17 @@ pub enum Error {
         /// What it holds.
         found: String,
     },
+}
+
+/// The end of a driver error's text.
+fn later(deferred: bool, recent: &[&'static str]) -> String {
+    match (deferred, recent) {
+        (false, _) => String::new(),
+        (true, []) => ", left behind by earlier work".into(),
+        (true, recent) => {
+            format!(", left behind by earlier work; last launched: {}", recent.join(", "))
+        }
+    }
 }
 
 /// Short constructors, so that checks read as one line each.

@@ -55,7 +55,7 @@ pub use grad_stats::{GradStats, Summary};
 pub use half::{bf16, f16};
 pub use kernel::image::{Image, device_symbols, images};
 pub use lend::{Lent, LentMut, Raw, Read, Write};
-pub use stream::{Event, Stream};
+pub use stream::{Event, Graph, Stream};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

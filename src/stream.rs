@@ -3,6 +3,8 @@
 use crate::backend::{StreamId, Ticket};
 use crate::kernel::Launch;
 use crate::{Device, Result};
+#[cfg(feature = "cuda")]
+use crate::{DeviceKind, Error};
 
 /// A queue of work on one device.
 ///
@@ -20,6 +22,9 @@ use crate::{Device, Result};
 pub struct Stream {
     device: Device,
     id: StreamId,
+    /// The framework's stream that this one is, if it is one.
+    #[cfg(feature = "cuda")]
+    cudarc: Option<std::sync::Arc<cudarc::driver::CudaStream>>,
 }
 
 /// A point in a stream's order, for other streams or the host to wait for.
@@ -31,7 +36,60 @@ pub struct Event {
 impl Stream {
     pub(crate) fn new(device: &Device) -> Result<Self> {
         let id = device.backend.stream()?;
-        Ok(Self { device: device.clone(), id })
+        Ok(Self::with_id(device, id))
+    }
+
+    fn with_id(device: &Device, id: StreamId) -> Self {
+        Self {
+            device: device.clone(),
+            id,
+            #[cfg(feature = "cuda")]
+            cudarc: None,
+        }
+    }
+
+    /// A stream of a framework's: work of both is in one order. It is kept alive, and never
+    /// synchronised or destroyed from here.
+    ///
+    /// candle's streams belong to the thread that made them; such a stream must be used there.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if the stream is of another device than `device`.
+    #[cfg(feature = "cuda")]
+    pub fn from_cudarc(
+        device: &Device,
+        stream: &std::sync::Arc<cudarc::driver::CudaStream>,
+    ) -> Result<Self> {
+        let info = device.info();
+        if info.kind != DeviceKind::Cuda || stream.context().ordinal() != info.index {
+            return Err(Error::Device {
+                op: "from_cudarc",
+                arg: "stream".into(),
+                expected: info.to_string(),
+                found: format!("a stream of cuda:{}", stream.context().ordinal()),
+            });
+        }
+        let id = device.backend.adopt(stream.cu_stream() as u64)?;
+        let mut ours = Self::with_id(device, id);
+        ours.cudarc = Some(stream.clone());
+        Ok(ours)
+    }
+
+    /// A stream known by its handle: `CUstream` or `hipStream_t`. Never destroyed from here.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] on the CPU.
+    ///
+    /// # Safety
+    /// `handle` is a stream of this device that lives for as long as the value.
+    pub unsafe fn from_raw(device: &Device, handle: u64) -> Result<Self> {
+        let id = device.backend.adopt(handle)?;
+        Ok(Self::with_id(device, id))
+    }
+
+    #[cfg(feature = "cuda")]
+    pub(crate) fn cudarc(&self) -> Option<&cudarc::driver::CudaStream> {
+        self.cudarc.as_deref()
     }
 
     /// The stream's device.
@@ -54,6 +112,31 @@ impl Stream {
         self.device.backend.sync(self.device.backend.record(self.id)?)
     }
 
+    /// Records the work that `work` enqueues on this stream, instead of running it: one launch of the
+    /// graph enqueues it all. Reading results, uploads and waits cannot be recorded and are
+    /// [`Error::State`](crate::Error::State) inside; so run a step once before recording one, which
+    /// uploads its tables.
+    ///
+    /// # Errors
+    /// What `work` returns, and what the driver says. [`Error::Unsupported`](crate::Error::Unsupported) on the CPU.
+    pub fn capture(&self, work: impl FnOnce() -> Result<()>) -> Result<Graph> {
+        let backend = &self.device.backend;
+        backend.begin_capture(self.id)?;
+        let done = work();
+        let id = backend.end_capture(self.id);
+        // The capture ends in any case; the first error is the cause.
+        match (done, id) {
+            (Ok(()), Ok(id)) => Ok(Graph { device: self.device.clone(), id }),
+            (Err(error), id) => {
+                if let Ok(id) = id {
+                    backend.drop_graph(id);
+                }
+                Err(error)
+            }
+            (Ok(()), Err(error)) => Err(error),
+        }
+    }
+
     pub(crate) fn id(&self) -> StreamId {
         self.id
     }
@@ -66,5 +149,40 @@ impl Stream {
     pub(crate) unsafe fn launch(&self, launch: &Launch) -> Result<()> {
         // SAFETY: the caller's promise, passed on unchanged.
         unsafe { self.device.backend.launch(self.id, launch) }
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.device.backend.close(self.id);
+    }
+}
+
+/// Work recorded by [`Stream::capture`].
+#[derive(Debug)]
+pub struct Graph {
+    device: Device,
+    id: crate::backend::GraphId,
+}
+
+impl Graph {
+    /// Enqueues the recorded work.
+    ///
+    /// # Errors
+    /// [`Error::Driver`](crate::Error::Driver).
+    ///
+    /// # Safety
+    /// All memory that was used while recording (operands, optimizers, buffers) is alive until the
+    /// work has run, and is used by others only in an order that streams guarantee: addresses are
+    /// part of the graph.
+    pub unsafe fn run(&self, stream: &Stream) -> Result<()> {
+        // SAFETY: the caller's promise.
+        unsafe { self.device.backend.replay(self.id, stream.id) }
+    }
+}
+
+impl Drop for Graph {
+    fn drop(&mut self) {
+        self.device.backend.drop_graph(self.id);
     }
 }

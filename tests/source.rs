@@ -46,10 +46,12 @@ fn files_are_short() {
 /// says why it is sound.
 #[test]
 fn unsafe_stays_in_its_rooms() {
-    let rooms = ["src/backend", "src/buffer.rs", "src/lend.rs", "src/stream.rs"];
+    let rooms = ["src/backend", "src/buffer.rs", "src/lend", "src/stream.rs"];
     for (path, text) in rust("src") {
         let here = path.to_str().unwrap();
-        let launch = path.file_name().is_some_and(|name| name == "launch.rs");
+        // `kernel/launch.rs` says what a launch is, and makes none.
+        let launch = path.file_name().is_some_and(|name| name == "launch.rs")
+            && !here.starts_with("src/kernel");
         let room = launch || rooms.iter().any(|room| here.starts_with(room));
         let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
         let uses = code.filter(|line| {
@@ -70,7 +72,8 @@ fn names_say_what_things_are() {
     let banned = ["utils", "helper", "manager", "impl2", "_v2"];
     for (path, text) in rust("src") {
         for (number, line) in text.lines().enumerate() {
-            let code = line.split("//").next().unwrap();
+            // Strings may hold names that are not ours: a driver's functions.
+            let code: String = line.split("//").next().unwrap().split('"').step_by(2).collect();
             for word in banned {
                 assert!(!code.contains(word), "{}:{}: {word}", path.display(), number + 1);
             }

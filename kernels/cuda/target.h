@@ -12,6 +12,9 @@
     hs::function(p);                                                                  \
   }
 
+// What the loader compares with the crate's own number: parameter blocks and rows.
+#define HS_ABI(number) extern "C" __attribute__((used)) __device__ uint64_t hs_abi = number;
+
 namespace hs {
 
 HS_DEVICE uint32_t thread_index() { return threadIdx.x; }
@@ -20,6 +23,9 @@ HS_DEVICE uint32_t block_count() { return gridDim.x; }
 
 // Every thread of the block has come, and sees what the others have written to shared memory.
 HS_DEVICE void barrier() { __syncthreads(); }
+
+// What this thread has written is seen, by the host too, before what it writes from now on.
+HS_DEVICE void fence_system() { __threadfence_system(); }
 
 HS_DEVICE void atomic_add(uint64_t* to, uint64_t value) {
   atomicAdd(reinterpret_cast<unsigned long long*>(to), static_cast<unsigned long long>(value));

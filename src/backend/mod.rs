@@ -3,6 +3,12 @@
 //! memory that cannot be had, a driver that fails.
 
 pub(crate) mod cpu;
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
+#[cfg(any(feature = "cuda", feature = "hip"))]
+mod gpu;
+#[cfg(feature = "hip")]
+pub(crate) mod hip;
 
 use crate::kernel::Launch;
 use crate::{DeviceInfo, Result};
@@ -25,6 +31,10 @@ impl Address {
 /// A stream of one backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StreamId(pub u64);
+
+/// Recorded work, ready to be run again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GraphId(pub u64);
 
 /// A point in a stream's order: everything enqueued before it has a smaller number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +59,16 @@ pub(crate) trait Backend: Send + Sync + std::fmt::Debug {
     /// `address` came from `alloc(bytes)` of this backend and is released once.
     unsafe fn free(&self, address: Address, bytes: usize);
 
+    /// `bytes` zeroed bytes of the host's memory that kernels can write and the host can read at any
+    /// time.
+    fn alloc_host(&self, bytes: usize) -> Result<Address>;
+
+    /// Releases it; waits until no kernel can write it any more.
+    ///
+    /// # Safety
+    /// `address` came from `alloc_host(bytes)` of this backend and is released once.
+    unsafe fn free_host(&self, address: Address, bytes: usize);
+
     /// Copies host bytes to the device; the source may be reused when the call returns.
     ///
     /// # Safety
@@ -70,6 +90,12 @@ pub(crate) trait Backend: Send + Sync + std::fmt::Debug {
     /// A new stream.
     fn stream(&self) -> Result<StreamId>;
 
+    /// A stream of somebody else's, by its handle.
+    fn adopt(&self, handle: u64) -> Result<StreamId>;
+
+    /// No more work will be enqueued on the stream; what was enqueued keeps its order.
+    fn close(&self, stream: StreamId);
+
     /// The point after everything enqueued on the stream so far.
     fn record(&self, stream: StreamId) -> Result<Ticket>;
 
@@ -85,4 +111,19 @@ pub(crate) trait Backend: Send + Sync + std::fmt::Debug {
     /// The addresses in the parameter block are valid for what the kernel does with them until it
     /// has run.
     unsafe fn launch(&self, stream: StreamId, launch: &Launch) -> Result<()>;
+
+    /// From now on work enqueued on the stream is recorded instead of run.
+    fn begin_capture(&self, stream: StreamId) -> Result<()>;
+
+    /// Ends the recording.
+    fn end_capture(&self, stream: StreamId) -> Result<GraphId>;
+
+    /// Enqueues recorded work.
+    ///
+    /// # Safety
+    /// What was promised when it was recorded still holds, until it has run.
+    unsafe fn replay(&self, graph: GraphId, stream: StreamId) -> Result<()>;
+
+    /// Forgets recorded work.
+    fn drop_graph(&self, graph: GraphId);
 }

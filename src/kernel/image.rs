@@ -20,13 +20,33 @@ pub struct Image {
     pub format: &'static str,
     /// The image.
     pub bytes: &'static [u8],
+    /// 64-bit FNV-1a of the bytes as the build wrote them; checked before an image is loaded.
+    pub checksum: u64,
+}
+
+#[cfg(any(feature = "cuda", feature = "hip"))]
+mod built {
+    use super::Image;
+    include!(concat!(env!("OUT_DIR"), "/images.rs"));
+}
+
+/// What every image says of the parameter blocks and the rows that it was compiled with, and this
+/// crate expects: a hash of both.
+#[cfg(any(feature = "cuda", feature = "hip"))]
+pub(crate) const ABI: u64 = built::ABI;
+
+/// 64-bit FNV-1a (Fowler, Noll, Vo): finds damage, not malice.
+#[cfg(any(feature = "cuda", feature = "hip"))]
+pub(crate) fn checksum(bytes: &[u8]) -> u64 {
+    let step = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, step)
 }
 
 /// The images in this build: none without the features `cuda` and `hip`, or where
 /// `HALFSTEP_SKIP_KERNELS` was set.
 pub fn images() -> &'static [Image] {
     #[cfg(any(feature = "cuda", feature = "hip"))]
-    return include!(concat!(env!("OUT_DIR"), "/images.rs"));
+    return built::IMAGES;
     #[cfg(not(any(feature = "cuda", feature = "hip")))]
     &[]
 }
@@ -56,6 +76,8 @@ mod tests {
             println!("skipped: no device images in this build");
         }
         for image in images() {
+            #[cfg(any(feature = "cuda", feature = "hip"))]
+            assert_eq!(checksum(image.bytes), image.checksum, "{} {}", image.arch, image.format);
             for symbol in device_symbols() {
                 let found = image.bytes.windows(symbol.len()).any(|w| w == symbol.as_bytes());
                 assert!(found, "{} {}: no {symbol}", image.arch, image.format);

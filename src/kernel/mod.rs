@@ -14,14 +14,8 @@ macro_rules! block {
 }
 
 pub mod image;
+pub(crate) mod launch;
 pub mod params;
 pub mod table;
 
-/// One launch: which op, and the parameter block of one of its kernels.
-#[derive(Debug, Clone, Copy)]
-#[allow(clippy::large_enum_variant)] // lives for one call, behind a reference
-pub(crate) enum Launch {
-    Gemm(params::gemm::Block),
-    Optim(params::optim::Block),
-    Reduce(params::reduce::Block),
-}
+pub(crate) use launch::Launch;

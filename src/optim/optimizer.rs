@@ -5,6 +5,7 @@ use std::marker::PhantomData;
 
 use super::plan::{self, Addresses, Layout, Span};
 use super::{Config, Group, LossScale, Moments, Report, Rule};
+use crate::buffer::HostCell;
 use crate::kernel::params::optim::{
     self as params, Chunk, MASTER_F32, MASTER_REMAINDER, Progress, Scalars, Status,
 };
@@ -110,13 +111,16 @@ pub struct Optimizer<P: Storage, G: Storage> {
     pub(super) grad_addresses: Addresses,
     pub(super) value_addresses: Addresses,
     pub(super) spans: Vec<Span>,
+    /// What the device's list of partials holds, and room to make the next one.
     pub(super) source_rows: Vec<params::Source>,
+    pub(super) spare_sources: Vec<params::Source>,
     pub(super) chunks: Buffer<Chunk>,
     pub(super) tensors: Buffer<params::Tensor>,
     pub(super) groups: Buffer<params::Group>,
     pub(super) progress: Buffer<Progress>,
     pub(super) scalars: Buffer<Scalars>,
     pub(super) status: Buffer<Status>,
+    pub(super) post: HostCell<params::Post>,
     pub(super) params: Buffer<u64>,
     pub(super) grads: Buffer<u64>,
     pub(super) values: Buffer<u64>,
@@ -185,12 +189,14 @@ impl<P: Storage, G: Storage> Optimizer<P, G> {
             value_addresses: Addresses::new(rows),
             spans: Vec::with_capacity(2 * rows),
             source_rows: Vec::with_capacity(layout.items.len().max(1)),
+            spare_sources: Vec::with_capacity(layout.items.len().max(1)),
             chunks: device.upload(&layout.chunks)?,
             tensors: device.upload(&layout.tensors)?,
             groups: device.upload(&group_rows)?,
             progress: device.upload(&vec![fresh; rows])?,
             scalars: device.zeros(rows)?,
             status: device.upload(&[status])?,
+            post: HostCell::new(device)?,
             params: device.zeros(rows)?,
             grads: device.zeros(rows)?,
             values: device.zeros(rows)?,
@@ -214,6 +220,36 @@ impl<P: Storage, G: Storage> Optimizer<P, G> {
             return Err(Error::state("optim::report", "a `control` before it", "none"));
         }
         Ok(Report::of(&status))
+    }
+
+    /// What the newest `control` that has run decided, without waiting: on a GPU it lags behind the
+    /// calls by what is still enqueued. `None` before the first has run.
+    ///
+    /// ```
+    /// # use halfstep::optim::{Config, Group, Optimizer, Sgd, Tensor};
+    /// # fn main() -> halfstep::Result<()> {
+    /// let (device, group) = (halfstep::Device::cpu(), Group::new(Sgd::default()));
+    /// let stream = device.stream()?;
+    /// let group = group.tensor(Tensor::new("w", 2));
+    /// let mut optimizer = Optimizer::<f32, f32>::new(&device, &[group], Config::default())?;
+    /// assert!(optimizer.last_report().is_none());
+    /// let mut w = [1.0f32, 2.0];
+    /// optimizer.run(&stream, &mut [&mut w], &[Some(&[3.0f32, 4.0])])?;
+    /// assert_eq!(optimizer.last_report().map(|report| report.norm), Some(5.0)); // a CPU has run it
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn last_report(&self) -> Option<Report> {
+        // A kernel writes it in far less time than the host needs to look twice.
+        for _ in 0..1000 {
+            let post = self.post.read();
+            match (post.begun, post.ended) {
+                (0, 0) => return None,
+                (begun, ended) if begun == ended => return Some(Report::of(&post.status)),
+                _ => std::hint::spin_loop(),
+            }
+        }
+        None
     }
 
     /// What the next loss, and so every gradient, is to be multiplied by. Waits for the last

@@ -87,16 +87,21 @@ impl<P: Storage, G: Storage> Optimizer<P, G> {
             let expected = format!("at most {} lists of partials", self.sources.len());
             return Err(Error::shape(OP, "source", expected, sources.len()));
         }
-        self.source_rows.clear();
+        let mut rows = std::mem::take(&mut self.spare_sources);
+        rows.clear();
         for (index, stats) in sources.iter().enumerate() {
             let lent = stats.partials.lend(stream)?;
             let address = lent.address(OP, || format!("source[{index}]").into(), stream)?;
             let row = params::Source { partials: address.0, count: lent.len() as u64 };
-            self.source_rows.push(row);
+            rows.push(row);
         }
         self.gather_grads(OP, stream, grads)?;
         self.upload_grads(stream)?;
-        self.sources.write(stream, 0, &self.source_rows)?;
+        // Most often the lists are those of the last step.
+        if rows != self.source_rows {
+            self.sources.write(stream, 0, &rows)?;
+        }
+        self.spare_sources = std::mem::replace(&mut self.source_rows, rows);
         if self.groups_changed {
             for (index, rule) in self.rules.iter().enumerate() {
                 self.groups.write(stream, index, &[rule.group()])?;
@@ -113,6 +118,7 @@ impl<P: Storage, G: Storage> Optimizer<P, G> {
                 progress: self.progress.address().0,
                 scalars: self.scalars.address().0,
                 status: self.status.address().0,
+                post: self.post.address().0,
                 source_count: self.source_rows.len() as u64,
                 tensor_count: self.layout.tensors.len() as u64,
                 group_count: self.rules.len() as u64,

@@ -107,6 +107,15 @@ HS_DEVICE void decide(const Control& p, const Summary& summary, Status& status) 
   status.inverse = static_cast<float>(1.0 / static_cast<double>(status.scale));
 }
 
+// Posts the outcome in the host's memory: whole if both numbers are the same.
+HS_DEVICE void post(Post* to, const Status& status) {
+  to->begun = status.attempts;
+  fence_system();
+  to->status = status;
+  fence_system();
+  to->ended = status.attempts;
+}
+
 // Moves one tensor a step on and makes its constants.
 HS_DEVICE Scalars advance(const Control& p, const Tensor& tensor, const Group& group, Progress& t) {
   t.step += 1;
@@ -141,6 +150,7 @@ HS_DEVICE void control(const Control& p) {
     decide(p, summary, next);
     status = next;
     skip = next.skip;
+    post(reinterpret_cast<Post*>(p.post), next);
   }
   barrier();
   for (uint64_t row = thread_index(); row < p.tensor_count; row += THREADS) {

@@ -10,7 +10,7 @@ use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use self::threads::Threads;
-use super::{Address, Backend, StreamId, Ticket};
+use super::{Address, Backend, GraphId, StreamId, Ticket};
 use crate::kernel::Launch;
 use crate::{DeviceInfo, DeviceKind, Error, Result};
 
@@ -83,6 +83,15 @@ impl Backend for Cpu {
         }
     }
 
+    fn alloc_host(&self, bytes: usize) -> Result<Address> {
+        self.alloc(bytes)
+    }
+
+    unsafe fn free_host(&self, address: Address, bytes: usize) {
+        // SAFETY: the caller's promise; `alloc_host` is `alloc`.
+        unsafe { self.free(address, bytes) }
+    }
+
     unsafe fn upload(&self, _: StreamId, to: Address, from: &[u8]) -> Result<()> {
         if !from.is_empty() {
             // SAFETY: the caller's promise; a host slice cannot overlap an allocation it does not
@@ -112,6 +121,12 @@ impl Backend for Cpu {
         Ok(StreamId(self.streams.fetch_add(1, Ordering::Relaxed)))
     }
 
+    fn adopt(&self, _: u64) -> Result<StreamId> {
+        Err(Error::unsupported("from_raw", "the CPU has no streams of others"))
+    }
+
+    fn close(&self, _: StreamId) {}
+
     fn record(&self, stream: StreamId) -> Result<Ticket> {
         Ok(Ticket { stream, sequence: 0 })
     }
@@ -136,4 +151,18 @@ impl Backend for Cpu {
         }
         Ok(())
     }
+
+    fn begin_capture(&self, _: StreamId) -> Result<()> {
+        Err(Error::unsupported("capture", "the CPU runs work at once; graphs are for GPUs"))
+    }
+
+    fn end_capture(&self, _: StreamId) -> Result<GraphId> {
+        self.begin_capture(StreamId(0)).map(|()| GraphId(0))
+    }
+
+    unsafe fn replay(&self, _: GraphId, _: StreamId) -> Result<()> {
+        self.begin_capture(StreamId(0))
+    }
+
+    fn drop_graph(&self, _: GraphId) {}
 }

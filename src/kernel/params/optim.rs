@@ -151,6 +151,19 @@ block! {
 }
 
 block! {
+    /// The outcome of a control stage, posted where the host can read it without waiting. The host
+    /// has a whole one if both numbers are the same.
+    pub struct Post {
+        /// `status.attempts`, written first.
+        pub begun: u64,
+        /// The outcome.
+        pub status: Status,
+        /// `status.attempts`, written last.
+        pub ended: u64,
+    }
+}
+
+block! {
     /// One list of partials.
     pub struct Source {
         /// Partials.
@@ -227,6 +240,8 @@ block! {
         pub scalars: u64,
         /// [`Status`].
         pub status: u64,
+        /// [`Post`], in memory of the host.
+        pub post: u64,
         /// Rows of the source table.
         pub source_count: u64,
         /// Rows of the tensor table.

@@ -57,9 +57,14 @@ pub const ROWS: &[Row] = products! {
     "hs_gemm_product_f32_tt": 2, true, true;
 };
 
+/// The row of SwiGLU's gradient: the last.
+pub fn swiglu_grad() -> &'static Row {
+    &ROWS[ROWS.len() - 1]
+}
+
 /// The product's row for a storage type and layout.
 pub fn product(storage: u32, a_transposed: bool, b_transposed: bool) -> &'static Row {
     ROWS.iter()
         .find(|row| row.storage == Some(storage) && row.transposed == (a_transposed, b_transposed))
-        .unwrap_or(&ROWS[ROWS.len() - 1])
+        .unwrap_or(swiglu_grad())
 }

@@ -9,6 +9,9 @@ pub mod gemm;
 pub mod optim;
 pub mod reduce;
 
+/// Threads of a block, of every row.
+pub const THREADS: u32 = 256;
+
 /// A row, as the build and the loader see it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Entry {

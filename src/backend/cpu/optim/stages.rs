@@ -7,7 +7,7 @@ use super::memory::{Work, part, slice, slice_mut};
 use super::tile::{self, vector};
 use crate::kernel::params::Partial;
 use crate::kernel::params::optim::{
-    Control, Group, Progress, Scalars, Source, Stats, Status, Step, Tensor,
+    Control, Group, Post, Progress, Scalars, Source, Stats, Status, Step, Tensor,
 };
 use crate::kernel::table::optim::Row;
 use crate::optim::control::{self, Rules};
@@ -84,6 +84,10 @@ pub(super) unsafe fn control(block: &Control) {
     let lists = sources.iter().map(|s| unsafe { slice::<Partial>(s.partials, s.count) });
     let rules = Rules::of(block);
     let applied = control::decide(&rules, lists.flatten().copied(), &mut status[0]);
+    let (attempts, status) = (status[0].attempts, status[0]);
+    // SAFETY: the optimizer's own; the host reads it on the thread that called this.
+    let post = unsafe { slice_mut::<Post>(block.post, 1) };
+    post[0] = Post { begun: attempts, status, ended: attempts };
     for (row, tensor) in tensors.iter().enumerate() {
         let group = &groups[tensor.group as usize];
         scalars[row] = if applied && grads[row] != 0 {

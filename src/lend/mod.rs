@@ -4,6 +4,9 @@
 //! Nothing is held after the call but what the stream orders, so safe code can neither leak a
 //! guard nor alias a tensor: an output needs `&mut`.
 
+#[cfg(feature = "cuda")]
+mod cudarc;
+
 use std::marker::PhantomData;
 
 use crate::backend::Address;

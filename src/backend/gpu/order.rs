@@ -1,0 +1,243 @@
+//! Who comes before whom: streams, and events that mark points in their order.
+//!
+//! A stream's work is counted. A ticket is (stream, count); an event is recorded only where a
+//! ticket is asked for, and goes back to a list of spare ones when the driver says that it was
+//! reached.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use super::driver::{Driver, Failure, Handle};
+use crate::backend::{StreamId, Ticket};
+
+/// An event without a clock, which is cheaper.
+const NO_TIMING: u32 = 2;
+/// A stream that does not wait for the default stream.
+const NON_BLOCKING: u32 = 1;
+
+/// One stream.
+struct Queue {
+    handle: Handle,
+    /// Destroyed with us; a framework's streams are not.
+    owned: bool,
+    /// Nobody can enqueue any more.
+    closed: bool,
+    /// Pieces of work given so far.
+    given: u64,
+    /// Pieces known to have run.
+    reached: u64,
+    /// Recorded points that are not known to be reached, in order.
+    marks: VecDeque<(u64, Handle)>,
+}
+
+/// All streams of a device.
+pub(super) struct Order {
+    driver: Arc<Driver>,
+    queues: HashMap<u64, Queue>,
+    next: u64,
+    spare: Vec<Handle>,
+}
+
+// SAFETY: handles are the driver's, which may be used from any thread; `Order` is behind a lock.
+unsafe impl Send for Order {}
+
+impl Order {
+    pub(super) fn new(driver: Arc<Driver>) -> Self {
+        Self { driver, queues: HashMap::new(), next: 0, spare: Vec::new() }
+    }
+
+    pub(super) fn open(&mut self) -> Result<StreamId, Failure> {
+        let mut handle = std::ptr::null_mut();
+        // SAFETY: one handle is written.
+        unsafe { self.driver.stream_create(&mut handle, NON_BLOCKING) }?;
+        Ok(self.insert(handle, true))
+    }
+
+    /// A stream that somebody else owns.
+    pub(super) fn adopt(&mut self, handle: Handle) -> StreamId {
+        self.insert(handle, false)
+    }
+
+    fn insert(&mut self, handle: Handle, owned: bool) -> StreamId {
+        self.next += 1;
+        let queue =
+            Queue { handle, owned, closed: false, given: 0, reached: 0, marks: VecDeque::new() };
+        self.queues.insert(self.next, queue);
+        StreamId(self.next)
+    }
+
+    /// The driver's stream, for one more piece of work.
+    pub(super) fn enqueue(&mut self, stream: StreamId) -> Handle {
+        let queue = self.queue(stream);
+        queue.given += 1;
+        queue.handle
+    }
+
+    pub(super) fn handle(&mut self, stream: StreamId) -> Handle {
+        self.queue(stream).handle
+    }
+
+    fn queue(&mut self, stream: StreamId) -> &mut Queue {
+        self.queues.get_mut(&stream.0).expect("a `Stream` is open for as long as it lives")
+    }
+
+    /// The point after everything given so far.
+    pub(super) fn record(&mut self, stream: StreamId) -> Result<Ticket, Failure> {
+        let queue = self.queue(stream);
+        let (handle, sequence) = (queue.handle, queue.given);
+        let ticket = Ticket { stream, sequence };
+        let marked = queue.marks.back().map_or(queue.reached, |(sequence, _)| *sequence);
+        if marked >= sequence {
+            return Ok(ticket);
+        }
+        self.prune(stream)?;
+        let event = match self.spare.pop() {
+            Some(event) => event,
+            None => {
+                let mut event = std::ptr::null_mut();
+                // SAFETY: one handle is written.
+                unsafe { self.driver.event_create(&mut event, NO_TIMING) }?;
+                event
+            }
+        };
+        // SAFETY: an event of ours that nobody waits for any more, and a living stream.
+        if let Err(failure) = unsafe { self.driver.event_record(event, handle) } {
+            self.spare.push(event);
+            return Err(failure);
+        }
+        self.queue(stream).marks.push_back((sequence, event));
+        Ok(ticket)
+    }
+
+    /// Forgets the marks that were reached.
+    fn prune(&mut self, stream: StreamId) -> Result<(), Failure> {
+        let Self { driver, queues, spare, .. } = self;
+        let Some(queue) = queues.get_mut(&stream.0) else { return Ok(()) };
+        while let Some((sequence, event)) = queue.marks.front().copied() {
+            // SAFETY: a recorded event of ours.
+            match unsafe { driver.event_query(event) } {
+                Ok(()) => {
+                    queue.reached = sequence;
+                    queue.marks.pop_front();
+                    spare.push(event);
+                }
+                Err(failure) if failure.code == driver.vendor.not_ready => break,
+                Err(failure) => return Err(failure),
+            }
+        }
+        if queue.closed && queue.marks.is_empty() {
+            queues.remove(&stream.0);
+        }
+        Ok(())
+    }
+
+    /// The event of the first mark at or after a ticket; none if the ticket was reached.
+    fn mark(&self, ticket: Ticket) -> Option<Handle> {
+        let queue = self.queues.get(&ticket.stream.0)?;
+        if queue.reached >= ticket.sequence {
+            return None;
+        }
+        let mark = queue.marks.iter().find(|(sequence, _)| *sequence >= ticket.sequence);
+        mark.map(|(_, event)| *event)
+    }
+
+    /// Work given to `stream` from now on runs after `ticket`.
+    pub(super) fn wait(&mut self, stream: StreamId, ticket: Ticket) -> Result<(), Failure> {
+        if stream == ticket.stream {
+            return Ok(());
+        }
+        let handle = self.handle(stream);
+        match self.mark(ticket) {
+            // SAFETY: a recorded event of ours and a living stream.
+            Some(event) => unsafe { self.driver.stream_wait(handle, event, 0) },
+            None => Ok(()),
+        }
+    }
+
+    /// The event to wait for until `ticket` is reached; none if it was.
+    pub(super) fn event(&self, ticket: Ticket) -> Option<Handle> {
+        self.mark(ticket)
+    }
+
+    /// Notes that a ticket was waited for.
+    pub(super) fn arrived(&mut self, ticket: Ticket) -> Result<(), Failure> {
+        self.prune(ticket.stream)
+    }
+
+    /// Everything that was given to any stream so far.
+    pub(super) fn now(&self) -> Vec<Ticket> {
+        let busy = self.queues.iter().filter(|(_, queue)| queue.given > queue.reached);
+        busy.map(|(id, queue)| Ticket { stream: StreamId(*id), sequence: queue.given }).collect()
+    }
+
+    /// Whether a ticket was reached, without waiting. Marks the point where nobody has, so that
+    /// the answer will be yes some day; on a stream that is being captured it is no until then.
+    pub(super) fn reached(&mut self, ticket: Ticket) -> Result<bool, Failure> {
+        let Some(queue) = self.queues.get(&ticket.stream.0) else { return Ok(true) };
+        if queue.reached >= ticket.sequence {
+            return Ok(true);
+        }
+        let open = !queue.closed;
+        if self.mark(ticket).is_none() && open && !self.capturing(ticket.stream)? {
+            self.record(ticket.stream)?;
+        }
+        self.prune(ticket.stream)?;
+        let queue = self.queues.get(&ticket.stream.0);
+        Ok(queue.is_none_or(|queue| queue.reached >= ticket.sequence))
+    }
+
+    /// Whether a graph is being made of the stream's work.
+    pub(super) fn capturing(&mut self, stream: StreamId) -> Result<bool, Failure> {
+        let handle = self.handle(stream);
+        let mut status = 0;
+        // SAFETY: a living stream; one number is written.
+        unsafe { self.driver.capture_status(handle, &mut status) }?;
+        Ok(status != 0)
+    }
+
+    /// No more work will be given to the stream; what was given is still ordered.
+    pub(super) fn close(&mut self, stream: StreamId) -> Result<(), Failure> {
+        let marked = self.record(stream).map(|_| ());
+        let driver = self.driver.clone();
+        let queue = self.queue(stream);
+        queue.closed = true;
+        let destroyed = if queue.owned {
+            // SAFETY: opened by us, closed once; the driver keeps it until its work has run.
+            unsafe { driver.stream_destroy(queue.handle) }
+        } else {
+            Ok(())
+        };
+        self.prune(stream)?;
+        marked.and(destroyed)
+    }
+
+    /// Waits for everything on every stream. Errors are the caller's to report.
+    pub(super) fn drain(&mut self) -> Result<(), Failure> {
+        for ticket in self.now() {
+            let open = self.queues.get(&ticket.stream.0).is_some_and(|queue| !queue.closed);
+            if open {
+                self.record(ticket.stream)?;
+            }
+            if let Some(event) = self.mark(ticket) {
+                // SAFETY: a recorded event of ours.
+                unsafe { self.driver.event_sync(event) }?;
+            }
+            self.prune(ticket.stream)?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Order {
+    fn drop(&mut self) {
+        let marks = self.queues.values().flat_map(|queue| queue.marks.iter().map(|(_, e)| *e));
+        for event in self.spare.iter().copied().chain(marks) {
+            // SAFETY: an event of ours, destroyed once. A driver that fails here has lost it anyway.
+            let _ = unsafe { self.driver.event_destroy(event) };
+        }
+        for queue in self.queues.values().filter(|queue| queue.owned && !queue.closed) {
+            // SAFETY: a stream of ours, destroyed once.
+            let _ = unsafe { self.driver.stream_destroy(queue.handle) };
+        }
+    }
+}
