@@ -61,8 +61,11 @@ impl<T: Element> Buffer<T> {
         &self.device
     }
 
-    pub(crate) fn address(&self) -> Address {
-        self.address
+    /// The device address of the first element, for kernels and libraries of others; 0 if there are
+    /// no elements. Memory is in the device's hands: whoever uses the address orders that use by
+    /// streams, and not beyond the buffer's life.
+    pub fn address(&self) -> u64 {
+        self.address.0
     }
 
     /// Elements `range`, to read.

@@ -168,6 +168,11 @@ impl Device {
         Stream::new(self)
     }
 
+    /// Blocks the host until everything enqueued so far, on every stream of this handle's, has run.
+    pub fn sync(&self) -> Result<()> {
+        self.backend.sync_all()
+    }
+
     /// A buffer of `len` zeros.
     ///
     /// # Errors

@@ -47,7 +47,7 @@ fn attempt(device: &Device, gemm: &Gemm, lens: [usize; 3]) -> Result<bool, Error
 
 #[test]
 fn g01_operands_shorter_than_their_shapes_are_named() {
-    for device in common::devices() {
+    for device in common::gemm_devices() {
         let gemm = Gemm::new(3, 4, 5);
         assert_eq!(attempt(&device, &gemm, [15, 20, 12]), Ok(true));
         for (i, name) in ["a", "b"].into_iter().enumerate() {
@@ -67,7 +67,7 @@ fn g01_operands_shorter_than_their_shapes_are_named() {
 
 #[test]
 fn g02_a_short_output_is_named() {
-    for device in common::devices() {
+    for device in common::gemm_devices() {
         let error = attempt(&device, &Gemm::new(3, 4, 5), [15, 20, 11]).unwrap_err();
         assert_eq!(arg(&error), "d", "{error}");
     }
@@ -75,7 +75,7 @@ fn g02_a_short_output_is_named() {
 
 #[test]
 fn g03_g04_short_bias_residual_c_and_preactivation_are_named() {
-    for device in common::devices() {
+    for device in common::gemm_devices() {
         let stream = device.stream().unwrap();
         let (a, b) = (vec![1.0f32; 15], vec![1.0f32; 20]);
         let (bias, short) = (vec![0.0f32; 3], vec![0.0f32; 11]);
@@ -100,7 +100,7 @@ fn g03_g04_short_bias_residual_c_and_preactivation_are_named() {
 
 #[test]
 fn g05_empty_output_is_ok_and_writes_nothing() {
-    for device in common::devices() {
+    for device in common::gemm_devices() {
         for (m, n) in [(0, 4), (3, 0), (0, 0)] {
             let gemm = Gemm::new(m, n, 5);
             assert_eq!(attempt(&device, &gemm, [m * 5, 5 * n, 12]), Ok(false));
@@ -113,7 +113,7 @@ fn g05_empty_output_is_ok_and_writes_nothing() {
 
 #[test]
 fn g06_an_empty_sum_writes_the_epilogue_of_beta_c() {
-    for device in common::devices() {
+    for device in common::gemm_devices() {
         for layout in Layout::ALL {
             for (beta, c) in [(0.0, Term::Absent), (0.5, Term::Own), (0.5, Term::InPlace)] {
                 for activation in Activation::ALL {
@@ -129,7 +129,7 @@ fn g06_an_empty_sum_writes_the_epilogue_of_beta_c() {
 
 #[test]
 fn g07_a_leading_dimension_shorter_than_a_row_is_refused() {
-    for device in common::devices() {
+    for device in common::gemm_devices() {
         let all = [
             (Matrix::A, 5, "a"),
             (Matrix::B, 4, "b"),
@@ -154,7 +154,7 @@ fn g07_a_leading_dimension_shorter_than_a_row_is_refused() {
 
 #[test]
 fn g08_g21_sizes_that_overflow_are_refused_and_large_ones_are_not_truncated() {
-    for device in common::devices() {
+    for device in common::gemm_devices() {
         let huge = 1usize << 40;
         for (m, n, k) in [(huge, huge, 1), (huge, 1, huge), (1, huge, huge), (usize::MAX, 2, 2)] {
             for layout in Layout::ALL {
@@ -178,7 +178,7 @@ fn g08_g21_sizes_that_overflow_are_refused_and_large_ones_are_not_truncated() {
 #[test]
 #[cfg(target_pointer_width = "64")]
 fn g21_offsets_beyond_32_bits_arrive() {
-    for device in common::devices() {
+    for device in common::gemm_devices() {
         let stream = device.stream().unwrap();
         let ld = (1usize << 31) + 7;
         // Pages of zeros that the system makes up when they are touched.
@@ -195,7 +195,7 @@ fn g21_offsets_beyond_32_bits_arrive() {
 
 #[test]
 fn g09_any_element_alignment_works_and_less_is_an_error() {
-    for device in common::devices() {
+    for device in common::gemm_devices() {
         for shift in 0..8 {
             let case = Case { shift, bias: true, gap: 1, ..Case::new(17, 33, 20) };
             let data = Data::<f16, f16>::new(&case);
@@ -216,7 +216,7 @@ fn g09_any_element_alignment_works_and_less_is_an_error() {
 
 #[test]
 fn g13_g15_c_and_residual_in_place_give_the_bits_of_separate_ones() {
-    for device in common::devices() {
+    for device in common::gemm_devices() {
         let base = Case { beta: 0.75, bias: true, gap: 3, ..Case::new(70, 50, 33) };
         for (c, residual) in [(Term::InPlace, Term::Own), (Term::Own, Term::InPlace)] {
             for activation in [Activation::Relu, Activation::GeluErf] {
@@ -242,7 +242,7 @@ fn g13_g15_c_and_residual_in_place_give_the_bits_of_separate_ones() {
 
 #[test]
 fn g14_an_output_over_another_operand_is_refused() {
-    for device in common::devices() {
+    for device in common::gemm_devices() {
         let stream = device.stream().unwrap();
         let mut memory = vec![1.0f32; 64];
         let start = memory.as_mut_ptr() as u64;
@@ -281,8 +281,8 @@ fn g14_an_output_over_another_operand_is_refused() {
 }
 
 #[test]
-fn g26_memory_and_streams_of_other_devices() {
-    for device in common::devices() {
+fn g26_memory_and_streams_of_other_gemm_devices() {
+    for device in common::gemm_devices() {
         let other = common::cpu(2);
         let plan = Gemm::new(1, 1, 1).plan::<f32, f32>(&device).unwrap();
         let (a, mut d) = (vec![1.0f32], vec![0.0f32]);
@@ -295,7 +295,7 @@ fn g26_memory_and_streams_of_other_devices() {
 
 #[test]
 fn g27_type_pairs_that_are_not_built_say_which_are() {
-    for device in common::devices() {
+    for device in common::gemm_devices() {
         let errors = [
             Gemm::new(1, 1, 1).plan::<f16, bf16>(&device).unwrap_err(),
             Gemm::new(1, 1, 1).plan::<bf16, f16>(&device).unwrap_err(),
@@ -311,7 +311,7 @@ fn g27_type_pairs_that_are_not_built_say_which_are() {
 
 #[test]
 fn g28_a_derivative_without_its_preactivation_is_refused() {
-    for device in common::devices() {
+    for device in common::gemm_devices() {
         let stream = device.stream().unwrap();
         let (x, mut d) = (vec![1.0f32], vec![5.0f32]);
         let plan =
@@ -332,7 +332,7 @@ fn g28_a_derivative_without_its_preactivation_is_refused() {
 
 #[test]
 fn g30_outputs_whose_elements_would_share_memory_are_refused() {
-    for device in common::devices() {
+    for device in common::gemm_devices() {
         for stride in [0, 1, 11] {
             let gemm = Gemm::new(3, 4, 5).batch(2).stride(Matrix::D, stride);
             let error = gemm.plan::<bf16, bf16>(&device).unwrap_err();
@@ -347,7 +347,7 @@ fn g30_outputs_whose_elements_would_share_memory_are_refused() {
 
 #[test]
 fn scalars_and_combinations_that_make_no_sense_are_refused() {
-    for device in common::devices() {
+    for device in common::gemm_devices() {
         for bad in [f32::NAN, f32::INFINITY] {
             assert_eq!(
                 arg(&Gemm::new(1, 1, 1).alpha(bad).plan::<f32, f32>(&device).unwrap_err()),

@@ -228,7 +228,7 @@ fn reference() -> Device {
 
 fn property<T: Storage>() {
     let exact = reference();
-    let mut devices = common::devices();
+    let mut devices = common::gemm_devices();
     let others = [(1, "avx512f"), (2, "avx2+fma"), (3, "portable")];
     for (threads, arch) in others {
         devices.extend(Device::cpu_with_arch(usize::try_into(threads).unwrap(), arch).ok());
@@ -262,7 +262,7 @@ fn f32_gradients_are_within_their_bounds_and_have_the_references_bits() {
 /// Integers: exact through every layout, also where the sum over rows is cut.
 #[test]
 fn g23_accumulating_twice_is_the_sum_of_both_and_an_error_in_between_changes_nothing() {
-    for device in common::devices() {
+    for device in common::gemm_devices() {
         for weight in [WeightLayout::OutIn, WeightLayout::InOut] {
             let layer = Layer {
                 rows: 600,
@@ -311,7 +311,7 @@ fn g23_accumulating_twice_is_the_sum_of_both_and_an_error_in_between_changes_not
 
 #[test]
 fn statistics_count_non_finite_gradients_and_refuse_foreign_lists() {
-    for device in common::devices() {
+    for device in common::gemm_devices() {
         let stream = device.stream().unwrap();
         let plan = WeightGrad::new(2, 200, 100).plan::<f32>(&device).unwrap(); // 20,000: two partials
         let (mut dy, x) = (vec![1.0f32; 200], vec![1.0f32; 400]);
@@ -355,7 +355,7 @@ fn long_batches_have_the_references_bits() {
             let tensors = tensors::<bf16>(&layer);
             let expected = run(&layer, &tensors, &exact);
             check(&layer, &tensors, &expected);
-            for device in common::devices() {
+            for device in common::gemm_devices() {
                 assert!(run(&layer, &tensors, &device) == expected, "{layer:?}");
             }
         }

@@ -16,7 +16,7 @@ fn growth(case: &Case) -> Growth {
 }
 
 fn within<T: Storage, O: Storage>(case: &Case) {
-    for device in common::devices() {
+    for device in common::gemm_devices() {
         let data = Data::<T, O>::new(case);
         check(case, &data, &run(case, &data, &device), growth(case));
     }
@@ -118,7 +118,7 @@ fn the_documented_bound_is_the_derived_one() {
 #[test]
 fn adversarial_sums_are_within_the_worst_bound() {
     let mut worst = 0.0f64;
-    for device in common::devices() {
+    for device in common::gemm_devices() {
         for k in [1, 31, 4097, 65_536, 1 << 20] {
             for kind in 0..7 {
                 let case = Case { layout: Layout::NT, ..Case::new(1, 1, k) };
@@ -155,7 +155,7 @@ fn adversarial_sums_are_within_the_worst_bound() {
 /// f16 output near its largest number: infinity exactly where it has to be.
 #[test]
 fn overflow_of_f16_is_where_the_bound_allows_it() {
-    for device in common::devices() {
+    for device in common::gemm_devices() {
         for scale in [180.0f32, 255.0, 256.0, 260.0] {
             let case = Case { layout: Layout::NN, ..Case::new(8, 48, 4) };
             let mut data = Data::<f16, f16>::new(&case);

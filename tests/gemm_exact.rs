@@ -75,7 +75,7 @@ fn around(t: usize) -> [usize; 5] {
 /// G-10: every size around the edges of the tiles of every form, in each dimension, in each layout.
 #[test]
 fn g10_tile_edges_are_exact() {
-    for device in common::devices() {
+    for device in common::gemm_devices() {
         // 8×48 and 6×16 tiles; 8 steps to a transposition, 64 to a pass of packing.
         for layout in Layout::ALL {
             for m in around(8).into_iter().chain(around(6)) {
@@ -131,7 +131,7 @@ proptest! {
 /// The derivative of ReLU in the epilogue, and a gate with ReLU, are exact too.
 #[test]
 fn exact_roles_are_exact() {
-    for device in common::devices() {
+    for device in common::gemm_devices() {
         for role in [Role::Derivative, Role::Gated] {
             for layout in Layout::ALL {
                 let data = Distribution::Integer(if role == Role::Gated { 3 } else { 15 });
@@ -148,7 +148,7 @@ fn exact_roles_are_exact() {
 /// Sums of thousands, through several blocks of `k`.
 #[test]
 fn long_sums_are_exact() {
-    for device in common::devices() {
+    for device in common::gemm_devices() {
         for k in [255, 256, 257, 4095, 4096, 4097, 65_536] {
             for layout in [Layout::NT, Layout::TN] {
                 let data = Distribution::Integer(if k > 10_000 { 2 } else { largest(k) });
@@ -174,7 +174,7 @@ fn every_value_passes_unharmed() {
             assert!(got == expected); // −0 becomes 0 in a sum that starts from 0
         }
     }
-    for device in common::devices() {
+    for device in common::gemm_devices() {
         all::<bf16>(&device);
         all::<f16>(&device);
         assert_eq!(bf16::DTYPE, Dtype::Bf16);

@@ -15,7 +15,7 @@ use halfstep::{Dtype, bf16};
 
 #[test]
 fn swiglu_and_its_gradient_match_f64() {
-    for device in common::devices() {
+    for device in common::gemm_devices() {
         let stream = device.stream().unwrap();
         let (rows, n) = (7, 33);
         let mut rng = Rng(5);
@@ -46,7 +46,7 @@ fn swiglu_and_its_gradient_match_f64() {
 /// A batch is its members, whatever the strides; an input with stride 0 is shared.
 #[test]
 fn batches_are_their_members() {
-    for device in common::devices().into_iter().chain([common::cpu(3), common::cpu(1)]) {
+    for device in common::gemm_devices().into_iter().chain([common::cpu(3), common::cpu(1)]) {
         let stream = device.stream().unwrap();
         let (count, m, n, k) = (5, 9, 17, 20);
         let mut rng = Rng(9);
@@ -79,7 +79,7 @@ fn batches_are_their_members() {
 /// Each group is a product with its own weight; rows behind the last group are left alone.
 #[test]
 fn groups_are_their_members_forward_and_backward() {
-    for device in common::devices() {
+    for device in common::gemm_devices() {
         let stream = device.stream().unwrap();
         let (rows, input, output) = (40, 18, 21);
         let ends = vec![7u32, 7, 30, 25, 38]; // an empty group, and one that ends before the last

@@ -4,6 +4,7 @@
 mod common;
 
 use common::data::{Distribution, Rng};
+use common::memory::Values;
 use common::oracle_optim::Oracle;
 use common::rounding::{round, ulp};
 use common::{cases, devices};
@@ -50,18 +51,24 @@ fn rule(kind: usize, x: [f64; 4]) -> Rule {
 
 /// A few steps with gradients stored as `G`: every value within the bound of the exact history,
 /// whose formulas are the oracle's.
-fn follows<G: Storage>(rule: Rule, len: usize, distribution: Distribution, seed: u64, clip: bool) {
-    let device = halfstep::Device::cpu();
+fn follows<G: Storage>(
+    device: &halfstep::Device,
+    rule: Rule,
+    len: usize,
+    distribution: Distribution,
+    seed: u64,
+    clip: bool,
+) {
     let stream = device.stream().unwrap();
     let mut rng = Rng(seed);
-    let mut params: Vec<f32> = Distribution::Normal.fill(&mut rng, len);
+    let mut params: Values<f32> = Distribution::Normal.fill(&mut rng, len).into();
     let config =
         Config { clip: clip.then_some(0.7), scaler: Scaler::Fixed(64.0), ..Config::default() };
-    let mut optimizer = Optimizer::<f32, G>::new(&device, &one(rule, len), config).unwrap();
+    let mut optimizer = Optimizer::<f32, G>::new(device, &one(rule, len), config).unwrap();
     let mut way = Trajectory::new(rule, &wide(&params));
     let mut oracle = Oracle::new(rule, wide(&params));
     for step in 0..5 {
-        let grads: Vec<G> = distribution.fill(&mut rng, len);
+        let grads: Values<G> = distribution.fill(&mut rng, len).into();
         optimizer.run(&stream, &mut [&mut params], &[Some(&grads)]).unwrap();
         let report = optimizer.report(&stream).unwrap();
         assert_eq!(report.skipped, None);
@@ -101,10 +108,12 @@ proptest! {
         seed in any::<u64>(),
     ) {
         let (rule, distribution) = (rule(kind, x), Distribution::REAL[distribution]);
-        match dtype {
-            0 => follows::<bf16>(rule, len, distribution, seed, clip),
-            1 => follows::<f16>(rule, len, distribution, seed, clip),
-            _ => follows::<f32>(rule, len, distribution, seed, clip),
+        for device in &devices() {
+            match dtype {
+                0 => follows::<bf16>(device, rule, len, distribution, seed, clip),
+                1 => follows::<f16>(device, rule, len, distribution, seed, clip),
+                _ => follows::<f32>(device, rule, len, distribution, seed, clip),
+            }
         }
     }
 
@@ -171,7 +180,7 @@ fn decay_survives_20_000_steps() {
         ];
         for (rule, _) in rules {
             let mut rng = Rng(3);
-            let start: Vec<f32> = (0..len).map(|_| 0.5 + rng.unit() as f32).collect();
+            let start: Values<f32> = (0..len).map(|_| 0.5 + rng.unit() as f32).collect();
             let mut params = start.clone();
             let mut other = start.clone();
             let with = one(rule, len);
@@ -183,13 +192,13 @@ fn decay_survives_20_000_steps() {
             let mut a = Optimizer::<f32, f32>::new(&device, &with, Config::default()).unwrap();
             let mut b = Optimizer::<f32, f32>::new(&device, &without, Config::default()).unwrap();
             for _ in 0..20_000 {
-                let grads: Vec<f32> = Distribution::Normal.fill(&mut rng, len);
+                let grads: Values<f32> = Distribution::Normal.fill(&mut rng, len).into();
                 a.run(&stream, &mut [&mut params], &[Some(&grads)]).unwrap();
                 b.run(&stream, &mut [&mut other], &[Some(&grads)]).unwrap();
             }
             let expected: f64 = start.iter().map(|&p| 20_000.0 * lr * decay * f64::from(p)).sum();
             let realised: f64 =
-                params.iter().zip(&other).map(|(&a, &b)| f64::from(b) - f64::from(a)).sum();
+                params.iter().zip(other.iter()).map(|(&a, &b)| f64::from(b) - f64::from(a)).sum();
             let share = realised / expected;
             assert!((0.8..1.2).contains(&share), "{rule:?}: {share} of the decay");
         }
@@ -206,9 +215,9 @@ fn bf16_moments_follow_on_average() {
         let config = Config { moments: Moments::Bf16, ..Config::default() };
         let mut optimizer =
             Optimizer::<f32, f32>::new(&device, &one(rule.into(), len), config).unwrap();
-        let mut params = vec![0.0f32; len];
+        let mut params = Values::from(vec![0.0f32; len]);
         for (g, expected) in [(1.0f32, 1.0 - 0.999f64.powi(3000)), (0.1, 0.0)] {
-            let grads = vec![g; len];
+            let grads = Values::from(vec![g; len]);
             for _ in 0..3000 {
                 optimizer.run(&stream, &mut [&mut params], &[Some(&grads)]).unwrap();
             }
@@ -240,8 +249,8 @@ fn o31_small_updates_arrive_on_average_and_only_with_stochastic_rounding() {
         let config = Config { master, seed, ..Config::default() };
         let mut optimizer =
             Optimizer::<P, f32>::new(device, &one(rule.into(), len), config).unwrap();
-        let mut params = vec![P::narrow(1.25); len];
-        let grads = vec![-1.0f32 / 8192.0; len];
+        let mut params = Values::from(vec![P::narrow(1.25); len]);
+        let grads = Values::from(vec![-1.0f32 / 8192.0; len]);
         optimizer.run(&stream, &mut [&mut params], &[Some(&grads)]).unwrap();
         wide(&params).iter().map(|p| p - 1.25).sum::<f64>() / len as f64
     }
@@ -303,18 +312,18 @@ fn remainders_are_f32_masters() {
         for kind in 0..10 {
             let rule = rule(kind, [0.3, 0.7, 0.9, 0.5]);
             let mut rng = Rng(kind as u64);
-            let values: Vec<f32> = Distribution::Normal.fill(&mut rng, len);
+            let values: Values<f32> = Distribution::Normal.fill(&mut rng, len).into();
             let masters = [Master::F32, Master::Remainder];
             let mut both = masters.map(|master| {
                 let config = Config { master, ..Config::default() };
                 let mut optimizer =
                     Optimizer::<bf16, bf16>::new(&device, &one(rule, len), config).unwrap();
-                let mut params = vec![bf16::ZERO; len];
+                let mut params = Values::from(vec![bf16::ZERO; len]);
                 optimizer.init_from_f32(&stream, &[&values], &mut [&mut params]).unwrap();
                 (optimizer, params)
             });
             for _ in 0..4 {
-                let grads: Vec<bf16> = Distribution::Normal.fill(&mut rng, len);
+                let grads: Values<bf16> = Distribution::Normal.fill(&mut rng, len).into();
                 let found = both.each_mut().map(|(optimizer, params)| {
                     optimizer.run(&stream, &mut [params], &[Some(&grads)]).unwrap();
                     optimizer.master(&stream, 0, params).unwrap()

@@ -79,14 +79,14 @@ fn o17_a_skipped_step_changes_no_bit() {
                     &lengths,
                 );
                 let scale = optimizer.scale(&stream).unwrap();
-                let scaled: Vec<Vec<bf16>> = good
+                let scaled: Vec<Values<bf16>> = good
                     .iter()
                     .map(|g| g.iter().map(|g| bf16::from_f32(g.to_f32() * scale)).collect())
                     .collect();
                 optimizer.run(&stream, &mut writes(&mut params), &reads(&scaled)).unwrap();
                 let first =
                     f64::from(if config.scaler == Scaler::PYTORCH { 65536.0 } else { 1.0f32 });
-                let unscaled: Vec<Vec<bf16>> = good
+                let unscaled: Vec<Values<bf16>> = good
                     .iter()
                     .map(|g| g.iter().map(|g| bf16::from_f64(g.to_f64() / first)).collect())
                     .collect();
@@ -134,7 +134,7 @@ fn o20_overflow_made_by_unscaling_is_seen() {
         let (stream, mut optimizer, mut params, _) =
             setup::<f32, f32>(&device, rules()[0], config, &[3]);
         let before = params.clone();
-        let grads = vec![vec![1.0f32, 1e37, 1.0]];
+        let grads = [Values::from([1.0f32, 1e37, 1.0])];
         optimizer.run(&stream, &mut writes(&mut params), &reads(&grads)).unwrap();
         let report = optimizer.report(&stream).unwrap();
         assert_eq!(report.skipped, Some(Skip::NonFinite { tensor: 0, count: 1 }));
@@ -161,7 +161,7 @@ fn o22_o23_norms_of_huge_tiny_and_zero_gradients() {
             let config = Config { clip: Some(1.0), ..Config::default() };
             let (stream, mut optimizer, mut params, _) =
                 setup::<f32, f32>(&device, rules()[3], config, &[4]);
-            let grads = vec![vec![value; 4]];
+            let grads = [Values::from([value; 4])];
             optimizer.run(&stream, &mut writes(&mut params), &reads(&grads)).unwrap();
             let report = optimizer.report(&stream).unwrap();
             assert_eq!(report.skipped, None);
@@ -175,7 +175,7 @@ fn o22_o23_norms_of_huge_tiny_and_zero_gradients() {
         let (stream, mut optimizer, mut params, _) =
             setup::<f32, f32>(&device, rules()[3], config, &[4]);
         let before = params.clone();
-        let grads = vec![vec![3e38f32; 4]];
+        let grads = [Values::from([3e38f32; 4])];
         optimizer.run(&stream, &mut writes(&mut params), &reads(&grads)).unwrap();
         assert_eq!(optimizer.report(&stream).unwrap().skipped, Some(Skip::NormOverflow));
         assert_eq!(params, before);
@@ -197,7 +197,7 @@ fn o27_the_master_wins_and_parameters_are_its_roundings() {
             assert_eq!(params, meddled, "{step}");
             let master = optimizer.master(&stream, 0, &params[0]).unwrap();
             let rounded: Vec<bf16> = master.iter().map(|&m| bf16::from_f32(m)).collect();
-            assert_eq!(rounded, params[0]);
+            assert_eq!(params[0], rounded);
         }
     }
 }
@@ -238,7 +238,7 @@ fn o32_lamb_without_a_norm_has_ratio_one() {
             let groups = [group(rule, &[8])];
             let mut optimizer =
                 Optimizer::<f32, f32>::new(&device, &groups, Config::default()).unwrap();
-            let (mut w, g) = (vec![p; 8], vec![g; 8]);
+            let (mut w, g) = (Values::from([p; 8]), Values::from([g; 8]));
             optimizer.run(&stream, &mut [&mut w], &[Some(&g)]).unwrap();
             let expected = if g[0] == 0.0 { p } else { -0.5 };
             assert!((w[0] - expected).abs() < 1e-5, "{}", w[0]);
@@ -253,7 +253,7 @@ fn o33_lion_stands_still_where_there_is_no_sign() {
         let groups = [group(Lion { lr: 0.5, ..Lion::default() }, &[3])];
         let mut optimizer =
             Optimizer::<f32, f32>::new(&device, &groups, Config::default()).unwrap();
-        let (mut w, g) = (vec![1.0f32; 3], vec![0.0f32, -0.0, 1e-30]);
+        let (mut w, g) = (Values::from([1.0f32; 3]), Values::from([0.0f32, -0.0, 1e-30]));
         optimizer.run(&stream, &mut [&mut w], &[Some(&g)]).unwrap();
         assert_eq!(w, [1.0, 1.0, 0.5]);
     }
@@ -272,7 +272,7 @@ fn partials_from_elsewhere_decide_as_our_own() {
         own.run(&stream, &mut writes(&mut expected), &reads(&grads)).unwrap();
         let report = own.report(&stream).unwrap();
         // Unscaled elsewhere.
-        let unscaled: Vec<Vec<f32>> =
+        let unscaled: Vec<Values<f32>> =
             grads.iter().map(|g| g.iter().map(|g| g / 1024.0).collect()).collect();
         let (_, mut other, mut params, _) =
             setup::<f32, f32>(&device, rules()[0], config, &lengths);

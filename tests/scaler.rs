@@ -6,6 +6,7 @@
 
 mod common;
 
+use common::memory::Values;
 use common::{cases, devices};
 use halfstep::optim::*;
 use halfstep::{Device, Error, f16};
@@ -191,8 +192,8 @@ fn one(device: &Device, scaler: Scaler) -> Optimizer<f32, f16> {
 
 /// One step with good or bad gradients; the report.
 fn step(optimizer: &mut Optimizer<f32, f16>, stream: &halfstep::Stream, bad: bool) -> Report {
-    let mut w = vec![1.0f32; 2];
-    let g = vec![if bad { f16::INFINITY } else { f16::ONE }; 2];
+    let mut w = Values::from([1.0f32; 2]);
+    let g = Values::from([if bad { f16::INFINITY } else { f16::ONE }; 2]);
     optimizer.run(stream, &mut [&mut w], &[Some(&g)]).unwrap();
     let report = optimizer.report(stream).unwrap();
     assert_eq!(w[0] == 1.0, bad);
@@ -252,7 +253,7 @@ fn s06_stages_out_of_order_are_refused() {
     for device in devices() {
         let stream = device.stream().unwrap();
         let mut optimizer = one(&device, Scaler::PYTORCH);
-        let (mut w, g) = (vec![1.0f32; 2], vec![f16::ONE; 2]);
+        let (mut w, g) = (Values::from([1.0f32; 2]), Values::from([f16::ONE; 2]));
         let state = |error: Error| assert!(matches!(error, Error::State { .. }), "{error}");
         state(optimizer.report(&stream).unwrap_err());
         state(optimizer.control(&stream, Source::Own, &[Some(&g)]).unwrap_err());
@@ -277,7 +278,7 @@ fn s07_a_step_given_up_after_stats_leaves_the_optimizer_usable() {
     for device in devices() {
         let stream = device.stream().unwrap();
         let mut optimizer = one(&device, Scaler::PYTORCH);
-        let g = vec![f16::NAN; 2];
+        let g = Values::from([f16::NAN; 2]);
         optimizer.stats(&stream, &[Some(&g)]).unwrap();
         let report = step(&mut optimizer, &stream, false);
         assert_eq!((report.attempts, report.applied), (1, 1));
@@ -311,7 +312,8 @@ fn s13_f16_gradients_lose_nothing_to_unscaling() {
     for device in devices() {
         let stream = device.stream().unwrap();
         let mut optimizer = one(&device, Scaler::Fixed(65536.0));
-        let (mut w, g) = (vec![0.0f32; 2], vec![f16::from_bits(1), f16::from_f32(-3.0)]);
+        let mut w = Values::from([0.0f32; 2]);
+        let g = Values::from([f16::from_bits(1), f16::from_f32(-3.0)]);
         optimizer.run(&stream, &mut [&mut w], &[Some(&g)]).unwrap();
         assert_eq!(w, [-(2f32.powi(-40)), 3.0 / 65536.0]);
         let report = optimizer.report(&stream).unwrap();

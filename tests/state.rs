@@ -21,6 +21,7 @@ use std::path::PathBuf;
 use common::data::{Distribution, Rng};
 use common::devices;
 use common::files::*;
+use common::memory::Values;
 use halfstep::optim::*;
 use halfstep::{Device, Error, Read, Storage, Stream, Write, bf16, f16};
 
@@ -37,15 +38,15 @@ fn groups(rule: Rule) -> [Group; 2] {
 struct Run<P: Storage> {
     stream: Stream,
     optimizer: Optimizer<P, bf16>,
-    params: Vec<Vec<P>>,
+    params: Vec<Values<P>>,
 }
 
 impl<P: Storage> Run<P> {
     fn new(device: &Device, rule: Rule, config: Config) -> Self {
         let stream = device.stream().unwrap();
         let mut rng = Rng(5);
-        let params: Vec<Vec<P>> =
-            LENGTHS.iter().map(|&len| Distribution::Normal.fill(&mut rng, len)).collect();
+        let params: Vec<Values<P>> =
+            LENGTHS.iter().map(|&len| Distribution::Normal.fill(&mut rng, len).into()).collect();
         let mut optimizer = Optimizer::new(device, &groups(rule), config).unwrap();
         let reads: Vec<&dyn Read<P>> = params.iter().map(|p| p as _).collect();
         optimizer.load_params(&stream, &reads).unwrap();
@@ -56,8 +57,10 @@ impl<P: Storage> Run<P> {
     fn steps(&mut self, from: u64, to: u64) {
         for step in from..to {
             let mut rng = Rng(step);
-            let mut grads: Vec<Vec<bf16>> =
-                LENGTHS.iter().map(|&len| Distribution::Normal.fill(&mut rng, len)).collect();
+            let mut grads: Vec<Values<bf16>> = LENGTHS
+                .iter()
+                .map(|&len| Distribution::Normal.fill(&mut rng, len).into())
+                .collect();
             if step % 3 == 2 {
                 grads[2][0] = bf16::INFINITY;
             }
@@ -75,7 +78,7 @@ impl<P: Storage> Run<P> {
     fn bits(&mut self) -> Vec<u8> {
         let mut bits = Vec::new();
         for tensor in 0..LENGTHS.len() {
-            bits.extend_from_slice(bytemuck::cast_slice(&self.params[tensor]));
+            bits.extend_from_slice(bytemuck::cast_slice::<P, u8>(&self.params[tensor]));
             let param = &self.params[tensor];
             let master = self.optimizer.master(&self.stream, tensor, param).unwrap();
             bits.extend_from_slice(bytemuck::cast_slice(&master));
@@ -154,7 +157,8 @@ fn rates_are_restored_and_parameters_follow_masters() {
     let mut other = Optimizer::<f16, bf16>::new(&device, &groups(rule), Config::default()).unwrap();
     other.load(&run.stream, folder.file()).unwrap();
     assert_eq!(other.rule(1).unwrap().lr(), 0.125);
-    let mut params: Vec<Vec<f16>> = LENGTHS.iter().map(|&len| vec![f16::NAN; len]).collect();
+    let mut params: Vec<Values<f16>> =
+        LENGTHS.iter().map(|&len| vec![f16::NAN; len].into()).collect();
     let mut writes: Vec<&mut dyn Write<f16>> = params.iter_mut().map(|p| p as _).collect();
     other.write_params(&run.stream, &mut writes).unwrap();
     assert_eq!(params, run.params);

@@ -26,8 +26,8 @@ HS_DEVICE uint16_t narrow_bf16(float x) {
 }
 
 HS_DEVICE float load1(uint64_t base, uint64_t i, uint32_t type) {
-  if (type == F32) return reinterpret_cast<const float*>(base)[i];
-  const uint16_t x = reinterpret_cast<const uint16_t*>(base)[i];
+  if (type == F32) return from_bits(load4(base + 4 * i));
+  const uint16_t x = load2(base + 2 * i);
   return type == BF16 ? widen_bf16(x) : widen_f16(x);
 }
 
@@ -48,9 +48,11 @@ HS_DEVICE void load8_words(uint16_t (&to)[8], uint64_t base, uint64_t i, uint32_
     }
     return;
   }
-  const uint16_t* from = reinterpret_cast<const uint16_t*>(address);
 #pragma unroll
-  for (uint32_t e = 0; e < 8; e++) to[e] = e < count ? from[e] : static_cast<uint16_t>(0);
+  for (uint32_t e = 0; e < 8; e++) {
+    to[e] = 0;
+    if (e < count) to[e] = load2(address + 2 * e);
+  }
 }
 
 // Stores the first `count` of eight 16-bit words.
@@ -65,10 +67,9 @@ HS_DEVICE void store8_words(const uint16_t (&from)[8], uint64_t base, uint64_t i
     store16(address, uint4{words[0], words[1], words[2], words[3]});
     return;
   }
-  uint16_t* to = reinterpret_cast<uint16_t*>(address);
 #pragma unroll
   for (uint32_t e = 0; e < 8; e++) {
-    if (e < count) to[e] = from[e];
+    if (e < count) store2(address + 2 * e, from[e]);
   }
 }
 
@@ -82,9 +83,11 @@ HS_DEVICE void load8_f32(float (&to)[8], uint64_t base, uint64_t i, uint32_t cou
     for (int e = 0; e < 8; e++) to[e] = from_bits(words[e]);
     return;
   }
-  const float* from = reinterpret_cast<const float*>(address);
 #pragma unroll
-  for (uint32_t e = 0; e < 8; e++) to[e] = e < count ? from[e] : 0.0f;
+  for (uint32_t e = 0; e < 8; e++) {
+    to[e] = 0.0f;
+    if (e < count) to[e] = from_bits(load4(address + 4 * e));
+  }
 }
 
 HS_DEVICE void store8_f32(const float (&from)[8], uint64_t base, uint64_t i, uint32_t count) {
@@ -94,10 +97,9 @@ HS_DEVICE void store8_f32(const float (&from)[8], uint64_t base, uint64_t i, uin
     store16(address + 16, uint4{bits(from[4]), bits(from[5]), bits(from[6]), bits(from[7])});
     return;
   }
-  float* to = reinterpret_cast<float*>(address);
 #pragma unroll
   for (uint32_t e = 0; e < 8; e++) {
-    if (e < count) to[e] = from[e];
+    if (e < count) store4(address + 4 * e, bits(from[e]));
   }
 }
 

@@ -6,9 +6,9 @@
 #define HS_DEVICE __device__ __forceinline__
 
 // One entry point: `function` on one parameter block. 256 threads a block is what every kernel
-// here is written for.
+// here is written for; two of them fit a multiprocessor, so that no kernel has to spill.
 #define HS_KERNEL(name, Block, function)                                              \
-  extern "C" __global__ void __launch_bounds__(256) name(const __grid_constant__ hs::Block p) { \
+  extern "C" __global__ void __launch_bounds__(256, 2) name(const __grid_constant__ hs::Block p) { \
     hs::function(p);                                                                  \
   }
 
@@ -16,6 +16,15 @@
 #define HS_ABI(number) extern "C" __attribute__((used)) __device__ uint64_t hs_abi = number;
 
 namespace hs {
+
+// An address in global memory as a pointer. Addresses come out of parameter blocks, where nothing
+// says of which memory they are; an access that must find out costs more.
+template <class T>
+HS_DEVICE T* global(uint64_t address) {
+  T* pointer = reinterpret_cast<T*>(address);
+  __builtin_assume(__isGlobal(pointer));
+  return pointer;
+}
 
 HS_DEVICE uint32_t thread_index() { return threadIdx.x; }
 HS_DEVICE uint32_t block_index() { return blockIdx.x; }
@@ -45,9 +54,34 @@ constexpr double INFINITE = __builtin_huge_val();
 HS_DEVICE float widen_f16(uint16_t x) { return __half2float(__ushort_as_half(x)); }
 HS_DEVICE uint16_t narrow_f16(float x) { return __half_as_ushort(__float2half_rn(x)); }
 
-// 16 bytes at once, from an address that is a multiple of 16.
-HS_DEVICE uint4 load16(uint64_t address) { return *reinterpret_cast<const uint4*>(address); }
-HS_DEVICE void store16(uint64_t address, uint4 value) { *reinterpret_cast<uint4*>(address) = value; }
+// Loads and stores of streams: 2, 4 or 16 bytes at a multiple of as many. In so many words, since the
+// compiler does not carry what `global` says through branches.
+HS_DEVICE uint16_t load2(uint64_t address) {
+  uint16_t x;
+  asm volatile("ld.global.u16 %0, [%1];" : "=h"(x) : "l"(address) : "memory");
+  return x;
+}
+HS_DEVICE uint32_t load4(uint64_t address) {
+  uint32_t x;
+  asm volatile("ld.global.u32 %0, [%1];" : "=r"(x) : "l"(address) : "memory");
+  return x;
+}
+HS_DEVICE uint4 load16(uint64_t address) {
+  uint4 x;
+  asm volatile("ld.global.v4.u32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(x.x), "=r"(x.y), "=r"(x.z), "=r"(x.w) : "l"(address) : "memory");
+  return x;
+}
+HS_DEVICE void store2(uint64_t address, uint16_t x) {
+  asm volatile("st.global.u16 [%0], %1;" : : "l"(address), "h"(x) : "memory");
+}
+HS_DEVICE void store4(uint64_t address, uint32_t x) {
+  asm volatile("st.global.u32 [%0], %1;" : : "l"(address), "r"(x) : "memory");
+}
+HS_DEVICE void store16(uint64_t address, uint4 x) {
+  asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};"
+               : : "l"(address), "r"(x.x), "r"(x.y), "r"(x.z), "r"(x.w) : "memory");
+}
 
 }  // namespace hs
 

@@ -17,6 +17,13 @@
 
 namespace hs {
 
+// An address in global memory as a pointer. Addresses come out of parameter blocks, where nothing
+// says of which memory they are; an access that must find out (flat) counts on both wait counters.
+template <class T>
+HS_DEVICE T* global(uint64_t address) {
+  return (T*)reinterpret_cast<T __attribute__((address_space(1)))*>(address);
+}
+
 HS_DEVICE uint32_t thread_index() { return threadIdx.x; }
 HS_DEVICE uint32_t block_index() { return blockIdx.x; }
 HS_DEVICE uint32_t block_count() { return gridDim.x; }
@@ -47,9 +54,13 @@ HS_DEVICE uint16_t narrow_f16(float x) {
   return __builtin_bit_cast(uint16_t, static_cast<_Float16>(x));
 }
 
-// 16 bytes at once, from an address that is a multiple of 16.
-HS_DEVICE uint4 load16(uint64_t address) { return *reinterpret_cast<const uint4*>(address); }
-HS_DEVICE void store16(uint64_t address, uint4 value) { *reinterpret_cast<uint4*>(address) = value; }
+// Loads and stores of streams: 2, 4 or 16 bytes at a multiple of as many.
+HS_DEVICE uint16_t load2(uint64_t address) { return *global<const uint16_t>(address); }
+HS_DEVICE uint32_t load4(uint64_t address) { return *global<const uint32_t>(address); }
+HS_DEVICE uint4 load16(uint64_t address) { return *global<const uint4>(address); }
+HS_DEVICE void store2(uint64_t address, uint16_t x) { *global<uint16_t>(address) = x; }
+HS_DEVICE void store4(uint64_t address, uint32_t x) { *global<uint32_t>(address) = x; }
+HS_DEVICE void store16(uint64_t address, uint4 x) { *global<uint4>(address) = x; }
 
 }  // namespace hs
 

@@ -105,6 +105,9 @@ pub(crate) trait Backend: Send + Sync + std::fmt::Debug {
     /// Blocks the host until `ticket` has been reached.
     fn sync(&self, ticket: Ticket) -> Result<()>;
 
+    /// Blocks the host until everything enqueued so far has been run.
+    fn sync_all(&self) -> Result<()>;
+
     /// Enqueues one kernel.
     ///
     /// # Safety

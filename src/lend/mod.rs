@@ -158,14 +158,14 @@ unsafe impl<T: Element, W: Write<T> + ?Sized> Write<T> for &mut W {
 // SAFETY: a buffer owns its memory and frees it only after its last enqueued use.
 unsafe impl<T: Element> Read<T> for Buffer<T> {
     fn lend<'a>(&'a self, _: &'a Stream) -> Result<Lent<'a, T>> {
-        Ok(Lent::new(self.address(), self.len(), Place::Device(self.device())))
+        Ok(Lent::new(Address(self.address()), self.len(), Place::Device(self.device())))
     }
 }
 
 // SAFETY: as above, and the borrow is exclusive.
 unsafe impl<T: Element> Write<T> for Buffer<T> {
     fn lend_mut<'a>(&'a mut self, _: &'a Stream) -> Result<LentMut<'a, T>> {
-        Ok(LentMut::new(self.address(), self.len(), Place::Device(self.device())))
+        Ok(LentMut::new(Address(self.address()), self.len(), Place::Device(self.device())))
     }
 }
 

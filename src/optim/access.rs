@@ -102,7 +102,7 @@ impl<P: Storage, G: Storage> Optimizer<P, G> {
         }
         let address = lent.address(OP, || "param".into(), stream)?;
         let values = self.device.zeros::<f32>(len)?;
-        self.note_one(row, address.0, values.address().0);
+        self.note_one(row, address.0, values.address());
         let of = &self.layout.tensors[row];
         let first = of.first_chunk as usize;
         let chunks = first..first + of.chunks as usize;

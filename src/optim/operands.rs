@@ -114,8 +114,8 @@ impl<P: Storage, G: Storage> Optimizer<P, G> {
     pub(super) fn master_address(&self) -> u64 {
         match &self.masters {
             Masters::None => 0,
-            Masters::F32(buffer) => buffer.address().0,
-            Masters::Remainder(buffer) => buffer.address().0,
+            Masters::F32(buffer) => buffer.address(),
+            Masters::Remainder(buffer) => buffer.address(),
         }
     }
 
@@ -126,17 +126,17 @@ impl<P: Storage, G: Storage> Optimizer<P, G> {
             Moments::Bf16 => crate::Dtype::Bf16,
         };
         Step {
-            chunks: self.chunks.address().0,
-            tensors: self.tensors.address().0,
-            scalars: self.scalars.address().0,
-            status: self.status.address().0,
-            params: self.params.address().0,
-            grads: self.grads.address().0,
+            chunks: self.chunks.address(),
+            tensors: self.tensors.address(),
+            scalars: self.scalars.address(),
+            status: self.status.address(),
+            params: self.params.address(),
+            grads: self.grads.address(),
             master: self.master_address(),
             slot0: slot(0),
             slot1: slot(1),
             slot2: slot(2),
-            norms: self.norms.address().0,
+            norms: self.norms.address(),
             chunk_count: self.layout.chunks.len() as u64,
             tensor_count: self.layout.tensors.len() as u64,
             state_len: self.layout.state_len as u64,
@@ -163,10 +163,10 @@ impl<P: Storage, G: Storage> Optimizer<P, G> {
         launch(
             stream,
             Block::Convert(Convert {
-                chunks: self.chunks.address().0,
-                tensors: self.tensors.address().0,
-                params: self.params.address().0,
-                values: self.values.address().0,
+                chunks: self.chunks.address(),
+                tensors: self.tensors.address(),
+                params: self.params.address(),
+                values: self.values.address(),
                 master: self.master_address(),
                 first_chunk: chunks.start as u64,
                 chunk_count: chunks.len() as u64,

@@ -37,8 +37,8 @@ impl Slot {
 
     pub(super) fn address(&self) -> u64 {
         match self {
-            Self::F32(buffer) => buffer.address().0,
-            Self::Bf16(buffer) => buffer.address().0,
+            Self::F32(buffer) => buffer.address(),
+            Self::Bf16(buffer) => buffer.address(),
         }
     }
 }

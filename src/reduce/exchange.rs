@@ -175,7 +175,7 @@ impl Exchange {
             false => 1.0,
         };
         let addresses: Vec<u64> =
-            blocks.iter().map(|b| b.buffer.address().offset(b.start).0).collect();
+            blocks.iter().map(|b| b.buffer.address() + (b.start) as u64).collect();
         let weights: Vec<f32> = trailers.iter().map(|t| t.weight as f32).collect();
         self.parts.write(&self.stream, 0, &addresses)?;
         self.weights.write(&self.stream, 0, &weights)?;

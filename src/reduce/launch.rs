@@ -36,7 +36,7 @@ pub(super) fn pack<G: Storage>(
 ) -> Result<()> {
     let accumulated = accumulated.map_or(Address::NULL, |a| {
         assert_eq!(a.len(), gradient.len, "accumulator allocated for this parameter");
-        a.address()
+        Address(a.address())
     });
     // The bucket is cut in shards; so is a parameter that crosses from one into the next.
     let mut done = 0;
@@ -53,8 +53,8 @@ pub(super) fn pack<G: Storage>(
         let block = Pack {
             gradient: advance(gradient.address, size_of::<G>()),
             accumulated: advance(accumulated, 4),
-            to: bucket.address().offset(byte).0,
-            non_finite: non_finite.address().0,
+            to: bucket.address() + (byte) as u64,
+            non_finite: non_finite.address(),
             len: len as u64,
             scale,
             gradient_type: G::DTYPE as u32,
@@ -76,7 +76,7 @@ pub(super) fn accumulate<G: Storage>(
     assert_eq!(accumulated.len(), gradient.len, "accumulator allocated for this parameter");
     let block = Accumulate {
         gradient: gradient.address.0,
-        accumulated: accumulated.address().0,
+        accumulated: accumulated.address(),
         len: gradient.len as u64,
         gradient_type: G::DTYPE as u32,
         padding: 0,
@@ -96,9 +96,9 @@ pub(super) fn sum(
 ) -> Result<()> {
     assert_eq!((parts.len(), to.len()), (weights.len(), geometry.shard_bytes), "sized for it");
     let block = Sum {
-        parts: parts.address().0,
-        weights: weights.address().0,
-        to: to.address().0,
+        parts: parts.address(),
+        weights: weights.address(),
+        to: to.address(),
         len: geometry.shard as u64,
         ranks: parts.len() as u32,
         wire: wire as u32,
@@ -124,9 +124,9 @@ pub(super) fn unpack<G: Storage>(
     assert!(first + chunks <= partials.len(), "partials allocated for every parameter");
     assert!(offset + to.len <= shards.len() * geometry.shard, "the plan places parameters inside");
     let block = Unpack {
-        shards: shards.address().0,
+        shards: shards.address(),
         to: to.address.0,
-        partials: partials.address().offset(first * size_of::<Partial>()).0,
+        partials: partials.address() + (first * size_of::<Partial>()) as u64,
         shard: geometry.shard as u64,
         offset: offset as u64,
         len: to.len as u64,

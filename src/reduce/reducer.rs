@@ -439,7 +439,7 @@ impl<G: Storage> Reducer<G> {
         let addresses: Vec<u64> = exchanged
             .shards
             .iter()
-            .map(|shard| shard.buffer.address().offset(shard.start).0)
+            .map(|shard| shard.buffer.address() + (shard.start) as u64)
             .collect();
         self.shard_table.write(stream, 0, &addresses)?;
         let bucket = &self.plan.buckets()[index];

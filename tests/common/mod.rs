@@ -8,6 +8,7 @@ pub mod data;
 pub mod files;
 pub mod gemm_case;
 pub mod guard;
+pub mod memory;
 pub mod optim;
 pub mod oracle_gemm;
 pub mod oracle_optim;
@@ -16,19 +17,58 @@ pub mod reduction;
 pub mod rounding;
 pub mod workloads;
 
-use halfstep::Device;
+use std::sync::OnceLock;
 
-/// Runs a suite on every device that is here, and prints which those are. A device that
-/// `HALFSTEP_REQUIRE` names must be among them.
+use halfstep::{Device, DeviceKind};
+
+/// Every device that is here, found once: the CPU, and the GPUs that the build has a backend for.
+/// What is not here is printed with the reason; what `HALFSTEP_REQUIRE` names (`cpu`, `cuda`, `hip`,
+/// several with commas) must be.
+fn found() -> &'static [Device] {
+    static FOUND: OnceLock<Vec<Device>> = OnceLock::new();
+    FOUND.get_or_init(|| {
+        #[allow(unused_mut)]
+        let mut devices = vec![("cpu", Ok(Device::cpu()))];
+        #[cfg(feature = "cuda")]
+        devices.push(("cuda", Device::cuda(0)));
+        #[cfg(feature = "hip")]
+        devices.push(("hip", Device::hip(0)));
+        let required = std::env::var("HALFSTEP_REQUIRE").unwrap_or_default();
+        for required in required.split(',').filter(|name| !name.is_empty()) {
+            let built = devices.iter().find(|(name, _)| *name == required);
+            let (_, device) =
+                built.unwrap_or_else(|| panic!("HALFSTEP_REQUIRE={required}: not in this build"));
+            if let Err(error) = device {
+                panic!("HALFSTEP_REQUIRE={required}: {error}");
+            }
+        }
+        let here = devices.into_iter().filter_map(|(_, device)| match device {
+            Ok(device) => {
+                println!("device: {}", device.info());
+                Some(device)
+            }
+            Err(error) => {
+                println!("skipped: {error}");
+                None
+            }
+        });
+        here.collect()
+    })
+}
+
+/// The devices that a suite runs on.
 pub fn devices() -> Vec<Device> {
-    let devices = vec![Device::cpu()];
-    for device in &devices {
-        println!("device: {}", device.info());
+    found().to_vec()
+}
+
+/// Those on which matrix products run.
+pub fn gemm_devices() -> Vec<Device> {
+    let (run, skip): (Vec<Device>, Vec<Device>) =
+        devices().into_iter().partition(|device| device.info().kind == DeviceKind::Cpu);
+    for device in skip {
+        println!("skipped: {}: gemm has no kernels for it yet", device.info());
     }
-    if let Ok(required) = std::env::var("HALFSTEP_REQUIRE") {
-        assert!(required == "cpu", "HALFSTEP_REQUIRE={required}: this build has only the CPU");
-    }
-    devices
+    run
 }
 
 /// The CPU with a number of threads.

@@ -1,9 +1,12 @@
 //! What the optimizer's suites share: rules, lists of tensors, an optimizer's whole state as bits.
 
-use halfstep::optim::*;
+use halfstep::optim::{
+    Adagrad, Adam, AdamW, Config, Counters, Group, Lamb, Lion, Optimizer, Rule, Sgd, Tensor,
+};
 use halfstep::{Device, Read, Storage, Stream, Write};
 
 use super::data::{Distribution, Rng};
+pub use super::memory::Values;
 
 pub const CHUNK: usize = 16_384;
 
@@ -27,28 +30,28 @@ pub fn group(rule: impl Into<Rule>, lengths: &[usize]) -> Group {
     Group::new(rule).tensors(tensors)
 }
 
-pub fn reads<T: Storage>(tensors: &[Vec<T>]) -> Vec<Option<&dyn Read<T>>> {
+pub fn reads<T: Storage>(tensors: &[Values<T>]) -> Vec<Option<&dyn Read<T>>> {
     tensors.iter().map(|tensor| Some(tensor as &dyn Read<T>)).collect()
 }
 
-pub fn plain<T: Storage>(tensors: &[Vec<T>]) -> Vec<&dyn Read<T>> {
+pub fn plain<T: Storage>(tensors: &[Values<T>]) -> Vec<&dyn Read<T>> {
     tensors.iter().map(|tensor| tensor as &dyn Read<T>).collect()
 }
 
-pub fn writes<T: Storage>(tensors: &mut [Vec<T>]) -> Vec<&mut dyn Write<T>> {
+pub fn writes<T: Storage>(tensors: &mut [Values<T>]) -> Vec<&mut dyn Write<T>> {
     tensors.iter_mut().map(|tensor| tensor as &mut dyn Write<T>).collect()
 }
 
 /// Tensors of normal values.
-pub fn normal<T: Storage>(rng: &mut Rng, lengths: &[usize]) -> Vec<Vec<T>> {
-    lengths.iter().map(|&len| Distribution::Normal.fill(rng, len)).collect()
+pub fn normal<T: Storage>(rng: &mut Rng, lengths: &[usize]) -> Vec<Values<T>> {
+    lengths.iter().map(|&len| Distribution::Normal.fill(rng, len).into()).collect()
 }
 
 /// Everything an optimizer holds, as bits.
 pub fn state<P: Storage, G: Storage>(
     optimizer: &mut Optimizer<P, G>,
     stream: &Stream,
-    params: &[Vec<P>],
+    params: &[Values<P>],
 ) -> Vec<u64> {
     let mut bits = Vec::new();
     for (tensor, param) in params.iter().enumerate() {
@@ -71,7 +74,7 @@ pub fn setup<P: Storage, G: Storage>(
     rule: Rule,
     config: Config,
     lengths: &[usize],
-) -> (Stream, Optimizer<P, G>, Vec<Vec<P>>, Rng) {
+) -> (Stream, Optimizer<P, G>, Vec<Values<P>>, Rng) {
     let stream = device.stream().unwrap();
     let mut rng = Rng(7);
     let params = normal::<P>(&mut rng, lengths);

@@ -37,14 +37,14 @@ struct Summary {
 
 // Every thread gets its part of the lists: lanes 8t … 8t + 7 of each 2,048.
 HS_DEVICE Summary summarize(const Control& p, double* shared, uint64_t* counts, uint32_t* first) {
-  const Source* sources = reinterpret_cast<const Source*>(p.sources);  // [source_count]
+  const Source* sources = global<const Source>(p.sources);  // [source_count]
   const uint32_t t = thread_index();
   double lane[8] = {};
   uint64_t bad = 0;
   uint32_t tensor = NONE;
   uint64_t before = 0;  // values of the lists so far
   for (uint64_t list = 0; list < p.source_count; list++) {
-    const Partial* partials = reinterpret_cast<const Partial*>(sources[list].partials);
+    const Partial* partials = global<const Partial>(sources[list].partials);
     const uint64_t count = sources[list].count;
     // The first value of this list that lane 8t gets is a multiple of 2,048 (with 8t) from there.
     const uint64_t strip = before / STRIP * STRIP;
@@ -138,19 +138,19 @@ HS_DEVICE void control(const Control& p) {
   HS_SHARED uint64_t counts[THREADS];
   HS_SHARED uint32_t first[THREADS];
   HS_SHARED uint32_t skip;
-  const Tensor* tensors = reinterpret_cast<const Tensor*>(p.tensors);  // [tensor_count]
-  const Group* groups = reinterpret_cast<const Group*>(p.groups);      // [group_count]
-  const uint64_t* grads = reinterpret_cast<const uint64_t*>(p.grads);  // [tensor_count]
-  Progress* progress = reinterpret_cast<Progress*>(p.progress);        // [tensor_count]
-  Scalars* scalars = reinterpret_cast<Scalars*>(p.scalars);            // [tensor_count]
+  const Tensor* tensors = global<const Tensor>(p.tensors);  // [tensor_count]
+  const Group* groups = global<const Group>(p.groups);      // [group_count]
+  const uint64_t* grads = global<const uint64_t>(p.grads);  // [tensor_count]
+  Progress* progress = global<Progress>(p.progress);        // [tensor_count]
+  Scalars* scalars = global<Scalars>(p.scalars);            // [tensor_count]
   const Summary summary = summarize(p, shared, counts, first);
   if (thread_index() == 0) {
-    Status& status = *reinterpret_cast<Status*>(p.status);
+    Status& status = *global<Status>(p.status);
     Status next = status;
     decide(p, summary, next);
     status = next;
     skip = next.skip;
-    post(reinterpret_cast<Post*>(p.post), next);
+    post(global<Post>(p.post), next);
   }
   barrier();
   for (uint64_t row = thread_index(); row < p.tensor_count; row += THREADS) {

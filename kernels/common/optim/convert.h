@@ -40,10 +40,10 @@ HS_DEVICE void convert8(const Convert& p, const Param& param, uint64_t values, u
 }
 
 HS_DEVICE void convert(const Convert& p) {
-  const Chunk* chunks = reinterpret_cast<const Chunk*>(p.chunks);
-  const Tensor* tensors = reinterpret_cast<const Tensor*>(p.tensors);
-  const uint64_t* params = reinterpret_cast<const uint64_t*>(p.params);  // [tensor_count]
-  const uint64_t* values = reinterpret_cast<const uint64_t*>(p.values);  // [tensor_count]
+  const Chunk* chunks = global<const Chunk>(p.chunks);
+  const Tensor* tensors = global<const Tensor>(p.tensors);
+  const uint64_t* params = global<const uint64_t>(p.params);  // [tensor_count]
+  const uint64_t* values = global<const uint64_t>(p.values);  // [tensor_count]
   for (uint64_t item = block_index(); item < p.chunk_count * PIECES; item += block_count()) {
     const Chunk chunk = chunks[p.first_chunk + item / PIECES];
     const uint32_t first = static_cast<uint32_t>(item % PIECES) * PIECE;

@@ -14,12 +14,12 @@ namespace hs {
 
 HS_DEVICE void lamb_moments(const Step& p) {
   HS_SHARED double shared[8 * THREADS];
-  const Status& status = *reinterpret_cast<const Status*>(p.status);
+  const Status& status = *global<const Status>(p.status);
   if (status.skip != APPLIED) return;
-  const Chunk* chunks = reinterpret_cast<const Chunk*>(p.chunks);        // [chunk_count]
-  const Tensor* tensors = reinterpret_cast<const Tensor*>(p.tensors);    // [tensor_count]
-  const Scalars* scalars = reinterpret_cast<const Scalars*>(p.scalars);  // [tensor_count]
-  double* norms = reinterpret_cast<double*>(p.norms);                    // [chunk_count][2]
+  const Chunk* chunks = global<const Chunk>(p.chunks);        // [chunk_count]
+  const Tensor* tensors = global<const Tensor>(p.tensors);    // [tensor_count]
+  const Scalars* scalars = global<const Scalars>(p.scalars);  // [tensor_count]
+  double* norms = global<double>(p.norms);                    // [chunk_count][2]
   for (uint64_t c = block_index(); c < p.chunk_count; c += block_count()) {
     const Chunk chunk = chunks[c];
     const Scalars s = scalars[chunk.tensor];
@@ -57,10 +57,10 @@ HS_DEVICE void lamb_moments(const Step& p) {
 }
 
 HS_DEVICE void lamb_trust(const Step& p) {
-  if (reinterpret_cast<const Status*>(p.status)->skip != APPLIED) return;
-  const Tensor* tensors = reinterpret_cast<const Tensor*>(p.tensors);  // [tensor_count]
-  Scalars* scalars = reinterpret_cast<Scalars*>(p.scalars);            // [tensor_count]
-  const double* norms = reinterpret_cast<const double*>(p.norms);      // [chunk_count][2]
+  if (global<const Status>(p.status)->skip != APPLIED) return;
+  const Tensor* tensors = global<const Tensor>(p.tensors);  // [tensor_count]
+  Scalars* scalars = global<Scalars>(p.scalars);            // [tensor_count]
+  const double* norms = global<const double>(p.norms);      // [chunk_count][2]
   for (uint64_t row = thread_index(); row < p.tensor_count; row += THREADS) {
     if (scalars[row].active == 0) continue;
     const uint64_t first = tensors[row].first_chunk;

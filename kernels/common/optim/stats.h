@@ -13,11 +13,11 @@ namespace hs {
 HS_DEVICE void stats(const Stats& p) {
   HS_SHARED double lanes[8 * THREADS];
   HS_SHARED uint32_t bad_in_chunk;
-  const Chunk* chunks = reinterpret_cast<const Chunk*>(p.chunks);        // [chunk_count]
-  const Tensor* tensors = reinterpret_cast<const Tensor*>(p.tensors);    // [tensor_count]
-  const uint64_t* grads = reinterpret_cast<const uint64_t*>(p.grads);    // [tensor_count]
-  Partial* partials = reinterpret_cast<Partial*>(p.partials);            // [chunk_count]
-  const float inverse = reinterpret_cast<const Status*>(p.status)->inverse;
+  const Chunk* chunks = global<const Chunk>(p.chunks);        // [chunk_count]
+  const Tensor* tensors = global<const Tensor>(p.tensors);    // [tensor_count]
+  const uint64_t* grads = global<const uint64_t>(p.grads);    // [tensor_count]
+  Partial* partials = global<Partial>(p.partials);            // [chunk_count]
+  const float inverse = global<const Status>(p.status)->inverse;
   for (uint64_t c = block_index(); c < p.chunk_count; c += block_count()) {
     const Chunk chunk = chunks[c];
     const uint64_t grad = grads[chunk.tensor];

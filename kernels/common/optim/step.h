@@ -33,8 +33,8 @@ struct Operands {
 
 HS_DEVICE Operands operands(const Step& p, const Status& status, const Tensor& tensor, uint32_t row) {
   Operands o;
-  o.param = Param{reinterpret_cast<const uint64_t*>(p.params)[row], p.master, tensor.state, p.param, p.mode};
-  o.grad = reinterpret_cast<const uint64_t*>(p.grads)[row];
+  o.param = Param{global<const uint64_t>(p.params)[row], p.master, tensor.state, p.param, p.mode};
+  o.grad = global<const uint64_t>(p.grads)[row];
   o.slots[0] = p.slot0;
   o.slots[1] = p.slot1;
   o.slots[2] = p.slot2;
@@ -91,11 +91,11 @@ HS_DEVICE void update8(const Operands& o, const Scalars& s, uint64_t i, uint32_t
 
 template <class Rule>
 HS_DEVICE void step(const Step& p) {
-  const Status& status = *reinterpret_cast<const Status*>(p.status);
+  const Status& status = *global<const Status>(p.status);
   if (status.skip != APPLIED) return;
-  const Chunk* chunks = reinterpret_cast<const Chunk*>(p.chunks);        // [chunk_count]
-  const Tensor* tensors = reinterpret_cast<const Tensor*>(p.tensors);    // [tensor_count]
-  const Scalars* scalars = reinterpret_cast<const Scalars*>(p.scalars);  // [tensor_count]
+  const Chunk* chunks = global<const Chunk>(p.chunks);        // [chunk_count]
+  const Tensor* tensors = global<const Tensor>(p.tensors);    // [tensor_count]
+  const Scalars* scalars = global<const Scalars>(p.scalars);  // [tensor_count]
   for (uint64_t item = block_index(); item < p.chunk_count * PIECES; item += block_count()) {
     const Chunk chunk = chunks[item / PIECES];
     const uint32_t first = static_cast<uint32_t>(item % PIECES) * PIECE;

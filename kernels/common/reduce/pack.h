@@ -29,7 +29,7 @@ HS_DEVICE void pack(const Pack& p) {
 #pragma unroll
     for (uint32_t e = 0; e < 8; e++) bad += e < count && non_finite(g[e]);
   });
-  if (bad > 0) atomic_add(reinterpret_cast<uint64_t*>(p.non_finite), bad);
+  if (bad > 0) atomic_add(global<uint64_t>(p.non_finite), bad);
 }
 
 }  // namespace hs

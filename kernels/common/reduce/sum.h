@@ -10,8 +10,8 @@
 namespace hs {
 
 HS_DEVICE void sum(const Sum& p) {
-  const uint64_t* parts = reinterpret_cast<const uint64_t*>(p.parts);     // [ranks]
-  const float* weights = reinterpret_cast<const float*>(p.weights);       // [ranks]
+  const uint64_t* parts = global<const uint64_t>(p.parts);     // [ranks]
+  const float* weights = global<const float>(p.weights);       // [ranks]
   walk(p.len, [&](uint64_t i, uint32_t count) {
     float s[8], x[8];
     load8(x, parts[0], i, count, p.wire);

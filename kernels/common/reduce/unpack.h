@@ -15,7 +15,7 @@ constexpr uint64_t CHUNK = 16384;  // elements of a partial
 HS_DEVICE void unpack(const Unpack& p) {
   HS_SHARED double lanes[8 * THREADS];
   HS_SHARED uint32_t bad_in_chunk;
-  const uint64_t* shards = reinterpret_cast<const uint64_t*>(p.shards);
+  const uint64_t* shards = global<const uint64_t>(p.shards);
   const uint64_t chunks = (p.len + CHUNK - 1) / CHUNK;
   for (uint64_t chunk = block_index(); chunk < chunks; chunk += block_count()) {
     if (thread_index() == 0) bad_in_chunk = 0;
@@ -49,7 +49,7 @@ HS_DEVICE void unpack(const Unpack& p) {
     const double sum = fold(lane, lanes);
     barrier();
     if (thread_index() == 0) {
-      Partial* partial = reinterpret_cast<Partial*>(p.partials) + chunk;
+      Partial* partial = global<Partial>(p.partials) + chunk;
       partial->sum_squares = sum;
       partial->non_finite = bad_in_chunk;
       partial->tensor = p.tensor;

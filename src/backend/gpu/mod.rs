@@ -318,6 +318,10 @@ impl Backend for Gpu {
         self.with(|state| state.order.arrived(ticket))
     }
 
+    fn sync_all(&self) -> Result<()> {
+        self.with(|state| state.order.drain())
+    }
+
     unsafe fn launch(&self, stream: StreamId, launch: &Launch) -> Result<()> {
         let entry = launch.entry();
         let Some(function) = self.kernels.get(entry.symbol) else {

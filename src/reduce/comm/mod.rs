@@ -61,7 +61,7 @@ pub(super) fn check_parts(parts: &[Part], ranks: usize, bytes: usize) -> crate::
             let found = format!("{} at {} of {}", part.len, part.start, part.buffer.len());
             return Err(Error::shape(OP, arg(), expected, found));
         }
-        let address = part.buffer.address().offset(part.start).0;
+        let address = part.buffer.address() + (part.start) as u64;
         if bytes > 0 && !address.is_multiple_of(ALIGN as u64) {
             return Err(Error::Align { op: OP, arg: arg().into(), need: ALIGN, address });
         }
