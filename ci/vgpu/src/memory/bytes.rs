@@ -1,5 +1,7 @@
 //! Bytes, each with a shadow byte that says whether it is defined.
 
+use super::region::Region;
+
 /// Up to eight bytes as they sit in a register: the value, and one bit for each byte that is
 /// defined. Bytes beyond the width are zero and defined, so that 0xff is "all defined" at any width.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,23 +22,33 @@ impl Word {
 /// What undefined bytes hold: a NaN in every floating type, and no address.
 pub const POISON: u8 = 0xfd;
 
-/// A piece of memory with a shadow.
+/// A piece of memory with a shadow. Fresh memory is zero in both, so that a page costs nothing until
+/// it is touched; an undefined byte is poison whatever is stored in its place.
 #[derive(Debug, Clone, Default)]
 pub struct Bytes {
-    data: Vec<u8>,
+    data: Region,
     /// 1 where the byte is defined.
-    defined: Vec<u8>,
+    defined: Region,
 }
 
 impl Bytes {
     /// `len` undefined bytes.
     pub fn undefined(len: usize) -> Self {
-        Self { data: vec![POISON; len], defined: vec![0; len] }
+        Self { data: Region::zeroed(len), defined: Region::zeroed(len) }
     }
 
     /// Defined bytes.
     pub fn known(data: Vec<u8>) -> Self {
-        Self { defined: vec![1; data.len()], data }
+        Self { defined: Region::ones(data.len()), data: data.into() }
+    }
+
+    /// The host's memory, which is always defined: the host may write it at any time.
+    ///
+    /// # Safety
+    /// As for [`Region::host`].
+    pub unsafe fn host(start: *mut u8, len: usize) -> Self {
+        // SAFETY: the caller's promise.
+        Self { data: unsafe { Region::host(start, len) }, defined: Region::ones(len) }
     }
 
     /// How many there are.
@@ -49,6 +61,11 @@ impl Bytes {
         self.data.is_empty()
     }
 
+    /// Whether it is the host's memory.
+    pub fn is_host(&self) -> bool {
+        self.data.is_host()
+    }
+
     /// Reads `size` (1, 2, 4 or 8) bytes. The caller has checked the bounds.
     #[inline]
     pub fn load(&self, at: usize, size: usize) -> Word {
@@ -58,6 +75,9 @@ impl Bytes {
         shadow[..size].copy_from_slice(&self.defined[at..at + size]);
         // Gathers bit 0 of each byte into one byte.
         let gathered = u64::from_le_bytes(shadow).wrapping_mul(0x0102_0408_1020_4080) >> 56;
+        if gathered != 0xff {
+            (0..size).filter(|i| shadow[*i] == 0).for_each(|i| bits[i] = POISON);
+        }
         Word { bits: u64::from_le_bytes(bits), defined: gathered as u8 }
     }
 
@@ -67,7 +87,7 @@ impl Bytes {
         self.data[at..at + size].copy_from_slice(&word.bits.to_le_bytes()[..size]);
         if word.defined == 0xff {
             self.defined[at..at + size].fill(1);
-        } else {
+        } else if !self.is_host() {
             for i in 0..size {
                 self.defined[at + i] = word.defined >> i & 1;
             }
@@ -80,15 +100,30 @@ impl Bytes {
         self.defined[at..at + data.len()].fill(1);
     }
 
+    /// Writes `pattern` `count` times, one after the other.
+    pub fn repeat(&mut self, at: usize, pattern: &[u8], count: usize) {
+        let range = at..at + pattern.len() * count;
+        match pattern {
+            [byte] => self.data[range.clone()].fill(*byte),
+            _ => self.data[range.clone()]
+                .chunks_exact_mut(pattern.len())
+                .for_each(|chunk| chunk.copy_from_slice(pattern)),
+        }
+        self.defined[range].fill(1);
+    }
+
     /// Makes a range undefined again.
     pub fn poison(&mut self, at: usize, len: usize) {
-        self.data[at..at + len].fill(POISON);
         self.defined[at..at + len].fill(0);
     }
 
-    /// The bytes, undefined ones as poison.
-    pub fn as_slice(&self) -> &[u8] {
-        &self.data
+    /// Copies a range out, undefined bytes as poison.
+    pub fn read(&self, at: usize, out: &mut [u8]) {
+        let range = at..at + out.len();
+        out.copy_from_slice(&self.data[range.clone()]);
+        for (byte, defined) in out.iter_mut().zip(&self.defined[range]) {
+            *byte = if *defined == 0 { POISON } else { *byte };
+        }
     }
 
     /// The first undefined byte of a range.
@@ -98,8 +133,16 @@ impl Bytes {
 
     /// Copies a range of `from`, definedness included.
     pub fn copy_from(&mut self, at: usize, from: &Self, start: usize, len: usize) {
-        self.data[at..at + len].copy_from_slice(&from.data[start..start + len]);
-        self.defined[at..at + len].copy_from_slice(&from.defined[start..start + len]);
+        from.read(start, &mut self.data[at..at + len]);
+        if !self.is_host() {
+            self.defined[at..at + len].copy_from_slice(&from.defined[start..start + len]);
+        }
+    }
+
+    /// Copies a range to another of the same memory; they may overlap.
+    pub fn copy_within(&mut self, at: usize, start: usize, len: usize) {
+        self.data.copy_within(start..start + len, at);
+        self.defined.copy_within(start..start + len, at);
     }
 }
 

@@ -2,13 +2,18 @@
 //!
 //! Addresses are never given out twice, so that an access to freed memory is recognised for as long
 //! as the memory lives; between allocations there is a gap that belongs to nobody.
+//!
+//! The memories of several devices, and host memory that devices can reach, are one address space:
+//! each allocation has a home, and a launch sees the homes that it is allowed to.
 
+use super::footprint::{Footprint, Touched};
 use super::race::{Access, Mark, RaceShadow};
 use super::{Bytes, Fault, Loaded, Word};
 use crate::finding::Kind;
 
-/// The lowest address. Below lie the windows of other memories.
-const BASE: u64 = 0x7f00_0000_0000;
+/// The lowest address. Below lie the windows of other memories; the host maps nothing near it, so
+/// that a host which reads a device's address is stopped.
+const BASE: u64 = 0x1000_0000_0000;
 /// What starts of allocations are multiples of.
 const ALIGNMENT: u64 = 256;
 /// Bytes between allocations that belong to nobody.
@@ -27,9 +32,15 @@ pub struct Allocation {
     pub live: bool,
     /// Kernels may not write it.
     pub constant: bool,
+    /// The device that it belongs to; [`HOST`] for the host's memory.
+    pub home: u32,
     bytes: Bytes,
     races: RaceShadow,
+    touched: Touched,
 }
+
+/// The home of the host's memory, which every device sees.
+pub const HOST: u32 = u32::MAX;
 
 /// All of a device's global memory.
 #[derive(Debug)]
@@ -41,13 +52,31 @@ pub struct GlobalMemory {
     launch: u32,
     /// The allocation that was used last.
     last: usize,
+    /// Allocations that the running launch touched, if that is noted.
+    touched: Vec<usize>,
     /// Whether accesses are checked for races between blocks.
     pub check_races: bool,
+    /// Whether it is noted what a launch touches, for [`take_footprint`](Self::take_footprint).
+    pub note_footprint: bool,
+    /// The homes that a launch may reach, a bit each.
+    pub visible: u64,
+    /// Where new allocations belong.
+    pub home: u32,
 }
 
 impl Default for GlobalMemory {
     fn default() -> Self {
-        Self { allocations: Vec::new(), next: BASE, launch: 1, last: 0, check_races: true }
+        Self {
+            allocations: Vec::new(),
+            next: BASE,
+            launch: 1,
+            last: 0,
+            touched: Vec::new(),
+            check_races: true,
+            note_footprint: false,
+            visible: u64::MAX,
+            home: 0,
+        }
     }
 }
 
@@ -67,19 +96,36 @@ impl GlobalMemory {
         self.insert(Bytes::known(data), name.into())
     }
 
+    /// Lets devices reach the host's memory at `start`, at the same address.
+    ///
+    /// # Safety
+    /// As for [`Bytes::host`], until the memory is freed here.
+    pub unsafe fn map_host(
+        &mut self,
+        start: *mut u8,
+        len: usize,
+        name: impl Into<String>,
+    ) -> Result<u64, Fault> {
+        let (base, end) = (start as u64, start as u64 + len as u64);
+        // The host may give out again what was freed.
+        self.allocations.retain(|a| a.live || a.base + a.len <= base || a.base >= end);
+        if self.allocations.iter().any(|a| a.base < end && base < a.base + a.len) {
+            return Err(Fault::new(Kind::WriteOutOfBounds, "this memory is mapped already"));
+        }
+        // SAFETY: the caller's promise.
+        let bytes = unsafe { Bytes::host(start, len) };
+        let at = self.allocations.partition_point(|a| a.base < base);
+        self.allocations.insert(at, Allocation::new(base, bytes, name.into(), HOST));
+        self.last = usize::MAX;
+        Ok(base)
+    }
+
     fn insert(&mut self, bytes: Bytes, name: String) -> u64 {
         let (base, len) = (self.next, bytes.len() as u64);
         self.next = (base + len + GAP).next_multiple_of(ALIGNMENT);
-        let races = RaceShadow::new(bytes.len());
-        self.allocations.push(Allocation {
-            base,
-            len,
-            name,
-            live: true,
-            constant: false,
-            bytes,
-            races,
-        });
+        let allocation = Allocation::new(base, bytes, name, self.home);
+        let at = self.allocations.partition_point(|a| a.base < base);
+        self.allocations.insert(at, allocation);
         base
     }
 
@@ -97,6 +143,7 @@ impl GlobalMemory {
                 a.live = false;
                 a.bytes = Bytes::default();
                 a.races = RaceShadow::default();
+                a.touched = Touched::default();
                 Ok(())
             }
             Some(a) if a.base == base => {
@@ -109,6 +156,25 @@ impl GlobalMemory {
     /// A new launch: its blocks race among themselves, not with earlier launches.
     pub fn begin_launch(&mut self) {
         self.launch += 1;
+        self.touched.clear();
+        // It may see less than the one before.
+        self.last = usize::MAX;
+    }
+
+    /// What the launch touched that just ended.
+    pub fn take_footprint(&mut self) -> Footprint {
+        let mut footprint = Footprint::default();
+        for i in std::mem::take(&mut self.touched) {
+            let a = &mut self.allocations[i];
+            a.touched.take(a.base, &mut footprint);
+        }
+        footprint
+    }
+
+    /// The living allocation that an address lies in.
+    pub fn allocation(&self, address: u64) -> Option<&Allocation> {
+        let a = &self.allocations[self.find(address)?];
+        (a.live && address - a.base < a.len.max(1)).then_some(a)
     }
 
     /// The allocations, freed ones included, by address.
@@ -154,6 +220,13 @@ impl GlobalMemory {
             return Err(Fault::new(
                 outside,
                 format!("{size} bytes at {offset} of {name}, which has {len}"),
+            ));
+        }
+        if a.home != HOST && self.visible >> a.home & 1 == 0 {
+            let home = a.home;
+            return Err(Fault::new(
+                outside,
+                format!("{name} is memory of device {home}, which this one has no access to"),
             ));
         }
         if a.constant && access != Access::Read {
@@ -213,11 +286,14 @@ impl GlobalMemory {
         size: usize,
         block: u32,
     ) -> Option<Fault> {
+        let launch = self.launch;
+        let a = &mut self.allocations[i];
+        if self.note_footprint && a.touched.mark(access, at, size, launch) {
+            self.touched.push(i);
+        }
         if !self.check_races {
             return None;
         }
-        let launch = self.launch;
-        let a = &mut self.allocations[i];
         let me = Mark { agent: block, stamp: launch };
         let conflict = a.races.access(access, at, size, me, |mark| mark.stamp != launch)?;
         Some(Fault::new(
@@ -247,13 +323,37 @@ impl GlobalMemory {
         Ok(())
     }
 
-    /// Reads from the host, undefined bytes as poison.
-    pub fn read(&mut self, address: u64, len: u64) -> Result<&[u8], Fault> {
-        if len == 0 {
-            return Ok(&[]);
+    /// Writes `pattern` `count` times from the host.
+    pub fn fill(&mut self, address: u64, pattern: &[u8], count: u64) -> Result<(), Fault> {
+        let bytes = count.saturating_mul(pattern.len() as u64);
+        if bytes == 0 {
+            return Ok(());
         }
-        let (i, at) = self.search(address, len, Access::Read)?;
-        Ok(&self.allocations[i].bytes.as_slice()[at..at + len as usize])
+        let (i, at) = self.search(address, bytes, Access::Write)?;
+        self.allocations[i].bytes.repeat(at, pattern, count as usize);
+        Ok(())
+    }
+
+    /// Reads from the host, undefined bytes as poison.
+    pub fn read(&mut self, address: u64, len: u64) -> Result<Vec<u8>, Fault> {
+        if len == 0 {
+            return Ok(Vec::new());
+        }
+        // Bounds first: nobody has memory for any length.
+        self.search(address, len, Access::Read)?;
+        let mut out = vec![0; len as usize];
+        self.read_into(address, &mut out)?;
+        Ok(out)
+    }
+
+    /// Reads from the host into memory that is there, undefined bytes as poison.
+    pub fn read_into(&mut self, address: u64, out: &mut [u8]) -> Result<(), Fault> {
+        if out.is_empty() {
+            return Ok(());
+        }
+        let (i, at) = self.search(address, out.len() as u64, Access::Read)?;
+        self.allocations[i].bytes.read(at, out);
+        Ok(())
     }
 
     /// The first address of a range whose byte is undefined.
@@ -273,11 +373,32 @@ impl GlobalMemory {
         }
         let (source, start) = self.search(from, len, Access::Read)?;
         let (target, at) = self.search(to, len, Access::Write)?;
+        let (at, start, len) = (at, start, len as usize);
+        if source == target {
+            self.allocations[source].bytes.copy_within(at, start, len);
+            return Ok(());
+        }
         let bytes = std::mem::take(&mut self.allocations[source].bytes);
-        let copied = bytes.clone();
+        self.allocations[target].bytes.copy_from(at, &bytes, start, len);
         self.allocations[source].bytes = bytes;
-        self.allocations[target].bytes.copy_from(at, &copied, start, len as usize);
         Ok(())
+    }
+}
+
+impl Allocation {
+    fn new(base: u64, bytes: Bytes, name: String, home: u32) -> Self {
+        let len = bytes.len();
+        Self {
+            base,
+            len: len as u64,
+            name,
+            live: true,
+            constant: false,
+            home,
+            bytes,
+            races: RaceShadow::new(len),
+            touched: Touched::new(len),
+        }
     }
 }
 
@@ -324,6 +445,46 @@ mod tests {
             assert_eq!(sum.fault, None);
         }
         assert_eq!(memory.load(a + 8, 4, 9).unwrap().word.bits, 3);
+    }
+
+    #[test]
+    fn other_homes_are_seen_where_allowed() {
+        let mut memory = GlobalMemory::new();
+        memory.home = 1;
+        let a = memory.allocate_with(vec![0; 8], "a");
+        memory.visible = 0b01;
+        memory.begin_launch();
+        assert_eq!(kind(memory.load(a, 4, 0)), Kind::ReadOutOfBounds);
+        memory.visible = 0b11;
+        assert!(memory.load(a, 4, 0).is_ok());
+    }
+
+    #[test]
+    fn the_hosts_memory_is_reached_at_its_own_address() {
+        let mut memory = GlobalMemory::new();
+        let a = memory.allocate_with(vec![3; 8], "a");
+        let mut host = vec![1_u8; 8];
+        // SAFETY: `host` outlives its mapping, and is not used while a method runs.
+        let base = unsafe { memory.map_host(host.as_mut_ptr(), 8, "host") }.unwrap();
+        memory.store(base + 4, 4, Word::known(0x0505_0505), 0).unwrap();
+        assert_eq!(host, [1, 1, 1, 1, 5, 5, 5, 5]);
+        memory.copy(base, a, 2).unwrap();
+        assert_eq!(host[..3], [3, 3, 1]);
+        memory.free(base).unwrap();
+        assert_eq!(kind(memory.load(base, 4, 0)), Kind::UseAfterFree);
+    }
+
+    #[test]
+    fn a_launchs_footprint_is_what_it_touched() {
+        let mut memory = GlobalMemory::new();
+        let a = memory.allocate(1 << 40, "a");
+        memory.note_footprint = true;
+        memory.begin_launch();
+        memory.store(a + (1 << 39), 8, Word::known(1), 0).unwrap();
+        memory.load(a, 4, 0).unwrap();
+        let footprint = memory.take_footprint();
+        assert_eq!((footprint.reads.bytes(), footprint.writes.bytes()), (4, 8));
+        assert_eq!(memory.take_footprint(), Footprint::default());
     }
 
     #[test]

@@ -2,13 +2,17 @@
 //! the shadows they share.
 
 mod bytes;
+mod footprint;
 mod global;
 mod race;
+mod region;
 mod shared;
 
-pub use bytes::{Bytes, Word};
-pub use global::{Allocation, GlobalMemory};
+pub use bytes::{Bytes, POISON, Word};
+pub use footprint::{Footprint, Ranges};
+pub use global::{Allocation, GlobalMemory, HOST};
 pub use race::{Access, Conflict, Mark, RaceShadow};
+pub use region::Region;
 pub use shared::{Order, SharedMemory};
 
 use crate::finding::Kind;

@@ -41,19 +41,28 @@ struct Granule {
     atomics: [Mark; 2],
 }
 
-/// The shadow of one piece of memory. Granules have the size of the narrowest access so far.
-#[derive(Debug, Clone, Default)]
-pub struct RaceShadow {
+/// log2 of the bytes of a page of the shadow.
+const PAGE: usize = 12;
+
+/// The marks of one page, which has granules of the size of its narrowest access so far.
+#[derive(Debug, Clone)]
+struct Page {
     granules: Vec<Granule>,
-    bytes: usize,
     /// log2 of a granule's bytes.
     shift: u32,
+}
+
+/// The shadow of one piece of memory: pages that are made when they are touched.
+#[derive(Debug, Clone, Default)]
+pub struct RaceShadow {
+    pages: Vec<Option<Box<Page>>>,
+    bytes: usize,
 }
 
 impl RaceShadow {
     /// The shadow of `bytes` bytes. Costs nothing until the first access.
     pub fn new(bytes: usize) -> Self {
-        Self { granules: Vec::new(), bytes, shift: 2 }
+        Self { pages: Vec::new(), bytes }
     }
 
     /// Checks an access of `size` bytes at `at` against what was recorded, and records it.
@@ -66,15 +75,47 @@ impl RaceShadow {
         me: Mark,
         ordered: impl Fn(Mark) -> bool,
     ) -> Option<Conflict> {
-        if self.granules.is_empty() {
-            self.granules = vec![Granule::default(); (self.bytes >> self.shift) + 1];
+        let inside = at & ((1 << PAGE) - 1);
+        if inside + size <= 1 << PAGE {
+            return self.page(at >> PAGE).access(access, inside, size, me, &ordered);
         }
+        let first = (1 << PAGE) - inside;
+        let conflict = self.page(at >> PAGE).access(access, inside, first, me, &ordered);
+        // The rest, page by page.
+        self.access(access, at + first, size - first, me, &ordered as &dyn Fn(Mark) -> bool)
+            .or(conflict)
+    }
+
+    #[inline]
+    fn page(&mut self, index: usize) -> &mut Page {
+        if self.pages.is_empty() {
+            self.pages = vec![None; (self.bytes >> PAGE) + 1];
+        }
+        // What is shorter than a page needs no whole one.
+        let bytes = (self.bytes - (index << PAGE)).min(1 << PAGE);
+        self.pages[index].get_or_insert_with(|| {
+            let granules = vec![Granule::default(); bytes.div_ceil(4)];
+            Box::new(Page { granules, shift: 2 })
+        })
+    }
+}
+
+impl Page {
+    #[inline]
+    fn access(
+        &mut self,
+        access: Access,
+        at: usize,
+        size: usize,
+        me: Mark,
+        ordered: &impl Fn(Mark) -> bool,
+    ) -> Option<Conflict> {
         while (at | size) & ((1 << self.shift) - 1) != 0 {
             self.refine();
         }
         let mut conflict = None;
         for granule in &mut self.granules[at >> self.shift..(at + size) >> self.shift] {
-            conflict = granule.access(access, me, &ordered).or(conflict);
+            conflict = granule.access(access, me, ordered).or(conflict);
         }
         conflict
     }
@@ -161,6 +202,17 @@ mod tests {
             shadow.access(Access::Read, 0, 4, by(2), never),
             Some(Conflict { earlier: Access::Atomic, other: 1 })
         );
+    }
+
+    #[test]
+    fn accesses_over_pages_are_seen_on_both() {
+        let mut shadow = RaceShadow::new(3 << PAGE);
+        let end = 1 << PAGE;
+        assert_eq!(shadow.access(Access::Write, end - 4, 2 * end, by(1), never), None);
+        for at in [end - 4, end, 2 * end, 3 * end - 8] {
+            assert!(shadow.access(Access::Read, at, 4, by(2), never).is_some(), "{at}");
+        }
+        assert_eq!(shadow.access(Access::Read, 3 * end - 4, 4, by(2), never), None);
     }
 
     #[test]
