@@ -26,6 +26,8 @@ pub enum Kind {
     SharedRace,
     /// Two blocks of a launch use the same global bytes, at least one writes.
     GlobalRace,
+    /// Two operations of streams that nothing orders use the same global bytes, at least one writes.
+    StreamRace,
     /// A barrier reached by only a part of a wave.
     DivergentBarrier,
     /// Threads wait at a barrier that others will never reach.

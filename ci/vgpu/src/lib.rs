@@ -6,12 +6,14 @@
 //!   [`counters`]: what a kernel did.
 //! - [`number`]: rounding to every storage type in every direction, exactly.
 //! - [`ptx`]: nvcc's PTX, in waves of 32.
+//! - [`driver`]: what stands where the vendors' drivers stand: streams, events, graphs, memory.
 //!
 //! Whatever is not known (an opcode, a modifier, a directive) is an error that names it. Memory and
 //! registers start undefined, and a value made from an undefined one is undefined; storing it,
 //! addressing with it or branching on it is a finding.
 
 pub mod counters;
+pub mod driver;
 pub mod finding;
 pub mod launch;
 pub mod memory;

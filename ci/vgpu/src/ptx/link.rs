@@ -56,6 +56,11 @@ impl Loaded {
         self.globals.get(name).copied()
     }
 
+    /// Address and bytes of every variable.
+    pub fn globals(&self) -> impl Iterator<Item = (u64, u64)> {
+        self.globals.values().copied()
+    }
+
     /// Decodes a kernel.
     pub fn program(&self, kernel: &str) -> Result<Program> {
         let function = self.module.functions.iter().find(|f| f.entry && f.name == kernel);

@@ -35,6 +35,11 @@ pub struct Program {
 }
 
 impl Program {
+    /// Bytes of local memory of a thread.
+    pub fn local(&self) -> u64 {
+        self.local
+    }
+
     /// Bytes of all parameters.
     pub fn parameter_bytes(&self) -> u64 {
         self.parameters.last().map_or(0, |p| p.offset + p.size)

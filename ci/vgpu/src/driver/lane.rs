@@ -1,0 +1,218 @@
+//! Queues of work. Every stream has a lane, and so has every branch of a graph.
+//!
+//! An operation waits for the one before it in its lane and for the points that the lane was told to
+//! wait for. Points are of operations that exist already, so lanes can never wait in a circle.
+
+use std::collections::VecDeque;
+
+use super::order::Clock;
+use super::work::Work;
+
+/// An operation of a lane, by its number, counted from 1; all before it are included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Point {
+    /// The lane.
+    pub lane: usize,
+    /// Operations of the lane up to it.
+    pub count: u64,
+}
+
+/// What an event remembers of a lane: what must be done, and what is known then.
+#[derive(Debug, Clone, Default)]
+pub struct Mark {
+    /// What must be done.
+    pub points: Vec<Point>,
+    /// What is known then.
+    pub clock: Clock,
+}
+
+/// An operation that waits in a lane.
+#[derive(Debug)]
+pub struct Operation {
+    /// What is to be done.
+    pub work: Work,
+    /// What must be done before, beside what is before it in the lane.
+    pub after: Vec<Point>,
+    /// What it knows; its own lane's segment is its own.
+    pub clock: Clock,
+    /// The stream that it was given to, for what is said of it.
+    pub stream: u64,
+    /// The thread that gave it.
+    pub thread: u64,
+}
+
+/// One queue.
+#[derive(Debug, Default)]
+pub struct Lane {
+    /// The context that it belongs to.
+    pub context: u64,
+    queue: VecDeque<Operation>,
+    waits: Vec<Point>,
+    clock: Clock,
+    segment: u32,
+    /// Whether the segment has operations.
+    used: bool,
+    issued: u64,
+    done: u64,
+    /// Whether the front operation is under way, outside the driver.
+    running: bool,
+    closed: bool,
+}
+
+/// All queues, and what the host knows of them.
+#[derive(Debug, Default)]
+pub struct Lanes {
+    list: Vec<Lane>,
+    /// What the host has waited for.
+    pub host: Clock,
+}
+
+impl Lanes {
+    /// A lane without operations.
+    pub fn open(&mut self, context: u64) -> usize {
+        // What is left of an old one must not be taken for the new one's.
+        let host = &self.host;
+        let free = self.list.iter().enumerate().position(|(i, lane)| {
+            lane.closed && lane.queue.is_empty() && !lane.running && host.get(i) >= lane.last()
+        });
+        let lane = free.unwrap_or_else(|| {
+            self.list.push(Lane::default());
+            self.list.len() - 1
+        });
+        let Lane { issued, done, segment, .. } = self.list[lane];
+        let segment = segment + 1;
+        self.list[lane] =
+            Lane { context, segment, issued, done, clock: self.host.clone(), ..Lane::default() };
+        lane
+    }
+
+    /// The lane gets no more operations; those that it has are done.
+    pub fn close(&mut self, lane: usize) {
+        self.list[lane].closed = true;
+    }
+
+    /// The context of a lane.
+    pub fn context(&self, lane: usize) -> u64 {
+        self.list[lane].context
+    }
+
+    /// Adds an operation.
+    pub fn push(&mut self, lane: usize, work: Work, stream: u64, thread: u64) {
+        let one = &mut self.list[lane];
+        one.clock.join(&self.host);
+        let mut clock = one.clock.clone();
+        clock.set(lane, one.segment);
+        one.used = true;
+        one.issued += 1;
+        let after = std::mem::take(&mut one.waits);
+        one.queue.push_back(Operation { work, after, clock, stream, thread });
+    }
+
+    /// All that the lane has been given so far.
+    pub fn mark(&mut self, lane: usize) -> Mark {
+        let one = &mut self.list[lane];
+        let mut points = one.waits.clone();
+        points.push(Point { lane, count: one.issued });
+        one.clock.join(&self.host);
+        let mut clock = one.clock.clone();
+        clock.set(lane, one.last());
+        if one.used {
+            one.segment += 1;
+            one.used = false;
+        }
+        Mark { points, clock }
+    }
+
+    /// What comes next in the lane waits for `mark`.
+    pub fn wait(&mut self, lane: usize, mark: &Mark) {
+        let open = mark.points.iter().filter(|p| p.lane != lane && !self.reached(**p));
+        let open: Vec<_> = open.copied().collect();
+        let one = &mut self.list[lane];
+        one.waits.extend(open);
+        one.clock.join(&mark.clock);
+    }
+
+    /// Whether a point is done.
+    pub fn reached(&self, point: Point) -> bool {
+        self.list[point.lane].done >= point.count
+    }
+
+    /// Lanes whose front operation can run.
+    pub fn ready(&self) -> Vec<usize> {
+        (0..self.list.len()).filter(|lane| self.is_ready(*lane)).collect()
+    }
+
+    fn is_ready(&self, lane: usize) -> bool {
+        let one = &self.list[lane];
+        let free = |op: &Operation| op.after.iter().all(|point| self.reached(*point));
+        !one.running && one.queue.front().is_some_and(free)
+    }
+
+    /// A lane whose front operation can run and must, before `point` is reached.
+    pub fn needed(&self, mut point: Point) -> Option<usize> {
+        loop {
+            if self.reached(point) {
+                return None;
+            }
+            let lane = point.lane;
+            if self.is_ready(lane) {
+                return Some(lane);
+            }
+            let front = self.list[lane].queue.front()?;
+            point = *front.after.iter().find(|p| !self.reached(**p))?;
+        }
+    }
+
+    /// Whether something is under way outside the driver.
+    pub fn any_running(&self) -> bool {
+        self.list.iter().any(|lane| lane.running)
+    }
+
+    /// Takes the front operation, which is under way until [`finish`](Self::finish).
+    pub fn take(&mut self, lane: usize) -> Option<Operation> {
+        let operation = self.list[lane].queue.pop_front();
+        self.list[lane].running = operation.is_some();
+        operation
+    }
+
+    /// The operation that was taken is done.
+    pub fn finish(&mut self, lane: usize) {
+        self.list[lane].running = false;
+        self.list[lane].done += 1;
+    }
+
+    /// Throws away all operations of a context's lanes, as after an error.
+    pub fn abandon(&mut self, context: u64) {
+        for lane in self.list.iter_mut().filter(|lane| lane.context == context) {
+            lane.queue.clear();
+            lane.waits.clear();
+            lane.done = lane.issued - u64::from(lane.running);
+        }
+    }
+
+    /// All lanes of a context.
+    pub fn of(&self, context: u64) -> Vec<usize> {
+        (0..self.list.len()).filter(|i| self.list[*i].context == context).collect()
+    }
+
+    /// Operations that wait, all lanes together.
+    pub fn pending(&self) -> usize {
+        self.list.iter().map(|lane| lane.queue.len()).sum()
+    }
+
+    /// Whether everything that may come, from any lane or a new one, knows a segment.
+    pub fn all_know(&self, lane: usize, segment: u32) -> bool {
+        let waiting = |other: &Lane| other.queue.front().map(|op| op.clock.get(lane));
+        self.host.get(lane) >= segment
+            && self.list.iter().enumerate().all(|(i, other)| {
+                i == lane || waiting(other).is_none_or(|known| known >= segment)
+            })
+    }
+}
+
+impl Lane {
+    /// The last segment that has operations.
+    fn last(&self) -> u32 {
+        if self.used { self.segment } else { self.segment.saturating_sub(1) }
+    }
+}

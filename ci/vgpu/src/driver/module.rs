@@ -1,0 +1,145 @@
+//! Code, whichever vendor's: what the driver asks of an interpreter.
+//!
+//! Another interpreter is one more arm of each `match`, and nothing else in this folder.
+
+use crate::driver::error::Error;
+use crate::driver::model::Vendor;
+use crate::launch::{Checks, Grid, Report};
+use crate::memory::GlobalMemory;
+use crate::ptx;
+
+/// Why an image is refused: the code, and the words for whoever reads the output.
+pub type Refusal = (Error, String);
+
+/// A loaded image.
+#[derive(Debug)]
+pub enum Code {
+    /// PTX.
+    Ptx(ptx::Loaded),
+}
+
+/// A kernel, ready to run.
+#[derive(Debug)]
+pub enum Kernel {
+    /// Of PTX.
+    Ptx(ptx::Program),
+}
+
+/// What the driver and its callers ask about a kernel.
+#[derive(Debug, Clone, Default)]
+pub struct Facts {
+    /// Offset and size of each parameter.
+    pub parameters: Vec<(usize, usize)>,
+    /// Bytes of all parameters.
+    pub parameter_bytes: usize,
+    /// Bytes of shared memory that it declares.
+    pub shared: u32,
+    /// Bytes of local memory of a thread.
+    pub local: u32,
+    /// Registers of a thread, where the image says it.
+    pub registers: Option<u32>,
+    /// Most threads of a block.
+    pub max_threads: u32,
+}
+
+impl Code {
+    /// Reads an image and puts its variables in memory.
+    pub fn load(vendor: Vendor, image: &[u8], memory: &mut GlobalMemory) -> Result<Self, Refusal> {
+        match vendor {
+            Vendor::Nvidia => {
+                if image.starts_with(b"\x7fELF") {
+                    let what = "a cubin: SASS is not executed here, give the PTX";
+                    return Err((Error::NoBinary, what.into()));
+                }
+                if image.starts_with(&0xba55_ed50_u32.to_le_bytes()) {
+                    let what = "a fat binary: it is not opened here, give the PTX";
+                    return Err((Error::NoBinary, what.into()));
+                }
+                let text = std::str::from_utf8(image)
+                    .map_err(|error| (Error::InvalidImage, format!("no text: {error}")))?;
+                let loaded = ptx::Module::parse(text).and_then(|module| module.load(memory));
+                loaded.map(Self::Ptx).map_err(|error| (Error::InvalidCode, error.to_string()))
+            }
+            // HERE the gfx90a interpreter comes in.
+            Vendor::Amd => Err((Error::NoBinary, "gfx90a code is not executed yet".into())),
+        }
+    }
+
+    /// Names of the kernels.
+    pub fn kernels(&self) -> Vec<String> {
+        match self {
+            Self::Ptx(loaded) => loaded.kernels().map(String::from).collect(),
+        }
+    }
+
+    /// Makes a kernel ready.
+    pub fn kernel(&self, name: &str) -> Result<Kernel, Refusal> {
+        if !self.kernels().iter().any(|kernel| kernel == name) {
+            return Err((Error::NotFound, format!("no kernel {name}")));
+        }
+        match self {
+            Self::Ptx(loaded) => loaded
+                .program(name)
+                .map(Kernel::Ptx)
+                .map_err(|error| (Error::InvalidCode, format!("{name}: {error}"))),
+        }
+    }
+
+    /// Address and bytes of a variable.
+    pub fn variable(&self, name: &str) -> Option<(u64, u64)> {
+        match self {
+            Self::Ptx(loaded) => loaded.global(name),
+        }
+    }
+
+    /// Addresses of all variables.
+    pub fn variables(&self) -> Vec<u64> {
+        match self {
+            Self::Ptx(loaded) => loaded.globals().map(|(address, _)| address).collect(),
+        }
+    }
+}
+
+impl Kernel {
+    /// Its name.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Ptx(program) => &program.name,
+        }
+    }
+
+    /// What is known of it.
+    pub fn facts(&self) -> Facts {
+        match self {
+            Self::Ptx(program) => Facts {
+                parameters: program
+                    .parameters
+                    .iter()
+                    .map(|p| (p.offset as usize, p.size as usize))
+                    .collect(),
+                parameter_bytes: program.parameter_bytes() as usize,
+                shared: program.shared as u32,
+                local: program.local() as u32,
+                registers: None,
+                max_threads: program
+                    .required_block
+                    .map(|block| block.iter().product())
+                    .or(program.max_threads)
+                    .unwrap_or(1024),
+            },
+        }
+    }
+
+    /// Runs it.
+    pub fn run(
+        &self,
+        grid: Grid,
+        params: &[u8],
+        memory: &mut GlobalMemory,
+    ) -> Result<Report, String> {
+        match self {
+            Self::Ptx(program) => ptx::launch(program, grid, params, memory, Checks::default())
+                .map_err(|error| error.to_string()),
+        }
+    }
+}
