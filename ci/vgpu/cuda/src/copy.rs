@@ -2,15 +2,13 @@
 
 use std::ffi::{c_uchar, c_uint, c_ushort, c_void};
 
-use halfstep_vgpu::driver::copy::{Way, copy, fill};
+use halfstep_vgpu::driver::copy::{Way, copy, copy_in_stream, fill};
 use halfstep_vgpu::driver::error::Result;
 
 use crate::call::{driver, export, lock};
 
 fn copy_async(to: u64, from: u64, bytes: usize, way: Way, stream: u64) -> Result {
-    let mut d = lock();
-    let stream = d.stream(stream)?;
-    d.copy_async(to, from, bytes as u64, way, stream)
+    copy_in_stream(driver(), to, from, bytes as u64, way, stream)
 }
 
 fn fill_async(to: u64, pattern: &[u8], count: usize, stream: u64) -> Result {

@@ -65,7 +65,7 @@ impl Driver {
         Err(Error::InvalidValue)
     }
 
-    /// A copy that the host does not wait for.
+    /// A copy in the order of a stream; the host does not wait for it here.
     pub fn copy_async(&mut self, to: u64, from: u64, bytes: u64, way: Way, stream: u64) -> Result {
         if bytes == 0 {
             return Ok(());
@@ -102,6 +102,30 @@ impl Driver {
         self.check("fill", Place::Mapped(to), bytes, true, stream)?;
         self.submit(stream, Work::Fill { to, pattern: pattern.to_vec(), count })
     }
+}
+
+/// A copy in the order of a stream. For its pageable memory to be written the host waits, as the
+/// vendors have promised for long and callers rely on; for nothing else.
+pub fn copy_in_stream(
+    driver: &Mutex<Driver>,
+    to: u64,
+    from: u64,
+    bytes: u64,
+    way: Way,
+    stream: u64,
+) -> Result {
+    let (context, mark) = {
+        let mut guard = lock(driver);
+        let stream = guard.stream(stream)?;
+        guard.copy_async(to, from, bytes, way, stream)?;
+        let captures = guard.streams.get(stream)?.capture.is_some();
+        let (target, _) = guard.places(to, from, way);
+        if captures || bytes == 0 || matches!(target, Place::Mapped(_)) {
+            return Ok(());
+        }
+        (guard.streams.get(stream)?.context, guard.stream_mark(stream)?)
+    };
+    wait(driver, context, &mark)
 }
 
 /// A copy in the default stream. The host waits only as far as the vendors promise: not for copies

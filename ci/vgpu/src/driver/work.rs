@@ -116,7 +116,6 @@ impl Driver {
     /// the context has from now on.
     pub(super) fn perform(&mut self, lane: usize, operation: &Operation) -> Result {
         let context = self.lanes.context(lane);
-        self.memory.visible = self.visible_from(context);
         let label =
             Label { what: operation.work.name().to_string(), stream: operation.stream };
         let (footprint, result) = match &operation.work {
@@ -152,6 +151,7 @@ impl Driver {
         operation: &Operation,
         launch: &Launch,
     ) -> (Footprint, Result) {
+        self.memory.visible = self.visible_from(context);
         self.memory.note_footprint = true;
         let result = launch.kernel.run(launch.grid, &launch.params, &mut self.memory);
         let footprint = self.memory.take_footprint();
@@ -195,6 +195,8 @@ impl Driver {
         work: &Work,
         footprint: &mut Footprint,
     ) -> std::result::Result<(), (u64, Fault)> {
+        // Copies need no peer access.
+        self.memory.visible = u64::MAX;
         match work {
             Work::Copy { to, from, bytes } => {
                 if let Place::Mapped(address) = to {
@@ -246,8 +248,6 @@ impl Driver {
         let len = bytes as usize;
         match (to, from) {
             (Place::Mapped(to), Place::Mapped(from)) => {
-                // Peer copies need no peer access.
-                self.memory.visible = u64::MAX;
                 let whose = |fault: Fault| match fault.kind {
                     Kind::ReadOutOfBounds => (from, fault),
                     _ => (to, fault),
