@@ -8,12 +8,14 @@
 
 namespace hs {
 
-// Returns the sum to thread 0. `shared` has 8 × 256 doubles.
-HS_DEVICE double fold(double (&lane)[8], double* shared) {
+// Returns the sum to thread 0. `shared` has 8 × 256 doubles. Only the first `threads` threads may have
+// lanes that are not 0: additions of 0 are left out, which makes tensors of a few elements cheap.
+HS_DEVICE double fold(double (&lane)[8], double* shared, uint32_t threads) {
   const uint32_t t = thread_index();
 #pragma unroll
   for (int e = 0; e < 8; e++) shared[e * THREADS + t] = lane[e];
   for (uint32_t half = THREADS / 2; half > 0; half /= 2) {
+    if (half >= threads) continue;
     barrier();
     if (t < half) {
 #pragma unroll

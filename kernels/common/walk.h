@@ -8,6 +8,11 @@ namespace hs {
 constexpr uint32_t THREADS = 256;
 constexpr uint64_t STRIP = 8 * THREADS;  // elements that a block covers at once
 
+// Threads of a block that have elements when it walks over `len` from its start.
+HS_DEVICE uint32_t threads_of(uint64_t len) {
+  return len < STRIP ? static_cast<uint32_t>((len + 7) / 8) : THREADS;
+}
+
 template <class Body>
 HS_DEVICE void walk(uint64_t len, Body body) {
   for (uint64_t strip = block_index() * STRIP; strip < len; strip += block_count() * STRIP) {

@@ -3,6 +3,7 @@
 #![allow(missing_docs)]
 
 pub mod bound;
+pub mod child;
 pub mod data;
 #[cfg(feature = "safetensors")]
 pub mod files;

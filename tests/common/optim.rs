@@ -80,5 +80,6 @@ pub fn setup<P: Storage, G: Storage>(
     let params = normal::<P>(&mut rng, lengths);
     let mut optimizer = Optimizer::new(device, &[group(rule, lengths)], config).unwrap();
     optimizer.load_params(&stream, &plain(&params)).unwrap();
+    stream.sync().unwrap(); // some tests go on with another stream
     (stream, optimizer, params, rng)
 }

@@ -294,7 +294,10 @@ fn events_stand_for_what_came_before_them() {
             let mut milliseconds = 0.0;
             ok(sys::cuEventElapsedTime(&mut milliseconds, first, last));
             assert!(milliseconds > 0.0);
-            assert_eq!(sys::cuEventElapsedTime(&mut milliseconds, first, never), CUDA_ERROR_INVALID_HANDLE);
+            assert_eq!(
+                sys::cuEventElapsedTime(&mut milliseconds, first, never),
+                CUDA_ERROR_INVALID_HANDLE
+            );
             // Asking again and again sees the end.
             ok(sys::cuEventRecord(first, s));
             let mut not_ready = 0;
@@ -485,7 +488,14 @@ fn the_host_is_called_in_order_and_may_wait_for_others() {
         let data = std::ptr::from_mut(&mut count).cast();
         // SAFETY: `count` lives until the stream is done.
         unsafe {
-            ok(sys::cuLaunchHostFunc(s, Some(std::mem::transmute::<extern "C" fn(*mut c_void), unsafe extern "C" fn(*mut c_void)>(add_one)), data));
+            ok(sys::cuLaunchHostFunc(
+                s,
+                Some(std::mem::transmute::<
+                    extern "C" fn(*mut c_void),
+                    unsafe extern "C" fn(*mut c_void),
+                >(add_one)),
+                data,
+            ));
             ok(sync(s));
         }
         assert_eq!(count, 1);

@@ -45,33 +45,43 @@ fn right() -> Vec<f32> {
 
 #[test]
 fn from_the_first_call_to_a_kernels_result_in_32_orders() {
-    passes("from_the_first_call_to_a_kernels_result_in_32_orders", &[("VGPU_DEVICES", "2")], || {
-        // SAFETY: nothing of the library is in use.
-        assert!(unsafe { sys::is_culib_present() });
-        assert_eq!(CudaContext::device_count().unwrap(), 2);
-        let context = CudaContext::new(1).unwrap();
-        assert_eq!(context.ordinal(), 1);
-        assert!(context.name().unwrap().contains("A100"));
-        assert_eq!(context.compute_capability().unwrap(), (8, 0));
-        let units = sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT;
-        assert_eq!(context.attribute(units).unwrap(), 108);
-        assert_eq!(context.total_mem().unwrap() >> 30, 39);
-        let (s0, s1) = (context.new_stream().unwrap(), context.new_stream().unwrap());
-        let k = kernels(&context);
-        let door = Door::cuda();
-        for seed in 0..32 {
-            door.seed(seed);
-            assert!(three_times(&k, &s0, &s1) == right(), "seed {seed}");
-        }
-        context.synchronize().unwrap();
-        let launches = door.launches();
-        assert_eq!(launches.len(), 64);
-        assert_eq!((&launches[0]["kernel"], &launches[0]["device"]), (&"scale".into(), &1.into()));
-        assert_eq!((&launches[1]["bytes_read"], &launches[1]["bytes_written"]), (&8000.into(), &4000.into()));
-        assert_eq!(door.kinds(), [""; 0]);
-        drop((k, s0, s1, context));
-        assert_eq!(door.leaked(), [""; 0]);
-    });
+    passes(
+        "from_the_first_call_to_a_kernels_result_in_32_orders",
+        &[("VGPU_DEVICES", "2")],
+        || {
+            // SAFETY: nothing of the library is in use.
+            assert!(unsafe { sys::is_culib_present() });
+            assert_eq!(CudaContext::device_count().unwrap(), 2);
+            let context = CudaContext::new(1).unwrap();
+            assert_eq!(context.ordinal(), 1);
+            assert!(context.name().unwrap().contains("A100"));
+            assert_eq!(context.compute_capability().unwrap(), (8, 0));
+            let units = sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT;
+            assert_eq!(context.attribute(units).unwrap(), 108);
+            assert_eq!(context.total_mem().unwrap() >> 30, 39);
+            let (s0, s1) = (context.new_stream().unwrap(), context.new_stream().unwrap());
+            let k = kernels(&context);
+            let door = Door::cuda();
+            for seed in 0..32 {
+                door.seed(seed);
+                assert!(three_times(&k, &s0, &s1) == right(), "seed {seed}");
+            }
+            context.synchronize().unwrap();
+            let launches = door.launches();
+            assert_eq!(launches.len(), 64);
+            assert_eq!(
+                (&launches[0]["kernel"], &launches[0]["device"]),
+                (&"scale".into(), &1.into())
+            );
+            assert_eq!(
+                (&launches[1]["bytes_read"], &launches[1]["bytes_written"]),
+                (&8000.into(), &4000.into())
+            );
+            assert_eq!(door.kinds(), [""; 0]);
+            drop((k, s0, s1, context));
+            assert_eq!(door.leaked(), [""; 0]);
+        },
+    );
 }
 
 /// The same without cudarc's own order: the caller orders the two launches, or forgets it.

@@ -4,7 +4,9 @@ mod driver;
 
 use std::sync::Arc;
 
-use cudarc::driver::{CudaContext, CudaFunction, CudaSlice, CudaStream, LaunchConfig, PushKernelArg, sys};
+use cudarc::driver::{
+    CudaContext, CudaFunction, CudaSlice, CudaStream, LaunchConfig, PushKernelArg, sys,
+};
 use cudarc::nvrtc::Ptx;
 use driver::{Door, PTX, passes};
 use sys::CUresult::*;
@@ -28,7 +30,8 @@ fn setup() -> Setup {
     unsafe { context.disable_event_tracking() };
     let stream = context.new_stream().unwrap();
     let module = context.load_module(Ptx::from_src(PTX)).unwrap();
-    let (add, scale) = (module.load_function("add").unwrap(), module.load_function("scale").unwrap());
+    let (add, scale) =
+        (module.load_function("add").unwrap(), module.load_function("scale").unwrap());
     Setup { context, stream, add, scale, door: Door::cuda() }
 }
 
@@ -57,7 +60,8 @@ fn a_graph_is_done_again_and_again() {
         assert_eq!(door.launches().len(), 10);
         let mut nodes = 0;
         // SAFETY: the graph lives; only the count is asked for.
-        let code = unsafe { sys::cuGraphGetNodes(graph.cu_graph(), std::ptr::null_mut(), &mut nodes) };
+        let code =
+            unsafe { sys::cuGraphGetNodes(graph.cu_graph(), std::ptr::null_mut(), &mut nodes) };
         assert_eq!((code, nodes), (CUDA_SUCCESS, 2));
         drop((graph, x, y, add, stream));
         assert!(!door.leaked().iter().any(|kind| kind.contains("graph") || kind == "allocation"));

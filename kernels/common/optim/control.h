@@ -62,7 +62,7 @@ HS_DEVICE Summary summarize(const Control& p, double* shared, uint64_t* counts, 
   }
   counts[t] = bad;
   first[t] = tensor;
-  Summary summary = {fold(lane, shared), 0, NONE};  // meets at barriers: all counts are there
+  Summary summary = {fold(lane, shared, THREADS), 0, NONE};  // meets at barriers: all counts are there
   if (t == 0) {
     for (uint32_t other = 0; other < THREADS; other++) {
       summary.non_finite += counts[other];

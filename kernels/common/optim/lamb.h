@@ -45,9 +45,9 @@ HS_DEVICE void lamb_moments(const Step& p) {
         of_u[e] += wide_u * wide_u;
       }
     }
-    const double sum_p = fold(of_p, shared);
+    const double sum_p = fold(of_p, shared, threads_of(chunk.len));
     barrier();  // the shared memory is free again
-    const double sum_u = fold(of_u, shared);
+    const double sum_u = fold(of_u, shared, threads_of(chunk.len));
     barrier();
     if (thread_index() == 0) {
       norms[2 * c] = sum_p;

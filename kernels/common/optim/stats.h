@@ -40,7 +40,7 @@ HS_DEVICE void stats(const Stats& p) {
       }
     }
     if (bad > 0) atomic_add_shared(&bad_in_chunk, bad);
-    const double sum = fold(lane, lanes);
+    const double sum = fold(lane, lanes, threads_of(len));
     if (thread_index() == 0) {
       partials[c].sum_squares = sum;
       partials[c].non_finite = bad_in_chunk;

@@ -46,7 +46,7 @@ HS_DEVICE void unpack(const Unpack& p) {
       store8(x, p.to, i, count, p.gradient_type);
     }
     if (bad > 0) atomic_add_shared(&bad_in_chunk, bad);
-    const double sum = fold(lane, lanes);
+    const double sum = fold(lane, lanes, threads_of(end - chunk * CHUNK));
     barrier();
     if (thread_index() == 0) {
       Partial* partial = global<Partial>(p.partials) + chunk;

@@ -45,7 +45,8 @@ pub fn call(
     let code = result.map_or_else(Error::code, |()| 0);
     let mut d = lock();
     if d.journal.traces() {
-        let list: Vec<_> = arguments.iter().map(|(name, value)| format!("{name}={value:?}")).collect();
+        let list: Vec<_> =
+            arguments.iter().map(|(name, value)| format!("{name}={value:?}")).collect();
         d.journal.trace(format!("[{}] {name}({}) = {code}", thread(), list.join(", ")));
     }
     code

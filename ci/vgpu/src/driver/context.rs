@@ -79,7 +79,10 @@ pub fn pop_current() -> Option<u64> {
 impl Driver {
     /// Whether the device exists.
     pub fn device(&self, device: i32) -> Result<u32> {
-        u32::try_from(device).ok().filter(|d| *d < self.settings.devices).ok_or(Error::InvalidDevice)
+        u32::try_from(device)
+            .ok()
+            .filter(|d| *d < self.settings.devices)
+            .ok_or(Error::InvalidDevice)
     }
 
     /// The calling thread's context, if it is sound.

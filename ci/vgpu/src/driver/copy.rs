@@ -49,7 +49,15 @@ impl Driver {
             Some(a) if bytes <= a.len - (address - a.base) => return Ok(()),
             Some(a) => {
                 let kind = if write { Kind::WriteOutOfBounds } else { Kind::ReadOutOfBounds };
-                (kind, format!("{bytes} bytes at {} of {}, which has {}", address - a.base, a.name, a.len))
+                (
+                    kind,
+                    format!(
+                        "{bytes} bytes at {} of {}, which has {}",
+                        address - a.base,
+                        a.name,
+                        a.len
+                    ),
+                )
             }
             None if self.is_device(address) => {
                 (Kind::UseAfterFree, format!("{bytes} bytes of memory that was freed"))
@@ -145,7 +153,8 @@ pub fn copy(driver: &Mutex<Driver>, to: u64, from: u64, bytes: u64, way: Way) ->
             return lock(driver).copy_async(to, from, bytes, way, stream);
         }
         guard.copy_async(to, from, bytes, way, stream)?;
-        let pinned = |place| matches!(place, Place::Mapped(address) if guard.pinned_at(address).is_some());
+        let pinned =
+            |place| matches!(place, Place::Mapped(address) if guard.pinned_at(address).is_some());
         let on_device = |place| matches!(place, Place::Mapped(_)) && !pinned(place);
         if on_device(target) && on_device(source) {
             return Ok(());

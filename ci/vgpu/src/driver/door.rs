@@ -63,9 +63,7 @@ pub fn take_trace(keep: c_int) -> *mut c_char {
 
 /// `vgpu_leaks`.
 pub fn leaks() -> *mut c_char {
-    let one = |(kind, handle, more): (&str, u64, String)| {
-        json!({ "kind": kind, "handle": handle, "more": more })
-    };
+    let one = |(kind, handle, more): (&str, u64, String)| json!({ "kind": kind, "handle": handle, "more": more });
     list(|d| d.leaks().into_iter().map(one).collect())
 }
 

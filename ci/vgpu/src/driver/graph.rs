@@ -121,8 +121,7 @@ impl Driver {
         let new = self.graphs.get(graph)?.nodes.clone();
         let exec = self.execs.get_mut(exec)?;
         let same = |(a, b): (&Node, &Node)| {
-            a.after == b.after
-                && std::mem::discriminant(&a.work) == std::mem::discriminant(&b.work)
+            a.after == b.after && std::mem::discriminant(&a.work) == std::mem::discriminant(&b.work)
         };
         if exec.nodes.len() != new.len() || !exec.nodes.iter().zip(new.iter()).all(same) {
             return Ok(false);

@@ -204,9 +204,11 @@ impl Lanes {
     pub fn all_know(&self, lane: usize, segment: u32) -> bool {
         let waiting = |other: &Lane| other.queue.front().map(|op| op.clock.get(lane));
         self.host.get(lane) >= segment
-            && self.list.iter().enumerate().all(|(i, other)| {
-                i == lane || waiting(other).is_none_or(|known| known >= segment)
-            })
+            && self
+                .list
+                .iter()
+                .enumerate()
+                .all(|(i, other)| i == lane || waiting(other).is_none_or(|known| known >= segment))
     }
 }
 

@@ -136,11 +136,8 @@ impl Driver {
         let lane = self.streams.get(stream)?.lane;
         self.sound(context)?;
         // Waiting for the default stream is waiting for what it would wait for.
-        let mark = if self.is_legacy(stream)? {
-            self.stream_mark(stream)?
-        } else {
-            self.lanes.mark(lane)
-        };
+        let mark =
+            if self.is_legacy(stream)? { self.stream_mark(stream)? } else { self.lanes.mark(lane) };
         Ok((context, mark))
     }
 

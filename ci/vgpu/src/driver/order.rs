@@ -73,9 +73,8 @@ impl History {
         label: Label,
         footprint: Footprint,
     ) -> Option<Meeting> {
-        let unordered = |(other, segment): &(usize, u32)| {
-            *other != lane && clock.get(*other) < *segment
-        };
+        let unordered =
+            |(other, segment): &(usize, u32)| *other != lane && clock.get(*other) < *segment;
         let earlier = self.segments.iter().filter(|(key, _)| unordered(key));
         let meeting = earlier.flat_map(|(_, list)| list).find_map(|(other, theirs)| {
             let (address, a, b) = footprint.conflict(theirs)?;

@@ -110,9 +110,8 @@ impl Driver {
                 (!ready.is_empty()).then(|| ready[self.random.below(ready.len())])
             }
             Policy::Ranked(key) => {
-                let rank = |lane: &usize| {
-                    super::random::Random::new(key ^ (*lane as u64) << 32).next()
-                };
+                let rank =
+                    |lane: &usize| super::random::Random::new(key ^ (*lane as u64) << 32).next();
                 self.lanes.ready().into_iter().max_by_key(rank)
             }
         };

@@ -1,11 +1,11 @@
 //! Streams, and giving them work.
 
+use super::Driver;
 use super::capture::Tail;
 use super::context::{current, thread};
 use super::error::{Error, Result};
 use super::lane::Mark;
 use super::work::Work;
-use super::Driver;
 
 /// The default stream by its short name, one that all agree on.
 pub const LEGACY: u64 = 1;

@@ -116,18 +116,20 @@ impl Driver {
     /// the context has from now on.
     pub(super) fn perform(&mut self, lane: usize, operation: &Operation) -> Result {
         let context = self.lanes.context(lane);
-        let label =
-            Label { what: operation.work.name().to_string(), stream: operation.stream };
+        let label = Label { what: operation.work.name().to_string(), stream: operation.stream };
         let (footprint, result) = match &operation.work {
             Work::Launch(launch) => self.launch(context, operation, launch),
             work => {
                 let mut footprint = Footprint::default();
                 let result = self.move_bytes(work, &mut footprint);
-                (footprint, result.map_err(|(address, fault)| {
-                    let kind = fault.kind;
-                    self.note(&label, context, kind, address, fault.detail);
-                    error_of(kind)
-                }))
+                (
+                    footprint,
+                    result.map_err(|(address, fault)| {
+                        let kind = fault.kind;
+                        self.note(&label, context, kind, address, fault.detail);
+                        error_of(kind)
+                    }),
+                )
             }
         };
         let meeting = self.history.add(lane, &operation.clock, label.clone(), footprint);
@@ -285,7 +287,11 @@ impl Driver {
         let finding = Finding {
             kind,
             kernel: label.what.clone(),
-            instruction: format!("in stream {:#x} of device {}", label.stream, self.device_of(context)),
+            instruction: format!(
+                "in stream {:#x} of device {}",
+                label.stream,
+                self.device_of(context)
+            ),
             block: [0; 3],
             thread: 0,
             address: Some(address),
