@@ -28,7 +28,7 @@ pub fn attribute(model: &Model, number: u32, device: u32) -> Option<i32> {
         40 => 3,                     // copy engines
         75 => 8,                     // compute capability
         76 => 0,
-        78 | 79 | 80 => 1,                  // priorities, caches
+        78..=80 => 1,                       // priorities, caches
         81 => model.unit_shared,            // shared memory of a multiprocessor
         87 => 2,                            // f32 to f64 rate
         90 | 91 | 99 => 1, // preemption, pointers of registered memory, registering
@@ -36,7 +36,7 @@ pub fn attribute(model: &Model, number: u32, device: u32) -> Option<i32> {
         106 => model.unit_blocks, // blocks of a multiprocessor
         111 => model.block_shared_reserved, // shared memory that each block costs
         115 => 1,          // memory pools
-        1..=150 => 0,
+        _ if number <= 150 => 0,
         _ => return None,
     };
     Some(value as i32)

@@ -3,16 +3,13 @@
 use std::ffi::{c_char, c_uint, c_void};
 
 use halfstep_vgpu::driver::error::{Error, Result};
+use halfstep_vgpu::driver::front;
 use halfstep_vgpu::driver::graph::Graph;
 use halfstep_vgpu::driver::work::{Place, Work};
 
 use crate::call::{export, lock, put, put_if};
 
-/// The handle of a graph's node: the graph's number and the node's, which fit side by side.
-fn node(graph: u64, index: usize) -> u64 {
-    (graph & 0xffff_ffff) << 32 | 1 << 31 | index as u64
-}
-
+/// The graph and the node of a handle that [`front::graph_nodes`] gave.
 fn node_of(handle: u64) -> (u64, usize) {
     ((0x16 << 40) | handle >> 32, (handle & 0x7fff_ffff) as usize)
 }
@@ -50,22 +47,7 @@ export! {
 
     #[doc = "A graph's nodes, or how many they are."]
     fn cuGraphGetNodes(graph: u64, nodes: *mut u64, count: *mut usize) {
-        let d = lock();
-        let found = d.graphs.get(graph)?.nodes.len();
-        if nodes.is_null() {
-            return put(count, found);
-        }
-        if count.is_null() {
-            return Err(Error::InvalidValue);
-        }
-        // SAFETY: not null; the caller promised room for `count` handles at `nodes`.
-        let room = unsafe { count.read() };
-        for index in 0..room {
-            let handle = if index < found { node(graph, index) } else { 0 };
-            // SAFETY: inside the room.
-            unsafe { nodes.add(index).write(handle) };
-        }
-        put(count, room.min(found))
+        front::graph_nodes(&lock(), graph, nodes, count)
     }
 
     #[doc = "What a node does: 0 kernel, 1 copy, 2 fill, 3 host, 5 nothing."]

@@ -3,6 +3,7 @@
 use std::ffi::{c_int, c_uint, c_void};
 
 use halfstep_vgpu::driver::error::{Error, Result};
+use halfstep_vgpu::driver::front;
 use halfstep_vgpu::launch::Grid;
 
 use crate::call::{export, lock, put, put_if};
@@ -18,77 +19,19 @@ pub struct LaunchConfig {
     attribute_count: c_uint,
 }
 
-/// CU_LAUNCH_PARAM_END, _BUFFER_POINTER, _BUFFER_SIZE.
-const EXTRA: [usize; 3] = [0, 1, 2];
+/// CU_LAUNCH_PARAM_END.
+const END: usize = 0;
 
-/// The parameters' bytes: one pointer for each, or all of them side by side.
+/// The parameters' bytes.
 fn parameters(function: u64, each: *mut *mut c_void, extra: *mut *mut c_void) -> Result<Vec<u8>> {
     let facts = lock().functions.get(function)?.facts.clone();
-    let mut bytes = vec![0; facts.parameter_bytes];
-    if !each.is_null() {
-        if !extra.is_null() {
-            return Err(Error::InvalidValue);
-        }
-        for (i, (offset, size)) in facts.parameters.iter().enumerate() {
-            // SAFETY: the caller promised as many pointers as the kernel has parameters, each to as
-            // many bytes as that parameter has.
-            unsafe {
-                let from = each.add(i).read().cast::<u8>();
-                if from.is_null() {
-                    return Err(Error::InvalidValue);
-                }
-                std::ptr::copy_nonoverlapping(from, bytes.as_mut_ptr().add(*offset), *size);
-            }
-        }
-        return Ok(bytes);
-    }
-    if extra.is_null() {
-        return if bytes.is_empty() { Ok(bytes) } else { Err(Error::InvalidValue) };
-    }
-    let (mut buffer, mut len, mut at) = (std::ptr::null(), 0, 0);
-    loop {
-        // SAFETY: the caller promised pairs up to an end.
-        let key = unsafe { extra.add(at).read() } as usize;
-        if key == EXTRA[0] {
-            break;
-        }
-        // SAFETY: as above; a pair has a second half.
-        let value = unsafe { extra.add(at + 1).read() };
-        match key {
-            _ if key == EXTRA[1] => buffer = value.cast_const().cast::<u8>(),
-            // SAFETY: the second half points to the size.
-            _ if key == EXTRA[2] => len = unsafe { value.cast::<usize>().read() },
-            _ => return Err(Error::InvalidValue),
-        }
-        at += 2;
-    }
-    if buffer.is_null() || len < bytes.len() {
-        return Err(Error::InvalidValue);
-    }
-    // SAFETY: the caller promised `len` bytes at `buffer`.
-    unsafe { std::ptr::copy_nonoverlapping(buffer, bytes.as_mut_ptr(), bytes.len()) };
-    Ok(bytes)
+    front::parameters(&facts, each, extra, END)
 }
 
 fn launch(function: u64, grid: Grid, stream: u64, params: Vec<u8>) -> Result {
     let mut d = lock();
     let stream = d.stream(stream)?;
     d.launch_kernel(function, grid, params, stream)
-}
-
-/// The most threads of a block whose blocks fill a multiprocessor best.
-fn best_block(function: u64, shared: usize, limit: c_int) -> Result<(u32, u32)> {
-    let d = lock();
-    let most = d.functions.get(function)?.facts.max_threads;
-    let most = if limit > 0 { most.min(limit as u32) } else { most };
-    let mut best = (0, 0);
-    for threads in (1..=most / 32).rev().map(|warps| 32 * warps) {
-        let blocks = d.occupancy(function, threads, shared as u64)?;
-        if blocks * threads > best.0 * best.1 {
-            best = (blocks, threads);
-        }
-    }
-    Ok((best.0 * d.model.units, best.1))
 }
 
 export! {
@@ -196,7 +139,7 @@ export! {
         if shared_of.is_some() {
             return Err(Error::NotSupported);
         }
-        let (blocks, best) = best_block(function, shared, limit)?;
+        let (blocks, best) = front::best_block(&lock(), function, shared as u64, limit)?;
         put_if(grid, blocks as c_int);
         put(threads, best as c_int)
     }

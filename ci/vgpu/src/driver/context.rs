@@ -178,6 +178,13 @@ impl Driver {
         context
     }
 
+    /// A device's primary context, made if it is not there, held by nobody.
+    pub fn primary(&mut self, device: u32) -> u64 {
+        let context = self.retain_primary(device);
+        self.primaries[device as usize].held -= 1;
+        context
+    }
+
     /// Lets go of a primary context, which ends with its last holder.
     pub fn release_primary(&mut self, device: u32) -> Result {
         let primary = &mut self.primaries[device as usize];

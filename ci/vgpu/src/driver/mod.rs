@@ -15,6 +15,7 @@ pub mod copy;
 pub mod door;
 pub mod error;
 pub mod event;
+pub mod front;
 pub mod graph;
 pub mod journal;
 pub mod lane;

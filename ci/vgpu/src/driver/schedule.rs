@@ -86,7 +86,7 @@ impl Driver {
         match self.random.below(4) {
             0 => Policy::Needed,
             1 => Policy::Any,
-            _ => Policy::Ranked(self.random.next()),
+            _ => Policy::Ranked(self.random.draw()),
         }
     }
 
@@ -111,7 +111,11 @@ impl Driver {
             }
             Policy::Ranked(key) => {
                 let rank =
+<<<<<<< HEAD
                     |lane: &usize| super::random::Random::new(key ^ (*lane as u64) << 32).next();
+=======
+                    |lane: &usize| super::random::Random::new(key ^ (*lane as u64) << 32).draw();
+>>>>>>> 1a01c61 (vgpu: libamdhip64 over the driver core)
                 self.lanes.ready().into_iter().max_by_key(rank)
             }
         };
