@@ -16,13 +16,19 @@ const CHILD: &str = "VGPU_TEST_CHILD";
 /// What a child says last.
 const DONE: &str = "the child is done";
 
+/// The command that runs others with the virtual drivers.
+fn run() -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let places = [here.join("run"), here.join("../run")];
+    places.into_iter().find(|place| place.is_file()).expect("ci/vgpu/run")
+}
+
 /// The libraries, built once for all tests of a process.
 fn built() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT.get_or_init(|| {
-        let run = Path::new(env!("CARGO_MANIFEST_DIR")).join("run");
         let script = r#"printf %s "${LD_LIBRARY_PATH%%:*}""#;
-        let done = Command::new(run).args(["sh", "-c", script]).output().expect("ci/vgpu/run");
+        let done = Command::new(run()).args(["sh", "-c", script]).output().expect("ci/vgpu/run");
         assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
         PathBuf::from(String::from_utf8(done.stdout).expect("a path"))
     })
@@ -36,7 +42,7 @@ pub fn child(test: &str, settings: &[(&str, &str)], body: impl FnOnce()) -> Outp
         println!("{DONE}");
         std::process::exit(0);
     }
-    Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("run"))
+    Command::new(run())
         .arg(std::env::current_exe().expect("this program"))
         .args([test, "--exact", "--nocapture", "--test-threads=1"])
         .env(CHILD, test)
