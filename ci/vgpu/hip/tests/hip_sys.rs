@@ -4,7 +4,7 @@
 #[path = "../../tests/driver/mod.rs"]
 mod driver;
 
-use std::ffi::{CStr, c_void};
+use std::ffi::CStr;
 use std::path::Path;
 use std::process::Command;
 use std::ptr::null_mut;
@@ -91,11 +91,11 @@ fn launch(f: hipFunction_t, stream: hipStream_t, y: *mut f32, x: *const f32) {
     let mut parameters = Parameters(y, x, N);
     let mut bytes = size_of::<Parameters>();
     let mut extra = [
-        1 as *mut c_void,
+        std::ptr::without_provenance_mut(1),
         std::ptr::from_mut(&mut parameters).cast(),
-        2 as *mut c_void,
+        std::ptr::without_provenance_mut(2),
         std::ptr::from_mut(&mut bytes).cast(),
-        3 as *mut c_void,
+        std::ptr::without_provenance_mut(3),
     ];
     // SAFETY: the kernels take these parameters and stay inside N elements.
     ok(unsafe {

@@ -218,3 +218,66 @@ impl Lane {
         if self.used { self.segment } else { self.segment.saturating_sub(1) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn finish(lanes: &mut Lanes, lane: usize) {
+        assert!(lanes.take(lane).is_some());
+        lanes.finish(lane);
+    }
+
+    #[test]
+    fn a_lane_waits_for_what_it_was_told_and_for_what_it_had_before() {
+        let mut lanes = Lanes::default();
+        let (a, b) = (lanes.open(1), lanes.open(1));
+        lanes.push(a, Work::Nothing, 0, 0);
+        let mark = lanes.mark(a);
+        lanes.push(a, Work::Nothing, 0, 0);
+        lanes.wait(b, &mark);
+        // What is waited for and not yet followed by work is part of the lane's own mark.
+        let end = lanes.mark(b);
+        lanes.push(b, Work::Nothing, 0, 0);
+        assert_eq!(lanes.ready(), [a]);
+        assert_eq!(end.points.iter().find_map(|p| lanes.needed(*p)), Some(a));
+        finish(&mut lanes, a);
+        assert_eq!(lanes.ready(), [a, b]);
+        assert!(end.points.iter().all(|point| lanes.reached(*point)));
+    }
+
+    #[test]
+    fn knowledge_goes_with_marks_and_ends_with_them() {
+        let mut lanes = Lanes::default();
+        let (a, b) = (lanes.open(1), lanes.open(1));
+        lanes.push(a, Work::Nothing, 0, 0);
+        let first = lanes.take(a).unwrap().clock.get(a);
+        lanes.finish(a);
+        let mark = lanes.mark(a);
+        lanes.push(a, Work::Nothing, 0, 0);
+        let second = lanes.take(a).unwrap().clock.get(a);
+        lanes.finish(a);
+        lanes.wait(b, &mark);
+        lanes.push(b, Work::Nothing, 0, 0);
+        let known = lanes.take(b).unwrap().clock.get(a);
+        lanes.finish(b);
+        assert!(first <= known && known < second, "{first} {known} {second}");
+        // The host knows nothing until it waits.
+        assert!(!lanes.all_know(a, first));
+        lanes.host.join(&mark.clock);
+        assert!(lanes.all_know(a, first) && !lanes.all_know(a, second));
+    }
+
+    #[test]
+    fn a_lane_is_not_used_again_while_its_work_may_be_unordered() {
+        let mut lanes = Lanes::default();
+        let a = lanes.open(1);
+        lanes.push(a, Work::Nothing, 0, 0);
+        finish(&mut lanes, a);
+        let mark = lanes.mark(a);
+        lanes.close(a);
+        assert_ne!(lanes.open(1), a);
+        lanes.host.join(&mark.clock);
+        assert_eq!(lanes.open(1), a);
+    }
+}

@@ -103,3 +103,30 @@ impl History {
         self.segments.is_empty()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_known_is_compared_and_what_all_know_is_forgotten() {
+        let label = |what: &str| Label { what: what.into(), stream: 0 };
+        let writes = Footprint { writes: (0..8).into(), ..Footprint::default() };
+        let clock = |known: [u32; 2]| {
+            let mut clock = Clock::default();
+            clock.set(0, known[0]);
+            clock.set(1, known[1]);
+            clock
+        };
+        let mut history = History::default();
+        assert_eq!(history.add(0, &clock([1, 0]), label("a"), writes.clone()), None);
+        assert_eq!(history.add(0, &clock([2, 0]), label("b"), writes.clone()), None);
+        // Lane 1 knows the first segment of lane 0 and not the second.
+        let meeting = history.add(1, &clock([1, 1]), label("c"), writes.clone()).unwrap();
+        assert_eq!((meeting.other, meeting.address), (label("b"), 0));
+        assert_eq!(history.add(1, &clock([2, 2]), label("d"), writes.clone()), None);
+        history.forget(|lane, segment| lane == 0 && segment <= 2);
+        assert_eq!(history.len(), 2);
+        assert_eq!(history.add(1, &clock([0, 3]), label("e"), writes), None);
+    }
+}

@@ -5,7 +5,7 @@ use std::str::FromStr;
 /// Fails one call: the `nth` from now on, counted from 1, of the function `call`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rule {
-    /// The function's name, with or without the suffix of its version.
+    /// The function's name, with or without the suffix of its version; `*` is any.
     pub call: String,
     /// Which call, from 1.
     pub nth: u64,
@@ -40,7 +40,9 @@ impl Rule {
 
     /// Whether it is about this function.
     pub fn is_about(&self, call: &str) -> bool {
-        call == self.call || call.strip_prefix(self.call.as_str()).is_some_and(is_version)
+        self.call == "*"
+            || call == self.call
+            || call.strip_prefix(self.call.as_str()).is_some_and(is_version)
     }
 }
 
@@ -125,6 +127,7 @@ mod tests {
         assert!(read("VGPU_FAIL", "a:0:1").is_err() && read("VGPU_FAIL", "a:1").is_err());
         let fail = read("VGPU_FAIL", "cuMemAlloc:2:2, cuInit:1:100").unwrap().fail;
         assert_eq!((fail[0].nth, fail[0].code, fail.len()), (2, 2, 2));
+        assert!("*:7:1".parse::<Rule>().unwrap().is_about("cuInit"));
         assert!(fail[0].is_about("cuMemAlloc_v2") && !fail[0].is_about("cuMemAllocAsync"));
     }
 }

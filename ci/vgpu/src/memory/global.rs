@@ -6,6 +6,7 @@
 //! The memories of several devices, and host memory that devices can reach, are one address space:
 //! each allocation has a home, and a launch sees the homes that it is allowed to.
 
+use super::allocation::{Allocation, HOST};
 use super::footprint::{Footprint, Touched};
 use super::race::{Access, Mark, RaceShadow};
 use super::{Bytes, Fault, Loaded, Word};
@@ -18,29 +19,6 @@ const BASE: u64 = 0x1000_0000_0000;
 const ALIGNMENT: u64 = 256;
 /// Bytes between allocations that belong to nobody.
 const GAP: u64 = 4096;
-
-/// One allocation.
-#[derive(Debug)]
-pub struct Allocation {
-    /// First address.
-    pub base: u64,
-    /// Bytes.
-    pub len: u64,
-    /// What it is called in findings.
-    pub name: String,
-    /// False once freed; the bytes are gone then.
-    pub live: bool,
-    /// Kernels may not write it.
-    pub constant: bool,
-    /// The device that it belongs to; [`HOST`] for the host's memory.
-    pub home: u32,
-    bytes: Bytes,
-    races: RaceShadow,
-    touched: Touched,
-}
-
-/// The home of the host's memory, which every device sees.
-pub const HOST: u32 = u32::MAX;
 
 /// All of a device's global memory.
 #[derive(Debug)]
@@ -382,23 +360,6 @@ impl GlobalMemory {
         self.allocations[target].bytes.copy_from(at, &bytes, start, len);
         self.allocations[source].bytes = bytes;
         Ok(())
-    }
-}
-
-impl Allocation {
-    fn new(base: u64, bytes: Bytes, name: String, home: u32) -> Self {
-        let len = bytes.len();
-        Self {
-            base,
-            len: len as u64,
-            name,
-            live: true,
-            constant: false,
-            home,
-            bytes,
-            races: RaceShadow::new(len),
-            touched: Touched::new(len),
-        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Memory with checks: global memory as allocations in an address map, a block's shared memory, and
 //! the shadows they share.
 
+mod allocation;
 mod bytes;
 mod footprint;
 mod global;
@@ -8,9 +9,10 @@ mod race;
 mod region;
 mod shared;
 
+pub use allocation::{Allocation, HOST};
 pub use bytes::{Bytes, POISON, Word};
 pub use footprint::{Footprint, Ranges};
-pub use global::{Allocation, GlobalMemory, HOST};
+pub use global::GlobalMemory;
 pub use race::{Access, Conflict, Mark, RaceShadow};
 pub use region::Region;
 pub use shared::{Order, SharedMemory};
