@@ -111,11 +111,7 @@ impl Driver {
             }
             Policy::Ranked(key) => {
                 let rank =
-<<<<<<< HEAD
-                    |lane: &usize| super::random::Random::new(key ^ (*lane as u64) << 32).next();
-=======
                     |lane: &usize| super::random::Random::new(key ^ (*lane as u64) << 32).draw();
->>>>>>> 1a01c61 (vgpu: libamdhip64 over the driver core)
                 self.lanes.ready().into_iter().max_by_key(rank)
             }
         };
