@@ -3,6 +3,17 @@
 use crate::counters::Counters;
 use crate::finding::Finding;
 
+/// A parameter of a kernel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Parameter {
+    /// Its name in the file.
+    pub name: String,
+    /// Where it begins in the block of parameters.
+    pub offset: u64,
+    /// Its bytes.
+    pub size: u64,
+}
+
 /// The shape of a launch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Grid {

@@ -5,7 +5,7 @@
 //! - [`launch`]: what a launch is given and gives back. [`finding`]: what the checks report.
 //!   [`counters`]: what a kernel did.
 //! - [`number`]: rounding to every storage type in every direction, exactly.
-//! - [`ptx`]: nvcc's PTX, in waves of 32.
+//! - [`ptx`]: nvcc's PTX, in waves of 32. [`gfx`]: clang's code objects for gfx90a, in waves of 64.
 //! - [`driver`]: what stands where the vendors' drivers stand: streams, events, graphs, memory.
 //!
 //! Whatever is not known (an opcode, a modifier, a directive) is an error that names it. Memory and
@@ -15,6 +15,7 @@
 pub mod counters;
 pub mod driver;
 pub mod finding;
+pub mod gfx;
 pub mod launch;
 pub mod memory;
 pub mod number;

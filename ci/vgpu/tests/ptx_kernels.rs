@@ -114,7 +114,7 @@ fn calls_local_memory_constants_and_divergence() {
         let more = [t as f32, -1.0, 0.0][t % 3];
         assert_eq!(y, sum + more, "thread {t}");
     }
-    let (counter, _) = device.module.global("counter").unwrap();
+    let (counter, _) = device.global("counter").unwrap();
     assert_eq!(device.download(counter, 1, u32::from_le_bytes), [7 + 64]);
 }
 

@@ -29,16 +29,35 @@ impl Order {
 
     /// The given waves meet at a barrier.
     pub fn meet(&mut self, waves: &[usize]) {
+        let known: Vec<_> = waves.iter().map(|w| (*w, self.now(*w))).collect();
+        self.meet_known(&known);
+    }
+
+    /// The given waves meet, each having finished what it did up to a time of its own clock. What it
+    /// did later is still on its way, and the others do not know of it.
+    pub fn meet_known(&mut self, waves: &[(usize, u32)]) {
         let mut joined = vec![0; self.clocks.len()];
-        for &w in waves {
-            for (all, one) in joined.iter_mut().zip(&self.clocks[w]) {
-                *all = (*all).max(*one);
+        for &(w, done) in waves {
+            for (v, (all, one)) in joined.iter_mut().zip(&self.clocks[w]).enumerate() {
+                *all = (*all).max(if v == w { done } else { *one });
             }
         }
-        for &w in waves {
+        for &(w, _) in waves {
+            let own = self.now(w);
             self.clocks[w].copy_from_slice(&joined);
-            self.clocks[w][w] += 1;
+            self.clocks[w][w] = own + 1;
         }
+    }
+
+    /// A wave's own clock.
+    pub fn now(&self, wave: usize) -> u32 {
+        self.clocks[wave][wave]
+    }
+
+    /// Advances a wave's own clock, and gives the new time.
+    pub fn tick(&mut self, wave: usize) -> u32 {
+        self.clocks[wave][wave] += 1;
+        self.clocks[wave][wave]
     }
 
     /// All lanes of one wave meet.

@@ -1,17 +1,7 @@
 //! A decoded kernel.
 
 use super::isa::Instruction;
-
-/// A parameter of a kernel.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Parameter {
-    /// Its name in the file.
-    pub name: String,
-    /// Where it begins in the block of parameters.
-    pub offset: u64,
-    /// Its bytes.
-    pub size: u64,
-}
+pub use crate::launch::Parameter;
 
 /// A kernel, ready to run.
 #[derive(Debug, Clone)]

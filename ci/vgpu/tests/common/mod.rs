@@ -1,6 +1,9 @@
 //! What the suites share: compiling with nvcc where it is there, and running one kernel.
 #![allow(dead_code)]
 
+pub mod gfx;
+pub mod reduce;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -8,7 +11,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use halfstep_vgpu::finding::Kind;
 use halfstep_vgpu::launch::{Checks, Grid, Report};
 use halfstep_vgpu::memory::GlobalMemory;
-use halfstep_vgpu::ptx::{Loaded, Module, launch};
+use halfstep_vgpu::{gfx as amd, ptx};
 
 /// The repository's root.
 pub fn root() -> PathBuf {
@@ -51,10 +54,16 @@ pub fn compile(source: &Path, flags: &[&str]) -> Option<String> {
     Some(text)
 }
 
-/// A device with one module.
+/// What a compiler made, in a device's memory.
+pub enum Image {
+    Ptx(ptx::Loaded),
+    Gfx(amd::Loaded),
+}
+
+/// A device with one image.
 pub struct Device {
     pub memory: GlobalMemory,
-    pub module: Loaded,
+    pub image: Image,
 }
 
 /// Arguments of a kernel, side by side as PTX lays them out.
@@ -81,11 +90,26 @@ impl Params {
 }
 
 impl Device {
-    pub fn new(ptx: &str) -> Self {
+    pub fn new(text: &str) -> Self {
         let mut memory = GlobalMemory::new();
-        let module = Module::parse(ptx).expect("PTX that can be read");
+        let module = ptx::Module::parse(text).expect("PTX that can be read");
         let module = module.load(&mut memory).expect("a module that can be loaded");
-        Self { memory, module }
+        Self { memory, image: Image::Ptx(module) }
+    }
+
+    pub fn gfx(file: &[u8]) -> Self {
+        let mut memory = GlobalMemory::new();
+        let object = amd::CodeObject::parse(file).expect("a code object that can be read");
+        let object = object.load(&mut memory).expect("a code object that can be loaded");
+        Self { memory, image: Image::Gfx(object) }
+    }
+
+    /// Address and bytes of a variable.
+    pub fn global(&self, name: &str) -> Option<(u64, u64)> {
+        match &self.image {
+            Image::Ptx(module) => module.global(name),
+            Image::Gfx(object) => object.global(name),
+        }
     }
 
     pub fn upload<T: Copy>(&mut self, data: &[T], name: &str) -> u64 {
@@ -98,8 +122,17 @@ impl Device {
     }
 
     pub fn launch(&mut self, kernel: &str, grid: Grid, params: Params) -> Report {
-        let program = self.module.program(kernel).expect("a kernel that is known");
-        launch(&program, grid, &params.0, &mut self.memory, Checks::default()).expect("it runs")
+        let (memory, checks) = (&mut self.memory, Checks::default());
+        match &self.image {
+            Image::Ptx(module) => {
+                let program = module.program(kernel).expect("a kernel that is known");
+                ptx::launch(&program, grid, &params.0, memory, checks).expect("it runs")
+            }
+            Image::Gfx(object) => {
+                let program = object.program(kernel).expect("a kernel that is known");
+                amd::launch(&program, grid, &params.0, memory, checks).expect("it runs")
+            }
+        }
     }
 
     pub fn download<const N: usize, T>(

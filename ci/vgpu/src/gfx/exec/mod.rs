@@ -1,0 +1,98 @@
+//! Runs a kernel: blocks one after the other, each block's waves until they meet at barriers.
+
+mod access;
+mod arguments;
+mod block;
+mod compare;
+mod convert;
+mod double;
+mod fetch;
+mod float;
+mod half;
+mod integer;
+mod lanes;
+mod lds;
+mod map;
+mod matrix;
+mod memory;
+mod scalar;
+mod smem;
+mod step;
+mod wait;
+mod wave;
+
+pub use step::{Action, Use, action, uses};
+pub use wait::Wait;
+
+use super::program::Program;
+use super::{GfxError, Result};
+use crate::counters::Counters;
+use crate::finding::Findings;
+use crate::launch::{Checks, Grid, Report};
+use crate::memory::{Bytes, GlobalMemory};
+
+/// What is the same for all blocks of a launch, and what they add to.
+struct Launch<'a> {
+    program: &'a Program,
+    grid: Grid,
+    /// Arguments, hidden ones included, and behind them the dispatch packet.
+    arguments: Bytes,
+    /// Where in them the packet is.
+    packet: u64,
+    memory: &'a mut GlobalMemory,
+    checks: Checks,
+    findings: Findings,
+    counters: Counters,
+    executed: u64,
+}
+
+/// Runs `program` with the bytes of its explicit arguments.
+pub fn launch(
+    program: &Program,
+    grid: Grid,
+    params: &[u8],
+    memory: &mut GlobalMemory,
+    checks: Checks,
+) -> Result<Report> {
+    let error = |what: String| Err(GfxError::new(format!("{}: {what}", program.name)));
+    let threads: u64 = grid.threads.iter().map(|n| u64::from(*n)).product();
+    if threads == 0 || threads > 1024 || grid.blocks.contains(&0) {
+        return error(format!("a grid of {:?} blocks of {:?}", grid.blocks, grid.threads));
+    }
+    if program.max_threads.is_some_and(|max| threads > max.into()) {
+        return error(format!("{threads} threads a block, compiled for {:?}", program.max_threads));
+    }
+    if program.required_block.is_some_and(|block| block != grid.threads) {
+        return error(format!("needs blocks of {:?}", program.required_block));
+    }
+    if (params.len() as u64) < program.parameter_bytes() {
+        let needs = program.parameter_bytes();
+        return error(format!("{} bytes of arguments, needs {needs}", params.len()));
+    }
+    if program.shared + u64::from(grid.shared) > 64 << 10 {
+        return error(format!("{} + {} bytes of LDS", program.shared, grid.shared));
+    }
+    memory.begin_launch();
+    memory.check_races = checks.races;
+    let (arguments, packet) = arguments::block(program, grid, params)?;
+    let mut launch = Launch {
+        program,
+        grid,
+        arguments,
+        packet,
+        memory,
+        checks,
+        findings: Findings::default(),
+        counters: Counters::default(),
+        executed: 0,
+    };
+    let mut waves = Vec::new();
+    for z in 0..grid.blocks[2] {
+        for y in 0..grid.blocks[1] {
+            for x in 0..grid.blocks[0] {
+                launch.block([x, y, z], &mut waves)?;
+            }
+        }
+    }
+    Ok(Report { findings: launch.findings.into_vec(), counters: launch.counters })
+}

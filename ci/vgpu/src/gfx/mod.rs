@@ -1,0 +1,49 @@
+//! gfx90a code objects as clang emits them, in waves of 64.
+//!
+//! [`CodeObject::parse`] reads a file, [`CodeObject::load`] puts its image in global memory,
+//! [`Loaded::program`] decodes one kernel, [`launch`] runs it. A kernel is decoded when it is asked
+//! for, so an instruction that is not known is an error of the kernels that have it.
+//!
+//! Waits: data of a load is on its way until the counter that covers it is waited for; a register
+//! read or written before is a finding, and what was read is undefined. LDS accesses that a wave has
+//! not waited for at a barrier are not ordered by it. Global stores are seen by the block's other
+//! waves at once: a missing wait there is not found.
+//!
+//! Numerics: rounding, subnormals and clamping follow the MODE register. Approximate functions are
+//! exact functions, rounded, which lies within their documented errors. Matrix products add one
+//! product after the other in f32; hardware's order is not documented. Not modelled: cycles that
+//! hardware needs between dependent instructions and does not wait for (compilers put `s_nop`
+//! there), caches, exceptions, and a barrier's disregard of exec: `s_barrier` counts waves, so that
+//! it cannot be reached by a part of one.
+
+mod decode;
+mod exec;
+mod isa;
+mod object;
+mod program;
+
+pub use exec::launch;
+pub use object::{CodeObject, Loaded};
+pub use program::{Parameter, Program};
+
+/// Why a file cannot be read or a kernel cannot be run, with the name of what is not known.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{what}")]
+pub struct GfxError {
+    /// What is wrong.
+    pub what: String,
+}
+
+impl GfxError {
+    fn new(what: impl Into<String>) -> Self {
+        Self { what: what.into() }
+    }
+}
+
+type Result<T> = std::result::Result<T, GfxError>;
+
+/// The text of the instruction at the start of `code`, and its bytes.
+pub fn disassemble(code: &[u8]) -> std::result::Result<(String, usize), GfxError> {
+    let instruction = decode::decode(code, 0)?;
+    Ok((instruction.to_string(), instruction.bytes.into()))
+}

@@ -1,0 +1,2 @@
+// The crate's reduction kernels for gfx90a: the same entry points.
+#include "reduce.cu"
