@@ -23,8 +23,9 @@ impl Launch<'_> {
                 let unit = i32::from(bytes) * if i.name.contains("st64") { 64 } else { 1 };
                 if i.name.contains("2_") || i.name.contains("2st64_") {
                     let offsets = [i.access.offset * unit, i32::from(i.access.offset1) * unit];
-                    for (n, offset) in offsets.into_iter().enumerate() {
-                        let places = self.lds_places(block, w, i, offset);
+                    // Both addresses first: data may come into the register that has them.
+                    let both = offsets.map(|offset| self.lds_places(block, w, i, offset));
+                    for (n, places) in both.into_iter().enumerate() {
                         let places = self.aligned(block, w, places, bytes);
                         self.transfer(block, w, i, what, &places, n * words as usize);
                     }
