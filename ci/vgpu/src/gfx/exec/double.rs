@@ -141,7 +141,8 @@ fn scale(w: &mut Wave, i: &Instruction) {
         } else if fd.is_subnormal() {
             (by(128), false)
         } else if inverse && quotient {
-            (if x == d { by(128) } else { x }, true)
+            // Only the denominator, which is huge.
+            (if x == d { by(-128) } else { x }, true)
         } else if inverse {
             (by(-128), false)
         } else if quotient {
@@ -185,6 +186,8 @@ fn fixup(q: u64, d: u64, n: u64) -> u64 {
         sign | f64::INFINITY.to_bits()
     } else if fd.is_infinite() || fn_ == 0.0 || exponent(n) - exponent(d) < -1075 {
         sign
+    } else if f64::from_bits(q).is_nan() {
+        sign | f64::INFINITY.to_bits()
     } else {
         sign | q & !SIGN
     }

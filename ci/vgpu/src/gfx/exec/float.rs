@@ -222,7 +222,8 @@ fn scale(w: &mut Wave, i: &Instruction) {
         } else if fd.is_subnormal() {
             (by(64), false)
         } else if inverse && quotient {
-            (if x == d { by(64) } else { x }, true)
+            // Only the denominator, which is huge.
+            (if x == d { by(-64) } else { x }, true)
         } else if inverse {
             (by(-64), false)
         } else if quotient {
@@ -286,6 +287,9 @@ fn fixup(q: u32, d: u32, n: u32) -> u32 {
         sign | 0x7f80_0000
     } else if fd.is_infinite() || fn_ == 0.0 || exponent(n) - exponent(d) < -150 {
         sign
+    } else if is_nan(q) {
+        // The quotient overflowed on the way.
+        sign | 0x7f80_0000
     } else {
         sign | q & 0x7fff_ffff
     }
