@@ -68,3 +68,37 @@ fn what_is_not_known_is_exit_status_1_and_wrong_arguments_2() {
     assert_eq!(output.status.code(), Some(2));
     std::fs::remove_dir_all(folder).unwrap();
 }
+
+mod common;
+
+/// The same program takes code objects.
+#[test]
+fn a_code_object_runs_too() {
+    let body = "s_load_dwordx4 s[4:7], s[0:1], 0x0\nv_lshlrev_b32_e32 v1, 2, v0\ns_waitcnt lgkmcnt(0)\n\
+        global_load_dword v2, v1, s[4:5]\ns_waitcnt vmcnt(0)\nv_mul_f32_e32 v2, -4.0, v2\n\
+        global_store_dword v1, v2, s[6:7]";
+    let Some(object) = common::gfx::assemble(&common::gfx::kernel(body, 0)) else { return };
+    let folder = folder("gfx");
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("k.co"), object).unwrap();
+    let x: Vec<u8> = (0..8).flat_map(|i| (i as f32).to_le_bytes()).collect();
+    std::fs::write(folder.join("x"), x).unwrap();
+    let path = |name: &str| folder.join(name).display().to_string();
+    let run = |threads: &str| {
+        Command::new(env!("CARGO_BIN_EXE_halfstep-vgpu"))
+            .args(["exec", &path("k.co"), "--kernel", "k", "--block", threads, "--json"])
+            .args(["--arg", &format!("in:{}", path("x"))])
+            .args(["--arg", &format!("out:32={}", path("y"))])
+            .output()
+            .unwrap()
+    };
+    assert_eq!(run("8").status.code(), Some(0));
+    let y = std::fs::read(folder.join("y")).unwrap();
+    let y: Vec<f32> = y.chunks(4).map(|c| f32::from_le_bytes(c.try_into().unwrap())).collect();
+    assert_eq!(y, [-0.0, -4.0, -8.0, -12.0, -16.0, -20.0, -24.0, -28.0]);
+    let output = run("9");
+    assert_eq!(output.status.code(), Some(1));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["findings"][0]["instruction"], "global_load_dword v2, v1, s[4:5]");
+    std::fs::remove_dir_all(folder).unwrap();
+}

@@ -190,8 +190,29 @@ fn generic_pointers_and_dynamic_lds() {
 #[test]
 fn quotients_roots_and_conversions() {
     let edges = [
-        0.0, -0.0, 1.0, -1.0, 3.0, 1e-45, -1e-45, 1e-39, 1.2e-38, 3.4e38, 1e38, 1e-38, 0.1, 65504.0,
-        65520.0, 6e-8, 7.5e-8, f32::INFINITY, f32::NEG_INFINITY, f32::NAN, 123_456.79, 1e10, -7e12,
+        0.0,
+        -0.0,
+        1.0,
+        -1.0,
+        3.0,
+        1e-45,
+        -1e-45,
+        1e-39,
+        1.2e-38,
+        3.4e38,
+        1e38,
+        1e-38,
+        0.1,
+        65504.0,
+        65520.0,
+        6e-8,
+        7.5e-8,
+        f32::INFINITY,
+        f32::NEG_INFINITY,
+        f32::NAN,
+        123_456.79,
+        1e10,
+        -7e12,
     ];
     let mut noise = noise(3);
     let mut pairs: Vec<(f32, f32)> =
@@ -213,8 +234,13 @@ fn quotients_roots_and_conversions() {
         let wide = device.download(pw, 2 * n, f64::from_le_bytes);
         for (i, (x, y)) in pairs.iter().enumerate() {
             let half = F16.from_f64((*x).into(), Rounding::Nearest);
-            let wanted =
-                [x / y, x.abs().sqrt(), x.mul_add(*y, *x), F16.to_f64(half) as f32, *x as i64 as f32];
+            let wanted = [
+                x / y,
+                x.abs().sqrt(),
+                x.mul_add(*y, *x),
+                F16.to_f64(half) as f32,
+                *x as i64 as f32,
+            ];
             for (j, wanted) in wanted.into_iter().enumerate() {
                 let found = out[5 * i + j];
                 // Integers from what does not fit are nobody's promise.

@@ -76,8 +76,7 @@ pub fn pack_is_its_definition(device: &mut Device) {
         for (ty, wire) in TYPES.iter().flat_map(|t| TYPES.map(|w| (*t, w))) {
             let before = (case + ty as usize) % 4;
             let (g, sums) = (values(1, len, ty), values(2, len, 2));
-            let gradient =
-                if case == 2 { 0 } else { upload(device, &g, ty, before, "gradient") };
+            let gradient = if case == 2 { 0 } else { upload(device, &g, ty, before, "gradient") };
             let accumulated =
                 if case == 4 { 0 } else { upload(device, &sums, 2, before, "accumulated") };
             let to = room(device, len, wire, before);
@@ -136,11 +135,8 @@ pub fn sum_is_its_definition(device: &mut Device) {
                 (0..ranks).map(|r| values(10 + r as u64, len, wire)).collect();
             let weights: Vec<f32> = (0..ranks).map(|r| 0.3 + r as f32).collect();
             let factor = 1.0 / weights.iter().sum::<f32>();
-            let at: Vec<u64> = parts
-                .iter()
-                .enumerate()
-                .map(|(r, p)| upload(device, p, wire, r, "part"))
-                .collect();
+            let at: Vec<u64> =
+                parts.iter().enumerate().map(|(r, p)| upload(device, p, wire, r, "part")).collect();
             let (table, factors) =
                 (device.upload(&at, "parts"), device.upload(&weights, "weights"));
             let to = room(device, len, wire, case % 3);
@@ -187,10 +183,8 @@ pub fn unpack_is_its_definition(device: &mut Device) {
             let (offset, shards) = ([0, 3, 8, 1, 5][case], 3);
             let shard = (offset + len).div_ceil(shards);
             let bucket = values(20, shard * shards, wire);
-            let at: Vec<u64> = bucket
-                .chunks(shard)
-                .map(|s| upload(device, s, wire, case % 2, "shard"))
-                .collect();
+            let at: Vec<u64> =
+                bucket.chunks(shard).map(|s| upload(device, s, wire, case % 2, "shard")).collect();
             let table = device.upload(&at, "shards");
             let to = room(device, len, ty, case % 3);
             let partials = device.memory.allocate(16 * len.div_ceil(16_384) as u64, "partials");

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use halfstep_vgpu::launch::Parameter;
 use halfstep_vgpu::memory::GlobalMemory;
-use halfstep_vgpu::ptx::Parameter;
 
 /// A parameter as it is written: KIND:VALUE.
 #[derive(Debug, Clone, PartialEq)]

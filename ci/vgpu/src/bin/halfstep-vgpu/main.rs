@@ -101,9 +101,9 @@ fn run(exec: &Exec) -> Result<Report, Failure> {
     let mut memory = GlobalMemory::new();
     let arguments = exec.args.iter().map(|given| Argument::place(given, &mut memory));
     let arguments: Vec<Argument> = arguments.collect::<Result<_, _>>().map_err(Failure::Usage)?;
-    let report = if image.starts_with(b"\x7fELF") || image.starts_with(b"__CLANG_OFFLOAD_BUNDLE__")
-    {
-        run_gcn(exec, &image, &arguments, &mut memory)?
+    let magics: [&[u8]; 3] = [b"\x7fELF", b"__CLANG_OFFLOAD_BUNDLE__", b"CCOB"];
+    let report = if magics.iter().any(|magic| image.starts_with(magic)) {
+        run_gfx(exec, &image, &arguments, &mut memory)?
     } else {
         run_ptx(exec, &image, &arguments, &mut memory)?
     };
@@ -130,14 +130,21 @@ fn run_ptx(
     launch(&program, grid, &params, memory, Checks::default()).map_err(unknown)
 }
 
-/// A gfx90a code object.
-fn run_gcn(
-    _exec: &Exec,
-    _image: &[u8],
-    _arguments: &[Argument],
-    _memory: &mut GlobalMemory,
+/// A gfx90a code object, or a bundle that has one.
+fn run_gfx(
+    exec: &Exec,
+    image: &[u8],
+    arguments: &[Argument],
+    memory: &mut GlobalMemory,
 ) -> Result<Report, Failure> {
-    Err(Failure::Unknown("gfx90a code objects are not executed yet".into()))
+    use halfstep_vgpu::gfx::{CodeObject, GfxError, launch};
+    let unknown = |error: GfxError| Failure::Unknown(error.to_string());
+    let object = CodeObject::parse(image).and_then(|o| o.load(memory)).map_err(unknown)?;
+    let program = object.program(&exec.kernel).map_err(unknown)?;
+    let fields: Vec<&[u8]> = arguments.iter().map(|a| a.bytes.as_slice()).collect();
+    let params = argument::lay_out(&program.parameters, &fields).map_err(Failure::Usage)?;
+    let grid = Grid { blocks: exec.grid, threads: exec.block, shared: exec.shared };
+    launch(&program, grid, &params, memory, Checks::default()).map_err(unknown)
 }
 
 fn print(report: &Report, json: bool) {

@@ -95,11 +95,7 @@ pub fn flat(first: u32, words: &mut Words) -> Result<Instruction> {
     let a = &mut i.access;
     a.segment = segment as u8;
     // Flat offsets have no sign, the others' have thirteen bits with one.
-    a.offset = if segment == 0 {
-        bits(first, 0, 12) as i32
-    } else {
-        (first << 19) as i32 >> 19
-    };
+    a.offset = if segment == 0 { bits(first, 0, 12) as i32 } else { (first << 19) as i32 >> 19 };
     (a.glc, a.slc, a.scc) =
         (bits(first, 16, 1) == 1, bits(first, 17, 1) == 1, bits(first, 25, 1) == 1);
     a.lds = bits(first, 13, 1) == 1;

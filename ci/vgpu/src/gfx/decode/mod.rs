@@ -135,7 +135,8 @@ struct Words<'a> {
 impl Words<'_> {
     fn next(&mut self) -> Result<u32> {
         let at = self.used;
-        let word = self.code.get(at..at + 4).and_then(|b| b.try_into().ok()).map(u32::from_le_bytes);
+        let word =
+            self.code.get(at..at + 4).and_then(|b| b.try_into().ok()).map(u32::from_le_bytes);
         self.used += 4;
         word.ok_or_else(|| GfxError::new(format!("the code ends within {:#x}", self.address)))
     }

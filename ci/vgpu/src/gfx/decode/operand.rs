@@ -80,8 +80,7 @@ pub fn operand(code: u32, ty: Type, literal: &mut u32, words: &mut Words) -> Res
 fn float(code: u32, ty: Type) -> u64 {
     let i = code as usize - 240;
     // The last is 1/(2π).
-    const HALF: [u64; 9] =
-        [0x3800, 0xb800, 0x3c00, 0xbc00, 0x4000, 0xc000, 0x4400, 0xc400, 0x3118];
+    const HALF: [u64; 9] = [0x3800, 0xb800, 0x3c00, 0xbc00, 0x4000, 0xc000, 0x4400, 0xc400, 0x3118];
     const VALUES: [f64; 8] = [0.5, -0.5, 1.0, -1.0, 2.0, -2.0, 4.0, -4.0];
     match ty {
         Type::B16 | Type::F16 | Type::PackB16 | Type::PackF16 => HALF[i],

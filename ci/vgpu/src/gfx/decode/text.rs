@@ -133,9 +133,8 @@ impl Instruction {
         }
         let n = self.sources as usize;
         let all = (1 << n) - 1;
-        let list = |bits: u8| {
-            (0..n).map(|i| (bits >> i & 1).to_string()).collect::<Vec<_>>().join(",")
-        };
+        let list =
+            |bits: u8| (0..n).map(|i| (bits >> i & 1).to_string()).collect::<Vec<_>>().join(",");
         let mix = self.src[0].ty == Type::Mix;
         if self.op_sel & all != 0 {
             write!(f, " op_sel:[{}]", list(self.op_sel))?;
@@ -258,8 +257,7 @@ impl Instruction {
                 _ => self.source(&self.src[1]),
             };
             let [address, _, resource, offset] = &self.src;
-            let [address, resource, offset] =
-                [address, resource, offset].map(|s| self.source(s));
+            let [address, resource, offset] = [address, resource, offset].map(|s| self.source(s));
             write!(f, " {data}, {address}, {resource}, {offset}")?;
         }
         let a = self.access;
@@ -303,11 +301,9 @@ impl Instruction {
                 let wait = super::super::exec::Wait::of(self.simm);
                 let mut text = String::new();
                 let whole = wait == super::super::exec::Wait { vm: 63, export: 7, lgkm: 15 };
-                for (name, n, most) in [
-                    ("vmcnt", wait.vm, 63),
-                    ("expcnt", wait.export, 7),
-                    ("lgkmcnt", wait.lgkm, 15),
-                ] {
+                for (name, n, most) in
+                    [("vmcnt", wait.vm, 63), ("expcnt", wait.export, 7), ("lgkmcnt", wait.lgkm, 15)]
+                {
                     if n != most || whole {
                         text += &format!(" {name}({n})");
                     }

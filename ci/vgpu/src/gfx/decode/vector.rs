@@ -163,7 +163,8 @@ pub fn long(first: u32, words: &mut Words) -> Result<Instruction> {
         }
         let mut source = Source::new(operand(code, *ty, &mut i.literal, words)?, *ty);
         source.neg = bits(second, 29 + n as u32, 1) == 1 && !matrix;
-        source.abs = !packed && !signature_has_mask(&signature) && bits(first, 8 + n as u32, 1) == 1;
+        source.abs =
+            !packed && !signature_has_mask(&signature) && bits(first, 8 + n as u32, 1) == 1;
         // Matrix products take their factors from either half of the file.
         let acc = match n {
             0 | 1 => matrix && bits(second, 27 + n as u32, 1) == 1,
@@ -206,8 +207,8 @@ fn destination(i: &mut Instruction, signature: &crate::gfx::isa::Signature, firs
     }
     let Some(ty) = signature.dst else { return };
     i.dst_type = ty;
-    let acc = i.name == "v_accvgpr_write_b32"
-        || i.name.starts_with("v_mfma") && bits(first, 15, 1) == 1;
+    let acc =
+        i.name == "v_accvgpr_write_b32" || i.name.starts_with("v_mfma") && bits(first, 15, 1) == 1;
     i.dst = match ty {
         Type::Scalar => Operand::Scalar(code as u8),
         _ if acc => Operand::Vector(256 + code as u16),

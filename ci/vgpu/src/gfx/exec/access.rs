@@ -8,11 +8,25 @@ use crate::number::{F16, Rounding, f16_to_f32};
 /// What is moved between memory and registers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Move {
-    Load { size: u8, words: u8, signed: bool, half: Half },
-    Store { size: u8, words: u8, high: bool },
-    Atomic { op: Atomic, size: u8 },
+    Load {
+        size: u8,
+        words: u8,
+        signed: bool,
+        half: Half,
+    },
+    Store {
+        size: u8,
+        words: u8,
+        high: bool,
+    },
+    Atomic {
+        op: Atomic,
+        size: u8,
+    },
     /// A lane's word to another lane (LDS only).
-    Permute { push: bool },
+    Permute {
+        push: bool,
+    },
     Swizzle,
     /// Caches and nothing else.
     Fence,
@@ -182,7 +196,13 @@ impl Atomic {
         let f = f64::from_bits;
         match self {
             Self::Swap => x,
-            Self::CompareSwap => if old == compare { x } else { old },
+            Self::CompareSwap => {
+                if old == compare {
+                    x
+                } else {
+                    old
+                }
+            }
             Self::Add => old.wrapping_add(x),
             Self::Sub => old.wrapping_sub(x),
             Self::ReverseSub => x.wrapping_sub(old),
@@ -193,8 +213,20 @@ impl Atomic {
             Self::And => old & x,
             Self::Or => old | x,
             Self::Xor => old ^ x,
-            Self::Increment => if old >= x { 0 } else { old + 1 },
-            Self::Decrement => if old == 0 || old > x { x } else { old - 1 },
+            Self::Increment => {
+                if old >= x {
+                    0
+                } else {
+                    old + 1
+                }
+            }
+            Self::Decrement => {
+                if old == 0 || old > x {
+                    x
+                } else {
+                    old - 1
+                }
+            }
             Self::AddFloat => (f(old) + f(x)).to_bits(),
             Self::MinFloat => f(old).min(f(x)).to_bits(),
             Self::MaxFloat => f(old).max(f(x)).to_bits(),

@@ -51,8 +51,12 @@ fn value(kind: &str, grid: Grid) -> Result<Option<u64>> {
         "hidden_shared_base" => Ok(Some(super::memory::SHARED_APERTURE >> 32)),
         // Services of the host. There are none, and a kernel that uses one is told so by reading
         // what is undefined.
-        "hidden_printf_buffer" | "hidden_hostcall_buffer" | "hidden_multigrid_sync_arg"
-        | "hidden_heap_v1" | "hidden_default_queue" | "hidden_completion_action"
+        "hidden_printf_buffer"
+        | "hidden_hostcall_buffer"
+        | "hidden_multigrid_sync_arg"
+        | "hidden_heap_v1"
+        | "hidden_default_queue"
+        | "hidden_completion_action"
         | "hidden_queue_ptr" => Ok(None),
         _ => Err(GfxError::new(format!("unknown kind of argument {kind}"))),
     }

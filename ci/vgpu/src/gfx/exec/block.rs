@@ -103,15 +103,21 @@ impl Launch<'_> {
 
     /// Opens the barrier, at which all waves have come that have not ended.
     fn release(&mut self, block: &mut Block, waves: &mut [Wave]) {
-        let waiting: Vec<usize> = (0..waves.len())
-            .filter(|i| waves[*i].status == Status::Barrier)
-            .collect();
+        let waiting: Vec<usize> =
+            (0..waves.len()).filter(|i| waves[*i].status == Status::Barrier).collect();
         let gone = waves.len() - waiting.len();
         if gone > 0 {
             // Hardware lets the others go on; a kernel that counts on it is wrong all the same.
             let wave = &waves[waiting[0]];
             let detail = format!("{gone} of {} waves ended before it", waves.len());
-            self.fault_at(block, wave, wave.pc - 1, 0, None, Fault::new(Kind::BarrierNotReached, detail));
+            self.fault_at(
+                block,
+                wave,
+                wave.pc - 1,
+                0,
+                None,
+                Fault::new(Kind::BarrierNotReached, detail),
+            );
         }
         // What a wave has not waited for, the others cannot count on.
         let known: Vec<(usize, u32)> = waiting

@@ -19,13 +19,12 @@ pub fn action(name: &str) -> Option<Act> {
         });
     }
     Some(match ty {
-        "f16" => {
-            |w, i| compare(w, i, |x| f16_to_f32(x as u16), |a, b| a.partial_cmp(b))
-        }
+        "f16" => |w, i| compare(w, i, |x| f16_to_f32(x as u16), |a, b| a.partial_cmp(b)),
         "f32" => |w, i| {
             let keep = w.mode.subnormals32().0;
-            let value =
-                |x: u64| f32::from_bits(if keep { x as u32 } else { super::float::flush(x as u32) });
+            let value = |x: u64| {
+                f32::from_bits(if keep { x as u32 } else { super::float::flush(x as u32) })
+            };
             compare(w, i, value, |a, b| a.partial_cmp(b));
         },
         "f64" => |w, i| compare(w, i, f64::from_bits, |a, b| a.partial_cmp(b)),
@@ -97,13 +96,38 @@ fn class(w: &mut Wave, i: &Instruction, mantissa: u32, exponent: u32) {
     let mut mask = 0;
     for l in 0..LANES {
         let negative = x[l] >> (mantissa + exponent) & 1 == 1;
-        let (fraction, e) = (x[l] & ((1 << mantissa) - 1), x[l] >> mantissa & ((1 << exponent) - 1));
+        let (fraction, e) =
+            (x[l] & ((1 << mantissa) - 1), x[l] >> mantissa & ((1 << exponent) - 1));
         let number = match (e, fraction) {
             (e, f) if e == (1 << exponent) - 1 && f != 0 => f >> (mantissa - 1) & 1,
-            (e, _) if e == (1 << exponent) - 1 => if negative { 2 } else { 9 },
-            (0, 0) => if negative { 5 } else { 6 },
-            (0, _) => if negative { 4 } else { 7 },
-            _ => if negative { 3 } else { 8 },
+            (e, _) if e == (1 << exponent) - 1 => {
+                if negative {
+                    2
+                } else {
+                    9
+                }
+            }
+            (0, 0) => {
+                if negative {
+                    5
+                } else {
+                    6
+                }
+            }
+            (0, _) => {
+                if negative {
+                    4
+                } else {
+                    7
+                }
+            }
+            _ => {
+                if negative {
+                    3
+                } else {
+                    8
+                }
+            }
         };
         mask |= (wanted[l] >> number & 1) << l;
     }

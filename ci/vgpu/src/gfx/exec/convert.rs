@@ -24,7 +24,9 @@ pub fn action(name: &str) -> Option<Act> {
         // To zero; what does not fit is the nearest that does, NaN is 0. As Rust has it.
         "v_cvt_u32_f32" => |w, i| map(w, i, |[a]| f32::from_bits(a) as u32),
         "v_cvt_i32_f32" => |w, i| map(w, i, |[a]| f32::from_bits(a) as i32 as u32),
-        "v_cvt_rpi_i32_f32" => |w, i| map(w, i, |[a]| (f32::from_bits(a) + 0.5).floor() as i32 as u32),
+        "v_cvt_rpi_i32_f32" => {
+            |w, i| map(w, i, |[a]| (f32::from_bits(a) + 0.5).floor() as i32 as u32)
+        }
         "v_cvt_flr_i32_f32" => |w, i| map(w, i, |[a]| f32::from_bits(a).floor() as i32 as u32),
         "v_cvt_f16_f32" => |w, i| {
             let mode = w.mode;
@@ -66,9 +68,7 @@ pub fn action(name: &str) -> Option<Act> {
             map(w, i, |[a]| round((a as i16).into(), mode));
         },
         "v_cvt_u16_f16" => |w, i| map(w, i, |[a]| (f16_to_f32(a as u16) as u16).into()),
-        "v_cvt_i16_f16" => {
-            |w, i| map(w, i, |[a]| (f16_to_f32(a as u16) as i16 as u16).into())
-        }
+        "v_cvt_i16_f16" => |w, i| map(w, i, |[a]| (f16_to_f32(a as u16) as i16 as u16).into()),
         "v_cvt_f32_ubyte0" => |w, i| byte(w, i, 0),
         "v_cvt_f32_ubyte1" => |w, i| byte(w, i, 8),
         "v_cvt_f32_ubyte2" => |w, i| byte(w, i, 16),
@@ -88,16 +88,15 @@ pub fn action(name: &str) -> Option<Act> {
         "v_cvt_f64_i32" => |w, i| to64(w, i, |a| f64::from(a as i32)),
         "v_cvt_u32_f64" => |w, i| to32(w, i, |x| x as u32),
         "v_cvt_i32_f64" => |w, i| to32(w, i, |x| x as i32 as u32),
-        "v_cvt_pk_u16_u32" => {
-            |w, i| map(w, i, |[a, b]| a.min(0xffff) | b.min(0xffff) << 16)
-        }
+        "v_cvt_pk_u16_u32" => |w, i| map(w, i, |[a, b]| a.min(0xffff) | b.min(0xffff) << 16),
         "v_cvt_pk_i16_i32" => |w, i| {
             let one = |x: u32| (x as i32).clamp(-0x8000, 0x7fff) as u32 & 0xffff;
             map(w, i, |[a, b]| one(a) | one(b) << 16);
         },
         "v_cvt_pk_u8_f32" => |w, i| {
             map(w, i, |[a, n, c]| {
-                let (shift, byte) = (8 * (n & 3), u32::from(f32::from_bits(a).round_ties_even() as u8));
+                let (shift, byte) =
+                    (8 * (n & 3), u32::from(f32::from_bits(a).round_ties_even() as u8));
                 c & !(0xff << shift) | byte << shift
             });
         },

@@ -1,4 +1,4 @@
-//! f64, to nearest. A launch that asks for another rounding of f64 is refused when it sets it.
+//! f64, to nearest and with subnormals. With another mode an instruction of f64 is an error.
 
 use super::map::{Act, store_mask};
 use super::wave::{LANES, Wave};

@@ -127,15 +127,18 @@ pub fn action(name: &str) -> Option<Act> {
         "v_mul_f32" => |w, i| float(w, i, false, |[a, b], m| mul_f32(a, b, m)),
         // Whatever times 0 is 0.
         "v_mul_legacy_f32" => |w, i| {
-            float(w, i, false, |[a, b], m| {
-                if a == 0.0 || b == 0.0 { 0.0 } else { mul_f32(a, b, m) }
-            });
+            float(
+                w,
+                i,
+                false,
+                |[a, b], m| {
+                    if a == 0.0 || b == 0.0 { 0.0 } else { mul_f32(a, b, m) }
+                },
+            );
         },
         "v_fma_f32" => |w, i| float(w, i, false, |[a, b, c], m| fma_f32(a, b, c, m)),
         "v_fmac_f32" => |w, i| float(w, i, true, |[a, b, c], m| fma_f32(a, b, c, m)),
-        "v_mad_f32" | "v_madmk_f32" | "v_madak_f32" => {
-            |w, i| float(w, i, false, |x, m| mad(x, m))
-        }
+        "v_mad_f32" | "v_madmk_f32" | "v_madak_f32" => |w, i| float(w, i, false, |x, m| mad(x, m)),
         "v_mac_f32" => |w, i| float(w, i, true, |x, m| mad(x, m)),
         "v_min_f32" => |w, i| float(w, i, false, |[a, b], _| min(a, b)),
         "v_max_f32" => |w, i| float(w, i, false, |[a, b], _| max(a, b)),
@@ -294,4 +297,3 @@ fn fixup(q: u32, d: u32, n: u32) -> u32 {
         sign | q & 0x7fff_ffff
     }
 }
-

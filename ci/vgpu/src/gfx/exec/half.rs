@@ -155,9 +155,7 @@ fn packed(name: &str) -> Option<Act> {
         "v_pk_fma_f16" => |w, i| halves(w, i, fma),
         "v_pk_min_f16" => |w, i| halves(w, i, min),
         "v_pk_max_f16" => |w, i| halves(w, i, max),
-        "v_pk_add_u16" | "v_pk_add_i16" => {
-            |w, i| pairs(w, i, |[a, b]| a.wrapping_add(b), false)
-        }
+        "v_pk_add_u16" | "v_pk_add_i16" => |w, i| pairs(w, i, |[a, b]| a.wrapping_add(b), false),
         "v_pk_sub_u16" | "v_pk_sub_i16" => |w, i| pairs(w, i, |[a, b]| a.wrapping_sub(b), false),
         "v_pk_mul_lo_u16" => |w, i| pairs(w, i, |[a, b]| a.wrapping_mul(b), false),
         "v_pk_mad_u16" | "v_pk_mad_i16" => {
@@ -208,11 +206,8 @@ fn mix(w: &mut Wave, i: &Instruction, to: impl Fn(f32, Mode) -> u32) {
             let bits = src[n].0[l];
             let half = i.op_sel_hi >> n & 1 == 1;
             let shift = if i.op_sel >> n & 1 == 1 { 16 } else { 0 };
-            let mut x = if half {
-                f16_to_f32((bits >> shift) as u16)
-            } else {
-                f32::from_bits(bits)
-            };
+            let mut x =
+                if half { f16_to_f32((bits >> shift) as u16) } else { f32::from_bits(bits) };
             if i.src[n].abs || i.neg_hi >> n & 1 == 1 {
                 x = x.abs();
             }

@@ -76,9 +76,7 @@ fn bits(name: &str) -> Option<Act> {
         }
         "v_not_b32" => |w, i| map_bits(w, i, |[a]| !a, |_, [u]| u),
         "v_bfrev_b32" => |w, i| map_bits(w, i, |[a]| a.reverse_bits(), |_, [u]| u.reverse_bits()),
-        "v_and_b32" => {
-            |w, i| map_bits(w, i, |[a, b]| a & b, |[a, b], [ua, ub]| and(a, b, ua, ub))
-        }
+        "v_and_b32" => |w, i| map_bits(w, i, |[a, b]| a & b, |[a, b], [ua, ub]| and(a, b, ua, ub)),
         "v_or_b32" => |w, i| map_bits(w, i, |[a, b]| a | b, |[a, b], [ua, ub]| or(a, b, ua, ub)),
         "v_xor_b32" => |w, i| map_bits(w, i, |[a, b]| a ^ b, |_, [ua, ub]| ua | ub),
         "v_xnor_b32" => |w, i| map_bits(w, i, |[a, b]| !(a ^ b), |_, [ua, ub]| ua | ub),
@@ -127,25 +125,20 @@ fn bits(name: &str) -> Option<Act> {
             };
             map_bits(w, i, |[a, at, n]| signed_field(a, at, n), undefined);
         },
-        "v_bfm_b32" => {
-            |w, i| map(w, i, |[n, at]| !(u32::MAX << (n & 31)) << (at & 31))
-        }
+        "v_bfm_b32" => |w, i| map(w, i, |[n, at]| !(u32::MAX << (n & 31)) << (at & 31)),
         "v_alignbit_b32" => |w, i| {
-            let shift = |a: u32, b: u32, n: u32| {
-                ((u64::from(a) << 32 | u64::from(b)) >> (n & 31)) as u32
-            };
-            let undefined = |[_, _, n]: [u32; 3], [ua, ub, un]: [u32; 3]| {
-                any(un & 31) | shift(ua, ub, n)
-            };
+            let shift =
+                |a: u32, b: u32, n: u32| ((u64::from(a) << 32 | u64::from(b)) >> (n & 31)) as u32;
+            let undefined =
+                |[_, _, n]: [u32; 3], [ua, ub, un]: [u32; 3]| any(un & 31) | shift(ua, ub, n);
             map_bits(w, i, |[a, b, n]| shift(a, b, n), undefined);
         },
         "v_alignbyte_b32" => |w, i| {
             let shift = |a: u32, b: u32, n: u32| {
                 ((u64::from(a) << 32 | u64::from(b)) >> (8 * (n & 3))) as u32
             };
-            let undefined = |[_, _, n]: [u32; 3], [ua, ub, un]: [u32; 3]| {
-                any(un & 3) | shift(ua, ub, n)
-            };
+            let undefined =
+                |[_, _, n]: [u32; 3], [ua, ub, un]: [u32; 3]| any(un & 3) | shift(ua, ub, n);
             map_bits(w, i, |[a, b, n]| shift(a, b, n), undefined);
         },
         "v_perm_b32" => |w, i| {
@@ -202,9 +195,7 @@ fn sums(name: &str) -> Option<Act> {
     Some(match name {
         "v_add_u32" => |w, i| sum(w, i, u32::wrapping_add, u32::saturating_add),
         "v_sub_u32" => |w, i| sum(w, i, u32::wrapping_sub, u32::saturating_sub),
-        "v_subrev_u32" => {
-            |w, i| sum(w, i, |a, b| b.wrapping_sub(a), |a, b| b.saturating_sub(a))
-        }
+        "v_subrev_u32" => |w, i| sum(w, i, |a, b| b.wrapping_sub(a), |a, b| b.saturating_sub(a)),
         "v_add_i32" => |w, i| {
             sum(w, i, u32::wrapping_add, |a, b| (a as i32).saturating_add(b as i32) as u32);
         },
@@ -217,12 +208,8 @@ fn sums(name: &str) -> Option<Act> {
         "v_max_i32" => |w, i| map(w, i, |[a, b]| (a as i32).max(b as i32) as u32),
         "v_min3_u32" => |w, i| map(w, i, |[a, b, c]| a.min(b).min(c)),
         "v_max3_u32" => |w, i| map(w, i, |[a, b, c]| a.max(b).max(c)),
-        "v_min3_i32" => {
-            |w, i| map(w, i, |[a, b, c]| (a as i32).min(b as i32).min(c as i32) as u32)
-        }
-        "v_max3_i32" => {
-            |w, i| map(w, i, |[a, b, c]| (a as i32).max(b as i32).max(c as i32) as u32)
-        }
+        "v_min3_i32" => |w, i| map(w, i, |[a, b, c]| (a as i32).min(b as i32).min(c as i32) as u32),
+        "v_max3_i32" => |w, i| map(w, i, |[a, b, c]| (a as i32).max(b as i32).max(c as i32) as u32),
         "v_med3_u32" => |w, i| map(w, i, |[a, b, c]| a.min(b).max(a.max(b).min(c))),
         "v_med3_i32" => |w, i| {
             map(w, i, |x| {
@@ -243,9 +230,7 @@ fn sums(name: &str) -> Option<Act> {
         "v_mul_hi_u32_u24" => {
             |w, i| map(w, i, |[a, b]| (u64::from(low24(a)) * u64::from(low24(b)) >> 32) as u32)
         }
-        "v_mul_i32_i24" => {
-            |w, i| map(w, i, |[a, b]| signed24(a).wrapping_mul(signed24(b)) as u32)
-        }
+        "v_mul_i32_i24" => |w, i| map(w, i, |[a, b]| signed24(a).wrapping_mul(signed24(b)) as u32),
         "v_mul_hi_i32_i24" => |w, i| {
             map(w, i, |[a, b]| (i64::from(signed24(a)) * i64::from(signed24(b)) >> 32) as u32);
         },

@@ -29,7 +29,9 @@ pub fn action(name: &str) -> Option<Act> {
             }
         },
         "v_swap_b32" => |w, i| {
-            let (Operand::Vector(a), Operand::Vector(b)) = (i.dst, i.src[0].operand) else { return };
+            let (Operand::Vector(a), Operand::Vector(b)) = (i.dst, i.src[0].operand) else {
+                return;
+            };
             let (a, b) = (w.slot(a), w.slot(b));
             for lane in lanes(w.exec()) {
                 let (x, y) = (w.lane(a, lane), w.lane(b, lane));
@@ -130,4 +132,3 @@ fn pairs<const N: usize>(w: &mut Wave, i: &Instruction, f: impl Fn([f32; N]) -> 
         w.taint_all(slot + word, mask & tainted);
     }
 }
-

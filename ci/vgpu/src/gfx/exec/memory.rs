@@ -151,8 +151,7 @@ impl Launch<'_> {
         let Some(base) = base else { return places };
         for lane in lanes(w.exec()) {
             let Some(address) = self.lane_address(block, w, i, lane) else { continue };
-            let address =
-                base.wrapping_add(address).wrapping_add_signed(i.access.offset.into());
+            let address = base.wrapping_add(address).wrapping_add_signed(i.access.offset.into());
             places[lane] = Some(match i.access.segment {
                 0 => flat_place(address),
                 1 => (Space::Private, address & 0xffff_ffff),
@@ -267,10 +266,8 @@ impl Launch<'_> {
                         };
                         load_into(w, slot + at, lane, value, size, signed, half);
                         if pair {
-                            let high = Word {
-                                bits: value.bits >> 32,
-                                defined: value.defined >> 4 | 0xf0,
-                            };
+                            let high =
+                                Word { bits: value.bits >> 32, defined: value.defined >> 4 | 0xf0 };
                             load_into(w, slot + at + 1, lane, high, size, signed, half);
                         }
                         at += 1 + usize::from(pair);
@@ -312,7 +309,13 @@ impl Launch<'_> {
         let (space, address) = at;
         let result = match space {
             Space::Global if address.wrapping_sub(ARGUMENTS) < 1 << 32 => {
-                return self.load_one(block, w, lane, (Space::Arguments, address - ARGUMENTS), size);
+                return self.load_one(
+                    block,
+                    w,
+                    lane,
+                    (Space::Arguments, address - ARGUMENTS),
+                    size,
+                );
             }
             Space::Global => self.memory.load(address, size.into(), block.linear),
             Space::Shared => block.shared.load(address, size.into(), w.thread(lane)),

@@ -82,7 +82,13 @@ fn either(_: [u64; 2], [ua, ub]: [u64; 2]) -> u64 {
 }
 
 /// One source: result, its undefined bits, and whether SCC tells if it is 0.
-fn unary(w: &mut Wave, i: &Instruction, scc: bool, f: impl Fn(u64) -> u64, bits: impl Fn(u64) -> u64) {
+fn unary(
+    w: &mut Wave,
+    i: &Instruction,
+    scc: bool,
+    f: impl Fn(u64) -> u64,
+    bits: impl Fn(u64) -> u64,
+) {
     let (a, ua) = source(w, i, 0);
     let all = all(i.dst_type);
     let (value, undefined) = (f(a) & all, bits(ua) & all);
@@ -231,7 +237,9 @@ fn arithmetic(name: &str) -> Option<Act> {
         },
         "s_lshl_b32" | "s_lshl_b64" => |w, i| shift(w, i, |a, n, _| a << n),
         "s_lshr_b32" | "s_lshr_b64" => |w, i| shift(w, i, |a, n, _| a >> n),
-        "s_ashr_i32" | "s_ashr_i64" => |w, i| shift(w, i, |a, n, bits| (extend(a, bits) as i64 >> n) as u64),
+        "s_ashr_i32" | "s_ashr_i64" => {
+            |w, i| shift(w, i, |a, n, bits| (extend(a, bits) as i64 >> n) as u64)
+        }
         "s_bfm_b32" => |w, i| sum(w, i, |n, at| (((1 << (n & 31)) - 1) << (at & 31), None)),
         "s_bfm_b64" => |w, i| sum(w, i, |n, at| (((1 << (n & 63)) - 1) << (at & 63), None)),
         "s_bfe_u32" => |w, i| {
@@ -306,9 +314,15 @@ fn single(name: &str) -> Option<Act> {
     Some(match name {
         "s_mov_b32" | "s_mov_b64" => |w, i| unary(w, i, false, |a| a, |u| u),
         "s_not_b32" | "s_not_b64" => |w, i| unary(w, i, true, |a| !a, |u| u),
-        "s_brev_b32" => {
-            |w, i| unary(w, i, false, |a| (a as u32).reverse_bits().into(), |u| (u as u32).reverse_bits().into())
-        }
+        "s_brev_b32" => |w, i| {
+            unary(
+                w,
+                i,
+                false,
+                |a| (a as u32).reverse_bits().into(),
+                |u| (u as u32).reverse_bits().into(),
+            )
+        },
         "s_brev_b64" => |w, i| unary(w, i, false, u64::reverse_bits, u64::reverse_bits),
         "s_bcnt1_i32_b32" | "s_bcnt1_i32_b64" => {
             |w, i| unary(w, i, true, |a| a.count_ones().into(), spoil)
@@ -338,9 +352,7 @@ fn single(name: &str) -> Option<Act> {
         },
         "s_sext_i32_i8" => |w, i| unary(w, i, false, |a| a as i8 as u64, |u| u as i8 as u64),
         "s_sext_i32_i16" => |w, i| unary(w, i, false, |a| a as i16 as u64, |u| u as i16 as u64),
-        "s_abs_i32" => {
-            |w, i| unary(w, i, true, |a| (a as i32).unsigned_abs().into(), spoil)
-        }
+        "s_abs_i32" => |w, i| unary(w, i, true, |a| (a as i32).unsigned_abs().into(), spoil),
         "s_bitset0_b32" | "s_bitset0_b64" => |w, i| set_bit(w, i, false),
         "s_bitset1_b32" | "s_bitset1_b64" => |w, i| set_bit(w, i, true),
         "s_getpc_b64" => |w, i| {

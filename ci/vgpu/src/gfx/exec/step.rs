@@ -127,7 +127,12 @@ fn vector(i: &Instruction) -> Option<(Action, Class)> {
     let wide = i.src.iter().any(|s| s.ty.words() > 1) && i.variant == Variant::Sdwa;
     let clamps = matches!(
         i.name,
-        "v_add_u32" | "v_sub_u32" | "v_subrev_u32" | "v_add_i32" | "v_sub_i32" | "v_add_u16"
+        "v_add_u32"
+            | "v_sub_u32"
+            | "v_subrev_u32"
+            | "v_add_i32"
+            | "v_sub_i32"
+            | "v_add_u16"
             | "v_sub_u16"
     );
     let sign = matches!(i.name, "v_cndmask_b32" | "v_mov_b32") && !i.clamp && i.omod == 0;
@@ -146,8 +151,15 @@ fn class_of(i: &Instruction, class: Class) -> Class {
         return Class::Special;
     }
     match name {
-        "v_mov_b32" | "v_accvgpr_read_b32" | "v_accvgpr_write_b32" | "v_accvgpr_mov_b32"
-        | "v_cndmask_b32" | "v_perm_b32" | "v_pk_mov_b32" | "v_pack_b32_f16" | "v_nop" => Class::Move,
+        "v_mov_b32"
+        | "v_accvgpr_read_b32"
+        | "v_accvgpr_write_b32"
+        | "v_accvgpr_mov_b32"
+        | "v_cndmask_b32"
+        | "v_perm_b32"
+        | "v_pk_mov_b32"
+        | "v_pack_b32_f16"
+        | "v_nop" => Class::Move,
         "v_pk_add_f32" | "v_pk_mul_f32" | "v_pk_fma_f32" => Class::Float,
         _ => class,
     }
@@ -176,6 +188,9 @@ impl Launch<'_> {
         self.counters.count(step.class, lanes, w.live.count_ones());
         match step.action {
             Action::Vector(act) => {
+                if step.class == Class::Double && w.mode.0 & 0xcc != 0xc0 {
+                    return self.error(w, "f64 that is not rounded to nearest, with subnormals");
+                }
                 act(w, i);
                 if step.writes_exec {
                     self.check_exec(block, w);
@@ -185,9 +200,6 @@ impl Launch<'_> {
                 act(w, i);
                 if step.writes_exec {
                     self.check_exec(block, w);
-                }
-                if w.mode.0 & 0xcc != 0xc0 && i.format == Format::Sopk {
-                    return self.error(w, "f16 and f64 that round otherwise than to nearest");
                 }
             }
             Action::Memory(what) => self.vector_memory(block, w, i, what)?,
@@ -248,7 +260,8 @@ impl Launch<'_> {
     /// A mask of running lanes that is undefined is a branch that is.
     fn check_exec(&mut self, block: &Block, w: &mut Wave) {
         let at = EXEC as usize;
-        let undefined = u64::from(w.scalar_undefined[at]) | u64::from(w.scalar_undefined[at + 1]) << 32;
+        let undefined =
+            u64::from(w.scalar_undefined[at]) | u64::from(w.scalar_undefined[at + 1]) << 32;
         if undefined != 0 {
             let lane = undefined.trailing_zeros() as usize;
             let fault = Fault::new(Kind::UndefinedBranch, "whether the lane runs is undefined");
@@ -328,9 +341,8 @@ pub fn uses(i: &Instruction, action: Action) -> Vec<Use> {
         let words = if s.ty == Type::Scalar { 1 } else { s.ty.words() };
         list.push(Use { operand: s.operand, words, write: false, vm_in_order: false });
     }
-    let in_order =
-        matches!(action, Action::Memory(Move::Load { half: access::Half::Whole, .. }))
-            && !(i.format == Format::Flat && i.access.segment == 0);
+    let in_order = matches!(action, Action::Memory(Move::Load { half: access::Half::Whole, .. }))
+        && !(i.format == Format::Flat && i.access.segment == 0);
     if register(i.dst) {
         let words = i.dst_type.words();
         list.push(Use { operand: i.dst, words, write: true, vm_in_order: in_order });

@@ -145,7 +145,11 @@ impl Wave {
     /// Where a vector register is in the unified file.
     #[inline]
     pub fn slot(&self, register: u16) -> usize {
-        if register < 256 { register as usize } else { (self.accumulation + register - 256) as usize }
+        if register < 256 {
+            register as usize
+        } else {
+            (self.accumulation + register - 256) as usize
+        }
     }
 
     /// The registers of an operand, for asking whether they are pending.
@@ -154,11 +158,9 @@ impl Wave {
             Operand::Vector(n) => {
                 Some(Range { scalar: false, first: self.slot(n) as u16, count: words })
             }
-            Operand::Scalar(n) => Some(Range {
-                scalar: true,
-                first: n.into(),
-                count: words.min(128 - n),
-            }),
+            Operand::Scalar(n) => {
+                Some(Range { scalar: true, first: n.into(), count: words.min(128 - n) })
+            }
             _ => None,
         }
     }

@@ -156,8 +156,7 @@ pub fn vector_signature(name: &'static str, count: usize) -> Signature {
         _ => {}
     }
     let types = types(name);
-    let (dst, src) =
-        (types.first().copied().unwrap_or(B32), types.last().copied().unwrap_or(B32));
+    let (dst, src) = (types.first().copied().unwrap_or(B32), types.last().copied().unwrap_or(B32));
     if name.starts_with("v_pk_") {
         return some(dst.packed(), &vec![src.packed(); count]);
     }
@@ -188,7 +187,8 @@ pub fn scalar_signature(name: &'static str, count: usize) -> Signature {
     let types = types(name);
     let dst = types.first().copied().map_or(B32, widen);
     let src = types.last().copied().map_or(B32, widen);
-    let dst = if name.starts_with("s_cmp") || name.starts_with("s_bitcmp") { None } else { Some(dst) };
+    let dst =
+        if name.starts_with("s_cmp") || name.starts_with("s_bitcmp") { None } else { Some(dst) };
     Signature { dst, mask: false, src: vec![src; count] }
 }
 

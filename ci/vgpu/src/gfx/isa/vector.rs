@@ -96,9 +96,14 @@ pub fn comparisons() -> Vec<(u16, String)> {
                 list.push((opcode as u16, format!("{cmp}_{condition}_{ty}")));
             }
         }
-        for (base, ty) in
-            [(0xa0, "i16"), (0xa8, "u16"), (0xc0, "i32"), (0xc8, "u32"), (0xe0, "i64"), (0xe8, "u64")]
-        {
+        for (base, ty) in [
+            (0xa0, "i16"),
+            (0xa8, "u16"),
+            (0xc0, "i32"),
+            (0xc8, "u32"),
+            (0xe0, "i64"),
+            (0xe8, "u64"),
+        ] {
             for (i, condition) in INTEGER.into_iter().enumerate() {
                 let opcode = base + 0x10 * exec + i;
                 list.push((opcode as u16, format!("{cmp}_{condition}_{ty}")));

@@ -88,7 +88,11 @@ impl Descriptor {
     /// The registers that are asked for, with how many each takes.
     pub fn user(&self) -> impl Iterator<Item = (User, u32)> {
         let properties = self.properties;
-        User::ALL.into_iter().enumerate().filter(move |(i, _)| properties >> i & 1 == 1).map(|p| p.1)
+        User::ALL
+            .into_iter()
+            .enumerate()
+            .filter(move |(i, _)| properties >> i & 1 == 1)
+            .map(|p| p.1)
     }
 
     /// Scalar registers filled by the command, not by the wave.
