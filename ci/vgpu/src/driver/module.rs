@@ -6,7 +6,7 @@ use crate::driver::error::Error;
 use crate::driver::model::Vendor;
 use crate::launch::{Checks, Grid, Report};
 use crate::memory::GlobalMemory;
-use crate::ptx;
+use crate::{gfx, ptx};
 
 /// Why an image is refused: the code, and the words for whoever reads the output.
 pub type Refusal = (Error, String);
@@ -16,6 +16,8 @@ pub type Refusal = (Error, String);
 pub enum Code {
     /// PTX.
     Ptx(ptx::Loaded),
+    /// A code object for gfx90a.
+    Gfx(gfx::Loaded),
 }
 
 /// A kernel, ready to run.
@@ -23,6 +25,8 @@ pub enum Code {
 pub enum Kernel {
     /// Of PTX.
     Ptx(ptx::Program),
+    /// Of a code object.
+    Gfx(gfx::Program),
 }
 
 /// What the driver and its callers ask about a kernel.
@@ -60,8 +64,12 @@ impl Code {
                 let loaded = ptx::Module::parse(text).and_then(|module| module.load(memory));
                 loaded.map(Self::Ptx).map_err(|error| (Error::InvalidCode, error.to_string()))
             }
-            // HERE the gfx90a interpreter comes in.
-            Vendor::Amd => Err((Error::NoBinary, "gfx90a code is not executed yet".into())),
+            Vendor::Amd => {
+                let object = gfx::CodeObject::parse(image)
+                    .map_err(|error| (Error::NoBinary, error.to_string()))?;
+                let loaded = object.load(memory);
+                loaded.map(Self::Gfx).map_err(|error| (Error::InvalidImage, error.to_string()))
+            }
         }
     }
 
@@ -69,6 +77,7 @@ impl Code {
     pub fn kernels(&self) -> Vec<String> {
         match self {
             Self::Ptx(loaded) => loaded.kernels().map(String::from).collect(),
+            Self::Gfx(loaded) => loaded.kernels().map(String::from).collect(),
         }
     }
 
@@ -77,25 +86,30 @@ impl Code {
         if !self.kernels().iter().any(|kernel| kernel == name) {
             return Err((Error::NotFound, format!("no kernel {name}")));
         }
-        match self {
-            Self::Ptx(loaded) => loaded
-                .program(name)
-                .map(Kernel::Ptx)
-                .map_err(|error| (Error::InvalidCode, format!("{name}: {error}"))),
-        }
+        let kernel = match self {
+            Self::Ptx(loaded) => {
+                loaded.program(name).map(Kernel::Ptx).map_err(|error| error.to_string())
+            }
+            Self::Gfx(loaded) => {
+                loaded.program(name).map(Kernel::Gfx).map_err(|error| error.to_string())
+            }
+        };
+        kernel.map_err(|what| (Error::InvalidCode, format!("{name}: {what}")))
     }
 
     /// Address and bytes of a variable.
     pub fn variable(&self, name: &str) -> Option<(u64, u64)> {
         match self {
             Self::Ptx(loaded) => loaded.global(name),
+            Self::Gfx(loaded) => loaded.global(name),
         }
     }
 
-    /// Addresses of all variables.
+    /// Addresses of what loading allocated.
     pub fn variables(&self) -> Vec<u64> {
         match self {
             Self::Ptx(loaded) => loaded.globals().map(|(address, _)| address).collect(),
+            Self::Gfx(loaded) => vec![loaded.base()],
         }
     }
 }
@@ -105,27 +119,32 @@ impl Kernel {
     pub fn name(&self) -> &str {
         match self {
             Self::Ptx(program) => &program.name,
+            Self::Gfx(program) => &program.name,
         }
     }
 
     /// What is known of it.
     pub fn facts(&self) -> Facts {
+        let place = |offset: u64, size: u64| (offset as usize, size as usize);
+        let threads = |required: Option<[u32; 3]>, most: Option<u32>| {
+            required.map(|block| block.iter().product()).or(most).unwrap_or(1024)
+        };
         match self {
             Self::Ptx(program) => Facts {
-                parameters: program
-                    .parameters
-                    .iter()
-                    .map(|p| (p.offset as usize, p.size as usize))
-                    .collect(),
+                parameters: program.parameters.iter().map(|p| place(p.offset, p.size)).collect(),
                 parameter_bytes: program.parameter_bytes() as usize,
                 shared: program.shared as u32,
                 local: program.local() as u32,
                 registers: None,
-                max_threads: program
-                    .required_block
-                    .map(|block| block.iter().product())
-                    .or(program.max_threads)
-                    .unwrap_or(1024),
+                max_threads: threads(program.required_block, program.max_threads),
+            },
+            Self::Gfx(program) => Facts {
+                parameters: program.parameters.iter().map(|p| place(p.offset, p.size)).collect(),
+                parameter_bytes: program.parameter_bytes() as usize,
+                shared: program.shared as u32,
+                local: program.private(),
+                registers: Some(program.registers().0.into()),
+                max_threads: threads(program.required_block, program.max_threads),
             },
         }
     }
@@ -139,6 +158,8 @@ impl Kernel {
     ) -> Result<Report, String> {
         match self {
             Self::Ptx(program) => ptx::launch(program, grid, params, memory, Checks::default())
+                .map_err(|error| error.to_string()),
+            Self::Gfx(program) => gfx::launch(program, grid, params, memory, Checks::default())
                 .map_err(|error| error.to_string()),
         }
     }

@@ -53,6 +53,11 @@ impl Program {
         self.parameters.last().map_or(0, |p| p.offset + p.size)
     }
 
+    /// Bytes of private memory of a thread.
+    pub fn private(&self) -> u32 {
+        self.private
+    }
+
     /// The instructions' text, in order, with their places in the image.
     pub fn disassembly(&self) -> impl Iterator<Item = (u64, String)> {
         self.code.iter().map(|s| (s.instruction.address, s.instruction.to_string()))

@@ -106,6 +106,11 @@ impl Loaded {
         Some((self.base + found.value, found.size))
     }
 
+    /// Where the image is: one allocation.
+    pub fn base(&self) -> u64 {
+        self.base
+    }
+
     /// Decodes a kernel.
     pub fn program(&self, kernel: &str) -> Result<Program> {
         link::program(self, kernel)
