@@ -3,7 +3,6 @@
 #![allow(missing_docs)]
 
 pub mod bound;
-pub mod child;
 pub mod data;
 #[cfg(feature = "safetensors")]
 pub mod files;
@@ -16,6 +15,8 @@ pub mod oracle_optim;
 pub mod ranks;
 pub mod reduction;
 pub mod rounding;
+#[cfg(any(feature = "cuda", feature = "hip"))]
+pub mod vgpu;
 pub mod workloads;
 
 use std::sync::OnceLock;

@@ -72,8 +72,8 @@ HS_DEVICE void store8_slots(float (&from)[SLOTS > 0 ? SLOTS : 1][8], const Opera
 template <class Rule>
 HS_DEVICE void update8(const Operands& o, const Scalars& s, uint64_t i, uint32_t count) {
   constexpr int SLOTS = Rule::SLOTS;
-  float g[8], p[8], slots[SLOTS > 0 ? SLOTS : 1][8];
-  load8(g, o.grad, i, count, o.grad_type);
+  float g[8] = {}, p[8], slots[SLOTS > 0 ? SLOTS : 1][8];
+  if (Rule::READS_GRAD) load8(g, o.grad, i, count, o.grad_type);
   load8_master(p, o.param, i, count);
   load8_slots<SLOTS>(slots, o, i, count);
 #pragma unroll

@@ -29,6 +29,10 @@ pub struct Launched {
     pub bytes_read: u64,
     /// Different bytes that were written.
     pub bytes_written: u64,
+    /// Different sectors of 32 bytes that were read.
+    pub sectors_read: u64,
+    /// Different sectors of 32 bytes that were written.
+    pub sectors_written: u64,
     /// How many findings it gave.
     pub findings: usize,
     /// What it did.
@@ -59,6 +63,8 @@ impl Launched {
             "sector_bytes": 32 * c.sectors,
             "bytes_read": self.bytes_read,
             "bytes_written": self.bytes_written,
+            "sectors_read": self.sectors_read,
+            "sectors_written": self.sectors_written,
         })
     }
 }

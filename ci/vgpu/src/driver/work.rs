@@ -174,6 +174,8 @@ impl Driver {
             grid: launch.grid,
             bytes_read: footprint.reads.bytes(),
             bytes_written: footprint.writes.bytes(),
+            sectors_read: footprint.reads.sectors(),
+            sectors_written: footprint.writes.sectors(),
             findings: report.findings.len(),
             counters: report.counters,
         });

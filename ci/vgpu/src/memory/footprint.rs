@@ -8,6 +8,8 @@ use super::race::Access;
 
 /// log2 of the bytes of a page.
 const PAGE: usize = 12;
+/// Ranges that are added one by one.
+const FEW: usize = 8;
 const WORDS: usize = (1 << PAGE) / 64;
 
 /// Addresses as ascending ranges with gaps between.
@@ -24,31 +26,48 @@ impl Ranges {
         }
     }
 
-    /// Adds all of `other`.
+    /// Adds all of `other`. A few ranges are put in their places: long lists meet many short ones.
     pub fn add(&mut self, other: &Self) {
-        if other.0.is_empty() {
-            return;
+        if other.0.len() <= FEW {
+            return other.0.iter().cloned().for_each(|range| self.insert(range));
         }
         let mut all: Vec<_> = self.0.drain(..).chain(other.0.iter().cloned()).collect();
         all.sort_unstable_by_key(|range| range.start);
         all.into_iter().for_each(|range| self.push(range));
     }
 
+    /// Adds a range anywhere.
+    fn insert(&mut self, range: Range<u64>) {
+        if range.is_empty() {
+            return;
+        }
+        let first = self.0.partition_point(|mine| mine.end < range.start);
+        let last = first + self.0[first..].partition_point(|mine| mine.start <= range.end);
+        let start = self.0.get(first).map_or(range.start, |mine| mine.start.min(range.start));
+        let end = self.0[first..last].last().map_or(range.end, |mine| mine.end.max(range.end));
+        let whole = if first == last { range } else { start..end };
+        self.0.splice(first..last, [whole]);
+    }
+
     /// The first address that both have.
     pub fn overlap(&self, other: &Self) -> Option<u64> {
-        let (mut a, mut b) = (self.0.iter().peekable(), other.0.iter().peekable());
-        while let (Some(x), Some(y)) = (a.peek(), b.peek()) {
-            let start = x.start.max(y.start);
-            if start < x.end.min(y.end) {
-                return Some(start);
-            }
-            if x.end <= y.end {
-                a.next();
-            } else {
-                b.next();
-            }
-        }
-        None
+        let (few, many) = if self.0.len() <= other.0.len() { (self, other) } else { (other, self) };
+        few.0.iter().find_map(|range| {
+            let at = many.0.partition_point(|theirs| theirs.end <= range.start);
+            let start = many.0.get(at)?.start.max(range.start);
+            (start < range.end).then_some(start)
+        })
+    }
+
+    /// How many different sectors of 32 bytes they lie in: what memory has to move.
+    pub fn sectors(&self) -> u64 {
+        let mut next = 0;
+        let each = self.0.iter().map(|range| {
+            let (first, end) = ((range.start / 32).max(next), range.end.div_ceil(32));
+            next = end;
+            end.saturating_sub(first)
+        });
+        each.sum()
     }
 
     /// How many addresses.
@@ -233,5 +252,35 @@ mod tests {
         many.add(&writes(4..8));
         assert_eq!(many.writes.0, [0..8, 16..20]);
         assert_eq!(many.conflict(&writes(8..17)), Some((16, Access::Write, Access::Write)));
+    }
+
+    #[test]
+    fn ranges_are_sets_of_addresses() {
+        let mut state = 1u64;
+        let mut draw = |below: u64| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 33) % below
+        };
+        for _ in 0..200 {
+            let (mut ranges, mut naive) = (Ranges::default(), [false; 256]);
+            for _ in 0..draw(20) {
+                let mut more = Ranges::default();
+                for _ in 0..draw(20) {
+                    let start = draw(200);
+                    let range = start..start + draw(8);
+                    more.insert(range.clone());
+                    naive[range.start as usize..range.end as usize].fill(true);
+                }
+                ranges.add(&more);
+            }
+            let count = |naive: &[bool]| naive.iter().filter(|byte| **byte).count() as u64;
+            assert_eq!(ranges.bytes(), count(&naive));
+            assert!(ranges.0.windows(2).all(|pair| pair[0].end < pair[1].start), "{ranges:?}");
+            let sectors = naive.chunks(32).filter(|sector| count(sector) > 0).count() as u64;
+            assert_eq!(ranges.sectors(), sectors);
+            let (start, len) = (draw(200), 1 + draw(8));
+            let first = (start..start + len).find(|at| naive[*at as usize]);
+            assert_eq!(ranges.overlap(&(start..start + len).into()), first);
+        }
     }
 }

@@ -7,6 +7,7 @@ namespace hs {
 struct Adagrad {
   static constexpr int SLOTS = 1;  // h
   static constexpr bool STORES_SLOTS = true;
+  static constexpr bool READS_GRAD = true;
 
   HS_DEVICE static Scalars constants(const Group& group, const Progress& t, double lr, double decay) {
     Scalars s = hs::constants(group, lr, decay);

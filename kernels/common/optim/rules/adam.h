@@ -7,6 +7,7 @@ namespace hs {
 struct Adam {
   static constexpr int SLOTS = 2;  // m, v
   static constexpr bool STORES_SLOTS = true;
+  static constexpr bool READS_GRAD = true;
 
   HS_DEVICE static Scalars constants(const Group& group, const Progress& t, double lr, double decay) {
     Scalars s = hs::constants(group, lr, decay);
@@ -27,6 +28,7 @@ struct Adam {
 struct AdamMax {
   static constexpr int SLOTS = 3;  // m, v, largest v
   static constexpr bool STORES_SLOTS = true;
+  static constexpr bool READS_GRAD = true;
 
   HS_DEVICE static float apply(const Scalars& s, float g, float p, float (&slot)[3]) {
     moments(s, fmaf(s.w, p, g), slot[0], slot[1]);

@@ -15,6 +15,7 @@ HS_DEVICE float larger(float v, float largest) { return v > largest ? v : larges
 struct AdamW {
   static constexpr int SLOTS = 2;  // m, v
   static constexpr bool STORES_SLOTS = true;
+  static constexpr bool READS_GRAD = true;
 
   HS_DEVICE static Scalars constants(const Group& group, const Progress& t, double lr, double decay) {
     Scalars s = hs::constants(group, lr, decay);
@@ -36,6 +37,7 @@ struct AdamW {
 struct AdamWMax {
   static constexpr int SLOTS = 3;  // m, v, largest v
   static constexpr bool STORES_SLOTS = true;
+  static constexpr bool READS_GRAD = true;
 
   HS_DEVICE static float apply(const Scalars& s, float g, float p, float (&slot)[3]) {
     moments(s, g, slot[0], slot[1]);

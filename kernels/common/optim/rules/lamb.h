@@ -22,6 +22,7 @@ struct Lamb {
 struct LambApply {
   static constexpr int SLOTS = 2;  // m, v
   static constexpr bool STORES_SLOTS = false;
+  static constexpr bool READS_GRAD = false;
 
   HS_DEVICE static float apply(const Scalars& s, float, float p, float (&slot)[2]) {
     return fmaf(-s.a, Lamb::direction(s, p, slot[0], slot[1]), p);

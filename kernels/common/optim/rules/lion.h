@@ -8,6 +8,7 @@ namespace hs {
 struct Lion {
   static constexpr int SLOTS = 1;  // m
   static constexpr bool STORES_SLOTS = true;
+  static constexpr bool READS_GRAD = true;
 
   HS_DEVICE static Scalars constants(const Group& group, const Progress&, double lr, double decay) {
     Scalars s = hs::constants(group, lr, decay);

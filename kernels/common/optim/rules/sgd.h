@@ -8,6 +8,7 @@ namespace hs {
 struct Sgd {
   static constexpr int SLOTS = 0;
   static constexpr bool STORES_SLOTS = false;
+  static constexpr bool READS_GRAD = true;
 
   HS_DEVICE static Scalars constants(const Group& group, const Progress& t, double lr, double decay) {
     Scalars s = hs::constants(group, lr, decay);
@@ -25,6 +26,7 @@ struct Sgd {
 struct SgdMomentum {
   static constexpr int SLOTS = 1;  // b
   static constexpr bool STORES_SLOTS = true;
+  static constexpr bool READS_GRAD = true;
 
   HS_DEVICE static float apply(const Scalars& s, float g, float p, float (&slot)[1]) {
     g = fmaf(s.w, p, g);

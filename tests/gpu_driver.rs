@@ -1,0 +1,305 @@
+//! What the GPU backends ask of a driver, and what they make of its answers: nothing in a step waits,
+//! steps replay from graphs, order is by streams and events alone, and every call may fail.
+//!
+//! Rows D-01 … D-20. Not shown here, with the reason:
+//!
+//! | id | reason |
+//! |---|---|
+//! | D-02 | a driver without a function is one that lacks its name: `Table::load` is the one place, and has one line |
+//! | D-13 | nothing is held after a call that could be forgotten: `Lent` is made and used inside it |
+//! | D-17 | CPU rounding modes: no GPU takes part |
+//! | D-18 | uploads go through pinned memory of ours, which is drained before it is freed |
+//! | D-20 | another library resetting the device is the sticky error of D-08 |
+#![allow(missing_docs)]
+#![cfg(any(feature = "cuda", feature = "hip"))]
+
+mod common;
+
+use common::optim::*;
+use common::vgpu::Door;
+use common::{devices, workloads};
+use halfstep::optim::*;
+use halfstep::{Buffer, Device, DeviceKind, Error, Result, Stream, bf16};
+
+fn gpus() -> Vec<(Device, Door)> {
+    let gpus = devices().into_iter().filter(|device| device.info().kind != DeviceKind::Cpu);
+    gpus.filter_map(|device| Door::of(&device).map(|door| (device, door))).collect()
+}
+
+/// Wave2Vec2-base: 211 tensors. Their lengths are divided, so that an interpreter can run them.
+fn wav2vec2(divisor: usize) -> Vec<usize> {
+    let params = workloads::wav2vec2_base_ctc();
+    params[..211].iter().map(|param| param.len.div_ceil(divisor)).collect()
+}
+
+/// An optimizer of 211 tensors in device buffers.
+struct Training {
+    stream: Stream,
+    optimizer: Optimizer<bf16, bf16>,
+    params: Vec<Values<bf16>>,
+    grads: Vec<Values<bf16>>,
+}
+
+impl Training {
+    fn new(device: &Device, rule: Rule) -> Self {
+        let lengths = wav2vec2(512);
+        let config = Config { scaler: Scaler::PYTORCH, clip: Some(1.0), ..Config::default() };
+        let (stream, optimizer, params, mut rng) =
+            setup::<bf16, bf16>(device, rule, config, &lengths);
+        let grads = normal::<bf16>(&mut rng, &lengths);
+        Self { stream, optimizer, params, grads }
+    }
+
+    fn step(&mut self) -> Result<()> {
+        let Self { stream, optimizer, params, grads } = self;
+        optimizer.run(stream, &mut writes(params), &reads(grads))
+    }
+}
+
+#[test]
+fn a_step_is_three_launches_and_nothing_that_waits() {
+    for (device, door) in gpus() {
+        let mut training = Training::new(&device, AdamW::default().into());
+        training.step().unwrap(); // uploads the tables of addresses
+        door.trace(true);
+        training.step().unwrap();
+        let trace = door.trace(false);
+        let name = |line: &str| {
+            line.split(['(', ' '])
+                .find(|w| w.contains("cu") || w.contains("hip"))
+                .map(str::to_string)
+        };
+        let mut calls: Vec<String> = trace.iter().filter_map(|line| name(line)).collect();
+        // Which context or device is meant is said before each call.
+        calls.retain(|call| call != "cuCtxSetCurrent" && call != "hipSetDevice");
+        let launch = if door.vendor == "cuda" { "cuLaunchKernel" } else { "hipModuleLaunchKernel" };
+        assert_eq!(calls, [launch; 3], "{trace:#?}");
+    }
+}
+
+#[test]
+fn steps_replay_from_a_graph() {
+    for (device, _) in gpus() {
+        for rule in [AdamW::default().into(), Lamb::default().into()] {
+            let mut eager = Training::new(&device, rule);
+            let mut replayed = Training::new(&device, rule);
+            for _ in 0..4 {
+                eager.step().unwrap();
+            }
+            replayed.step().unwrap(); // uploads the tables of addresses
+            let stream = device.stream().unwrap();
+            stream.wait(&replayed.stream.record().unwrap()).unwrap();
+            let Training { optimizer, params, grads, .. } = &mut replayed;
+            let graph = stream
+                .capture(|| optimizer.run(&stream, &mut writes(params), &reads(grads)))
+                .unwrap();
+            for _ in 0..3 {
+                // SAFETY: optimizer, parameters and gradients are alive, and used by nobody else.
+                unsafe { graph.run(&stream) }.unwrap();
+            }
+            stream.sync().unwrap();
+            let bits = |training: &mut Training| {
+                let Training { stream, optimizer, params, .. } = training;
+                state(optimizer, stream, params)
+            };
+            assert!(bits(&mut eager) == bits(&mut replayed), "{rule:?}");
+            assert_eq!(replayed.optimizer.report(&replayed.stream).unwrap().attempts, 4);
+        }
+    }
+}
+
+/// D-15: what cannot be part of a graph says so, and the stream goes on.
+#[test]
+fn d15_reading_while_a_graph_is_made_is_refused() {
+    for (device, _) in gpus() {
+        let stream = device.stream().unwrap();
+        let mut buffer = device.upload(&[1.0f32, 2.0]).unwrap();
+        for refused in [
+            stream.capture(|| buffer.to_vec(&stream).map(drop)).map(drop),
+            stream.capture(|| buffer.write(&stream, 0, &[5.0])).map(drop),
+            stream.capture(|| stream.sync()).map(drop),
+        ] {
+            assert!(matches!(refused, Err(Error::State { .. })), "{refused:?}");
+        }
+        let zeroed = stream.capture(|| {
+            let memory = device.zeros::<f32>(4)?; // elsewhere: not part of the graph
+            buffer.clear(&stream)?;
+            drop(memory);
+            Ok(())
+        });
+        assert_eq!(buffer.to_vec(&stream).unwrap(), [1.0, 2.0]);
+        // SAFETY: the buffer is alive.
+        unsafe { zeroed.unwrap().run(&stream) }.unwrap();
+        assert_eq!(buffer.to_vec(&stream).unwrap(), [0.0, 0.0]);
+    }
+}
+
+/// D-10, D-11, D-12: two streams that only events order, and streams and buffers dropped with work
+/// pending, under 32 orders of execution.
+#[test]
+fn d12_events_order_streams_and_nothing_else_has_to() {
+    for (device, door) in gpus() {
+        for seed in 0..32 {
+            door.seed(seed);
+            let producer = device.stream().unwrap();
+            let consumer = device.stream().unwrap();
+            let rule = Sgd { lr: 1.0, ..Sgd::default() };
+            let mut optimizer =
+                Optimizer::<f32, f32>::new(&device, &[group(rule, &[3000])], Config::default())
+                    .unwrap();
+            let mut w: Buffer<f32> = device.zeros(3000).unwrap();
+            let mut grad: Buffer<f32> = device.zeros(3000).unwrap();
+            for step in 1..4 {
+                grad.write(&producer, 0, &vec![step as f32; 3000]).unwrap();
+                consumer.wait(&producer.record().unwrap()).unwrap();
+                optimizer.run(&consumer, &mut [&mut w], &[Some(&grad)]).unwrap();
+                // The next gradient comes after this step has read the last.
+                producer.wait(&consumer.record().unwrap()).unwrap();
+                // Memory given back while work is pending is not given out again before it has run.
+                let scratch: Buffer<f32> = device.upload(&[7.0; 3000]).unwrap();
+                let third = device.stream().unwrap();
+                third.wait(&consumer.record().unwrap()).unwrap();
+                drop((scratch, third));
+            }
+            drop((producer, grad));
+            assert_eq!(w.to_vec(&consumer).unwrap(), vec![-6.0; 3000], "seed {seed}");
+            assert_eq!(door.findings(), [""; 0], "seed {seed}");
+        }
+    }
+}
+
+/// All that a program does, from opening the device on.
+fn program(vendor: &str) -> Result<Vec<f32>> {
+    let device = match vendor {
+        #[cfg(feature = "cuda")]
+        "cuda" => Device::cuda(0)?,
+        #[cfg(feature = "hip")]
+        "hip" => Device::hip(0)?,
+        other => unreachable!("{other}"),
+    };
+    let stream = device.stream()?;
+    let other = device.stream()?;
+    let rule = Sgd { lr: 1.0, momentum: 0.5, ..Sgd::default() };
+    let mut optimizer =
+        Optimizer::<f32, f32>::new(&device, &[group(rule, &[5, 300])], Config::default())?;
+    let mut a = device.upload(&[1.0f32; 5])?;
+    let mut b = device.upload(&[2.0f32; 300])?;
+    let (g, h) = (device.upload(&[0.5f32; 5])?, device.upload(&[0.25f32; 300])?);
+    other.wait(&stream.record()?)?;
+    optimizer.run(&stream, &mut [&mut a, &mut b], &[Some(&g), Some(&h)])?;
+    other.wait(&stream.record()?)?;
+    let graph =
+        stream.capture(|| optimizer.run(&stream, &mut [&mut a, &mut b], &[Some(&g), Some(&h)]))?;
+    // SAFETY: all of it is alive.
+    unsafe { graph.run(&stream) }?;
+    let _ = optimizer.report(&stream)?;
+    let mut found = a.to_vec(&stream)?;
+    found.extend(b.to_vec(&stream)?);
+    Ok(found)
+}
+
+/// D-05, D-07, D-08, D-09: each call of the program fails in turn, with an error that comes from
+/// somewhere else, one that says there is no memory and one that says the device is lost: always a
+/// typed error, nothing left behind, and the next try works.
+#[test]
+fn d07_every_call_may_fail() {
+    for (device, door) in gpus() {
+        let expected = program(door.vendor).unwrap();
+        door.trace(true);
+        program(door.vendor).unwrap();
+        let mut counts = std::collections::BTreeMap::<String, u64>::new();
+        for line in door.trace(false) {
+            let Some(call) = line.split("] ").nth(1).and_then(|rest| rest.split('(').next()) else {
+                continue;
+            };
+            *counts.entry(call.to_string()).or_default() += 1;
+        }
+        println!(
+            "{}: {} calls of {} functions",
+            device.info(),
+            counts.values().sum::<u64>(),
+            counts.len()
+        );
+        let mut failed = 0;
+        for (call, count) in counts {
+            let mut numbers = vec![1, 2, count / 2, count];
+            numbers.retain(|&number| number >= 1 && number <= count);
+            numbers.dedup();
+            for number in numbers {
+                for code in [2, 719, 999] {
+                    door.fail(&call, number, code);
+                    let ended = std::panic::catch_unwind(|| program(door.vendor));
+                    door.fail_end();
+                    let ended = ended.unwrap_or_else(|_| panic!("{call}:{number}:{code} panics"));
+                    match ended {
+                        Err(error) => {
+                            let typed = matches!(
+                                error,
+                                Error::Driver { .. }
+                                    | Error::NoDevice { .. }
+                                    | Error::OutOfMemory { .. }
+                            );
+                            assert!(typed, "{call}:{number}:{code}: {error}");
+                            failed += 1;
+                        }
+                        // What fails while things are given back has nobody to tell.
+                        Ok(found) => assert_eq!(found, expected, "{call}:{number}:{code}"),
+                    }
+                    door.findings();
+                    assert_eq!(
+                        program(door.vendor).unwrap(),
+                        expected,
+                        "after {call}:{number}:{code}"
+                    );
+                }
+            }
+        }
+        println!("{failed} errors");
+        assert!(failed > 100);
+    }
+}
+
+/// D-01, D-04, D-19: devices that are not there are errors that say what there is.
+#[test]
+fn d01_devices_that_are_not_there_are_named() {
+    #[cfg(feature = "cuda")]
+    let cuda = Device::cuda(1000);
+    #[cfg(not(feature = "cuda"))]
+    let cuda: Result<Device> =
+        Err(Error::NoDevice { backend: "cuda", index: 1000, reason: "no".into() });
+    let error = cuda.unwrap_err();
+    assert!(matches!(&error, Error::NoDevice { index: 1000, .. }), "{error}");
+    assert!(error.to_string().starts_with("cuda device 1000: "), "{error}");
+}
+
+/// D-08, D-09: after an error that the device cannot recover from, every call gives it again, and it
+/// names what was launched before, not the call that met it.
+#[test]
+fn d08_a_lost_device_gives_the_same_error_to_everyone() {
+    for (of, door) in gpus() {
+        let device = match of.info().kind {
+            #[cfg(feature = "cuda")]
+            DeviceKind::Cuda => Device::cuda(0).unwrap(),
+            #[cfg(feature = "hip")]
+            DeviceKind::Hip => Device::hip(0).unwrap(),
+            _ => unreachable!(),
+        };
+        let stream = device.stream().unwrap();
+        let (mut w, g) =
+            (device.upload(&[1.0f32; 4]).unwrap(), device.upload(&[1.0f32; 4]).unwrap());
+        let mut optimizer =
+            Optimizer::<f32, f32>::new(&device, &[group(Sgd::default(), &[4])], Config::default())
+                .unwrap();
+        optimizer.run(&stream, &mut [&mut w], &[Some(&g)]).unwrap();
+        let call = if door.vendor == "cuda" { "cuEventSynchronize" } else { "hipEventSynchronize" };
+        door.fail(call, 1, 719);
+        let first = stream.sync().unwrap_err();
+        door.fail_end();
+        let Error::Driver { deferred: true, recent, .. } = &first else { panic!("{first}") };
+        assert_eq!(recent.last(), Some(&"hs_optim_step_sgd"));
+        assert_eq!(device.stream().unwrap_err(), first);
+        assert_eq!(device.zeros::<f32>(1).unwrap_err(), first);
+        assert_eq!(w.to_vec(&stream).unwrap_err(), first);
+        drop((w, g, optimizer, stream, device)); // no panic, no loop
+    }
+}
