@@ -129,7 +129,7 @@ fn exponent(x: u64) -> i32 {
 fn scale(w: &mut Wave, i: &Instruction) {
     let src: [([u64; LANES], u64); 3] = std::array::from_fn(|n| w.fetch64(i, n));
     let (mut out, mut scaled) = ([0; LANES], 0_u64);
-    for l in 0..LANES {
+    for (l, out) in out.iter_mut().enumerate() {
         let [x, d, n] = [0, 1, 2].map(|s| src[s].0[l]);
         let by = |n| ldexp(f64::from_bits(x), n).to_bits();
         let (fd, fn_) = (f64::from_bits(d), f64::from_bits(n));
@@ -152,7 +152,7 @@ fn scale(w: &mut Wave, i: &Instruction) {
         } else {
             (x, false)
         };
-        out[l] = value;
+        *out = value;
         scaled |= u64::from(flag) << l;
     }
     let tainted = src.iter().fold(0, |t, s| t | s.1);

@@ -199,12 +199,17 @@ impl Wave {
 
     /// Leaves a result of 64 bits, or of 32 if that is what it has.
     pub fn store64(&mut self, i: &Instruction, value: &[u64; LANES], tainted: u64) {
+        self.store_pair(i, value, [tainted; 2]);
+    }
+
+    /// The same, where the two words are undefined in different lanes.
+    pub fn store_pair(&mut self, i: &Instruction, value: &[u64; LANES], tainted: [u64; 2]) {
         let mask = self.enabled(i);
         let Operand::Vector(n) = i.dst else { return };
         let slot = self.slot(n);
         for word in 0..usize::from(i.dst_type.words().min(2)) {
             self.write(slot + word, mask, &value.map(|x| (x >> (32 * word)) as u32));
-            self.taint_all(slot + word, mask & tainted);
+            self.taint_all(slot + word, mask & tainted[word]);
         }
     }
 }

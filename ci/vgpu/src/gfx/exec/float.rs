@@ -138,8 +138,8 @@ pub fn action(name: &str) -> Option<Act> {
         },
         "v_fma_f32" => |w, i| float(w, i, false, |[a, b, c], m| fma_f32(a, b, c, m)),
         "v_fmac_f32" => |w, i| float(w, i, true, |[a, b, c], m| fma_f32(a, b, c, m)),
-        "v_mad_f32" | "v_madmk_f32" | "v_madak_f32" => |w, i| float(w, i, false, |x, m| mad(x, m)),
-        "v_mac_f32" => |w, i| float(w, i, true, |x, m| mad(x, m)),
+        "v_mad_f32" | "v_madmk_f32" | "v_madak_f32" => |w, i| float(w, i, false, mad),
+        "v_mac_f32" => |w, i| float(w, i, true, mad),
         "v_min_f32" => |w, i| float(w, i, false, |[a, b], _| min(a, b)),
         "v_max_f32" => |w, i| float(w, i, false, |[a, b], _| max(a, b)),
         "v_min3_f32" => |w, i| float(w, i, false, |[a, b, c], _| min(min(a, b), c)),
@@ -211,7 +211,7 @@ fn exponent(x: u32) -> i32 {
 fn scale(w: &mut Wave, i: &Instruction) {
     let src: [(Vector, u64); 3] = std::array::from_fn(|n| w.fetch(i, n));
     let (mut out, mut scaled) = ([0; LANES], 0_u64);
-    for l in 0..LANES {
+    for (l, out) in out.iter_mut().enumerate() {
         let [x, d, n] = [0, 1, 2].map(|s| src[s].0[l]);
         let by = |n| ldexp(f32::from_bits(x), n, Rounding::Nearest).to_bits();
         let (fd, fn_) = (f32::from_bits(d), f32::from_bits(n));
@@ -236,7 +236,7 @@ fn scale(w: &mut Wave, i: &Instruction) {
         } else {
             (x, false)
         };
-        out[l] = value;
+        *out = value;
         scaled |= u64::from(flag) << l;
     }
     let tainted = src.iter().fold(0, |t, s| t | s.1);
@@ -255,18 +255,18 @@ fn scaled_fma(w: &mut Wave, i: &Instruction) {
     let src: [(Vector, u64); 3] = std::array::from_fn(|n| w.fetch(i, n));
     let mode = w.mode.round32();
     let mut out = [0; LANES];
-    for l in 0..LANES {
+    for (l, out) in out.iter_mut().enumerate() {
         let [a, b, c] = [0, 1, 2].map(|s| f32::from_bits(src[s].0[l]));
-        out[l] = if scaled >> l & 1 == 1 {
+        *out = if scaled >> l & 1 == 1 {
             let by = if exponent(c.to_bits()) > 127 { 64 } else { -64 };
             let exact = add_to_odd(f64::from(a) * f64::from(b), c.into());
             F32.from_f64(exact * 2.0_f64.powi(by), mode) as u32
         } else {
             fma_f32(a, b, c, mode).to_bits()
         };
-        if is_nan(out[l]) {
+        if is_nan(*out) {
             let nan = [a, b, c].map(f32::to_bits).into_iter().find(|x| is_nan(*x));
-            out[l] = nan.map_or(NAN, |x| x | QUIET);
+            *out = nan.map_or(NAN, |x| x | QUIET);
         }
     }
     if i.clamp || i.omod != 0 {

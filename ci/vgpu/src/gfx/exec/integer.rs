@@ -1,6 +1,6 @@
 //! Vector integers and bits.
 
-use super::map::{Act, accumulate, fetch_mask, map, map_bits, map64, store_mask};
+use super::map::{Act, accumulate, fetch_mask, map, map_bits, store_mask};
 use super::wave::{LANES, Wave};
 use crate::gfx::decode::Instruction;
 
@@ -182,12 +182,22 @@ fn choose(w: &mut Wave, i: &Instruction) {
     }
 }
 
+/// Bits of a sum or product that are undefined: the lowest undefined bit of a term, and all above.
+fn rise(undefined: u32) -> u32 {
+    undefined | undefined.wrapping_neg()
+}
+
+/// Sums and products modulo 2³², whose low bits depend on low bits only.
+fn low<const N: usize>(w: &mut Wave, i: &Instruction, f: impl Fn([u32; N]) -> u32) {
+    map_bits(w, i, f, |_, u| rise(u.into_iter().fold(0, |all, u| all | u)));
+}
+
 /// Clamping of integers saturates.
 fn sum(w: &mut Wave, i: &Instruction, plain: fn(u32, u32) -> u32, saturated: fn(u32, u32) -> u32) {
     if i.clamp {
         map(w, i, |[a, b]| saturated(a, b));
     } else {
-        map(w, i, |[a, b]| plain(a, b));
+        low(w, i, |[a, b]| plain(a, b));
     }
 }
 
@@ -217,22 +227,22 @@ fn sums(name: &str) -> Option<Act> {
                 a.min(b).max(a.max(b).min(c)) as u32
             });
         },
-        "v_add3_u32" => |w, i| map(w, i, |[a, b, c]| a.wrapping_add(b).wrapping_add(c)),
+        "v_add3_u32" => |w, i| low(w, i, |[a, b, c]| a.wrapping_add(b).wrapping_add(c)),
         "v_lshl_add_u32" => |w, i| map(w, i, |[a, n, c]| (a << (n & 31)).wrapping_add(c)),
         "v_add_lshl_u32" => |w, i| map(w, i, |[a, b, n]| a.wrapping_add(b) << (n & 31)),
         "v_xad_u32" => |w, i| map(w, i, |[a, b, c]| (a ^ b).wrapping_add(c)),
-        "v_mul_lo_u32" => |w, i| map(w, i, |[a, b]| a.wrapping_mul(b)),
-        "v_mul_hi_u32" => |w, i| map(w, i, |[a, b]| (u64::from(a) * u64::from(b) >> 32) as u32),
+        "v_mul_lo_u32" => |w, i| low(w, i, |[a, b]| a.wrapping_mul(b)),
+        "v_mul_hi_u32" => |w, i| map(w, i, |[a, b]| ((u64::from(a) * u64::from(b)) >> 32) as u32),
         "v_mul_hi_i32" => |w, i| {
-            map(w, i, |[a, b]| (i64::from(a as i32) * i64::from(b as i32) >> 32) as u32);
+            map(w, i, |[a, b]| ((i64::from(a as i32) * i64::from(b as i32)) >> 32) as u32);
         },
         "v_mul_u32_u24" => |w, i| map(w, i, |[a, b]| low24(a).wrapping_mul(low24(b))),
         "v_mul_hi_u32_u24" => {
-            |w, i| map(w, i, |[a, b]| (u64::from(low24(a)) * u64::from(low24(b)) >> 32) as u32)
+            |w, i| map(w, i, |[a, b]| ((u64::from(low24(a)) * u64::from(low24(b))) >> 32) as u32)
         }
         "v_mul_i32_i24" => |w, i| map(w, i, |[a, b]| signed24(a).wrapping_mul(signed24(b)) as u32),
         "v_mul_hi_i32_i24" => |w, i| {
-            map(w, i, |[a, b]| (i64::from(signed24(a)) * i64::from(signed24(b)) >> 32) as u32);
+            map(w, i, |[a, b]| ((i64::from(signed24(a)) * i64::from(signed24(b))) >> 32) as u32);
         },
         "v_mad_u32_u24" => {
             |w, i| map(w, i, |[a, b, c]| low24(a).wrapping_mul(low24(b)).wrapping_add(c))
@@ -283,9 +293,9 @@ fn carry(w: &mut Wave, i: &Instruction, f: impl Fn(u64, u64, u64) -> (u64, bool)
 
 fn wide(name: &str) -> Option<Act> {
     Some(match name {
-        "v_lshlrev_b64" => |w, i| map64(w, i, |[n, a]| a << (n & 63)),
-        "v_lshrrev_b64" => |w, i| map64(w, i, |[n, a]| a >> (n & 63)),
-        "v_ashrrev_i64" => |w, i| map64(w, i, |[n, a]| (a as i64 >> (n & 63)) as u64),
+        "v_lshlrev_b64" => |w, i| shift64(w, i, |a, n| a << n),
+        "v_lshrrev_b64" => |w, i| shift64(w, i, |a, n| a >> n),
+        "v_ashrrev_i64" => |w, i| shift64(w, i, |a, n| (a as i64 >> n) as u64),
         "v_mad_u64_u32" => |w, i| {
             mad64(w, i, |a, b, c| (u64::from(a) * u64::from(b)).overflowing_add(c));
         },
@@ -300,16 +310,35 @@ fn wide(name: &str) -> Option<Act> {
     })
 }
 
+/// Undefined bits are shifted with the others.
+fn shift64(w: &mut Wave, i: &Instruction, f: impl Fn(u64, u64) -> u64) {
+    let ((n, tn), (a, ta)) = (w.fetch(i, 0), w.fetch64(i, 1));
+    let out = std::array::from_fn(|l| f(a[l], u64::from(n[l] & 63)));
+    let mut tainted = [tn; 2];
+    if ta != 0 {
+        let words = [0, 1].map(|word| w.raw_undefined(i.src[1].operand, word));
+        for l in 0..LANES {
+            let undefined = u64::from(words[0][l]) | u64::from(words[1][l]) << 32;
+            let undefined = f(undefined, u64::from(n[l] & 63));
+            tainted[0] |= u64::from(undefined as u32 != 0) << l;
+            tainted[1] |= u64::from(undefined >> 32 != 0) << l;
+        }
+    }
+    w.store_pair(i, &out, tainted);
+}
+
 fn mad64(w: &mut Wave, i: &Instruction, f: impl Fn(u32, u32, u64) -> (u64, bool)) {
     let ((a, ta), (b, tb), (c, tc)) = (w.fetch(i, 0), w.fetch(i, 1), w.fetch64(i, 2));
+    let low = ta | tb | w.raw(i.src[2].operand, 0).1;
     let (mut out, mut over) = ([0; LANES], 0);
     for l in 0..LANES {
         let (value, carry) = f(a[l], b[l], c[l]);
         out[l] = value;
         over |= u64::from(carry) << l;
     }
-    store_mask(w, i, over, ta | tb | tc);
-    w.store64(i, &out, ta | tb | tc);
+    store_mask(w, i, over, low | tc);
+    // Compilers add to a word with whatever is above it, and use the low word only.
+    w.store_pair(i, &out, [low, low | tc]);
 }
 
 fn narrow(name: &str) -> Option<Act> {

@@ -111,12 +111,12 @@ fn pairs<const N: usize>(w: &mut Wave, i: &Instruction, f: impl Fn([f32; N]) -> 
             }
             (x, t)
         });
-        for l in 0..LANES {
+        for (l, out) in out.iter_mut().enumerate() {
             let y = f(std::array::from_fn(|n| f32::from_bits(src[n].0[l])));
-            out[l] = y.to_bits();
+            *out = y.to_bits();
             if y.is_nan() {
                 let nan = src.iter().map(|s| s.0[l]).find(|x| super::float::is_nan(*x));
-                out[l] = nan.map_or(0x7fc0_0000, |x| x | 0x40_0000);
+                *out = nan.map_or(0x7fc0_0000, |x| x | 0x40_0000);
             }
         }
         if i.clamp {

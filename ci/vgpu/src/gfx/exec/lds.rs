@@ -56,8 +56,9 @@ impl Launch<'_> {
                 self.fault(block, w, lane, None, fault);
                 continue;
             }
-            let address = u64::from(address) + offset as u64;
-            places[lane] = Some((Space::Shared, address));
+            // Addresses have 32 bits; compilers put negative numbers in the register.
+            let address = address.wrapping_add(offset as u32);
+            places[lane] = Some((Space::Shared, address.into()));
         }
         places
     }

@@ -65,18 +65,6 @@ pub fn map_bits<const N: usize>(
     }
 }
 
-/// `dst = f(sources)` in 64 bits, the narrow ones with zeros above.
-#[inline(always)]
-pub fn map64<const N: usize>(w: &mut Wave, i: &Instruction, f: impl Fn([u64; N]) -> u64) {
-    let src: [([u64; LANES], u64); N] = std::array::from_fn(|n| w.fetch64(i, n));
-    let mut out = [0; LANES];
-    for (l, out) in out.iter_mut().enumerate() {
-        *out = f(std::array::from_fn(|n| src[n].0[l]));
-    }
-    let tainted = src.iter().fold(0, |t, s| t | s.1);
-    w.store64(i, &out, tainted);
-}
-
 /// Writes a lane mask: what lanes that do not run have is 0.
 pub fn store_mask(w: &mut Wave, i: &Instruction, mask: u64, tainted: u64) {
     let exec = w.enabled(i);

@@ -1,10 +1,7 @@
-//! Loads and stores of every memory: where an access goes, and what it does there.
-//!
-//! Alignment is that of a device in unaligned mode, as the runtime sets it: a dword, or whatever is
-//! wider, at multiples of 4 bytes, a short at multiples of 2, in LDS too.
+//! Loads and stores of every memory.
 
 use super::Launch;
-use super::access::{Atomic, Half, Move};
+use super::access::{Half, Move};
 use super::block::Block;
 use super::wait::Range;
 use super::wave::{LANES, Wave, lanes};
@@ -12,7 +9,7 @@ use crate::finding::Kind;
 use crate::gfx::Result;
 use crate::gfx::decode::{Instruction, Operand};
 use crate::gfx::isa::Format;
-use crate::memory::{Fault, GlobalMemory, Loaded, Word};
+use crate::memory::{Fault, Loaded, Word};
 
 /// Where LDS and private memory begin among flat addresses: what is above these 48 bits tells.
 pub const SHARED_APERTURE: u64 = 1 << 48;
@@ -59,14 +56,6 @@ pub fn word_of((value, undefined): (u32, u32), size: u8) -> Word {
     Word { bits: value.into(), defined }
 }
 
-fn flat_place(address: u64) -> (Space, u64) {
-    match address >> 48 {
-        1 => (Space::Shared, address & 0xffff_ffff),
-        2 => (Space::Private, address & 0xffff_ffff),
-        _ => (Space::Global, address),
-    }
-}
-
 impl Launch<'_> {
     /// Runs an instruction of vector memory.
     pub fn vector_memory(
@@ -95,145 +84,6 @@ impl Launch<'_> {
             w.lgkm.push(registers, false, stamp);
         }
         Ok(())
-    }
-
-    fn undefined_address(&mut self, block: &Block, w: &Wave, lane: usize) {
-        let fault = Fault::new(Kind::UndefinedAddress, "the address is undefined");
-        self.fault(block, w, lane, None, fault);
-    }
-
-    /// A scalar part of an address; none, and a finding, if it is undefined.
-    pub fn scalar_address(
-        &mut self,
-        block: &Block,
-        w: &Wave,
-        i: &Instruction,
-        n: usize,
-    ) -> Option<u64> {
-        let (value, undefined) = w.scalar_operand(&i.src[n]);
-        if undefined != 0 {
-            self.undefined_address(block, w, w.exec().trailing_zeros() as usize % LANES);
-            return None;
-        }
-        Some(value)
-    }
-
-    /// A lane's part of an address, of one register or two.
-    fn lane_address(
-        &mut self,
-        block: &Block,
-        w: &Wave,
-        i: &Instruction,
-        lane: usize,
-    ) -> Option<u64> {
-        let Operand::Vector(n) = i.src[0].operand else { return Some(0) };
-        let slot = w.slot(n);
-        let (low, mut undefined) = w.lane(slot, lane);
-        let mut address = u64::from(low);
-        if i.src[0].ty.words() == 2 {
-            let (high, u) = w.lane(slot + 1, lane);
-            address |= u64::from(high) << 32;
-            undefined |= u;
-        }
-        if undefined != 0 {
-            self.undefined_address(block, w, lane);
-            return None;
-        }
-        Some(address)
-    }
-
-    fn flat_places(&mut self, block: &Block, w: &Wave, i: &Instruction) -> Places {
-        let mut places = [None; LANES];
-        let base = match i.src[2].operand {
-            Operand::None => Some(0),
-            _ => self.scalar_address(block, w, i, 2),
-        };
-        let Some(base) = base else { return places };
-        for lane in lanes(w.exec()) {
-            let Some(address) = self.lane_address(block, w, i, lane) else { continue };
-            let address = base.wrapping_add(address).wrapping_add_signed(i.access.offset.into());
-            places[lane] = Some(match i.access.segment {
-                0 => flat_place(address),
-                1 => (Space::Private, address & 0xffff_ffff),
-                _ => (Space::Global, address),
-            });
-        }
-        places
-    }
-
-    fn buffer_places(
-        &mut self,
-        block: &Block,
-        w: &Wave,
-        i: &Instruction,
-        bytes: u8,
-    ) -> Result<Places> {
-        let mut places = [None; LANES];
-        let Operand::Scalar(first) = i.src[2].operand else { return Ok(places) };
-        let words: [u32; 4] = std::array::from_fn(|n| w.scalar[first as usize + n]);
-        let undefined = (0..4).any(|n| w.scalar_undefined[first as usize + n] != 0);
-        let Some(soffset) = self.scalar_address(block, w, i, 3) else { return Ok(places) };
-        if undefined {
-            self.undefined_address(block, w, w.exec().trailing_zeros() as usize % LANES);
-            return Ok(places);
-        }
-        let base = u64::from(words[0]) | u64::from(words[1] & 0xffff) << 32;
-        let stride = u64::from(words[1] >> 16 & 0x3fff);
-        let swizzle = words[1] >> 31 == 1;
-        let private = swizzle && base >= PRIVATE_BUFFER && base < PRIVATE_BUFFER + (1 << 32);
-        if i.access.lds || swizzle && !private {
-            return self.error(w, "a swizzled buffer, or a load into LDS");
-        }
-        let records = u64::from(words[2]);
-        for lane in lanes(w.exec()) {
-            let Some(value) = self.lane_address(block, w, i, lane) else { continue };
-            let (index, voffset) = match (i.access.idxen, i.access.offen) {
-                (true, true) => (value & 0xffff_ffff, value >> 32),
-                (true, false) => (value, 0),
-                _ => (0, value),
-            };
-            let offset = voffset + i.access.offset as u64;
-            places[lane] = Some(if private {
-                // Scalar offsets and the base count the bytes of all lanes.
-                (Space::Private, (base - PRIVATE_BUFFER + soffset) / LANES as u64 + offset)
-            } else {
-                let offset = offset + stride * index;
-                let beyond = if stride == 0 || !i.access.idxen {
-                    offset + soffset + u64::from(bytes.min(4)) > records
-                } else {
-                    index >= records
-                };
-                let space = if beyond { Space::Beyond } else { Space::Global };
-                (space, base + offset + soffset)
-            });
-        }
-        block_end(&mut places, base, records, stride, bytes);
-        Ok(places)
-    }
-
-    /// Places that are aligned; the access is counted.
-    pub fn aligned(&mut self, block: &Block, w: &Wave, mut places: Places, bytes: u8) -> Places {
-        let alignment = u64::from(if bytes >= 4 { 4 } else { bytes });
-        for lane in 0..LANES {
-            let Some((space, at)) = places[lane] else { continue };
-            if space == Space::Beyond || at.is_multiple_of(alignment) {
-                continue;
-            }
-            if let Err(fault) = GlobalMemory::aligned(at, alignment) {
-                self.fault(block, w, lane, Some(at), fault);
-                places[lane] = None;
-            }
-        }
-        let of = |wanted: Space| {
-            places.iter().flatten().filter(move |(s, _)| *s == wanted).map(|(_, a)| *a)
-        };
-        if of(Space::Global).next().is_some() {
-            self.counters.global_access(of(Space::Global), bytes.into());
-        }
-        if of(Space::Shared).next().is_some() {
-            self.counters.shared_access(of(Space::Shared), bytes.into(), 32);
-        }
-        places
     }
 
     /// Moves data of all lanes; `word` is where in the register operands it begins.
@@ -387,90 +237,6 @@ impl Launch<'_> {
         };
         if let Some(fault) = fault {
             self.fault(block, w, lane, Some(address), fault);
-        }
-    }
-
-    fn atomic(
-        &mut self,
-        block: &mut Block,
-        w: &mut Wave,
-        i: &Instruction,
-        op: Atomic,
-        size: u8,
-        places: &Places,
-    ) {
-        let wide = usize::from(size / 4);
-        // Flat and buffer compare-and-swap have both values side by side; LDS has two operands, the
-        // value to compare with first.
-        let two = op == Atomic::CompareSwap;
-        let (data, compare) = match (i.format, i.src[1].operand, i.src[2].operand) {
-            (Format::Ds, Operand::Vector(a), Operand::Vector(b)) if two => (w.slot(b), w.slot(a)),
-            (_, Operand::Vector(a), _) => (w.slot(a), w.slot(a) + if two { wide } else { 0 }),
-            _ => return,
-        };
-        for lane in lanes(w.exec()) {
-            let Some((space, address)) = places[lane] else { continue };
-            let value = |w: &Wave, slot: usize| -> Word {
-                let low = word_of(w.lane(slot, lane), 4);
-                if wide == 1 {
-                    return low;
-                }
-                let high = word_of(w.lane(slot + 1, lane), 4);
-                Word {
-                    bits: low.bits | high.bits << 32,
-                    defined: low.defined & 15 | high.defined << 4,
-                }
-            };
-            let (new, expected) = (value(w, data), value(w, compare));
-            let thread = w.thread(lane);
-            let apply = |old: Word| op.apply(old, new, expected, size);
-            let result = match space {
-                Space::Global => {
-                    if new.defined & expected.defined != 0xff && self.checks.undefined_stores {
-                        let fault = Fault::new(Kind::UndefinedStore, "the value is undefined");
-                        self.fault(block, w, lane, Some(address), fault);
-                    }
-                    self.memory.atomic(address, size.into(), block.linear, apply)
-                }
-                Space::Shared => block.shared.atomic(address, size.into(), thread, apply),
-                Space::Beyond => Ok(Loaded { word: Word::known(0), fault: None }),
-                Space::Private | Space::Arguments => {
-                    Err(Fault::new(Kind::WriteToConstant, "an atomic of private memory"))
-                }
-            };
-            let old = match result {
-                Ok(Loaded { word, fault }) => {
-                    if let Some(fault) = fault {
-                        self.fault(block, w, lane, Some(address), fault);
-                    }
-                    word
-                }
-                Err(fault) => {
-                    self.fault(block, w, lane, Some(address), fault);
-                    NOTHING
-                }
-            };
-            if let Operand::Vector(n) = i.dst {
-                let slot = w.slot(n);
-                w.set_lane(slot, lane, old.bits as u32, undefined_bits(old));
-                if wide == 2 {
-                    let high = Word { bits: old.bits >> 32, defined: old.defined >> 4 | 0xf0 };
-                    w.set_lane(slot + 1, lane, high.bits as u32, undefined_bits(high));
-                }
-            }
-        }
-    }
-}
-
-/// Makes places that begin inside a buffer and end beyond it wholly beyond: hardware looks at each
-/// dword, and no kernel that is right depends on it.
-fn block_end(places: &mut Places, base: u64, records: u64, stride: u64, bytes: u8) {
-    if stride != 0 {
-        return;
-    }
-    for place in places.iter_mut().flatten() {
-        if place.0 == Space::Global && place.1 - base + u64::from(bytes) > records {
-            place.0 = Space::Beyond;
         }
     }
 }

@@ -2,6 +2,7 @@
 
 mod access;
 mod arguments;
+mod atomic;
 mod block;
 mod compare;
 mod convert;
@@ -15,6 +16,7 @@ mod lds;
 mod map;
 mod matrix;
 mod memory;
+mod places;
 mod scalar;
 mod smem;
 mod step;

@@ -108,7 +108,7 @@ fn save_exec(w: &mut Wave, i: &Instruction, f: impl Fn(u64, u64) -> u64, wr: boo
     let exec = w.exec();
     let value = f(a, exec);
     // Bits of the result that depend on undefined ones.
-    let undefined = (f(a | ua, exec) ^ f(a & !ua, exec)) & u64::MAX;
+    let undefined = f(a | ua, exec) ^ f(a & !ua, exec);
     if !wr {
         store(w, i, exec, 0);
     } else {
@@ -224,10 +224,10 @@ fn arithmetic(name: &str) -> Option<Act> {
         "s_max_u32" => |w, i| sum32(w, i, |a, b| (a.max(b), Some(a > b))),
         "s_mul_i32" => |w, i| sum32(w, i, |a, b| (a.wrapping_mul(b), None)),
         "s_mul_hi_u32" => {
-            |w, i| sum32(w, i, |a, b| ((u64::from(a) * u64::from(b) >> 32) as u32, None))
+            |w, i| sum32(w, i, |a, b| (((u64::from(a) * u64::from(b)) >> 32) as u32, None))
         }
         "s_mul_hi_i32" => |w, i| {
-            sum32(w, i, |a, b| ((i64::from(a as i32) * i64::from(b as i32) >> 32) as u32, None));
+            sum32(w, i, |a, b| (((i64::from(a as i32) * i64::from(b as i32)) >> 32) as u32, None));
         },
         "s_absdiff_i32" => |w, i| {
             sum32(w, i, |a, b| {

@@ -112,7 +112,9 @@ fn vector(i: &Instruction) -> Option<(Action, Class)> {
     if i.dpp.is_some_and(|dpp| !super::fetch::dpp_known(dpp.control)) {
         return None;
     }
-    let parts: [(fn(&str) -> Option<Act>, Class); 8] = [
+    /// Finds what a name does.
+    type Find = fn(&str) -> Option<Act>;
+    let parts: [(Find, Class); 8] = [
         (integer::action, Class::Integer),
         (float::action, Class::Float),
         (lanes::action, Class::CrossLane),
