@@ -67,3 +67,63 @@ fn objects_given_by_path() {
         println!("{path}: {} instructions", same(&elf(&object), "llvm-objdump-19"));
     }
 }
+
+/// All opcodes of all encodings, with operands that fit most of them. What is printed must be the
+/// same; what the disassembler does not know must not be known here either. The reverse is allowed,
+/// and listed.
+#[test]
+fn every_opcode_has_the_name_that_the_disassembler_gives_it() {
+    let mut words = Vec::new();
+    let mut add = |first: u32, second: u32| words.extend([first, second, 0xbf80_0000, 0xbf80_0000]);
+    // In place of a second word, an instruction that stands for itself.
+    const NOP: u32 = 0xbf80_0000;
+    (0..0x60).for_each(|n| add(0x8000_0000 | n << 23 | 4 << 16 | 6 << 8 | 8, NOP));
+    (0..0x1c).for_each(|n| add(0xb000_0000 | n << 23 | 4 << 16 | 0x1801, NOP));
+    (0..0x60).for_each(|n| add(0xbe80_0000 | 4 << 16 | n << 8 | 6, NOP));
+    (0..0x40).for_each(|n| add(0xbf00_0000 | n << 16 | 6 << 8 | 8, NOP));
+    (0..0x100).for_each(|n| add(0xc000_0000 | n << 18 | 1 << 17 | 8 << 6 | 2, 0x10));
+    (0..0x3e).for_each(|n| add(n << 25 | 4 << 17 | 6 << 9 | 0x108, NOP));
+    (0..0x100).for_each(|n| add(0x7e00_0000 | 4 << 17 | n << 9 | 0x106, NOP));
+    (0..0x100).for_each(|n| add(0x7c00_0000 | n << 17 | 6 << 9 | 0x108, NOP));
+    for sources in [0x108, 0x108 | 0x10a << 9, 0x108 | 0x10a << 9 | 0x10c << 18] {
+        (0..0x380).for_each(|n| add(0xd000_0000 | n << 16 | 4, sources));
+        (0..0x40).for_each(|n| add(0xd380_4000 | n << 16 | 4, sources | 3 << 27));
+        (0x40..0x80).for_each(|n| add(0xd380_0000 | n << 16 | 4, sources));
+        (0x40..0x80).for_each(|n| add(0xd380_8000 | n << 16 | 4, sources | 3 << 27));
+    }
+    for registers in
+        [2, 2 | 4 << 8, 2 | 4 << 8 | 8 << 16, 2 | 12 << 24, 2 | 4 << 8 | 8 << 16 | 12 << 24]
+    {
+        (0..0x100).for_each(|n| add(0xd800_0000 | n << 17 | 0x10, registers));
+    }
+    for (segment, glc) in [(0, 0), (0, 1), (1, 0), (2, 0), (2, 1)] {
+        for registers in [2 | 4 << 8 | 0x7f << 16, 2 | 0x7f << 16 | 12 << 24, 2 | 4 << 8 | 12 << 24]
+        {
+            let first = 0xdc00_0000 | segment << 14 | glc << 16;
+            (0..0x80).for_each(|n| add(first | n << 18, registers));
+        }
+    }
+    for flags in [0, 1 << 12, 1 << 14] {
+        (0..0x80)
+            .for_each(|n| add(0xe000_0000 | n << 18 | flags, 2 | 4 << 8 | 2 << 16 | 0x80 << 24));
+    }
+    let list: Vec<String> = words.iter().map(|w| format!(".long {w:#x}")).collect();
+    let Some(object) = assemble(&kernel(&list.join("\n"), 0)) else { return };
+    let Some(list) = oracle(&object, "llvm-objdump-19") else { return };
+    assert!(list.len() > 10_000);
+    let (mut wrong, mut unknown, mut same) = (Vec::new(), std::collections::BTreeSet::new(), 0);
+    for (bytes, text) in &list {
+        // Operands that do not fit are named so; no assembler would write them.
+        if text.contains("Invalid register") || text.contains("/*") {
+            continue;
+        }
+        match disassemble(bytes) {
+            Ok((own, size)) if own == *text && size == bytes.len() => same += 1,
+            Ok((own, _)) => wrong.push(format!("{bytes:02x?}: `{own}`, not `{text}`")),
+            Err(_) if text.starts_with(".long") => {}
+            Err(_) => _ = unknown.insert(text.split(' ').next().unwrap_or_default().to_string()),
+        }
+    }
+    println!("{same} agree; not known here: {unknown:?}");
+    assert!(wrong.is_empty(), "{}:\n{}", wrong.len(), wrong[..wrong.len().min(60)].join("\n"));
+}

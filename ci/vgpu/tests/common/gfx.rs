@@ -41,6 +41,7 @@ pub fn compile(compiler: &str, source: &Path, flags: &[&str]) -> Option<Vec<u8>>
     } else {
         command.args(["-x", "hip", "--offload-device-only", "--no-gpu-bundle-output"]);
         command.args(["--rocm-path=/usr", "-Wno-unused-command-line-argument"]);
+        // Where Debian has the device libraries.
         let libraries = "/usr/lib/x86_64-linux-gnu/amdgcn/bitcode";
         command.arg(format!("--rocm-device-lib-path={libraries}"));
     }

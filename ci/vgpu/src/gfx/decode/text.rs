@@ -16,14 +16,17 @@ fn vector_name(first: u16, words: u8) -> String {
     }
 }
 
+/// Floats that have a code of their own, from 240 on.
+const FLOATS: [&str; 9] =
+    ["0.5", "-0.5", "1.0", "-1.0", "2.0", "-2.0", "4.0", "-4.0", "0.15915494"];
+
 fn constant(code: u16, literal: u32) -> String {
-    const FLOATS: [&str; 9] =
-        ["0.5", "-0.5", "1.0", "-1.0", "2.0", "-2.0", "4.0", "-4.0", "0.15915494"];
     match code {
         128..=192 => (code - 128).to_string(),
         193..=208 => (192 - i32::from(code)).to_string(),
         240..=248 => FLOATS[code as usize - 240].into(),
-        _ => number(literal),
+        255 => number(literal),
+        _ => format!("{literal:#x}"),
     }
 }
 
@@ -31,7 +34,11 @@ fn constant(code: u16, literal: u32) -> String {
 fn number(literal: u32) -> String {
     match literal as i32 {
         n @ -16..=64 => n.to_string(),
-        _ => format!("{literal:#x}"),
+        _ => {
+            let value = |name: &&str| name.parse().map(f32::to_bits) == Ok(literal);
+            let float = FLOATS.iter().find(|name| value(name));
+            float.map_or(format!("{literal:#x}"), |name| (*name).to_string())
+        }
     }
 }
 
@@ -259,6 +266,8 @@ impl Instruction {
             let [address, _, resource, offset] = &self.src;
             let [address, resource, offset] = [address, resource, offset].map(|s| self.source(s));
             write!(f, " {data}, {address}, {resource}, {offset}")?;
+        } else {
+            return Ok(());
         }
         let a = self.access;
         if a.idxen {

@@ -12,7 +12,7 @@ const DPP: u32 = 250;
 
 /// Names that have only one encoding, so that no suffix tells which.
 fn only(name: &str) -> bool {
-    matches!(name, "v_nop" | "v_clrexcp" | "v_swap_b32" | "v_accvgpr_mov_b32" | "v_pk_fmac_f16")
+    matches!(name, "v_nop" | "v_clrexcp" | "v_swap_b32" | "v_accvgpr_mov_b32")
         || name.starts_with("v_readfirstlane")
         || name.starts_with("v_madmk")
         || name.starts_with("v_madak")
@@ -28,6 +28,9 @@ pub fn short(first: u32, words: &mut Words) -> Result<Instruction> {
     let Some(name) = name(format, opcode as u16) else {
         return unknown(&format!("{format:?} opcode {opcode:#x}"), first, words);
     };
+    if matches!(name, "v_nop" | "v_clrexcp") && first & 0x01fe_01ff != 0 {
+        return unknown("operands of an instruction without any", first, words);
+    }
     let mut i = Instruction::new(words.address, format, name);
     i.variant = if only(name) { Variant::Only } else { Variant::E32 };
     let signature = vector_signature(name, if format == Format::Vop1 { 1 } else { 2 });
@@ -54,7 +57,8 @@ pub fn short(first: u32, words: &mut Words) -> Result<Instruction> {
         if first_code != 255 {
             i.literal = words.next()?;
         }
-        let constant = Operand::Constant { code: 255, bits: i.literal.into() };
+        // No code of the nine bits: these are always written in full.
+        let constant = Operand::Constant { code: 256, bits: i.literal.into() };
         let constant = Source::new(constant, ty(0));
         i.sources = 3;
         if name.starts_with("v_madmk") {

@@ -41,10 +41,8 @@ fn value(kind: &str, grid: Grid) -> Result<Option<u64>> {
         return Ok(Some(0));
     }
     match kind {
-        "hidden_grid_dims" => {
-            let used = (0..3).rev().find(|a| grid.blocks[*a] * grid.threads[*a] > 1);
-            Ok(Some(used.map_or(1, |a| a as u64 + 1)))
-        }
+        // HIP's launches always have three.
+        "hidden_grid_dims" => Ok(Some(3)),
         "hidden_dynamic_lds_size" => Ok(Some(grid.shared.into())),
         "hidden_none" => Ok(Some(0)),
         "hidden_private_base" => Ok(Some(super::memory::PRIVATE_APERTURE >> 32)),

@@ -78,9 +78,9 @@ impl Code<'_> {
         let (mut at, mut furthest) = (start, start);
         while at < limit {
             let bytes = self.loaded.image.get(at as usize..).unwrap_or_default();
-            let context = |e: GfxError| GfxError::new(format!("{}: {e}", self.name));
-            let instruction = decode(bytes, at).map_err(context)?;
-            let (action, class) = action(&instruction).map_err(context)?;
+            let named = |e: GfxError| GfxError::new(format!("{}: {e}", self.name));
+            let instruction = decode(bytes, at).map_err(named)?;
+            let (action, class) = action(&instruction).map_err(named)?;
             if matches!(action, Action::Branch(_)) {
                 furthest = furthest.max(instruction.target());
             }
