@@ -207,9 +207,10 @@ impl Wave {
         let mask = self.enabled(i);
         let Operand::Vector(n) = i.dst else { return };
         let slot = self.slot(n);
-        for word in 0..usize::from(i.dst_type.words().min(2)) {
+        let words = usize::from(i.dst_type.words().min(2));
+        for (word, tainted) in tainted.into_iter().enumerate().take(words) {
             self.write(slot + word, mask, &value.map(|x| (x >> (32 * word)) as u32));
-            self.taint_all(slot + word, mask & tainted[word]);
+            self.taint_all(slot + word, mask & tainted);
         }
     }
 }
