@@ -11,7 +11,9 @@
 //!
 //! Numerics: rounding, subnormals and clamping follow the MODE register. Approximate functions are
 //! exact functions, rounded, which lies within their documented errors. Matrix products add one
-//! product after the other in f32; hardware's order is not documented. Not modelled: cycles that
+//! product after the other in f32; hardware's order is not documented, nor is the place of results of
+//! the f64 form, which follows AMD's published example. Minima and maxima take a signalling NaN for a
+//! quiet one. A buffer access that the buffer's end cuts is wholly beyond it. Not modelled: cycles that
 //! hardware needs between dependent instructions and does not wait for (compilers put `s_nop`
 //! there), caches, exceptions, and a barrier's disregard of exec: `s_barrier` counts waves, so that
 //! it cannot be reached by a part of one.
