@@ -58,7 +58,7 @@ fn gather(
     let send = Arc::new(device.upload(&bytes)?);
     let deadline = config::deadline(config.deadline);
     let parts = comm.exchange(Collective::AllGather, &send, &stream, deadline)?.parts;
-    check_parts(&parts, comm.size(), bytes.len())?;
+    check_parts(&parts, &stream, comm.size(), bytes.len())?;
     parts
         .iter()
         .map(|part| {

@@ -116,13 +116,15 @@ impl Exchange {
         let start = Instant::now();
         let blocks =
             self.comm.exchange(Collective::AllToAll, &job.blocks.send, &self.stream, deadline)?;
-        check_parts(&blocks.parts, self.parts.len(), geometry.block_bytes)?;
+        check_parts(&blocks.parts, &self.stream, self.parts.len(), geometry.block_bytes)?;
         times.skew += blocks.skew;
         times.wire += start.elapsed().saturating_sub(blocks.skew);
         let trailers = self.trailers(job, geometry, &blocks.parts)?;
 
         let start = Instant::now();
         self.sum(job, geometry, &blocks.parts, &trailers, deadline)?;
+        // Until the sum has run, its operands are read.
+        self.stream.sync()?;
         times.sum = start.elapsed();
         // The senders may write their buckets again once nobody holds their blocks.
         drop(blocks);
@@ -134,7 +136,7 @@ impl Exchange {
             &self.stream,
             deadline,
         )?;
-        check_parts(&shards.parts, self.parts.len(), geometry.shard_bytes)?;
+        check_parts(&shards.parts, &self.stream, self.parts.len(), geometry.shard_bytes)?;
         times.skew += shards.skew;
         times.wire += start.elapsed().saturating_sub(shards.skew);
         Ok(Exchanged { shards: shards.parts, trailers, times })

@@ -78,6 +78,8 @@ pub struct Reducer<G: Storage> {
     weight: f64,
     step: u64,
     started: Option<Instant>,
+    /// The point where the step's first call had prepared the buckets.
+    begun: Option<crate::Event>,
     shard_table: Buffer<u64>,
     /// Where each parameter's partials start.
     first_partial: Vec<usize>,
@@ -188,6 +190,7 @@ impl<G: Storage> Reducer<G> {
             weight: 1.0,
             step: 0,
             started: None,
+            begun: None,
             shard_table: device.zeros(ranks)?,
             first_partial,
             stats: GradStats::new(device, &lengths)?,
@@ -302,6 +305,7 @@ impl<G: Storage> Reducer<G> {
             bucket.non_finite.clear(stream)?;
             (bucket.pack, bucket.ready) = (Duration::ZERO, Duration::ZERO);
         }
+        self.begun = Some(stream.record()?);
         self.started = Some(Instant::now());
         Ok(())
     }
@@ -313,6 +317,9 @@ impl<G: Storage> Reducer<G> {
         let Some(blocks) = &mut bucket.blocks else {
             unreachable!("a bucket leaves when its last parameter is marked, and marks are unique")
         };
+        if let Some(begun) = &self.begun {
+            stream.wait(begun)?; // gradients may come on several streams
+        }
         let accumulated = std::mem::take(&mut self.accumulated[param]);
         launch::pack::<G>(
             stream,
@@ -348,6 +355,9 @@ impl<G: Storage> Reducer<G> {
         let used = self.plan.buckets()[index].params.iter().map(|&p| self.marked[p]).collect();
         let bucket = &mut self.buckets[index];
         bucket.ready = self.started.map_or(Duration::ZERO, |started| started.elapsed());
+        for event in &bucket.filled {
+            stream.wait(event)?;
+        }
         let mut non_finite = [0];
         bucket.non_finite.read(stream, 0, &mut non_finite)?;
         let trailer = Trailer {
@@ -363,7 +373,9 @@ impl<G: Storage> Reducer<G> {
             let start = rank * geometry.block_bytes + geometry.shard_bytes;
             to.write(stream, start, &trailer.encode())?;
         }
-        let filled = std::mem::take(&mut bucket.filled);
+        let mut filled = std::mem::take(&mut bucket.filled);
+        filled.clear();
+        filled.push(stream.record()?); // packed by all streams, and the trailers written
         let job = Job { bucket: index, step: self.step, blocks, filled };
         self.outbox.send(job, trailer, geometry)
     }

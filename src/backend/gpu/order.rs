@@ -146,12 +146,11 @@ impl Order {
         if stream == ticket.stream {
             return Ok(());
         }
-        let handle = self.handle(stream);
-        match self.mark(ticket) {
-            // SAFETY: a recorded event of ours and a living stream.
-            Some(event) => unsafe { self.driver.stream_wait(handle, event, 0) },
-            None => Ok(()),
-        }
+        let Some(event) = self.mark(ticket) else { return Ok(()) };
+        // A wait is work too: who waits for this stream waits for what it waits for.
+        let handle = self.enqueue(stream);
+        // SAFETY: a recorded event of ours and a living stream.
+        unsafe { self.driver.stream_wait(handle, event, 0) }
     }
 
     /// The event to wait for until `ticket` is reached; none if it was.

@@ -147,10 +147,16 @@ impl Communicator for Local {
         &mut self,
         collective: Collective,
         send: &Arc<Buffer<u8>>,
-        _: &Stream, // CPU work has run when its call returns: the bytes are there
+        stream: &Stream,
         deadline: Instant,
     ) -> Result<Parts, Fault> {
         let ranks = &self.ranks;
+        // Others read the block in place, on streams of their own: it must be there when it is
+        // posted. (On a CPU it is; this waits on the communication thread, nobody else.)
+        if let Err(error) = stream.sync() {
+            let fault = Fault::Aborted { rank: self.rank, reason: error.to_string() };
+            return Err(ranks.fail(&mut ranks.lock(), fault));
+        }
         let came = Instant::now();
         let mut round = ranks.lock();
         let bytes = send.len();

@@ -47,7 +47,12 @@ pub struct Parts {
 
 /// What every use of parts relies on, whoever wrote the communicator: one part of each rank, of the
 /// expected length, inside its buffer, and aligned as buckets are.
-pub(super) fn check_parts(parts: &[Part], ranks: usize, bytes: usize) -> crate::Result<()> {
+pub(super) fn check_parts(
+    parts: &[Part],
+    stream: &Stream,
+    ranks: usize,
+    bytes: usize,
+) -> crate::Result<()> {
     const OP: &str = "Communicator::exchange";
     if parts.len() != ranks {
         let expected = format!("{ranks}, one of each rank");
@@ -55,6 +60,14 @@ pub(super) fn check_parts(parts: &[Part], ranks: usize, bytes: usize) -> crate::
     }
     for (rank, part) in parts.iter().enumerate() {
         let arg = || format!("parts[{rank}]");
+        if !stream.device().reaches(part.buffer.device()) {
+            return Err(Error::Device {
+                op: OP,
+                arg: arg().into(),
+                expected: stream.device().info().to_string(),
+                found: part.buffer.device().info().to_string(),
+            });
+        }
         let inside = part.start.checked_add(part.len).is_some_and(|end| end <= part.buffer.len());
         if part.len != bytes || !inside {
             let expected = format!("{bytes} bytes inside their buffer");
