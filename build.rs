@@ -183,6 +183,7 @@ fn params_header() -> String {
         reduce::Accumulate::cpp(),
         reduce::Sum::cpp(),
         reduce::Unpack::cpp(),
+        reduce::Fixed::cpp(),
     ];
     let blocks = blocks.join("\n");
     format!("#pragma once\n#include <stddef.h>\n#include <stdint.h>\nnamespace hs {{\n{blocks}}}\n")

@@ -8,7 +8,7 @@ use common::data::{Distribution, Rng};
 use common::memory::Values;
 use common::reduction::params_from;
 use common::{devices, ranks};
-use halfstep::reduce::{BucketPlan, Communicator, Config, Reducer, Unscale};
+use halfstep::reduce::{BucketPlan, Communicator, Config, FixedPoint, Reducer, Unscale};
 use halfstep::{Device, DeviceKind, Dtype, Storage, Write, bf16, f16};
 
 /// Around what a thread and a block take; the third crosses a chunk, and buckets are small.
@@ -101,4 +101,84 @@ fn f16_gradients() {
 #[test]
 fn f32_gradients() {
     same::<f32>();
+}
+
+/// Fixed point over three ranks: exponents, integers and results as the CPU has them; within the
+/// documented bound of the exact sum; the same for any order; NaN where a rank has one.
+fn fixed<G: Storage>(device: &Device, bad: bool) -> Vec<u64> {
+    const RANKS: usize = 3;
+    const LEN: usize = 2 * 2048 + 300;
+    let stream = device.stream().unwrap();
+    let fixed = FixedPoint::new(RANKS).unwrap();
+    let mut rng = Rng(23);
+    let mut ranks: Vec<Vec<G>> =
+        (0..RANKS).map(|_| Distribution::Normal.fill(&mut rng, LEN)).collect();
+    ranks[0][..256].fill(G::narrow(0.0));
+    ranks[1][..256].fill(G::narrow(0.0));
+    ranks[2][..256].fill(G::narrow(1e-7)); // subnormal in f16
+    if bad {
+        ranks[1][700] = G::narrow(f32::NEG_INFINITY);
+    }
+    let on_device: Vec<Values<G>> = ranks.iter().map(|r| Values::shifted(r.clone(), 3)).collect();
+    let blocks = FixedPoint::exponents(LEN);
+    let mut exponents = vec![0u8; blocks];
+    for values in &on_device {
+        let mut mine = device.zeros::<u8>(blocks).unwrap();
+        fixed.measure(&stream, values, 0.5, &mut mine).unwrap();
+        let mine = mine.to_vec(&stream).unwrap();
+        exponents.iter_mut().zip(mine).for_each(|(all, mine)| *all = mine.max(*all));
+    }
+    let shared = device.upload(&exponents).unwrap();
+    let integers: Vec<Vec<i32>> = on_device
+        .iter()
+        .map(|values| {
+            let mut mine = device.zeros::<i32>(LEN).unwrap();
+            fixed.encode(&stream, values, 0.5, &shared, &mut mine).unwrap();
+            mine.to_vec(&stream).unwrap()
+        })
+        .collect();
+    let sum = |order: [usize; RANKS]| -> Vec<i32> {
+        (0..LEN).map(|i| order.iter().map(|&r| integers[r][i]).fold(0, i32::wrapping_add)).collect()
+    };
+    assert_eq!(sum([0, 1, 2]), sum([2, 0, 1]));
+    let sums = device.upload(&sum([1, 2, 0])).unwrap();
+    let mut result = Values::shifted(vec![0.0f32; LEN], 1);
+    fixed.decode(&stream, &sums, &shared, 2.0, &mut result).unwrap();
+    for (i, found) in result.iter().enumerate() {
+        let exact: f64 = ranks.iter().map(|r| f64::from(r[i].widen())).sum();
+        if bad && i / 256 == 700 / 256 {
+            assert!(found.is_nan(), "{i}");
+            continue;
+        }
+        let block = i / 256 * 256..(i / 256 * 256 + 256).min(LEN);
+        let largest = ranks
+            .iter()
+            .flat_map(|r| &r[block.clone()])
+            .map(|v| v.widen().abs())
+            .fold(0.0, f32::max);
+        // Each rank by half a unit of 2^(h − 30) times a power of two above the largest; f32 in the end.
+        let bound = RANKS as f64 * 2f64.powi(2 - 31) * 2.0 * f64::from(largest)
+            + 2f64.powi(-24) * exact.abs();
+        assert!((f64::from(*found) - exact).abs() <= bound, "{i}: {found} is not {exact}");
+    }
+    let mut bits: Vec<u64> = exponents.iter().map(|&e| e.into()).collect();
+    bits.extend(integers.iter().flatten().map(|&q| q as u64));
+    bits.extend(result.iter().map(|v| if v.is_nan() { 1 << 40 } else { v.to_bits().into() }));
+    bits
+}
+
+#[test]
+fn fixed_point() {
+    for device in devices() {
+        for bad in [false, true] {
+            assert!(fixed::<f32>(&device, bad) == fixed::<f32>(&Device::cpu(), bad));
+            assert!(fixed::<bf16>(&device, bad) == fixed::<bf16>(&Device::cpu(), bad));
+            assert!(fixed::<f16>(&device, bad) == fixed::<f16>(&Device::cpu(), bad));
+        }
+    }
+    assert!(FixedPoint::new(0).is_err() && FixedPoint::new((1 << 20) + 1).is_err());
+    let stream = Device::cpu().stream().unwrap();
+    let (values, mut short) = (vec![1.0f32; 257], vec![0u8; 1]);
+    let error = FixedPoint::new(2).unwrap().measure(&stream, &values, 1.0, &mut short).unwrap_err();
+    assert!(error.to_string().contains("exponents: expected 2 elements, found 1"), "{error}");
 }

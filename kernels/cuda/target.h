@@ -41,6 +41,12 @@ HS_DEVICE void atomic_add(uint64_t* to, uint64_t value) {
 }
 HS_DEVICE void atomic_add_shared(uint32_t* to, uint32_t value) { atomicAdd(to, value); }
 
+HS_DEVICE void atomic_max_shared(uint32_t* to, uint32_t value) { atomicMax(to, value); }
+
+// To nearest, ties to even; for values that fit.
+HS_DEVICE int32_t nearest_int(double x) { return __double2int_rn(x); }
+HS_DEVICE double double_from_bits(uint64_t x) { return __longlong_as_double(static_cast<long long>(x)); }
+
 HS_DEVICE uint32_t bits(float x) { return __float_as_uint(x); }
 HS_DEVICE float from_bits(uint32_t x) { return __uint_as_float(x); }
 

@@ -43,6 +43,9 @@ impl Launch {
             Self::Reduce(reduce::Block::Accumulate(_)) => table::reduce::Row::Accumulate.entry(),
             Self::Reduce(reduce::Block::Sum(_)) => table::reduce::Row::Sum.entry(),
             Self::Reduce(reduce::Block::Unpack(_)) => table::reduce::Row::Unpack.entry(),
+            Self::Reduce(reduce::Block::Measure(_)) => table::reduce::Row::Measure.entry(),
+            Self::Reduce(reduce::Block::Encode(_)) => table::reduce::Row::Encode.entry(),
+            Self::Reduce(reduce::Block::Decode(_)) => table::reduce::Row::Decode.entry(),
         }
     }
 
@@ -64,6 +67,9 @@ impl Launch {
             Self::Reduce(R::Pack(block)) => block.len.div_ceil(STRIP),
             Self::Reduce(R::Accumulate(block)) => block.len.div_ceil(STRIP),
             Self::Reduce(R::Sum(block)) => block.len.div_ceil(STRIP),
+            Self::Reduce(R::Measure(block) | R::Encode(block) | R::Decode(block)) => {
+                block.len.div_ceil(STRIP)
+            }
             Self::Reduce(R::Unpack(block)) => block.len.div_ceil(PARTIAL_CHUNK as u64),
         }
     }
@@ -71,6 +77,7 @@ impl Launch {
     /// The parameter block.
     pub(crate) fn bytes(&self) -> &[u8] {
         use bytemuck::bytes_of;
+        use reduce::Block as R;
         match self {
             Self::Gemm(gemm::Block::Product(block)) => bytes_of(block),
             Self::Gemm(gemm::Block::SwigluGrad(block)) => bytes_of(block),
@@ -82,6 +89,9 @@ impl Launch {
             Self::Reduce(reduce::Block::Accumulate(block)) => bytes_of(block),
             Self::Reduce(reduce::Block::Sum(block)) => bytes_of(block),
             Self::Reduce(reduce::Block::Unpack(block)) => bytes_of(block),
+            Self::Reduce(R::Measure(block) | R::Encode(block) | R::Decode(block)) => {
+                bytes_of(block)
+            }
         }
     }
 }

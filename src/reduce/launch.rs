@@ -4,7 +4,7 @@
 use super::exchange::Geometry;
 use crate::backend::Address;
 use crate::kernel::Launch;
-use crate::kernel::params::reduce::{Accumulate, Block, Pack, Sum, Unpack};
+use crate::kernel::params::reduce::{Accumulate, Block, Fixed, Pack, Sum, Unpack};
 use crate::kernel::params::{PARTIAL_CHUNK, Partial};
 use crate::{Buffer, Dtype, Result, Storage, Stream};
 
@@ -65,6 +65,12 @@ pub(super) fn pack<G: Storage>(
         done += len;
     }
     Ok(())
+}
+
+/// One of the three rows of fixed point; `block`'s operands were checked by
+/// [`FixedPoint`](super::FixedPoint) in the same call.
+pub(super) fn fixed(stream: &Stream, row: fn(Fixed) -> Block, block: Fixed) -> Result<()> {
+    enqueue(stream, row(block))
 }
 
 /// Adds a gradient to its accumulator.

@@ -15,6 +15,7 @@ mod checks;
 mod comm;
 mod config;
 mod exchange;
+mod fixed;
 mod launch;
 mod outbox;
 mod plan;
@@ -25,6 +26,7 @@ mod trailer;
 
 pub use comm::{Abort, Collective, Communicator, Fault, Local, Part, Parts, local};
 pub use config::{Config, Unscale};
+pub use fixed::FixedPoint;
 pub use plan::{Bucket, BucketPlan, Link, Param, Slot, ready_by_elements};
 pub use reducer::Reducer;
 pub use report::{BucketTimes, NonFinite, Reduced};

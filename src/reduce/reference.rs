@@ -90,3 +90,56 @@ pub(crate) fn unpack<G: Storage, W: Storage>(
         *to = G::narrow(*product);
     }
 }
+
+/// The exponent of a block of fixed point: the largest exponent field of its f32 products; 255 where
+/// one is not finite.
+#[inline(always)]
+pub(crate) fn measure<G: Storage>(values: &[G], factor: f32) -> u8 {
+    let exponent = |value: &G| (factor * value.widen()).to_bits() >> 23 & 0xff;
+    values.iter().map(exponent).max().unwrap_or(0) as u8
+}
+
+/// log2 of what f32 products of a block with this exponent are multiplied by: they are below
+/// 2^(exponent − 126), so that sums of 2^headroom of them stay within 2³⁰.
+#[inline(always)]
+fn shift(exponent: u8, headroom: u32) -> i64 {
+    30 - i64::from(headroom) + 126 - i64::from(exponent)
+}
+
+/// 2^n in f64.
+#[inline(always)]
+fn power(n: i64) -> f64 {
+    f64::from_bits(((1023 + n) as u64) << 52)
+}
+
+/// `to[i] = round(factor · values[i] · 2^shift)`, ties to even; 0 where the block is not finite.
+#[inline(always)]
+pub(crate) fn encode<G: Storage>(
+    values: &[G],
+    exponent: u8,
+    to: &mut [i32],
+    factor: f32,
+    headroom: u32,
+) {
+    let scale = if exponent == 255 { 0.0 } else { power(shift(exponent, headroom)) };
+    for (value, to) in values.iter().zip(to) {
+        let scaled = f64::from(factor * value.widen()) * scale;
+        // 0·∞ is NaN, which becomes 0.
+        *to = scaled.round_ties_even() as i32;
+    }
+}
+
+/// `to[i] = type(factor · f32(sums[i] · 2^−shift))`; NaN where the block is not finite.
+#[inline(always)]
+pub(crate) fn decode<G: Storage>(
+    sums: &[i32],
+    exponent: u8,
+    to: &mut [G],
+    factor: f32,
+    headroom: u32,
+) {
+    let scale = if exponent == 255 { f64::NAN } else { power(-shift(exponent, headroom)) };
+    for (sum, to) in sums.iter().zip(to) {
+        *to = G::narrow(factor * (f64::from(*sum) * scale) as f32);
+    }
+}

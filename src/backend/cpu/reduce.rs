@@ -3,7 +3,7 @@
 
 use super::fold;
 use super::threads::Threads;
-use crate::kernel::params::reduce::{Accumulate, Block, Pack, Sum, Unpack};
+use crate::kernel::params::reduce::{Accumulate, Block, FIXED_BLOCK, Fixed, Pack, Sum, Unpack};
 use crate::kernel::params::{PARTIAL_CHUNK, Partial};
 use crate::reduce::reference;
 use crate::{Dtype, Storage, bf16, f16};
@@ -109,7 +109,49 @@ pub(super) unsafe fn run(threads: &Threads, block: &Block) {
             // SAFETY: as above.
             run_unpack::<G, W>(threads, b)
         }),
+        Block::Measure(b) | Block::Encode(b) | Block::Decode(b) => {
+            with_type!(b.value_type, |G| unsafe {
+                // SAFETY: as above.
+                run_fixed::<G>(threads, block, b)
+            })
+        }
     }
+}
+
+/// `measure`, `encode` or `decode`.
+///
+/// # Safety
+/// See [`run`].
+unsafe fn run_fixed<G: Storage>(threads: &Threads, row: &Block, block: &Fixed) {
+    let len = block.len as usize;
+    let Fixed { factor, headroom, .. } = *block;
+    threads.run(len.div_ceil(TASK), |i| {
+        let (start, len) = task(i, len);
+        for start in (start..start + len).step_by(FIXED_BLOCK) {
+            let len = FIXED_BLOCK.min(block.len as usize - start);
+            let exponent = (block.exponents as *mut u8).wrapping_add(start / FIXED_BLOCK);
+            let values = (block.values as *mut G).wrapping_add(start);
+            let sums = (block.sums as *mut i32).wrapping_add(start);
+            // SAFETY: the caller's promise; tasks are whole blocks, and do not overlap.
+            unsafe {
+                match row {
+                    Block::Measure(_) => {
+                        *exponent = reference::measure(from_raw_parts(values, len), factor);
+                    }
+                    Block::Encode(_) => {
+                        let (values, sums) =
+                            (from_raw_parts(values, len), from_raw_parts_mut(sums, len));
+                        reference::encode(values, *exponent, sums, factor, headroom);
+                    }
+                    _ => {
+                        let (values, sums) =
+                            (from_raw_parts_mut(values, len), from_raw_parts(sums, len));
+                        reference::decode(sums, *exponent, values, factor, headroom);
+                    }
+                }
+            }
+        }
+    });
 }
 
 /// `[start, start + len)` of task `i`.

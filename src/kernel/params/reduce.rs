@@ -90,6 +90,32 @@ block! {
     }
 }
 
+block! {
+    /// Block of `measure`, `encode` and `decode`: 32-bit fixed point with one exponent for each
+    /// [`FIXED_BLOCK`] elements. Which of the three are written, the row says.
+    pub struct Fixed {
+        /// `[len]` of `value_type`.
+        pub values: u64,
+        /// `[⌈len / 256⌉]` u8.
+        pub exponents: u64,
+        /// `[len]` i32.
+        pub sums: u64,
+        /// Elements.
+        pub len: u64,
+        /// Factor, applied in f32: before encoding, after decoding.
+        pub factor: f32,
+        /// Storage type of the values.
+        pub value_type: u32,
+        /// log2 of the number of ranks, rounded up.
+        pub headroom: u32,
+        /// Zero.
+        pub padding: u32,
+    }
+}
+
+/// Elements that share an exponent.
+pub const FIXED_BLOCK: usize = 256;
+
 /// The blocks of this op's kernels.
 #[derive(Debug, Clone, Copy)]
 #[allow(missing_docs)]
@@ -98,4 +124,7 @@ pub enum Block {
     Accumulate(Accumulate),
     Sum(Sum),
     Unpack(Unpack),
+    Measure(Fixed),
+    Encode(Fixed),
+    Decode(Fixed),
 }

@@ -11,11 +11,22 @@ pub enum Row {
     Accumulate,
     Sum,
     Unpack,
+    Measure,
+    Encode,
+    Decode,
 }
 
 impl Row {
     /// Every row.
-    pub const ALL: [Self; 4] = [Self::Pack, Self::Accumulate, Self::Sum, Self::Unpack];
+    pub const ALL: [Self; 7] = [
+        Self::Pack,
+        Self::Accumulate,
+        Self::Sum,
+        Self::Unpack,
+        Self::Measure,
+        Self::Encode,
+        Self::Decode,
+    ];
 
     /// Symbol, block and source.
     pub const fn entry(self) -> Entry {
@@ -26,6 +37,9 @@ impl Row {
             }
             Self::Sum => ("hs_reduce_sum", "Sum", "reduce/sum.h", "sum"),
             Self::Unpack => ("hs_reduce_unpack", "Unpack", "reduce/unpack.h", "unpack"),
+            Self::Measure => ("hs_reduce_measure", "Fixed", "reduce/fixed.h", "measure"),
+            Self::Encode => ("hs_reduce_encode", "Fixed", "reduce/fixed.h", "encode"),
+            Self::Decode => ("hs_reduce_decode", "Fixed", "reduce/fixed.h", "decode"),
         };
         Entry { symbol, block, device: Some(Source { header, function }) }
     }
