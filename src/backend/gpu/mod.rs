@@ -53,6 +53,8 @@ struct State {
     order: Order,
     pool: Pool,
     staging: Staging,
+    /// Pinned memory that could not be given back when it was time; the device's end tries again.
+    unfreed: Vec<Address>,
     /// The last launches, for errors that come later.
     recent: VecDeque<&'static str>,
 }
@@ -94,7 +96,8 @@ impl Gpu {
             Ok((kernels, order, setup)) => {
                 let pool = Pool::new(driver.clone());
                 let staging = Staging::new(driver.clone());
-                let state = State { order, pool, staging, recent: VecDeque::new() };
+                let (unfreed, recent) = (Vec::new(), VecDeque::new());
+                let state = State { order, pool, staging, unfreed, recent };
                 Ok(Self {
                     info,
                     driver,
@@ -228,11 +231,14 @@ impl Backend for Gpu {
     unsafe fn free_host(&self, address: Address, _: usize) {
         // Pinned memory is mapped into the device: it goes only when no kernel can write it. A
         // device that is lost writes nothing.
-        let _ = self.with(|state| {
+        let freed = self.with(|state| {
             state.order.drain()?;
             // SAFETY: the caller's promise: from `alloc_host`, freed once.
             unsafe { self.driver.host_free(address.0 as Handle) }
         });
+        if freed.is_err() {
+            self.state().unfreed.push(address);
+        }
     }
 
     unsafe fn upload(&self, stream: StreamId, to: Address, from: &[u8]) -> Result<()> {
@@ -404,15 +410,23 @@ impl Drop for Gpu {
             let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
             let _ = state.order.drain();
             state.pool.clear();
+            for address in state.unfreed.drain(..) {
+                // SAFETY: from `alloc_host`, not freed yet; all work has run.
+                let _ = unsafe { self.driver.host_free(address.0 as Handle) };
+            }
             self.kernels.unload(&self.driver);
             // Events, streams and the ring need the context too.
             *state = State {
                 order: Order::new(self.driver.clone()),
                 pool: Pool::new(self.driver.clone()),
                 staging: Staging::new(self.driver.clone()),
+                unfreed: Vec::new(),
                 recent: VecDeque::new(),
             };
         }
         self.context.release();
     }
 }
+
+#[cfg(test)]
+mod tests;
