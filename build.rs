@@ -143,6 +143,7 @@ fn build(wanted: &[&Compiler]) -> Result<()> {
         let source = out.join(format!("kernels.{}", compiler.suffix));
         fs::write(&source, format!("{kernels}HS_ABI({abi:#x}ull)\n"))?;
         println!("cargo:rerun-if-env-changed={}", compiler.archs);
+        println!("cargo:rerun-if-env-changed=HALFSTEP_HIP_FLAGS");
         let archs = env::var(compiler.archs).unwrap_or(compiler.default_arch.into());
         for arch in archs.split(',').map(str::trim).filter(|arch| !arch.is_empty()) {
             jobs.extend(compiler.jobs(&program, &source, &out, arch));
@@ -265,8 +266,16 @@ impl Compiler {
         };
         let text = |flags: &[&str]| flags.iter().map(|flag| flag.to_string()).collect::<Vec<_>>();
         if self.target == "hip" {
-            let mut flags = text(&["--genco", "-ffp-contract=off", "-fno-fast-math"]);
+            let mut flags = text(&["-ffp-contract=off", "-fno-fast-math"]);
             flags.push(format!("--offload-arch={arch}"));
+            // hipcc is a wrapper of clang; clang itself needs to be told what the wrapper knows.
+            let name = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            match name.contains("clang") {
+                true => flags.extend(text(&["-x", "hip", "--offload-device-only"])),
+                false => flags.push("--genco".into()),
+            }
+            let more = env::var("HALFSTEP_HIP_FLAGS").unwrap_or_default();
+            flags.extend(more.split_whitespace().map(str::to_string));
             return vec![job("co", arch.into(), flags)];
         }
         // A cubin for the architecture itself, and PTX that the driver compiles for newer ones.
@@ -288,6 +297,8 @@ impl Job {
         println!("{}", self.command.join(" "));
         let output = Command::new(&self.command[0])
             .args(&self.command[1..])
+            // Where nvcc is in PATH too, hipcc would call it.
+            .env("HIP_PLATFORM", "amd")
             .output()
             .map_err(|error| format!("{}: {error}", self.command[0]))?;
         if !output.status.success() {

@@ -7,7 +7,7 @@ use common::data::{Distribution, Rng};
 use common::memory::Values;
 use common::oracle_optim::Oracle;
 use common::rounding::{round, ulp};
-use common::{cases, devices};
+use common::{cases, devices, fast_devices};
 use halfstep::optim::bound::Trajectory;
 use halfstep::optim::*;
 use halfstep::{Dtype, Storage, bf16, f16};
@@ -171,7 +171,7 @@ proptest! {
 /// Weight decay alone, 20,000 steps at lr·λ = 1e-8: as a rounding of its own it would vanish.
 #[test]
 fn decay_survives_20_000_steps() {
-    for device in devices() {
+    for device in fast_devices() {
         let stream = device.stream().unwrap();
         let (lr, decay, len) = (1e-6, 0.01, 64);
         let rules: [(Rule, f64); 2] = [
@@ -208,7 +208,7 @@ fn decay_survives_20_000_steps() {
 /// A bf16 second moment follows its gradients up and down; rounded to nearest it would stick.
 #[test]
 fn bf16_moments_follow_on_average() {
-    for device in devices() {
+    for device in fast_devices() {
         let stream = device.stream().unwrap();
         let len = 512;
         let rule = AdamW { lr: 0.0, ..AdamW::default() };
@@ -254,7 +254,7 @@ fn o31_small_updates_arrive_on_average_and_only_with_stochastic_rounding() {
         optimizer.run(&stream, &mut [&mut params], &[Some(&grads)]).unwrap();
         wide(&params).iter().map(|p| p - 1.25).sum::<f64>() / len as f64
     }
-    for device in devices() {
+    for device in fast_devices() {
         let update = 1.0 / 8192.0;
         for (gap, got) in [
             (2f64.powi(-7), shift::<bf16>(&device, Master::Stochastic, 1)),

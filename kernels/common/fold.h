@@ -8,22 +8,24 @@
 
 namespace hs {
 
-// Returns the sum to thread 0. `shared` has 8 × 256 doubles. Only the first `threads` threads may have
+constexpr uint32_t FOLD_DOUBLES = 8 * (THREADS / 2);  // of shared memory: 8 KiB
+
+// Returns the sum to thread 0. `shared` has FOLD_DOUBLES. Only the first `threads` threads may have
 // lanes that are not 0: additions of 0 are left out, which makes tensors of a few elements cheap.
 HS_DEVICE double fold(double (&lane)[8], double* shared, uint32_t threads) {
   const uint32_t t = thread_index();
-#pragma unroll
-  for (int e = 0; e < 8; e++) shared[e * THREADS + t] = lane[e];
   for (uint32_t half = THREADS / 2; half > 0; half /= 2) {
     if (half >= threads) continue;
+    if (t >= half && t < 2 * half) {
+#pragma unroll
+      for (uint32_t e = 0; e < 8; e++) shared[e * (THREADS / 2) + t - half] = lane[e];
+    }
     barrier();
     if (t < half) {
 #pragma unroll
-      for (int e = 0; e < 8; e++) {
-        lane[e] += shared[e * THREADS + t + half];
-        shared[e * THREADS + t] = lane[e];
-      }
+      for (uint32_t e = 0; e < 8; e++) lane[e] += shared[e * (THREADS / 2) + t];
     }
+    barrier();
   }
 #pragma unroll
   for (int half = 4; half > 0; half /= 2) {

@@ -63,6 +63,17 @@ pub fn devices() -> Vec<Device> {
     found().to_vec()
 }
 
+/// The devices that run code themselves. An interpreter takes minutes for what these do in a second;
+/// that it gives the CPU's bits is shown elsewhere (`optim_devices`, `reduce_devices`).
+pub fn fast_devices() -> Vec<Device> {
+    let (skip, run): (Vec<Device>, Vec<Device>) =
+        devices().into_iter().partition(|device| device.info().name.contains("virtual"));
+    for device in skip {
+        println!("skipped: {}: too long for an interpreter", device.info());
+    }
+    run
+}
+
 /// Those on which matrix products run.
 pub fn gemm_devices() -> Vec<Device> {
     let (run, skip): (Vec<Device>, Vec<Device>) =

@@ -134,7 +134,7 @@ HS_DEVICE Scalars advance(const Control& p, const Tensor& tensor, const Group& g
 }
 
 HS_DEVICE void control(const Control& p) {
-  HS_SHARED double shared[8 * THREADS];
+  HS_SHARED double shared[FOLD_DOUBLES];
   HS_SHARED uint64_t counts[THREADS];
   HS_SHARED uint32_t first[THREADS];
   HS_SHARED uint32_t skip;

@@ -13,7 +13,7 @@
 namespace hs {
 
 HS_DEVICE void lamb_moments(const Step& p) {
-  HS_SHARED double shared[8 * THREADS];
+  HS_SHARED double shared[FOLD_DOUBLES];
   const Status& status = *global<const Status>(p.status);
   if (status.skip != APPLIED) return;
   const Chunk* chunks = global<const Chunk>(p.chunks);        // [chunk_count]

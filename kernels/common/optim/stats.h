@@ -11,7 +11,7 @@
 namespace hs {
 
 HS_DEVICE void stats(const Stats& p) {
-  HS_SHARED double lanes[8 * THREADS];
+  HS_SHARED double lanes[FOLD_DOUBLES];
   HS_SHARED uint32_t bad_in_chunk;
   const Chunk* chunks = global<const Chunk>(p.chunks);        // [chunk_count]
   const Tensor* tensors = global<const Tensor>(p.tensors);    // [tensor_count]

@@ -13,7 +13,7 @@ namespace hs {
 constexpr uint64_t CHUNK = 16384;  // elements of a partial
 
 HS_DEVICE void unpack(const Unpack& p) {
-  HS_SHARED double lanes[8 * THREADS];
+  HS_SHARED double lanes[FOLD_DOUBLES];
   HS_SHARED uint32_t bad_in_chunk;
   const uint64_t* shards = global<const uint64_t>(p.shards);
   const uint64_t chunks = (p.len + CHUNK - 1) / CHUNK;

@@ -27,6 +27,9 @@ enum Command {
         /// Golden files.
         #[arg(required = true)]
         files: Vec<PathBuf>,
+        /// Where: `cpu`, `cuda:N` or `hip:N`.
+        #[arg(long, value_name = "DEVICE", default_value = "cpu")]
+        device: String,
         /// Threads of the CPU backend; as many as there are cores unless given.
         #[arg(long, value_name = "N")]
         threads: Option<std::num::NonZeroUsize>,
@@ -35,6 +38,6 @@ enum Command {
 
 fn main() -> ExitCode {
     match Args::parse().command {
-        Command::Verify { files, threads } => verify::run(&files, threads),
+        Command::Verify { files, device, threads } => verify::run(&files, &device, threads),
     }
 }

@@ -10,8 +10,14 @@ use halfstep::Device;
 use crate::golden;
 
 /// Replays the files. A closed pipe ends the output, and is no failure of its own.
-pub fn run(files: &[PathBuf], threads: Option<NonZeroUsize>) -> ExitCode {
-    let device = threads.map_or_else(Device::cpu, Device::cpu_with_threads);
+pub fn run(files: &[PathBuf], device: &str, threads: Option<NonZeroUsize>) -> ExitCode {
+    let device = match open(device, threads) {
+        Ok(device) => device,
+        Err(reason) => {
+            eprintln!("halfstep verify: --device {device}: {reason}");
+            return ExitCode::FAILURE;
+        }
+    };
     match print(files, &device, &mut io::stdout().lock()) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
@@ -20,6 +26,26 @@ pub fn run(files: &[PathBuf], threads: Option<NonZeroUsize>) -> ExitCode {
             eprintln!("halfstep verify: writing the report: {error}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// The device of a name: `cpu`, `cuda:N`, `hip:N`.
+fn open(name: &str, threads: Option<NonZeroUsize>) -> Result<Device, String> {
+    let (kind, index) = name.split_once(':').unwrap_or((name, "0"));
+    let index: usize =
+        index.parse().map_err(|_| format!("{index} is not the number of a device"))?;
+    match (kind, threads) {
+        ("cpu", None) if index == 0 => Ok(Device::cpu()),
+        ("cpu", Some(threads)) if index == 0 => Ok(Device::cpu_with_threads(threads)),
+        ("cpu", _) => Err("there is one CPU device: cpu".into()),
+        (_, Some(_)) => Err("--threads is for the CPU".into()),
+        #[cfg(feature = "cuda")]
+        ("cuda", None) => Device::cuda(index).map_err(|error| error.to_string()),
+        #[cfg(feature = "hip")]
+        ("hip", None) => Device::hip(index).map_err(|error| error.to_string()),
+        #[cfg(not(all(feature = "cuda", feature = "hip")))]
+        ("cuda" | "hip", None) => Err(format!("this program was built without the feature {kind}")),
+        _ => Err("expected cpu, cuda:N or hip:N".into()),
     }
 }
 

@@ -3,7 +3,7 @@
 use halfstep::optim::{Config, Group, Optimizer, Scaler, Sgd, Tensor};
 use halfstep::{Device, Read, Storage, Write};
 
-use super::{Case, Reason, Worst, failed, with_storage};
+use super::{Case, Reason, Worst, failed, upload, with_storage};
 
 /// f32's unit roundoff.
 const U: f64 = 1.0 / 16_777_216.0;
@@ -32,10 +32,11 @@ fn typed<G: Storage>(device: &Device, case: &Case) -> Result<f64, Reason> {
     };
     let groups = [Group::new(Sgd { lr: 1.0, ..Sgd::default() }).tensors(tensors)];
     let mut optimizer = Optimizer::<f32, G>::new(device, &groups, config).map_err(failed)?;
-    let mut params: Vec<Vec<f32>> = grads.iter().map(|g| vec![0.0; g.len()]).collect();
+    let zeros: Vec<Vec<f32>> = grads.iter().map(|g| vec![0.0; g.len()]).collect();
+    let (mut params, lent) = (upload(device, &zeros)?, upload(device, &grads)?);
     let mut writes: Vec<&mut dyn Write<f32>> =
         params.iter_mut().map(|p| p as &mut dyn Write<f32>).collect();
-    let reads: Vec<Option<&dyn Read<G>>> = grads.iter().map(|g| Some(g as &dyn Read<G>)).collect();
+    let reads: Vec<Option<&dyn Read<G>>> = lent.iter().map(|g| Some(g as &dyn Read<G>)).collect();
     optimizer.run(&stream, &mut writes, &reads).map_err(failed)?;
     let report = optimizer.report(&stream).map_err(failed)?;
     if let Some(why) = report.skipped {
@@ -50,7 +51,7 @@ fn typed<G: Storage>(device: &Device, case: &Case) -> Result<f64, Reason> {
         if exact.len() != grad.len() {
             return Err(format!("clipped: {} elements, expected {}", exact.len(), grad.len()));
         }
-        for (&minus, exact) in param.iter().zip(exact) {
+        for (minus, exact) in param.to_vec(&stream).map_err(failed)?.into_iter().zip(exact) {
             // The norm's error, one rounding of the factor, one of the product.
             worst.add(
                 -f64::from(minus),

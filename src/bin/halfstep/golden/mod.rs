@@ -205,6 +205,14 @@ impl Worst {
     }
 }
 
+/// A buffer for each list of values: operands that every device can use.
+fn upload<T: halfstep::Element>(
+    device: &Device,
+    values: &[Vec<T>],
+) -> Result<Vec<halfstep::Buffer<T>>, Reason> {
+    values.iter().map(|values| device.upload(values).map_err(failed)).collect()
+}
+
 /// An error of the library, in words.
 fn failed(error: halfstep::Error) -> Reason {
     error.to_string()

@@ -7,7 +7,7 @@ use halfstep::optim::{
 use halfstep::{Device, Read, Storage, Write};
 use serde_json::Value;
 
-use super::{Case, Reason, Worst, failed, with_storage};
+use super::{Case, Reason, Worst, failed, upload, with_storage};
 
 pub fn replay(device: &Device, case: &Case) -> Result<f64, Reason> {
     with_storage!(case.dtype("grad_dtype")?, |G| typed::<G>(device, case))
@@ -18,24 +18,26 @@ fn typed<G: Storage>(device: &Device, case: &Case) -> Result<f64, Reason> {
     let scale = case.number("loss_scale")?;
     let skipped = case.attr("skipped_steps")?.as_array().ok_or("skipped_steps is not a list")?;
     let inputs = case.inputs("params")?;
-    let mut params: Vec<Vec<f32>> =
+    let values: Vec<Vec<f32>> =
         inputs.iter().map(|p| p.storage::<f32>()).collect::<Result<_, _>>()?;
 
     let stream = device.stream().map_err(failed)?;
+    let mut params = upload(device, &values)?;
     let tensors = params.iter().enumerate().map(|(i, p)| Tensor::new(format!("{i}"), p.len()));
     let config = Config { scaler: Scaler::Fixed(scale), ..Config::default() };
     let groups = [Group::new(rule).tensors(tensors)];
     let mut optimizer = Optimizer::<f32, G>::new(device, &groups, config).map_err(failed)?;
     // The exact history, and how far from it f32 arithmetic may be.
     let wide = |values: &[f32]| values.iter().map(|&v| v.into()).collect::<Vec<f64>>();
-    let mut exact: Vec<_> = params.iter().map(|p| Trajectory::new(rule, &wide(p))).collect();
+    let mut exact: Vec<_> = values.iter().map(|p| Trajectory::new(rule, &wide(p))).collect();
 
     for step in 0..case.size("steps")? {
-        let grads = gradients::<G>(case, step, &params)?;
+        let grads = gradients::<G>(case, step, &values)?;
+        let lent = upload(device, &grads)?;
         let mut writes: Vec<&mut dyn Write<f32>> =
             params.iter_mut().map(|p| p as &mut dyn Write<f32>).collect();
         let reads: Vec<Option<&dyn Read<G>>> =
-            grads.iter().map(|g| Some(g as &dyn Read<G>)).collect();
+            lent.iter().map(|g| Some(g as &dyn Read<G>)).collect();
         optimizer.run(&stream, &mut writes, &reads).map_err(failed)?;
         let report = optimizer.report(&stream).map_err(failed)?;
         let skip = skipped.iter().any(|s| s.as_u64() == Some(step as u64));
@@ -66,7 +68,7 @@ fn typed<G: Storage>(device: &Device, case: &Case) -> Result<f64, Reason> {
         for (index, tensor) in tensors.iter().enumerate() {
             let found = match slot {
                 Some(slot) => optimizer.moment(&stream, slot, index).map_err(failed)?,
-                None => params[index].clone(),
+                None => params[index].to_vec(&stream).map_err(failed)?,
             };
             let bounds = match slot {
                 Some(slot) => exact[index].slot(slot),

@@ -1,0 +1,113 @@
+//! `halfstep-resources LABEL=IMAGE…`: a table of what each kernel of each image needs, for
+//! `ci/resources.txt`. A cubin is read with `cuobjdump`, a code object with `llvm-readelf` and
+//! `llvm-objdump`, which are looked for in `PATH`.
+//!
+//! Columns: registers of a thread (on gfx90a vector registers, accumulation registers included),
+//! bytes spilled and of scratch, scalars that are kept in lanes of a vector register, bytes of shared memory, waves that a multiprocessor (SIMD) holds,
+//! instructions, and of them global loads and stores of 16 bytes, of less, and matrix products.
+//! Exits with 1 if a kernel spills or uses scratch.
+
+mod gfx90a;
+mod sm80;
+
+use std::process::{Command, ExitCode};
+
+/// What one kernel needs.
+#[derive(Debug, Default, Clone)]
+pub struct Needs {
+    /// Its symbol.
+    pub kernel: String,
+    /// Registers of a thread.
+    pub registers: u32,
+    /// Bytes spilled, and of scratch or local memory.
+    pub scratch: u32,
+    /// Scalar registers that are kept in lanes of vector registers (gfx90a).
+    pub lanes: u32,
+    /// Bytes of shared memory.
+    pub shared: u32,
+    /// Waves that are resident at a time: of a multiprocessor, or of a SIMD.
+    pub waves: u32,
+    /// Instructions.
+    pub instructions: u32,
+    /// Global accesses of 16 bytes: loads and stores.
+    pub wide: [u32; 2],
+    /// Narrower ones.
+    pub narrow: [u32; 2],
+    /// Accesses that do not know which memory they are of.
+    pub generic: u32,
+    /// Matrix products.
+    pub matrix: u32,
+}
+
+/// Runs a tool and gives its output.
+pub fn output(tool: &str, arguments: &[&str]) -> Result<String, String> {
+    let done =
+        Command::new(tool).args(arguments).output().map_err(|error| format!("{tool}: {error}"))?;
+    if !done.status.success() {
+        return Err(format!("{tool}: {}", String::from_utf8_lossy(&done.stderr)));
+    }
+    Ok(String::from_utf8_lossy(&done.stdout).into_owned())
+}
+
+fn table(label: &str, image: &str) -> Result<bool, String> {
+    let mut kernels = match image.ends_with(".cubin") {
+        true => sm80::read(image)?,
+        false => gfx90a::read(image)?,
+    };
+    if kernels.is_empty() {
+        return Err(format!("{image}: no kernels"));
+    }
+    kernels.sort_by(|a, b| a.kernel.cmp(&b.kernel));
+    println!("\n{label}");
+    let [loads, stores] = ["load 16/less", "store 16/less"];
+    println!(
+        "{:<30} {:>9} {:>7} {:>5} {:>6} {:>5} {:>12} {loads:>13} {stores:>13} {:>7} {:>6}",
+        "kernel",
+        "registers",
+        "scratch",
+        "lanes",
+        "shared",
+        "waves",
+        "instructions",
+        "generic",
+        "matrix"
+    );
+    for k in &kernels {
+        let pair = |i: usize| format!("{}/{}", k.wide[i], k.narrow[i]);
+        println!(
+            "{:<30} {:>9} {:>7} {:>5} {:>6} {:>5} {:>12} {:>13} {:>13} {:>7} {:>6}",
+            k.kernel,
+            k.registers,
+            k.scratch,
+            k.lanes,
+            k.shared,
+            k.waves,
+            k.instructions,
+            pair(0),
+            pair(1),
+            k.generic,
+            k.matrix
+        );
+    }
+    Ok(kernels.iter().all(|k| k.scratch == 0))
+}
+
+fn main() -> ExitCode {
+    let mut clean = true;
+    println!("What each kernel needs; made by ci/resources, compared by ci/run.");
+    for argument in std::env::args().skip(1) {
+        let (label, image) = argument.split_once('=').unwrap_or(("image", &argument));
+        match table(label, image) {
+            Ok(without_scratch) => clean &= without_scratch,
+            Err(reason) => {
+                eprintln!("halfstep-resources: {reason}");
+                return ExitCode::FAILURE;
+            }
+        }
+    }
+    if !clean {
+        eprintln!("halfstep-resources: a kernel spills, or uses scratch");
+        return ExitCode::FAILURE;
+    }
+    ExitCode::SUCCESS
+}

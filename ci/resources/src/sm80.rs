@@ -1,0 +1,82 @@
+//! Cubins for sm_80, through `cuobjdump`.
+
+use crate::{Needs, output};
+
+/// Registers, shared memory and threads of one multiprocessor of an A100.
+const REGISTERS: u32 = 65_536;
+const SHARED: u32 = 164 * 1024;
+const WAVES: u32 = 64;
+/// Threads of a block of ours, and what the system keeps of shared memory for each.
+const THREADS: u32 = 256;
+const RESERVED: u32 = 1024;
+
+/// Every kernel of the image.
+pub fn read(image: &str) -> Result<Vec<Needs>, String> {
+    let mut kernels = Vec::new();
+    let usage = output("cuobjdump", &["-res-usage", image])?;
+    let mut name = None;
+    for line in usage.lines() {
+        if let Some(function) = line.trim().strip_prefix("Function ") {
+            name = Some(function.trim_end_matches(':').to_string());
+        } else if let Some(kernel) = name.take_if(|_| line.contains("REG:")) {
+            let field = |key: &str| {
+                let at = line.find(key)? + key.len();
+                line[at..].split_whitespace().next()?.parse::<u32>().ok()
+            };
+            let registers = field("REG:").ok_or("no REG")?;
+            let shared = field("SHARED:").unwrap_or(0);
+            kernels.push(Needs {
+                kernel,
+                registers,
+                shared,
+                scratch: field("STACK:").unwrap_or(0) + field("LOCAL:").unwrap_or(0),
+                waves: waves(registers, shared),
+                ..Needs::default()
+            });
+        }
+    }
+    let code = output("cuobjdump", &["-sass", image])?;
+    let mut current: Option<&mut Needs> = None;
+    for line in code.lines() {
+        if let Some((_, function)) = line.split_once("Function : ") {
+            current = kernels.iter_mut().find(|k| k.kernel == function.trim());
+        } else if let (Some(kernel), Some(text)) = (&mut current, instruction(line)) {
+            count(kernel, text);
+        }
+    }
+    Ok(kernels)
+}
+
+fn waves(registers: u32, shared: u32) -> u32 {
+    let of_wave = (registers.max(1) * 32).next_multiple_of(256);
+    let by_registers = REGISTERS / of_wave * 32 / THREADS;
+    let by_shared = SHARED / (shared + RESERVED).max(1);
+    (by_registers.min(by_shared) * THREADS / 32).min(WAVES)
+}
+
+/// The text of a line with code: `/*0010*/  @!P0 LDG.E.128 R4, [R2.64] ;`, without the predicate.
+fn instruction(line: &str) -> Option<&str> {
+    let (address, text) = line.trim().strip_prefix("/*")?.split_once("*/")?;
+    let text = text.trim();
+    let code = address.len() >= 4 && address.len() <= 6 && text.contains(';');
+    let text = if text.starts_with('@') { text.split_once(' ')?.1.trim() } else { text };
+    code.then_some(text)
+}
+
+fn count(kernel: &mut Needs, text: &str) {
+    kernel.instructions += 1;
+    let opcode = text.split_whitespace().next().unwrap_or("");
+    let wide = opcode.contains(".128");
+    let side = |load: bool, kernel: &mut Needs| {
+        let list = if wide { &mut kernel.wide } else { &mut kernel.narrow };
+        list[usize::from(!load)] += 1;
+    };
+    match opcode.split('.').next().unwrap_or("") {
+        "LDG" => side(true, kernel),
+        "STG" => side(false, kernel),
+        "LD" | "ST" => kernel.generic += 1,
+        "LDL" | "STL" => kernel.scratch += 1,
+        "HMMA" => kernel.matrix += 1,
+        _ => {}
+    }
+}
