@@ -55,6 +55,7 @@ impl<T: Storage> Values<T> {
     }
 
     /// The device's copy, sent if the host has changed it.
+    #[allow(clippy::mut_from_ref)]
     fn sent(&self, stream: &Stream, write: bool) -> Result<&mut Raw<T>> {
         let Copies { host, device } = self.copies();
         let here = |device: &OnDevice<T>| device.buffer.device().same_as(stream.device());

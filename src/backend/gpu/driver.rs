@@ -65,6 +65,7 @@ macro_rules! functions {
 
         impl Driver {
             $(
+                #[allow(clippy::too_many_arguments)] // the driver's own
                 /// # Safety
                 /// As the driver's documentation of the function says; [`Self`] only calls it.
                 pub(crate) unsafe fn $name(&self, $($arg: $type),*) -> Result<(), Failure> {

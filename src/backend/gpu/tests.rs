@@ -16,12 +16,12 @@ const LEN: u64 = (1 << 31) + 9;
 const START: u64 = (1 << 31) - 16_384 + 16;
 
 fn gpus() -> Vec<Gpu> {
-    #[allow(unused_mut)]
-    let mut found = Vec::new();
-    #[cfg(feature = "cuda")]
-    found.push(super::super::cuda::open(0));
-    #[cfg(feature = "hip")]
-    found.push(super::super::hip::open(0));
+    let found = [
+        #[cfg(feature = "cuda")]
+        super::super::cuda::open(0),
+        #[cfg(feature = "hip")]
+        super::super::hip::open(0),
+    ];
     let here = found
         .into_iter()
         .filter_map(|gpu| gpu.inspect_err(|error| println!("skipped: {error}")).ok());
