@@ -15,66 +15,16 @@
 
 mod common;
 
+use common::devices;
 use common::optim::*;
+use common::training::Training;
 use common::vgpu::Door;
-use common::{devices, workloads};
 use halfstep::optim::*;
-use halfstep::{Buffer, Device, DeviceKind, Error, Result, Stream, bf16};
+use halfstep::{Buffer, Device, DeviceKind, Error};
 
 fn gpus() -> Vec<(Device, Door)> {
     let gpus = devices().into_iter().filter(|device| device.info().kind != DeviceKind::Cpu);
     gpus.filter_map(|device| Door::of(&device).map(|door| (device, door))).collect()
-}
-
-/// Wave2Vec2-base: 211 tensors. Their lengths are divided, so that an interpreter can run them.
-fn wav2vec2(divisor: usize) -> Vec<usize> {
-    let params = workloads::wav2vec2_base_ctc();
-    params[..211].iter().map(|param| param.len.div_ceil(divisor)).collect()
-}
-
-/// An optimizer of 211 tensors in device buffers.
-struct Training {
-    stream: Stream,
-    optimizer: Optimizer<bf16, bf16>,
-    params: Vec<Values<bf16>>,
-    grads: Vec<Values<bf16>>,
-}
-
-impl Training {
-    fn new(device: &Device, rule: Rule) -> Self {
-        let lengths = wav2vec2(512);
-        let config = Config { scaler: Scaler::PYTORCH, clip: Some(1.0), ..Config::default() };
-        let (stream, optimizer, params, mut rng) =
-            setup::<bf16, bf16>(device, rule, config, &lengths);
-        let grads = normal::<bf16>(&mut rng, &lengths);
-        Self { stream, optimizer, params, grads }
-    }
-
-    fn step(&mut self) -> Result<()> {
-        let Self { stream, optimizer, params, grads } = self;
-        optimizer.run(stream, &mut writes(params), &reads(grads))
-    }
-}
-
-#[test]
-fn a_step_is_three_launches_and_nothing_that_waits() {
-    for (device, door) in gpus() {
-        let mut training = Training::new(&device, AdamW::default().into());
-        training.step().unwrap(); // uploads the tables of addresses
-        door.trace(true);
-        training.step().unwrap();
-        let trace = door.trace(false);
-        let name = |line: &str| {
-            line.split(['(', ' '])
-                .find(|w| w.contains("cu") || w.contains("hip"))
-                .map(str::to_string)
-        };
-        let mut calls: Vec<String> = trace.iter().filter_map(|line| name(line)).collect();
-        // Which context or device is meant is said before each call.
-        calls.retain(|call| call != "cuCtxSetCurrent" && call != "hipSetDevice");
-        let launch = if door.vendor == "cuda" { "cuLaunchKernel" } else { "hipModuleLaunchKernel" };
-        assert_eq!(calls, [launch; 3], "{trace:#?}");
-    }
 }
 
 #[test]
@@ -174,7 +124,7 @@ fn d01_devices_that_are_not_there_are_named() {
     #[cfg(feature = "cuda")]
     let cuda = Device::cuda(1000);
     #[cfg(not(feature = "cuda"))]
-    let cuda: Result<Device> =
+    let cuda: halfstep::Result<Device> =
         Err(Error::NoDevice { backend: "cuda", index: 1000, reason: "no".into() });
     let error = cuda.unwrap_err();
     assert!(matches!(&error, Error::NoDevice { index: 1000, .. }), "{error}");

@@ -15,6 +15,7 @@ pub mod oracle_optim;
 pub mod ranks;
 pub mod reduction;
 pub mod rounding;
+pub mod training;
 #[cfg(any(feature = "cuda", feature = "hip"))]
 pub mod vgpu;
 pub mod workloads;
