@@ -49,4 +49,8 @@ pub struct Report {
     pub findings: Vec<Finding>,
     /// What was done.
     pub counters: Counters,
+    /// Places of the wait instructions that had something to wait for, of gfx90a: for those of
+    /// vector memory, and for those of LDS, scalar loads and messages. Compilers also put waits
+    /// where on no path anything is left.
+    pub waits: [Vec<u64>; 2],
 }

@@ -46,6 +46,8 @@ struct Launch<'a> {
     findings: Findings,
     counters: Counters,
     executed: u64,
+    /// Of each instruction: whether it waited for vector memory (1), for the rest (2).
+    waited: Vec<u8>,
 }
 
 /// Runs `program` with the bytes of its explicit arguments.
@@ -87,6 +89,7 @@ pub fn launch(
         findings: Findings::default(),
         counters: Counters::default(),
         executed: 0,
+        waited: vec![0; program.code.len()],
     };
     let mut waves = Vec::new();
     for z in 0..grid.blocks[2] {
@@ -96,5 +99,9 @@ pub fn launch(
             }
         }
     }
-    Ok(Report { findings: launch.findings.into_vec(), counters: launch.counters })
+    let waits = [1, 2].map(|bit| {
+        let waited = launch.waited.iter().zip(&program.code).filter(|(w, _)| *w & bit != 0);
+        waited.map(|(_, step)| step.instruction.address).collect()
+    });
+    Ok(Report { findings: launch.findings.into_vec(), counters: launch.counters, waits })
 }

@@ -208,6 +208,9 @@ impl Launch<'_> {
             Action::Lds(what) => self.lds(block, w, i, what),
             Action::ScalarMemory => self.scalar_memory(block, w, i)?,
             Action::Wait(wait) => {
+                let (vm, lgkm) = (w.vm.len(), w.lgkm.len());
+                let waits = u8::from(vm > wait.vm.into()) | u8::from(lgkm > wait.lgkm.into()) << 1;
+                self.waited[w.pc as usize] |= waits;
                 w.vm.wait(wait.vm.into());
                 w.lgkm.wait(wait.lgkm.into());
             }

@@ -65,6 +65,11 @@ impl Queue {
         self.entries.is_empty()
     }
 
+    /// How many instructions are on their way.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
     fn places(range: Range) -> std::ops::Range<usize> {
         let first = range.first as usize + if range.scalar { SCALARS } else { 0 };
         first..first + range.count as usize

@@ -84,6 +84,24 @@ impl CodeObject {
         Ok(Loaded { object: self, image, base })
     }
 
+    /// The word at a place in the image.
+    pub fn word(&self, at: u64) -> Option<u32> {
+        let inside = |s: &&elf::Segment| at >= s.address && at - s.address < s.data.len() as u64;
+        let segment = self.elf.segments.iter().find(inside)?;
+        let bytes = segment.data.get((at - segment.address) as usize..)?.first_chunk()?;
+        Some(u32::from_le_bytes(*bytes))
+    }
+
+    /// Puts another word in the place of one that [`word`](Self::word) gives.
+    pub fn patch(&mut self, at: u64, word: u32) {
+        for s in &mut self.elf.segments {
+            let Some(from) = at.checked_sub(s.address) else { continue };
+            if let Some(bytes) = s.data.get_mut(from as usize..from as usize + 4) {
+                bytes.copy_from_slice(&word.to_le_bytes());
+            }
+        }
+    }
+
     /// Whether anything in the image is there to be written.
     fn has_variables(&self) -> bool {
         let writable = |at: u64| {

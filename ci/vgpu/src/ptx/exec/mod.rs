@@ -75,5 +75,9 @@ pub fn launch(
             }
         }
     }
-    Ok(Report { findings: launch.findings.into_vec(), counters: launch.counters })
+    Ok(Report {
+        findings: launch.findings.into_vec(),
+        counters: launch.counters,
+        waits: Default::default(),
+    })
 }

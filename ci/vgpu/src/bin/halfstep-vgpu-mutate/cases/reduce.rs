@@ -1,0 +1,79 @@
+//! The kernels of `reduce`.
+
+use super::{Builder, Case, F32_TYPE, Plain, TYPES};
+use crate::params::reduce::{Accumulate, Pack, Sum, Unpack};
+
+/// Two strips and a bit, so that blocks go round; tails of every length come with the shorter ones.
+const LENGTHS: [usize; 4] = [4103, 13, 2054, 8];
+
+pub fn cases(kernel: &str) -> Vec<Case> {
+    let pairs = TYPES.iter().flat_map(|a| TYPES.map(|b| (*a, b)));
+    match kernel {
+        "hs_reduce_pack" => pairs.enumerate().map(|(i, types)| pack(i, types)).collect(),
+        "hs_reduce_accumulate" => {
+            (0..6).map(|i| accumulate(LENGTHS[i % 4], TYPES[i % 3], i / 3)).collect()
+        }
+        "hs_reduce_sum" => (0..6).map(|i| sum(LENGTHS[i % 4], TYPES[i % 3], i / 3)).collect(),
+        "hs_reduce_unpack" => pairs.enumerate().map(|(i, types)| unpack(i, types)).collect(),
+        _ => Vec::new(),
+    }
+}
+
+fn pack(i: usize, (gradient_type, wire): (u32, u32)) -> Case {
+    let (len, before) = (LENGTHS[i % 4], [0, 1][i / 2 % 2]);
+    let mut b = Builder::default();
+    let (g, sums) = (b.noise(len, true), b.noise(len, true));
+    let gradient = if i == 3 { 0 } else { b.values(&g, gradient_type, before) };
+    let accumulated = if i % 4 == 1 { 0 } else { b.values(&sums, F32_TYPE, before) };
+    let (to, non_finite) = (b.room_for(len, wire, before), b.table(&[5_u64]));
+    let len = len as u64;
+    let scale = 0.3;
+    let block =
+        Pack { gradient, accumulated, to, non_finite, len, scale, gradient_type, wire, padding: 0 };
+    b.launch([2, 1, 1], 256, block.bytes())
+}
+
+fn accumulate(len: usize, gradient_type: u32, before: usize) -> Case {
+    let mut b = Builder::default();
+    let (g, sums) = (b.noise(len, true), b.noise(len, false));
+    let (gradient, accumulated) =
+        (b.values(&g, gradient_type, before), b.values(&sums, F32_TYPE, before));
+    let block = Accumulate { gradient, accumulated, len: len as u64, gradient_type, padding: 0 };
+    b.launch([2, 1, 1], 256, block.bytes())
+}
+
+fn sum(len: usize, wire: u32, before: usize) -> Case {
+    let mut b = Builder::default();
+    let ranks = 3;
+    let parts: Vec<u64> = (0..ranks)
+        .map(|_| {
+            let part = b.noise(len, true);
+            b.values(&part, wire, before)
+        })
+        .collect();
+    let (parts, weights) = (b.table(&parts), b.table(&[0.3_f32, 1.25, 2.5]));
+    let to = b.room_for(len, wire, before);
+    let (len, ranks, factor) = (len as u64, ranks as u32, 0.7);
+    let block = Sum { parts, weights, to, len, ranks, wire, factor, padding: 0 };
+    b.launch([2, 1, 1], 256, block.bytes())
+}
+
+fn unpack(i: usize, (gradient_type, wire): (u32, u32)) -> Case {
+    let (len, offset) = ([2061_usize, 16_500, 37, 7][i % 4], [0, 3, 8][i % 3]);
+    let mut b = Builder::default();
+    let shard = (offset + len).div_ceil(3);
+    let shards: Vec<u64> = (0..3)
+        .map(|_| {
+            let part = b.noise(shard, true);
+            b.values(&part, wire, i % 2)
+        })
+        .collect();
+    let shards = b.table(&shards);
+    let to = b.room_for(len, gradient_type, i / 2 % 2);
+    let partials = b.room(16 * len.div_ceil(16_384) as u64);
+    let (shard, offset, len) = (shard as u64, offset as u64, len as u64);
+    let factor = 0.7;
+    let block =
+        Unpack { shards, to, partials, shard, offset, len, factor, gradient_type, wire, tensor: 42 };
+    b.launch([2, 1, 1], 256, block.bytes())
+}

@@ -1,0 +1,200 @@
+//! One kernel of one file, run on its cases with or without a change.
+
+use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use halfstep_vgpu::gfx::{self, CodeObject};
+use halfstep_vgpu::launch::{Checks, Report};
+use halfstep_vgpu::memory::GlobalMemory;
+use halfstep_vgpu::ptx::{self, Module};
+
+use crate::cases::{Case, of};
+use crate::mutant::{Change, Mutant};
+use crate::ptx::Text;
+
+/// A file that a compiler made.
+pub enum Image {
+    Ptx(String),
+    Gfx(CodeObject),
+}
+
+/// What a run gave: all of memory, and how many instructions it took.
+struct Outcome {
+    memory: Vec<Vec<u8>>,
+    executed: u64,
+}
+
+/// What became of a mutant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fate {
+    Survived,
+    /// Other results.
+    Result,
+    /// A check fired.
+    Finding,
+    /// It cannot be read or run, or does not end.
+    Error,
+}
+
+impl Image {
+    pub fn read(path: &std::path::Path) -> Result<Self, String> {
+        let data = std::fs::read(path).map_err(|e| format!("{}: {e}", path.display()))?;
+        match String::from_utf8(data) {
+            Ok(text) if text.contains(".address_size") => Ok(Self::Ptx(text)),
+            Ok(_) => Err(format!("{}: not PTX", path.display())),
+            Err(other) => CodeObject::parse(other.as_bytes())
+                .map(Self::Gfx)
+                .map_err(|e| format!("{}: {e}", path.display())),
+        }
+    }
+
+    pub fn vendor(&self) -> &'static str {
+        match self {
+            Self::Ptx(_) => "ptx",
+            Self::Gfx(_) => "gfx90a",
+        }
+    }
+
+    pub fn kernels(&self) -> Result<Vec<String>, String> {
+        match self {
+            Self::Ptx(text) => Ok(Text::cut(text).names().iter().map(|n| n.to_string()).collect()),
+            Self::Gfx(object) => {
+                let loaded = object.clone().load(&mut GlobalMemory::new());
+                let loaded = loaded.map_err(|e| e.to_string())?;
+                Ok(loaded.kernels().map(str::to_string).collect())
+            }
+        }
+    }
+
+    pub fn mutants(&self, kernel: &str) -> Result<Vec<Mutant>, String> {
+        match self {
+            Self::Ptx(text) => Ok(Text::cut(text).mutants(kernel)),
+            Self::Gfx(object) => {
+                let loaded = object.clone().load(&mut GlobalMemory::new());
+                let program = loaded.and_then(|l| l.program(kernel)).map_err(|e| e.to_string())?;
+                let code: Vec<_> = program.disassembly().collect();
+                Ok(crate::gfx::mutants(object, &code))
+            }
+        }
+    }
+
+    /// One launch. Inputs come first in memory, so that no change of the code moves them.
+    fn run(
+        &self,
+        kernel: &str,
+        case: &Case,
+        change: Option<&Change>,
+        checks: Checks,
+    ) -> Result<(Report, GlobalMemory, usize), String> {
+        let mut memory = GlobalMemory::new();
+        case.place(&mut memory);
+        let inputs = memory.allocations().len();
+        let report = match self {
+            Self::Ptx(text) => {
+                let change = match change {
+                    Some(Change::Line(at, with)) => Some((*at, with.as_str())),
+                    _ => None,
+                };
+                let text = Text::cut(text).with(kernel, change);
+                let module = Module::parse(&text).and_then(|m| m.load(&mut memory));
+                let program = module.and_then(|m| m.program(kernel)).map_err(|e| e.to_string())?;
+                ptx::launch(&program, case.grid, &case.params, &mut memory, checks)
+                    .map_err(|e| e.to_string())?
+            }
+            Self::Gfx(object) => {
+                let mut object = object.clone();
+                if let Some(Change::Words(words)) = change {
+                    words.iter().for_each(|(at, word)| object.patch(*at, *word));
+                }
+                let loaded = object.load(&mut memory);
+                let program = loaded.and_then(|l| l.program(kernel)).map_err(|e| e.to_string())?;
+                gfx::launch(&program, case.grid, &case.params, &mut memory, checks)
+                    .map_err(|e| e.to_string())?
+            }
+        };
+        Ok((report, memory, inputs))
+    }
+}
+
+/// A kernel with its cases, and what it does on each.
+pub struct Subject<'a> {
+    image: &'a Image,
+    kernel: &'a str,
+    cases: Vec<(Case, Outcome)>,
+    /// Waits that had something to wait for.
+    waits: [BTreeSet<u64>; 2],
+}
+
+impl<'a> Subject<'a> {
+    /// Runs the kernel as it is: a finding or an error here is not a mutant's.
+    pub fn new(image: &'a Image, kernel: &'a str) -> Result<Self, String> {
+        let (mut cases, mut waits) = (Vec::new(), [BTreeSet::new(), BTreeSet::new()]);
+        for case in of(kernel, matches!(image, Image::Ptx(_))) {
+            let (report, memory, inputs) = image.run(kernel, &case, None, Checks::default())?;
+            if let Some(finding) = report.findings.first() {
+                return Err(format!("case {}: {finding}", cases.len()));
+            }
+            waits.iter_mut().zip(&report.waits).for_each(|(all, some)| all.extend(some));
+            let executed = report.counters.instructions().map(|(_, n)| n).sum();
+            let outcome = Outcome { memory: contents(memory, inputs), executed };
+            cases.push((case, outcome));
+        }
+        Ok(Self { image, kernel, cases, waits })
+    }
+
+    pub fn cases(&self) -> usize {
+        self.cases.len()
+    }
+
+    /// Whether a mutant changes a wait that in no case has anything to wait for: the kernel does what
+    /// it did.
+    pub fn idle(&self, mutant: &Mutant) -> bool {
+        let (Image::Gfx(object), Change::Words(words)) = (self.image, &mutant.change) else {
+            return false;
+        };
+        let (at, word) = words[0];
+        let [vector, others] = [0, 1].map(|counter| self.waits[counter].contains(&at));
+        match mutant.operator {
+            "drop-wait" => !vector && !others,
+            // Which of the two counts is another one?
+            "widen-wait" => match object.word(at).is_some_and(|old| (old ^ word) & 0x0f00 != 0) {
+                true => !others,
+                false => !vector,
+            },
+            _ => false,
+        }
+    }
+
+    /// Whether any case comes to a mutant's place.
+    pub fn reaches(&self, mutant: &Mutant) -> bool {
+        let trap = Mutant { change: mutant.trap.clone(), ..mutant.clone() };
+        self.fate(&trap) != Fate::Survived
+    }
+
+    /// Runs a mutant on case after case until one shows a difference.
+    pub fn fate(&self, mutant: &Mutant) -> Fate {
+        for (case, wanted) in &self.cases {
+            let checks =
+                Checks { max_instructions: 3 * wanted.executed + 10_000, ..Checks::default() };
+            let run = || self.image.run(self.kernel, case, Some(&mutant.change), checks);
+            // What stops the interpreter is found, too; its text would be in the way.
+            match catch_unwind(AssertUnwindSafe(run)) {
+                Err(_) | Ok(Err(_)) => return Fate::Error,
+                Ok(Ok((report, _, _))) if !report.findings.is_empty() => return Fate::Finding,
+                Ok(Ok((_, memory, inputs))) => {
+                    if contents(memory, inputs) != wanted.memory {
+                        return Fate::Result;
+                    }
+                }
+            }
+        }
+        Fate::Survived
+    }
+}
+
+/// What is in memory, the image not counted.
+fn contents(mut memory: GlobalMemory, inputs: usize) -> Vec<Vec<u8>> {
+    let places: Vec<(u64, u64)> =
+        memory.allocations()[..inputs].iter().map(|a| (a.base, a.len)).collect();
+    places.into_iter().map(|(at, len)| memory.read(at, len).unwrap_or_default()).collect()
+}

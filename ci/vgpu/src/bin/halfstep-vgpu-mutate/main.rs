@@ -1,0 +1,177 @@
+//! `halfstep-vgpu-mutate`: breaks compiled kernels in one place after the other, and counts how often
+//! the virtual GPU notices.
+//!
+//! A mutant is killed if its results differ from those of the kernel as it was compiled, if a check
+//! fires, or if it cannot be run to its end. That kernels give the right results is shown elsewhere.
+
+mod accept;
+mod cases;
+mod gfx;
+mod image;
+mod mutant;
+mod ptx;
+mod random;
+mod slice;
+
+/// This program's form of the macro with which the crate declares parameter blocks.
+macro_rules! block {
+    ($(#[$meta:meta])* pub struct $name:ident { $($(#[$doc:meta])* pub $field:ident: $type:ty,)* }) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, Copy)]
+        pub struct $name { $($(#[$doc])* pub $field: $type,)* }
+        impl crate::cases::Plain for $name {
+            fn bytes(&self) -> Vec<u8> {
+                [$(crate::cases::Plain::bytes(&self.$field)),*].concat()
+            }
+        }
+    };
+}
+
+#[path = "../../../../../src/kernel/params/mod.rs"]
+#[allow(dead_code)]
+mod params;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use accept::Entry;
+use image::{Fate, Image, Subject};
+
+/// Breaks kernels and counts how often that is noticed.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Program {
+    /// `.ptx` files and code objects for gfx90a.
+    #[arg(required = true)]
+    files: Vec<PathBuf>,
+    /// Survivors that are known, with reasons.
+    #[arg(long)]
+    accept: Option<PathBuf>,
+    /// Only kernels whose name has this in it.
+    #[arg(long, default_value = "")]
+    kernel: String,
+    /// Mutants of each kind and kernel.
+    #[arg(long, default_value_t = 5)]
+    sample: usize,
+    /// All mutants.
+    #[arg(long)]
+    all: bool,
+    /// What the sample is drawn from.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Percent that have to be killed.
+    #[arg(long, default_value_t = 95.0)]
+    least: f64,
+}
+
+fn main() -> ExitCode {
+    match run(&Program::parse()) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(what) => {
+            eprintln!("error: {what}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Counts, of a kernel or of all.
+#[derive(Default)]
+struct Count {
+    total: u32,
+    killed: u32,
+}
+
+fn run(program: &Program) -> Result<bool, String> {
+    // A mutant that stops the interpreter itself is one that was found.
+    std::panic::set_hook(Box::new(|_| ()));
+    let mut accepted = match &program.accept {
+        Some(path) => {
+            let text = std::fs::read_to_string(path);
+            let text = text.map_err(|e| format!("{}: {e}", path.display()))?;
+            accept::parse(&text).map_err(|e| format!("{}: {e}", path.display()))?
+        }
+        None => Vec::new(),
+    };
+    let (mut all, mut unlisted, mut uncovered) = (Count::default(), Vec::new(), Vec::new());
+    let mut by_operator: BTreeMap<(&str, &str), Count> = BTreeMap::new();
+    for path in &program.files {
+        let image = Image::read(path)?;
+        let vendor = image.vendor();
+        for kernel in image.kernels()?.iter().filter(|k| k.contains(&program.kernel)) {
+            let named = |what: String| format!("{vendor} {kernel}: {what}");
+            let subject = Subject::new(&image, kernel).map_err(named)?;
+            if subject.cases() == 0 {
+                uncovered.push(format!("{vendor} {kernel}"));
+                continue;
+            }
+            let mut mutants = image.mutants(kernel).map_err(named)?;
+            let possible = mutants.len();
+            mutants.retain(|mutant| !subject.idle(mutant));
+            let idle = possible - mutants.len();
+            let most = if program.all { usize::MAX } else { program.sample };
+            let (mut count, mut fates) = (Count::default(), BTreeMap::<Fate, u32>::new());
+            for mutant in mutant::sample(mutants, kernel, most, program.seed) {
+                let fate = subject.fate(&mutant);
+                *fates.entry(fate).or_default() += 1;
+                let killed = fate != Fate::Survived;
+                let operator = by_operator.entry((vendor, mutant.operator)).or_default();
+                for count in [&mut count, &mut all, operator] {
+                    count.total += 1;
+                    count.killed += u32::from(killed);
+                }
+                let names = |e: &&mut Entry| e.names(vendor, kernel, mutant.operator, &mutant.place);
+                match accepted.iter_mut().find(names) {
+                    Some(entry) if killed => entry.killed += 1,
+                    Some(entry) => entry.survived += 1,
+                    None if killed => {}
+                    None => unlisted.push(format!(
+                        "{vendor} {kernel} {} `{}`: {}{:x?}",
+                        mutant.operator,
+                        mutant.place,
+                        if subject.reaches(&mutant) { "" } else { "not reached, " },
+                        mutant.change
+                    )),
+                }
+            }
+            let of = |fate| fates.get(&fate).copied().unwrap_or(0);
+            println!(
+                "{vendor:6} {kernel:28} {:4} of {:4} killed ({} by results, {} by checks, {} by errors); {possible} possible, {idle} of idle waits, {} cases",
+                count.killed, count.total, of(Fate::Result), of(Fate::Finding), of(Fate::Error), subject.cases()
+            );
+        }
+    }
+    for ((vendor, operator), count) in &by_operator {
+        println!("{vendor:6} {operator:14} {:4} of {:4}", count.killed, count.total);
+    }
+    Ok(conclude(program, &all, &accepted, &unlisted, &uncovered))
+}
+
+/// Prints what counts, and says whether all is well.
+fn conclude(
+    program: &Program,
+    all: &Count,
+    accepted: &[Entry],
+    unlisted: &[String],
+    uncovered: &[String],
+) -> bool {
+    let share = 100.0 * f64::from(all.killed) / f64::from(all.total.max(1));
+    let known: u32 = accepted.iter().map(|e| e.survived).sum();
+    println!(
+        "{} of {} mutants killed: {share:.1} % ({} at least); {known} survivors are known to be harmless",
+        all.killed, all.total, program.least
+    );
+    unlisted.iter().for_each(|survivor| println!("survived: {survivor}"));
+    uncovered.iter().for_each(|kernel| println!("no cases: {kernel}"));
+    // Of a part of the mutants nobody can say that a line has become wrong.
+    let whole = program.kernel.is_empty() && !program.all && program.seed == 0;
+    let mut stale = false;
+    for entry in accepted.iter().filter(|e| whole && e.survived == 0) {
+        stale = true;
+        println!("line {}: accepted, but no longer survives ({} killed)", entry.line, entry.killed);
+    }
+    all.total > 0 && share >= program.least && unlisted.is_empty() && uncovered.is_empty() && !stale
+}
