@@ -38,7 +38,9 @@ __device__ void gemm(const uint16_t* A, const uint16_t* B, float* D, const float
   const int m0 = warp / 2 * 32, n0 = warp % 2 * 32;
   float acc[2][4][4] = {};
   auto fetch = [&](int step, int stage) {
-    for (int i = t; i < 256; i += 128) {
+#pragma unroll
+    for (int half = 0; half < 2; half++) {  // as many as it takes, so that no code is there for others
+      const int i = t + 128 * half;
       copy16(&a[stage][i / 4][i % 4 * 8], A + static_cast<size_t>(row + i / 4) * k + step * STEP + i % 4 * 8);
       copy16(&b[stage][i / 8][i % 8 * 8], B + static_cast<size_t>(step * STEP + i / 8) * n + column + i % 8 * 8);
     }

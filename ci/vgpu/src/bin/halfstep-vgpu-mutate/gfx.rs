@@ -87,7 +87,11 @@ fn exchange(word: u32, a: u32, b: u32, count: u32) -> Option<u32> {
 }
 
 /// What an instruction can become: its first word, or its first two.
-fn changes(name: &str, [first, second]: [u32; 2], random: &mut Random) -> Vec<(&'static str, Vec<u32>)> {
+fn changes(
+    name: &str,
+    [first, second]: [u32; 2],
+    random: &mut Random,
+) -> Vec<(&'static str, Vec<u32>)> {
     let mut out = Vec::new();
     match first >> 26 {
         _ if first >> 31 == 0 => vop(name, first, second, random, &mut out),
@@ -122,8 +126,10 @@ fn scalar(name: &str, first: u32, second: u32, random: &mut Random, out: &mut Ou
                 out.push(("widen-wait", vec![put(first, 8, 4, lgkm + 1)]));
             }
         }
-        "s_cbranch_scc0" | "s_cbranch_scc1" | "s_cbranch_vccz" | "s_cbranch_vccnz"
-        | "s_cbranch_execz" | "s_cbranch_execnz" => out.push(("negate", vec![first ^ 1 << 16])),
+        // Not those on exec: they jump over what no lane would do.
+        "s_cbranch_scc0" | "s_cbranch_scc1" | "s_cbranch_vccz" | "s_cbranch_vccnz" => {
+            out.push(("negate", vec![first ^ 1 << 16]));
+        }
         _ => {}
     }
     // Two sources of eight bits each: SOP2, not the formats that share its prefix.
@@ -137,7 +143,10 @@ fn scalar(name: &str, first: u32, second: u32, random: &mut Random, out: &mut Ou
     let counted = ["s_add", "s_sub", "s_lsh", "s_and_b", "s_mul", "s_bfe"];
     if counted.iter().any(|n| name.starts_with(n)) {
         for low in [0, 8] {
-            out.extend(constant([first, second], (low, 8), name.starts_with("s_and"), random).map(|words| ("flip", words)));
+            out.extend(
+                constant([first, second], (low, 8), name.starts_with("s_and"), random)
+                    .map(|words| ("flip", words)),
+            );
         }
     }
 }
@@ -154,6 +163,8 @@ fn constant(
             let other = (n - 128) ^ 1 << random.below(5);
             Some(vec![put(first, low, count, 128 + other.min(64))])
         }
+        // A half taken out of a word, not a part of an address.
+        255 if mask && second == 0xffff => None,
         255 => Some(vec![first, flip(second.into(), false, mask, random) as u32]),
         _ => None,
     }
@@ -162,14 +173,25 @@ fn constant(
 /// Vector instructions whose operands cannot be exchanged without a difference.
 fn ordered(name: &str) -> bool {
     let shifts = ["lshl", "lshr", "ashr"].iter().any(|s| name.contains(s));
-    let compares = name.starts_with("v_cmp") && ["lt", "gt", "le", "ge"].iter().any(|c| name.contains(c));
+    let compares =
+        name.starts_with("v_cmp") && ["lt", "gt", "le", "ge"].iter().any(|c| name.contains(c));
     shifts || compares || name.contains("_sub") || name.starts_with("v_cndmask")
 }
 
 fn integer(name: &str) -> bool {
-    ["v_add_u32", "v_add_co", "v_lshl", "v_lshr", "v_ashr", "v_and_b32", "v_mul_u32", "v_mad_u", "v_bfe"]
-        .iter()
-        .any(|n| name.starts_with(n))
+    [
+        "v_add_u32",
+        "v_add_co",
+        "v_lshl",
+        "v_lshr",
+        "v_ashr",
+        "v_and_b32",
+        "v_mul_u32",
+        "v_mad_u",
+        "v_bfe",
+    ]
+    .iter()
+    .any(|n| name.starts_with(n))
 }
 
 /// The opposite comparison's opcode: sixteen of floats, eight of integers.
@@ -197,7 +219,10 @@ fn vop(name: &str, first: u32, second: u32, random: &mut Random, out: &mut Out) 
         out.extend(exchange(first, 0, 9, 8).map(|word| ("swap", vec![word])));
     }
     if two && integer(name) {
-        out.extend(constant([first, second], (0, 9), name.starts_with("v_and"), random).map(|words| ("flip", words)));
+        out.extend(
+            constant([first, second], (0, 9), name.starts_with("v_and"), random)
+                .map(|words| ("flip", words)),
+        );
     }
 }
 
@@ -207,7 +232,11 @@ fn vop3(name: &str, first: u32, second: u32, random: &mut Random, out: &mut Out)
     if name.starts_with("v_mfma") {
         return out.extend(both(exchange(second, 0, 9, 9)));
     }
-    if name.starts_with("v_fma") || name.starts_with("v_pk_fma") || name.starts_with("v_mad") {
+    if name.starts_with("v_add_lshl")
+        || name.starts_with("v_fma")
+        || name.starts_with("v_pk_fma")
+        || name.starts_with("v_mad")
+    {
         out.extend(both(exchange(second, 9, 18, 9)));
     } else if ordered(name) || name.starts_with("v_perm") {
         out.extend(both(exchange(second, 0, 9, 9)));

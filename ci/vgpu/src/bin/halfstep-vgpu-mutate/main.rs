@@ -123,7 +123,8 @@ fn run(program: &Program) -> Result<bool, String> {
                     count.total += 1;
                     count.killed += u32::from(killed);
                 }
-                let names = |e: &&mut Entry| e.names(vendor, kernel, mutant.operator, &mutant.place);
+                let names =
+                    |e: &&mut Entry| e.names(vendor, kernel, mutant.operator, &mutant.place);
                 match accepted.iter_mut().find(names) {
                     Some(entry) if killed => entry.killed += 1,
                     Some(entry) => entry.survived += 1,
@@ -140,7 +141,12 @@ fn run(program: &Program) -> Result<bool, String> {
             let of = |fate| fates.get(&fate).copied().unwrap_or(0);
             println!(
                 "{vendor:6} {kernel:28} {:4} of {:4} killed ({} by results, {} by checks, {} by errors); {possible} possible, {idle} of idle waits, {} cases",
-                count.killed, count.total, of(Fate::Result), of(Fate::Finding), of(Fate::Error), subject.cases()
+                count.killed,
+                count.total,
+                of(Fate::Result),
+                of(Fate::Finding),
+                of(Fate::Error),
+                subject.cases()
             );
         }
     }

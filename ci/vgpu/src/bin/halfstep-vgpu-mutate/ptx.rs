@@ -152,7 +152,8 @@ fn changes(text: &str, address: bool, random: &mut Random) -> Vec<(&'static str,
         let last = operands.len() - 1;
         if let Ok(n) = operands[last].parse::<i64>() {
             let mut operands = operands.clone();
-            operands[last] = flip(n, parts[0].starts_with("sh"), parts[0] == "and", random).to_string();
+            operands[last] =
+                flip(n, parts[0].starts_with("sh"), parts[0] == "and", random).to_string();
             out.push(("flip", again(name, &operands)));
         }
     }

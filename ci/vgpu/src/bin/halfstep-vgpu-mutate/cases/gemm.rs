@@ -3,12 +3,13 @@
 use super::{BF16_TYPE, Builder, Case, F16_TYPE, F32_TYPE, arguments};
 
 pub fn cases(kernel: &str, ptx: bool) -> Vec<Case> {
-    let ty = if kernel.ends_with("f16") && !kernel.ends_with("bf16") { F16_TYPE } else { BF16_TYPE };
+    let ty =
+        if kernel.ends_with("f16") && !kernel.ends_with("bf16") { F16_TYPE } else { BF16_TYPE };
     if ptx {
         // More stages than buffers, and more than one tile each way.
         return vec![product(ty, [64, 128, 128]), product(ty, [128, 64, 32])];
     }
-    vec![product_hip(ty, [100, 140, 96]), product_hip(ty, [128, 128, 32])]
+    vec![product_hip(ty, [140, 133, 96]), product_hip(ty, [128, 128, 32])]
 }
 
 fn product(ty: u32, [m, n, k]: [usize; 3]) -> Case {

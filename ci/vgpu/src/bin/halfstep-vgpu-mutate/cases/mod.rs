@@ -81,12 +81,28 @@ impl Builder {
 
     /// Numbers of any size that a training run has; some are not numbers if `odd`.
     pub fn noise(&mut self, len: usize, odd: bool) -> Vec<f32> {
-        const ODD: [f32; 8] =
-            [f32::NAN, f32::INFINITY, -0.0, 1e-39, f32::NEG_INFINITY, 6e-8, 65504.0, 3e38];
+        // NaN with a payload; the middle between two of bf16, even and odd; between two of f16.
+        const ODD: [f32; 15] = [
+            f32::NAN,
+            f32::INFINITY,
+            -0.0,
+            1e-39,
+            f32::NEG_INFINITY,
+            6e-8,
+            65504.0,
+            3e38,
+            f32::from_bits(0x7fa0_0001),
+            f32::from_bits(0x3f80_8000),
+            f32::from_bits(0x3f81_8000),
+            f32::from_bits(0xbf80_1000),
+            f32::from_bits(0xbf80_3000),
+            1e-7,
+            65520.0,
+        ];
         self.seed += 1;
         let mut random = crate::random::Random::new(self.seed);
-        let value = |i: usize| match odd && i % 23 == 3 {
-            true => ODD[i / 23 % ODD.len()],
+        let value = |i: usize| match odd && i % 11 == 3 {
+            true => ODD[i / 11 % ODD.len()],
             false => (random.below(1 << 24) as f32 / (1 << 23) as f32 - 1.0) * 4.0,
         };
         (0..len).map(value).collect()

@@ -11,6 +11,7 @@ const LENGTHS: [usize; 11] = [4109, 23, 15, 2054, 2055, 8, 14, 7, 1, 19, 2050];
 const WITHOUT: usize = 2;
 const INACTIVE: usize = 6;
 const CROOKED: usize = 4;
+const STILL: usize = 3;
 
 /// What most kernels read.
 struct Tables {
@@ -20,14 +21,14 @@ struct Tables {
     state_len: usize,
 }
 
-/// Chunks of at most 2,048 elements, but for the first of 4,104; of 8 if `many`.
-fn tables(b: &mut Builder, many: bool) -> Tables {
+/// Chunks of at most 2,048 elements, but for the first of 4,104.
+fn tables(b: &mut Builder) -> Tables {
     let (mut chunks, mut tensors, mut state) = (Vec::new(), Vec::new(), 0);
     for (row, len) in LENGTHS.into_iter().enumerate() {
         let first_chunk = chunks.len() as u32;
         let mut start = 0;
         while start < len {
-            let piece = (len - start).min(if many { 256 } else if row == 0 { 4104 } else { 2048 });
+            let piece = (len - start).min(if row == 0 { 4104 } else { 2048 });
             chunks.push(Chunk { start: start as u64, tensor: row as u32, len: piece as u32 });
             start += piece;
         }
@@ -83,8 +84,9 @@ fn status() -> Status {
 fn scalars(row: usize) -> Scalars {
     let r = row as f32;
     Scalars {
-        a: 0.03 + r / 64.0,
-        w: 0.02 + r / 128.0,
+        // A tensor that is stepped by nothing: what is rounded is what was there, middles and all.
+        a: if row == STILL { 0.0 } else { 0.03 + r / 64.0 },
+        w: if row == STILL { 0.0 } else { 0.02 + r / 128.0 },
         b1: 0.9,
         c1: 0.1,
         b2: 0.97,
@@ -102,17 +104,17 @@ pub fn cases(kernel: &str) -> Vec<Case> {
     let name = kernel.trim_start_matches("hs_optim_");
     match name {
         "stats" => (0..4).map(stats).collect(),
-        "control" => (0..12).map(control).collect(),
-        "convert" => (0..14).map(convert).collect(),
-        "step_lamb_trust" => vec![step(name, 0, false), step(name, 0, true)],
-        _ => (0..9).map(|i| step(name, i, false)).chain([step(name, 0, true)]).collect(),
+        "control" => (0..24).map(control).collect(),
+        "convert" => (0..WAYS.len()).map(convert).collect(),
+        "step_lamb_trust" => vec![trust(0), trust(1)],
+        _ => (0..MODES.len()).map(|i| step(name, i, false)).chain([step(name, 0, true)]).collect(),
     }
 }
 
 fn stats(i: usize) -> Case {
     let mut b = Builder::default();
     let grad = TYPES[i % 3];
-    let t = tables(&mut b, i == 3);
+    let t = tables(&mut b);
     let grads = arrays(&mut b, grad, true, true);
     let status = b.table(&[status()]);
     let block = Stats {
@@ -130,7 +132,7 @@ fn stats(i: usize) -> Case {
 }
 
 /// How parameters are kept, with the types of parameters, gradients and moments.
-const MODES: [(u32, u32, u32, u32); 9] = [
+const MODES: [(u32, u32, u32, u32); 12] = [
     (MASTER_F32, BF16_TYPE, BF16_TYPE, F32_TYPE),
     (MASTER_OWN, F32_TYPE, F32_TYPE, F32_TYPE),
     (MASTER_REMAINDER, BF16_TYPE, BF16_TYPE, BF16_TYPE),
@@ -140,35 +142,34 @@ const MODES: [(u32, u32, u32, u32); 9] = [
     (MASTER_STOCHASTIC, F16_TYPE, BF16_TYPE, BF16_TYPE),
     (MASTER_NEAREST, BF16_TYPE, BF16_TYPE, F32_TYPE),
     (MASTER_REMAINDER, BF16_TYPE, F16_TYPE, F32_TYPE),
+    (MASTER_F32, F32_TYPE, BF16_TYPE, F16_TYPE),
+    (MASTER_STOCHASTIC, BF16_TYPE, F16_TYPE, F16_TYPE),
+    (MASTER_NEAREST, F32_TYPE, F32_TYPE, BF16_TYPE),
 ];
 
 fn step(name: &str, i: usize, skipped: bool) -> Case {
     let mut b = Builder::default();
     let (mode, param, grad, moment) = MODES[i];
-    let t = tables(&mut b, name == "step_lamb_trust");
-    let params = arrays(&mut b, param, false, false);
-    let grads = arrays(&mut b, grad, true, true);
+    let t = tables(&mut b);
+    // One NaN makes all of a norm NaN.
+    let odd = name != "step_lamb_moments" || i % 4 == 3;
+    let params = arrays(&mut b, param, odd, false);
+    let grads = arrays(&mut b, grad, odd, true);
     let rows: Vec<Scalars> = (0..LENGTHS.len()).map(scalars).collect();
     let scalars = b.table(&rows);
     let status = b.table(&[Status { skip: u32::from(skipped), ..status() }]);
+    // Second moments are not negative; some are so small that a square root has to scale them.
     let mut array = |ty: u32, positive: bool| {
-        let mut values = b.noise(t.state_len, false);
-        if positive {
-            values.iter_mut().for_each(|x| *x = x.abs());
+        let mut values = b.noise(t.state_len, odd && !positive);
+        for (i, x) in values.iter_mut().enumerate().filter(|_| positive) {
+            *x = if i % 4 == 1 { 1e-37 * (i % 7) as f32 } else { x.abs() };
         }
         b.values(&values, ty, 0)
     };
     let master_type = if mode == MASTER_REMAINDER { BF16_TYPE } else { F32_TYPE };
     let (master, slot0) = (array(master_type, false), array(moment, name.contains("adagrad")));
     let (slot1, slot2) = (array(moment, true), array(moment, true));
-    let norms: Vec<f64> = (0..2 * t.chunk_count)
-        // Of a tensor's first chunk alone: sums of many would all be infinite.
-        .map(|n| if n % 46 == 39 { f64::INFINITY } else { (n * n % 31) as f64 })
-        .collect();
-    let norms = match name {
-        "step_lamb_moments" => b.room(16 * t.chunk_count),
-        _ => b.table(&norms),
-    };
+    let norms = b.room(16 * t.chunk_count);
     let block = Step {
         chunks: t.chunks,
         tensors: t.tensors,
@@ -192,31 +193,88 @@ fn step(name: &str, i: usize, skipped: bool) -> Case {
         mode,
         pad: 0,
     };
-    let blocks = if name == "step_lamb_trust" { 1 } else { 3 };
-    b.launch([blocks, 1, 1], 256, block.bytes())
+    b.launch([3, 1, 1], 256, block.bytes())
 }
+
+/// More tensors than threads, of 1 to 9 chunks each.
+fn trust(skip: u32) -> Case {
+    const ROWS: usize = 300;
+    let mut b = Builder::default();
+    let (mut tensors, mut chunk_count) = (Vec::new(), 0);
+    for row in 0..ROWS {
+        let chunks = 1 + row as u32 % 9;
+        tensors.push(Tensor {
+            state: 0,
+            len: 1,
+            lr_factor: 1.0,
+            decay_factor: 1.0,
+            first_chunk: chunk_count,
+            chunks,
+            group: 0,
+            id: 0,
+        });
+        chunk_count += chunks;
+    }
+    let norm = |n: u64| match n % 97 {
+        39 => f64::INFINITY,
+        61 => f64::NAN,
+        _ => 0.1 * (n * n % 31) as f64,
+    };
+    let norms: Vec<f64> = (0..2 * u64::from(chunk_count)).map(norm).collect();
+    let rows: Vec<Scalars> = (0..ROWS).map(|row| scalars(row % 16)).collect();
+    let block = Step {
+        chunks: 0,
+        tensors: b.table(&tensors),
+        scalars: b.table(&rows),
+        status: b.table(&[Status { skip, ..status() }]),
+        params: 0,
+        grads: 0,
+        master: 0,
+        slot0: 0,
+        slot1: 0,
+        slot2: 0,
+        norms: b.table(&norms),
+        chunk_count: chunk_count.into(),
+        tensor_count: ROWS as u64,
+        state_len: 0,
+        seed: 0,
+        row: 0,
+        param: 0,
+        grad: 0,
+        moment: 0,
+        mode: 0,
+        pad: 0,
+    };
+    b.launch([1, 1, 1], 256, block.bytes())
+}
+
+/// Directions of conversions, ways of keeping masters, types of parameters.
+const WAYS: [(u32, u32, u32); 17] = [
+    (CONVERT_LOAD, MASTER_F32, BF16_TYPE),
+    (CONVERT_LOAD, MASTER_F32, F16_TYPE),
+    (CONVERT_LOAD, MASTER_REMAINDER, BF16_TYPE),
+    (CONVERT_STORE, MASTER_F32, BF16_TYPE),
+    (CONVERT_STORE, MASTER_F32, F16_TYPE),
+    (CONVERT_STORE, MASTER_REMAINDER, BF16_TYPE),
+    (CONVERT_STORE, MASTER_OWN, F32_TYPE),
+    (CONVERT_EXPORT, MASTER_F32, BF16_TYPE),
+    (CONVERT_EXPORT, MASTER_REMAINDER, BF16_TYPE),
+    (CONVERT_EXPORT, MASTER_OWN, F32_TYPE),
+    (CONVERT_EXPORT, MASTER_NEAREST, F16_TYPE),
+    (CONVERT_ROUND, MASTER_F32, BF16_TYPE),
+    (CONVERT_ROUND, MASTER_F32, F16_TYPE),
+    (CONVERT_STORE, MASTER_NEAREST, F16_TYPE),
+    (CONVERT_LOAD, MASTER_F32, F32_TYPE),
+    (CONVERT_STORE, MASTER_F32, F32_TYPE),
+    (CONVERT_ROUND, MASTER_F32, F32_TYPE),
+];
 
 /// Masters: what is loaded, stored, exported and rounded, by every way of keeping them.
 fn convert(i: usize) -> Case {
-    const WAYS: [(u32, u32, u32); 14] = [
-        (CONVERT_LOAD, MASTER_F32, BF16_TYPE),
-        (CONVERT_LOAD, MASTER_F32, F16_TYPE),
-        (CONVERT_LOAD, MASTER_REMAINDER, BF16_TYPE),
-        (CONVERT_STORE, MASTER_F32, BF16_TYPE),
-        (CONVERT_STORE, MASTER_F32, F16_TYPE),
-        (CONVERT_STORE, MASTER_REMAINDER, BF16_TYPE),
-        (CONVERT_STORE, MASTER_OWN, F32_TYPE),
-        (CONVERT_EXPORT, MASTER_F32, BF16_TYPE),
-        (CONVERT_EXPORT, MASTER_REMAINDER, BF16_TYPE),
-        (CONVERT_EXPORT, MASTER_OWN, F32_TYPE),
-        (CONVERT_EXPORT, MASTER_NEAREST, F16_TYPE),
-        (CONVERT_ROUND, MASTER_F32, BF16_TYPE),
-        (CONVERT_ROUND, MASTER_F32, F16_TYPE),
-        (CONVERT_STORE, MASTER_NEAREST, F16_TYPE),
-    ];
     let (direction, mode, param) = WAYS[i];
+    let first = u64::from(i % 4 == 1);
     let mut b = Builder::default();
-    let t = tables(&mut b, false);
+    let t = tables(&mut b);
     let params = arrays(&mut b, param, true, false);
     let values = arrays(&mut b, F32_TYPE, true, false);
     let master = b.noise(t.state_len, true);
@@ -227,8 +285,8 @@ fn convert(i: usize) -> Case {
         params,
         values,
         master: b.values(&master, ty, 0),
-        first_chunk: 1,
-        chunk_count: t.chunk_count - 1,
+        first_chunk: first,
+        chunk_count: t.chunk_count - first,
         tensor_count: LENGTHS.len() as u64,
         state_len: t.state_len as u64,
         param,
@@ -243,11 +301,13 @@ fn convert(i: usize) -> Case {
 fn control(i: usize) -> Case {
     const ROWS: usize = 260; // more than there are threads
     let mut b = Builder::default();
-    let finite = i % 4 != 1;
+    let finite = i % 3 != 1;
+    // The first tensor that is not finite is another thread's in every case.
+    let first = |n: usize| n / 8 % 8 == i / 3;
     let partial = |n: usize| Partial {
-        sum_squares: if i == 10 { f64::INFINITY } else { 1.0 + n as f64 / 7.0 },
-        non_finite: u32::from(!finite && n % 37 == 5) * 3,
-        tensor: 900 - n as u32 % 300,
+        sum_squares: if i == 12 { f64::INFINITY } else { 1.0 + n as f64 / 7.0 },
+        non_finite: if finite || n % 5 == 3 { 0 } else { (n * n / 3 + n) as u32 % 17 },
+        tensor: if first(n) { 7 } else { 900 - n as u32 % 300 },
     };
     let list = |b: &mut Builder, from: usize, count: usize| {
         let rows: Vec<Partial> = (from..from + count).map(partial).collect();
@@ -283,8 +343,8 @@ fn control(i: usize) -> Case {
         growth_tracker: [1, 3, u32::MAX][i % 3],
         hysteresis: 1 + i as u32 % 2,
         skips: if i == 9 { u32::MAX } else { 2 },
-        scale: if i == 5 { 2.0 } else { 1024.0 },
-        inverse: if i == 11 { 1e30 } else { 1.0 / 1024.0 },
+        scale: if i == 4 || i == 7 { 2.0 } else { 1024.0 },
+        inverse: if i == 11 || i == 23 { 1e30 } else { 1.0 / 1024.0 },
         ..status()
     };
     let block = Control {
@@ -299,7 +359,7 @@ fn control(i: usize) -> Case {
         source_count: 3,
         tensor_count: ROWS as u64,
         group_count: 2,
-        clip: [f64::INFINITY, 1.5, 1e6, 1e-50][i / 2 % 4],
+        clip: [f64::INFINITY, 1.5, 1e6, 1e-50, 0.3][i / 2 % 5],
         scale: ScaleRules {
             growth: 2.0,
             backoff: 0.5,
@@ -307,15 +367,15 @@ fn control(i: usize) -> Case {
             max: if i == 6 { 1500.0 } else { 65536.0 },
             interval: if i % 5 == 0 { 4 } else { 2 },
             hysteresis: 3,
-            dynamic: u32::from(i != 3),
+            dynamic: u32::from(i != 3 && i != 13),
             refill: i as u32 / 2 % 2,
             late: i as u32 / 3 % 2,
             pad: 0,
         },
         family: i as u32 % 6,
-        scaled: u32::from(i % 3 != 0 || i == 11),
+        scaled: u32::from(i % 3 != 0 || i == 11 || i == 23),
         carried: u32::from(i % 2 == 0),
-        check: u32::from(i != 7),
+        check: u32::from(i != 10),
     };
     b.launch([1, 1, 1], 256, block.bytes())
 }

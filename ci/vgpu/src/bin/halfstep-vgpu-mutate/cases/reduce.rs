@@ -11,10 +11,13 @@ pub fn cases(kernel: &str) -> Vec<Case> {
     match kernel {
         "hs_reduce_pack" => pairs.enumerate().map(|(i, types)| pack(i, types)).collect(),
         "hs_reduce_accumulate" => {
-            (0..6).map(|i| accumulate(LENGTHS[i % 4], TYPES[i % 3], i / 3)).collect()
+            (0..12).map(|i| accumulate(LENGTHS[i % 4], TYPES[i % 3], i / 3 % 2)).collect()
         }
-        "hs_reduce_sum" => (0..6).map(|i| sum(LENGTHS[i % 4], TYPES[i % 3], i / 3)).collect(),
-        "hs_reduce_unpack" => pairs.enumerate().map(|(i, types)| unpack(i, types)).collect(),
+        "hs_reduce_sum" => (0..12).map(|i| sum(LENGTHS[i % 4], TYPES[i % 3], i / 3 % 2)).collect(),
+        "hs_reduce_unpack" => {
+            let small = pairs.enumerate().map(|(i, types)| unpack(i, types));
+            small.chain(TYPES.map(unpack_of_a_large_bucket)).collect()
+        }
         _ => Vec::new(),
     }
 }
@@ -27,7 +30,7 @@ fn pack(i: usize, (gradient_type, wire): (u32, u32)) -> Case {
     let accumulated = if i % 4 == 1 { 0 } else { b.values(&sums, F32_TYPE, before) };
     let (to, non_finite) = (b.room_for(len, wire, before), b.table(&[5_u64]));
     let len = len as u64;
-    let scale = 0.3;
+    let scale = 0.5; // the middle between two stays one
     let block =
         Pack { gradient, accumulated, to, non_finite, len, scale, gradient_type, wire, padding: 0 };
     b.launch([2, 1, 1], 256, block.bytes())
@@ -51,9 +54,9 @@ fn sum(len: usize, wire: u32, before: usize) -> Case {
             b.values(&part, wire, before)
         })
         .collect();
-    let (parts, weights) = (b.table(&parts), b.table(&[0.3_f32, 1.25, 2.5]));
+    let (parts, weights) = (b.table(&parts), b.table(&[2.0_f32, 1.25, 2.5]));
     let to = b.room_for(len, wire, before);
-    let (len, ranks, factor) = (len as u64, ranks as u32, 0.7);
+    let (len, ranks, factor) = (len as u64, ranks as u32, 0.25);
     let block = Sum { parts, weights, to, len, ranks, wire, factor, padding: 0 };
     b.launch([2, 1, 1], 256, block.bytes())
 }
@@ -72,8 +75,36 @@ fn unpack(i: usize, (gradient_type, wire): (u32, u32)) -> Case {
     let to = b.room_for(len, gradient_type, i / 2 % 2);
     let partials = b.room(16 * len.div_ceil(16_384) as u64);
     let (shard, offset, len) = (shard as u64, offset as u64, len as u64);
-    let factor = 0.7;
-    let block =
-        Unpack { shards, to, partials, shard, offset, len, factor, gradient_type, wire, tensor: 42 };
+    let factor = 0.5;
+    let block = Unpack {
+        shards,
+        to,
+        partials,
+        shard,
+        offset,
+        len,
+        factor,
+        gradient_type,
+        wire,
+        tensor: 42,
+    };
     b.launch([2, 1, 1], 256, block.bytes())
+}
+
+/// Shards of more than 2³² elements, of which only what is read is there: the end of the second and
+/// the start of the third.
+fn unpack_of_a_large_bucket(wire: u32) -> Case {
+    let mut b = Builder::default();
+    let (shard, before, len) = ((1_u64 << 33) + 3, 1029, 2061);
+    let parts = [b.noise(before, true), b.noise(len - before, true)];
+    let size = if wire == F32_TYPE { 4 } else { 2 };
+    let end = b.values(&parts[0], wire, 0).wrapping_sub((shard - before as u64) * size);
+    let start = b.values(&parts[1], wire, 1);
+    let shards = b.table(&[0, end, start]);
+    let to = b.room_for(len, wire, 0);
+    let partials = b.room(16);
+    let (offset, len, factor, gradient_type) = (2 * shard - before as u64, len as u64, 0.5, wire);
+    let block =
+        Unpack { shards, to, partials, shard, offset, len, factor, gradient_type, wire, tensor: 7 };
+    b.launch([1, 1, 1], 256, block.bytes())
 }
