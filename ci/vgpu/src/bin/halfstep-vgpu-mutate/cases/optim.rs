@@ -303,7 +303,7 @@ fn control(i: usize) -> Case {
     let mut b = Builder::default();
     let finite = i % 3 != 1;
     // The first tensor that is not finite is another thread's in every case.
-    let first = |n: usize| n / 8 % 8 == i / 3;
+    let first = |n: usize| n / 8 == 17 * (i / 3);
     let partial = |n: usize| Partial {
         sum_squares: if i == 12 { f64::INFINITY } else { 1.0 + n as f64 / 7.0 },
         non_finite: if finite || n % 5 == 3 { 0 } else { (n * n / 3 + n) as u32 % 17 },
