@@ -24,7 +24,8 @@ pub enum Kind {
     UndefinedBranch,
     /// Two threads of a block use the same shared bytes, at least one writes, with no barrier between.
     SharedRace,
-    /// Two blocks of a launch use the same global bytes, at least one writes.
+    /// Two threads of a launch use the same global bytes, at least one writes, and neither a barrier
+    /// nor, between blocks, fences and atomic operations order them.
     GlobalRace,
     /// Two operations of streams that nothing orders use the same global bytes, at least one writes.
     StreamRace,

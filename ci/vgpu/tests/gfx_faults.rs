@@ -45,7 +45,7 @@ macro_rules! plant {
 // Bounds and alignment.
 plant!(read_beyond_the_end, ReadOutOfBounds, 1 x 65, "global_load_dword v5, v1, s[4:5]", "global_load_dword v5, v4, s[4:5]");
 plant!(read_over_the_end, ReadOutOfBounds, 1 x 64, "global_load_dwordx2 v[6:7], v1, s[4:5]", "global_load_dword v6, v1, s[4:5]");
-plant!(write_beyond_the_end, WriteOutOfBounds, 1 x 65, "global_store_dword v1, v3, s[6:7]", "global_store_dword v4, v3, s[6:7]");
+plant!(write_beyond_the_end, WriteOutOfBounds, 1 x 65, "global_store_dword v1, v3, s[6:7]", "v_cmp_gt_u32_e32 vcc, 64, v0; s_and_saveexec_b64 s[8:9], vcc; global_store_dword v1, v3, s[6:7]");
 plant!(write_before_the_start, WriteOutOfBounds, 1 x 1, "global_store_dword v1, v3, s[6:7] offset:-4", "global_store_dword v1, v3, s[6:7]");
 plant!(scalar_read_beyond_the_end, ReadOutOfBounds, 1 x 1, "s_load_dwordx2 s[8:9], s[4:5], 0xfc", "s_load_dwordx2 s[8:9], s[4:5], 0xf8");
 plant!(buffer_longer_than_its_memory, ReadOutOfBounds, 1 x 65, "s_mov_b32 s6, 0x200; s_mov_b32 s7, 0x27000; buffer_load_dword v5, v1, s[4:7], 0 offen", "s_mov_b32 s6, 0x100; s_mov_b32 s7, 0x27000; buffer_load_dword v5, v1, s[4:7], 0 offen");
@@ -103,6 +103,23 @@ plant!(barrier_missed_by_a_wave, BarrierNotReached, 1 x 128, "v_readfirstlane_b3
 plant!(blocks_write_the_same, GlobalRace, 2 x 32, "global_store_dword v1, v3, s[6:7]", "v_lshl_add_u32 v5, s2, 7, v1; global_store_dword v5, v3, s[6:7]");
 plant!(block_reads_what_another_writes, GlobalRace, 2 x 1, "s_cmp_eq_u32 s2, 0; s_cbranch_scc1 .La; global_load_dword v5, v1, s[6:7]; s_branch .Lb; .La:; global_store_dword v1, v3, s[6:7]; .Lb:", "s_cmp_eq_u32 s2, 0; s_cbranch_scc1 .La; global_load_dword v5, v1, s[6:7] offset:4; s_branch .Lb; .La:; global_store_dword v1, v3, s[6:7]; .Lb:");
 plant!(sum_over_blocks_without_atomics, GlobalRace, 2 x 1, "global_load_dword v5, v1, s[4:5]; s_waitcnt vmcnt(0); v_add_u32_e32 v5, 1, v5; global_store_dword v1, v5, s[4:5]", "global_atomic_add v1, v3, s[4:5] offset:64");
+
+// Threads of a block in global memory: waves of 64.
+plant!(global_read_after_write, GlobalRace, 1 x 128, "v_xor_b32_e32 v5, 0x80, v1; v_and_b32_e32 v6, 0x7c, v1; v_lshrrev_b32_e32 v7, 1, v1; v_and_b32_e32 v7, 0x80, v7; v_or_b32_e32 v6, v6, v7; v_xor_b32_e32 v7, 0x80, v6; v_cmp_gt_u32_e32 vcc, 32, v0; global_store_dword v6, v3, s[6:7]; s_waitcnt vmcnt(0); global_load_dword v8, v7, s[6:7]", "v_and_b32_e32 v6, 0xfc, v1; v_cmp_gt_u32_e32 vcc, 64, v0; s_and_saveexec_b64 s[8:9], vcc; global_store_dword v6, v3, s[6:7]; s_waitcnt vmcnt(0); s_or_b64 exec, exec, s[8:9]; s_barrier; global_load_dword v8, v6, s[6:7]");
+plant!(global_write_after_write, GlobalRace, 1 x 128, "global_store_dword v4, v3, s[6:7]", "v_cmp_gt_u32_e32 vcc, 64, v0; s_and_saveexec_b64 s[8:9], vcc; global_store_dword v4, v3, s[6:7]");
+
+// The last block reads what the others have written: see the same tests of PTX. One wave a block.
+fn last_block(release: &str, acquire: &str) -> String {
+    format!(
+        "v_lshl_add_u32 v5, s2, 7, v1; global_store_dword v5, v3, s[6:7]; {release};
+         v_mov_b32_e32 v6, 0; v_mov_b32_e32 v7, 1; s_mov_b64 s[8:9], exec; s_mov_b64 exec, 1;
+         global_atomic_add v8, v6, v7, s[4:5] offset:252 glc; s_waitcnt vmcnt(0); {acquire}; s_mov_b64 exec, s[8:9];
+         v_readfirstlane_b32 s10, v8; s_cmp_eq_u32 s10, 1; s_cbranch_scc1 .Lend1;
+         global_load_dword v9, v1, s[6:7]; global_load_dword v9, v1, s[6:7] offset:128; .Lend1:"
+    )
+}
+plant!(last_block_whose_stores_are_not_waited_for, GlobalRace, 2 x 32, &last_block("", "buffer_wbinvl1_vol"), &last_block("s_waitcnt vmcnt(0)", "buffer_wbinvl1_vol"));
+plant!(last_block_that_does_not_read_anew, GlobalRace, 2 x 32, &last_block("s_waitcnt vmcnt(0)", ""), &last_block("s_waitcnt vmcnt(0) lgkmcnt(0)", "buffer_invl2; buffer_wbinvl1_vol"));
 
 #[test]
 fn freed_memory_is_not_used() {

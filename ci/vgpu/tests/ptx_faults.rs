@@ -98,6 +98,28 @@ plant!(block_reads_what_another_writes, GlobalRace, 2 x 1, "setp.eq.u32 %p0, %b,
 plant!(block_writes_what_others_read, GlobalRace, 3 x 1, "ld.global.u32 %r2, [%d0]; setp.eq.u32 %p0, %b, 2; @%p0 st.global.u32 [%d0], %r1;", "ld.global.u32 %r2, [%d0]; setp.eq.u32 %p0, %b, 2; @%p0 st.global.u32 [%d0+4], %r1;");
 plant!(sum_over_blocks_without_atomics, GlobalRace, 2 x 1, "ld.global.u32 %r2, [%d0]; add.s32 %r2, %r2, 1; st.global.u32 [%d0], %r2;", "red.global.add.u32 [%d0], 1;");
 
+// Threads of a block in global memory.
+const OTHER: &str = "xor.b32 %r5, %r0, 128; cvt.u64.u32 %d5, %r5; add.s64 %d6, %d1, %d5;";
+plant!(global_read_after_write, GlobalRace, 1 x 64, &with(OTHER, "st.global.u32 [%d4], %r1; ld.global.u32 %r2, [%d6];"), &with(OTHER, "st.global.u32 [%d4], %r1; bar.sync 0; ld.global.u32 %r2, [%d6];"));
+plant!(global_write_after_read, GlobalRace, 1 x 64, &with(OTHER, "st.global.u32 [%d4], %r1; bar.sync 0; ld.global.u32 %r2, [%d6]; st.global.u32 [%d4], %r2;"), &with(OTHER, "st.global.u32 [%d4], %r1; bar.sync 0; ld.global.u32 %r2, [%d6]; bar.sync 0; st.global.u32 [%d4], %r2;"));
+plant!(global_race_inside_a_warp, GlobalRace, 1 x 32, "st.global.u32 [%d4], %r1; ld.global.u32 %r2, [%d1];", "st.global.u32 [%d4], %r1; bar.warp.sync -1; ld.global.u32 %r2, [%d1];");
+plant!(a_fence_is_no_barrier, GlobalRace, 1 x 64, &with(OTHER, "st.global.u32 [%d4], %r1; membar.gl; ld.global.u32 %r2, [%d6];"), &with(OTHER, "st.global.u32 [%d4], %r1; membar.gl; bar.sync 0; ld.global.u32 %r2, [%d6];"));
+
+// The last block reads what the others have written: each writes a word, fences, meets, and counts
+// itself in `in[0]` by one thread, whose count tells the others through shared memory.
+fn last_block(release: &str, meet: &str, acquire: &str) -> String {
+    format!(
+        "mul.wide.u32 %d5, %b, 128; add.s64 %d7, %d4, %d5; st.global.u32 [%d7], %r1; {release} {meet}
+         setp.ne.u32 %p0, %t, 0; @%p0 bra A; atom.global.add.u32 %r2, [%d0], 1; {acquire} st.shared.u32 [s], %r2;
+         A: bar.sync 0; ld.shared.u32 %r2, [s]; setp.ne.u32 %p1, %r2, 1; @%p1 bra B;
+         ld.global.u32 %r3, [%d4]; ld.global.u32 %r4, [%d4+128]; B:"
+    )
+}
+const MEET: &str = "bar.sync 0;";
+plant!(last_block_without_a_fence, GlobalRace, 2 x 32, &last_block("", MEET, "membar.gl;"), &last_block("membar.gl;", MEET, "membar.gl;"));
+plant!(last_block_with_a_fence_for_the_block_only, GlobalRace, 2 x 32, &last_block("membar.cta;", MEET, "membar.gl;"), &last_block("fence.acq_rel.gpu;", MEET, "fence.acq_rel.gpu;"));
+plant!(last_block_that_does_not_fence_before_reading, GlobalRace, 2 x 32, &last_block("membar.gl;", MEET, ""), &last_block("membar.sys;", MEET, "membar.sys;"));
+
 // Exchanges.
 plant!(shuffle_from_an_absent_lane, InactiveLane, 1 x 16, "shfl.sync.down.b32 %r2, %r1, 8, 31, 0xffff;", "shfl.sync.bfly.b32 %r2, %r1, 8, 31, 0xffff;");
 plant!(shuffle_names_absent_lanes, MaskedLaneAbsent, 1 x 32, "setp.lt.u32 %p0, %t, 16; @!%p0 bra A; shfl.sync.bfly.b32 %r2, %r1, 8, 31, -1; A:", "setp.lt.u32 %p0, %t, 16; @!%p0 bra A; shfl.sync.bfly.b32 %r2, %r1, 8, 31, 0xffff; A:");

@@ -8,7 +8,8 @@
 
 use super::allocation::{Allocation, HOST};
 use super::footprint::{Footprint, Touched};
-use super::race::{Access, Mark, RaceShadow};
+use super::publish::{Publication, THREADS};
+use super::race::{Access, RaceShadow};
 use super::{Bytes, Fault, Loaded, Word};
 use crate::finding::Kind;
 
@@ -32,7 +33,10 @@ pub struct GlobalMemory {
     last: usize,
     /// Allocations that the running launch touched, if that is noted.
     touched: Vec<usize>,
-    /// Whether accesses are checked for races between blocks.
+    /// What is ordered before what in the running launch; the executor tells it of barriers and
+    /// fences.
+    pub order: Publication,
+    /// Whether accesses are checked for races.
     pub check_races: bool,
     /// Whether it is noted what a launch touches, for [`take_footprint`](Self::take_footprint).
     pub note_footprint: bool,
@@ -50,6 +54,7 @@ impl Default for GlobalMemory {
             launch: 1,
             last: 0,
             touched: Vec::new(),
+            order: Publication::default(),
             check_races: true,
             note_footprint: false,
             visible: u64::MAX,
@@ -134,6 +139,7 @@ impl GlobalMemory {
     /// A new launch: its blocks race among themselves, not with earlier launches.
     pub fn begin_launch(&mut self) {
         self.launch += 1;
+        self.order.begin_launch();
         self.touched.clear();
         // It may see less than the one before.
         self.last = usize::MAX;
@@ -214,12 +220,12 @@ impl GlobalMemory {
         Ok((i, offset as usize))
     }
 
-    /// A load by a block's thread of 1, 2, 4 or 8 bytes. The executor checks alignment of the whole
+    /// A load by a thread (see [`agent`](super::agent())) of 1, 2, 4 or 8 bytes. The executor checks alignment of the whole
     /// access with [`aligned`](Self::aligned).
     #[inline]
-    pub fn load(&mut self, address: u64, size: u32, block: u32) -> Result<Loaded, Fault> {
+    pub fn load(&mut self, address: u64, size: u32, agent: u32) -> Result<Loaded, Fault> {
         let (i, at) = self.place(address, size.into(), Access::Read)?;
-        let fault = self.race(Access::Read, i, at, size as usize, block);
+        let fault = self.race(Access::Read, i, at, size as usize, agent);
         Ok(Loaded { word: self.allocations[i].bytes.load(at, size as usize), fault })
     }
 
@@ -230,10 +236,10 @@ impl GlobalMemory {
         address: u64,
         size: u32,
         word: Word,
-        block: u32,
+        agent: u32,
     ) -> Result<Option<Fault>, Fault> {
         let (i, at) = self.place(address, size.into(), Access::Write)?;
-        let fault = self.race(Access::Write, i, at, size as usize, block);
+        let fault = self.race(Access::Write, i, at, size as usize, agent);
         self.allocations[i].bytes.store(at, size as usize, word);
         Ok(fault)
     }
@@ -244,11 +250,14 @@ impl GlobalMemory {
         &mut self,
         address: u64,
         size: u32,
-        block: u32,
+        agent: u32,
         new: impl FnOnce(Word) -> Word,
     ) -> Result<Loaded, Fault> {
         let (i, at) = self.place(address, size.into(), Access::Atomic)?;
-        let fault = self.race(Access::Atomic, i, at, size as usize, block);
+        let fault = self.race(Access::Atomic, i, at, size as usize, agent);
+        if self.check_races {
+            self.order.atomic(address, agent);
+        }
         let bytes = &mut self.allocations[i].bytes;
         let old = bytes.load(at, size as usize);
         bytes.store(at, size as usize, new(old));
@@ -262,7 +271,7 @@ impl GlobalMemory {
         i: usize,
         at: usize,
         size: usize,
-        block: u32,
+        agent: u32,
     ) -> Option<Fault> {
         let launch = self.launch;
         let a = &mut self.allocations[i];
@@ -272,13 +281,16 @@ impl GlobalMemory {
         if !self.check_races {
             return None;
         }
-        let me = Mark { agent: block, stamp: launch };
-        let conflict = a.races.access(access, at, size, me, |mark| mark.stamp != launch)?;
+        let order = &self.order;
+        let conflict = a
+            .races
+            .access(access, at, size, order.mark(agent), |mark| order.before(mark, agent))?;
+        let (block, thread) = (conflict.other / THREADS, conflict.other % THREADS);
         Some(Fault::new(
             Kind::GlobalRace,
             format!(
-                "byte {at} of {}: {access:?} after {:?} of block {}",
-                a.name, conflict.earlier, conflict.other
+                "byte {at} of {}: {access:?} after {:?} of block {block} thread {thread}",
+                a.name, conflict.earlier
             ),
         ))
     }
@@ -366,6 +378,7 @@ impl GlobalMemory {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::memory::agent;
 
     fn kind<T>(result: Result<T, Fault>) -> Kind {
         match result {
@@ -396,13 +409,14 @@ mod tests {
     fn blocks_of_one_launch_race_and_launches_do_not() {
         let mut memory = GlobalMemory::new();
         let a = memory.allocate_with(vec![0; 64], "a");
-        assert_eq!(memory.store(a, 4, Word::known(1), 0), Ok(None));
-        assert_eq!(memory.store(a + 4, 2, Word::known(1), 1), Ok(None));
-        assert_eq!(memory.load(a, 4, 1).unwrap().fault.unwrap().kind, Kind::GlobalRace);
+        assert_eq!(memory.store(a, 4, Word::known(1), agent(0, 0)), Ok(None));
+        assert_eq!(memory.store(a + 4, 2, Word::known(1), agent(1, 0)), Ok(None));
+        assert_eq!(memory.load(a, 4, agent(1, 0)).unwrap().fault.unwrap().kind, Kind::GlobalRace);
         memory.begin_launch();
-        assert_eq!(memory.load(a, 4, 1).unwrap().fault, None);
+        assert_eq!(memory.load(a, 4, agent(1, 0)).unwrap().fault, None);
         for block in 0..3 {
-            let sum = memory.atomic(a + 8, 4, block, |w| Word::known(w.bits + 1)).unwrap();
+            let sum =
+                memory.atomic(a + 8, 4, agent(block, 0), |w| Word::known(w.bits + 1)).unwrap();
             assert_eq!(sum.fault, None);
         }
         assert_eq!(memory.load(a + 8, 4, 9).unwrap().word.bits, 3);

@@ -7,7 +7,7 @@ use super::wave::{Wave, lanes};
 use crate::finding::Kind;
 use crate::gfx::decode::{Instruction, Operand};
 use crate::gfx::isa::Format;
-use crate::memory::{Fault, Loaded, Word};
+use crate::memory::{Fault, Loaded, Word, agent};
 use crate::number::{F16, Rounding, f16_to_f32};
 
 /// Atomic operations.
@@ -183,7 +183,10 @@ impl Launch<'_> {
                         let fault = Fault::new(Kind::UndefinedStore, "the value is undefined");
                         self.fault(block, w, lane, Some(address), fault);
                     }
-                    self.memory.atomic(address, size.into(), block.linear, apply)
+                    {
+                        let agent = agent(block.linear, thread);
+                        self.memory.atomic(address, size.into(), agent, apply)
+                    }
                 }
                 Space::Shared => block.shared.atomic(address, size.into(), thread, apply),
                 Space::Beyond => Ok(Loaded { word: Word::known(0), fault: None }),

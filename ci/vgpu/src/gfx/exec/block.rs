@@ -33,6 +33,7 @@ impl Launch<'_> {
         shared.check_races = self.checks.races;
         let [bx, by, _] = self.grid.blocks;
         let linear = index[0] + bx * (index[1] + by * index[2]);
+        self.memory.order.begin_block(linear, count as usize, LANES as u32, true);
         let mut block = Block { index, linear, shared };
         loop {
             for wave in waves.iter_mut() {
@@ -128,6 +129,7 @@ impl Launch<'_> {
             })
             .collect();
         block.shared.order.meet_known(&known);
+        self.memory.order.meet(&waiting);
         for i in waiting {
             waves[i].status = Status::Ready;
         }

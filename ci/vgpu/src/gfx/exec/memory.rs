@@ -9,7 +9,7 @@ use crate::finding::Kind;
 use crate::gfx::Result;
 use crate::gfx::decode::{Instruction, Operand};
 use crate::gfx::isa::Format;
-use crate::memory::{Fault, Loaded, Word};
+use crate::memory::{Fault, Loaded, Word, agent};
 
 /// Where LDS and private memory begin among flat addresses: what is above these 48 bits tells.
 pub const SHARED_APERTURE: u64 = 1 << 48;
@@ -167,7 +167,9 @@ impl Launch<'_> {
                     size,
                 );
             }
-            Space::Global => self.memory.load(address, size.into(), block.linear),
+            Space::Global => {
+                self.memory.load(address, size.into(), agent(block.linear, w.thread(lane)))
+            }
             Space::Shared => block.shared.load(address, size.into(), w.thread(lane)),
             Space::Arguments => inside(address, size, self.arguments.len() as u64, "the arguments")
                 .map(|at| Loaded { word: self.arguments.load(at, size.into()), fault: None }),
@@ -214,7 +216,10 @@ impl Launch<'_> {
                     let fault = Fault::new(Kind::UndefinedStore, "the value is undefined");
                     self.fault(block, w, lane, Some(address), fault);
                 }
-                self.memory.store(address, size.into(), word, block.linear)
+                {
+                    let agent = agent(block.linear, w.thread(lane));
+                    self.memory.store(address, size.into(), word, agent)
+                }
             }
             Space::Shared => block.shared.store(address, size.into(), word, w.thread(lane)),
             Space::Private => {

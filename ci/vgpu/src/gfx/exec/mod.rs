@@ -28,7 +28,7 @@ pub use wait::Wait;
 
 use super::program::Program;
 use super::{GfxError, Result};
-use crate::counters::Counters;
+use crate::counters::{Class, Counters};
 use crate::finding::Findings;
 use crate::launch::{Checks, Grid, Report};
 use crate::memory::{Bytes, GlobalMemory};
@@ -48,6 +48,8 @@ struct Launch<'a> {
     executed: u64,
     /// Of each instruction: whether it waited for vector memory (1), for the rest (2).
     waited: Vec<u8>,
+    /// Whether the kernel has atomic operations, by which blocks can order themselves.
+    publishes: bool,
 }
 
 /// Runs `program` with the bytes of its explicit arguments.
@@ -90,6 +92,7 @@ pub fn launch(
         counters: Counters::default(),
         executed: 0,
         waited: vec![0; program.code.len()],
+        publishes: program.code.iter().any(|step| step.class == Class::Atomic),
     };
     let mut waves = Vec::new();
     for z in 0..grid.blocks[2] {

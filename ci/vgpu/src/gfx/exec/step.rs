@@ -30,6 +30,8 @@ pub enum Action {
     Barrier,
     End,
     Trap,
+    /// What others have written is read anew.
+    Fence,
     Nothing,
 }
 
@@ -76,7 +78,7 @@ pub fn action(i: &Instruction) -> Result<(Action, Class)> {
         Format::Flat | Format::Mubuf => {
             let what = access::movement(i).filter(|_| !i.access.lds).ok_or_else(unknown)?;
             Ok(match what {
-                Move::Fence => (Action::Nothing, Class::Barrier),
+                Move::Fence => (Action::Fence, Class::Barrier),
                 Move::Atomic { .. } => (Action::Memory(what), Class::Atomic),
                 _ if i.access.segment == 1 => (Action::Memory(what), Class::Private),
                 _ => (Action::Memory(what), Class::Global),
@@ -213,6 +215,10 @@ impl Launch<'_> {
                 self.waited[w.pc as usize] |= waits;
                 w.vm.wait(wait.vm.into());
                 w.lgkm.wait(wait.lgkm.into());
+                // Stores are done and seen by other blocks: caches write through.
+                if wait.vm == 0 && self.publishes {
+                    self.memory.order.release(w.index as usize, u64::MAX, true);
+                }
             }
             Action::Branch(condition) => {
                 if let (Operand::Scalar(n), "s_call_b64") = (i.dst, i.name) {
@@ -227,6 +233,7 @@ impl Launch<'_> {
             Action::Barrier => w.status = Status::Barrier,
             Action::End => w.status = Status::Done,
             Action::Trap => return self.error(w, "the kernel trapped"),
+            Action::Fence => self.memory.order.acquire(w.index as usize),
             Action::Nothing => {}
         }
         w.pc += 1;

@@ -16,7 +16,8 @@ pub(super) const SPACES: [(&str, Space); 7] = [
     ("param", Space::Param),
     ("param::entry", Space::Param),
 ];
-/// Order of memory: blocks run one after the other here, so any order holds.
+/// Order of memory: blocks run one after the other here, so any order holds. Loads and stores with
+/// one are plain to the check of races; fences and atomic operations are not.
 pub(super) const ORDERS: [&str; 12] = [
     "weak", "relaxed", "acquire", "release", "acq_rel", "volatile", "sc", "cta", "gpu", "sys",
     "cluster", "mmio",
@@ -78,6 +79,8 @@ impl Decoder<'_> {
 
     pub(super) fn atomic(&self, reduction: bool, m: Take) -> Result<Op> {
         use AtomicOp::*;
+        let orders = ["acquire", "release", "acq_rel"].map(|order| m.flag(order)).contains(&true);
+        let inside = m.flag("cta");
         m.ignore(&ORDERS);
         m.ignore(&["noftz"]);
         let space = m.one_of(&SPACES).unwrap_or(Space::Generic);
@@ -99,7 +102,16 @@ impl Decoder<'_> {
         let a = self.src(first + 1, ty)?;
         let b = if op == CompareSwap { self.src(first + 2, ty)? } else { a };
         self.count(first + 2 + usize::from(op == CompareSwap))?;
-        Ok(Op::Atomic { op, ty, space, dst, address: self.address(first)?.0, a, b })
+        Ok(Op::Atomic {
+            op,
+            ty,
+            space,
+            dst,
+            address: self.address(first)?.0,
+            a,
+            b,
+            fences: orders && !inside,
+        })
     }
 
     pub(super) fn copy_async(&self, m: Take) -> Result<Op> {

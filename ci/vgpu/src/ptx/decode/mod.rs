@@ -174,13 +174,12 @@ impl Decoder<'_> {
                 Ok(Op::ActiveMask { dst: self.dst(0)? })
             }
             "bar" | "barrier" => self.barrier(m),
-            "membar" => {
-                m.ignore(&["gl", "cta", "sys"]);
-                Ok(Op::Fence)
-            }
-            "fence" => {
+            "membar" | "fence" => {
+                // Blocks are ordered by what reaches beyond one.
+                let inside = m.flag("cta");
                 m.ignore(&ORDERS);
-                Ok(Op::Fence)
+                m.ignore(&["gl"]);
+                Ok(if inside { Op::Nothing } else { Op::Fence })
             }
             "prefetch" | "prefetchu" => {
                 m.ignore(&["global", "local", "L1", "L2", "L2::evict_last", "L2::evict_normal"]);

@@ -56,6 +56,7 @@ impl Launch<'_> {
         shared.check_races = self.checks.races;
         let [bx, by, _] = grid.blocks;
         let linear = index[0] + bx * (index[1] + by * index[2]);
+        self.memory.order.begin_block(linear, count as usize, LANES as u32, false);
         let mut block = Block { index, linear, shared, barriers: BTreeMap::new() };
         loop {
             for warp in warps.iter_mut() {
@@ -109,6 +110,7 @@ impl Launch<'_> {
         }
         let met: Vec<usize> = barrier.arrived.iter().map(|(w, _)| *w as usize).collect();
         block.shared.order.meet(&met);
+        self.memory.order.meet(&met);
         for (warp, waits) in barrier.arrived {
             let warp = &mut warps[warp as usize];
             if waits && warp.status == Status::Waiting(id) {

@@ -5,7 +5,7 @@ use super::block::Block;
 use super::step::{LOCAL_WINDOW, PARAM_WINDOW, SHARED_WINDOW, WINDOW_BYTES};
 use super::warp::{LANES, Warp, lanes};
 use crate::finding::Kind;
-use crate::memory::{Fault, GlobalMemory, Loaded, Word};
+use crate::memory::{Fault, GlobalMemory, Loaded, Word, agent};
 use crate::number::{BF16, F16};
 use crate::ptx::Result;
 use crate::ptx::isa::{Address, AtomicOp, Op, Operand, Reg, Space, Type};
@@ -97,7 +97,10 @@ impl Launch<'_> {
     ) -> Word {
         let (space, address) = at;
         let result = match space {
-            Space::Global | Space::Generic => self.memory.load(address, size, block.linear),
+            Space::Global | Space::Generic => {
+                let agent = agent(block.linear, warp.thread(lane));
+                self.memory.load(address, size, agent)
+            }
             Space::Shared => block.shared.load(address, size, warp.thread(lane)),
             Space::Param => {
                 let len = self.params.len() as u64;
@@ -203,7 +206,7 @@ impl Launch<'_> {
                     let fault = Fault::new(Kind::UndefinedStore, "the value is undefined");
                     self.fault(block, warp, lane, Some(address), fault);
                 }
-                self.memory.store(address, size, word, block.linear)
+                self.memory.store(address, size, word, agent(block.linear, warp.thread(lane)))
             }
             Space::Shared => block.shared.store(address, size, word, warp.thread(lane)),
             Space::Param => Err(Fault::new(Kind::WriteToConstant, "the kernel's parameters")),
@@ -231,7 +234,7 @@ impl Launch<'_> {
 
     /// Runs `atom` or `red`: the lanes one after the other.
     pub fn atomic(&mut self, block: &mut Block, warp: &mut Warp, mask: u32, op: &Op) -> Result<()> {
-        let Op::Atomic { op, ty, space, dst, address, a, b } = op else {
+        let Op::Atomic { op, ty, space, dst, address, a, b, fences } = op else {
             unreachable!("atomics only")
         };
         let size = ty.bytes();
@@ -239,6 +242,9 @@ impl Launch<'_> {
             return self.error(warp, "not implemented for this type");
         }
         let places = self.addresses(block, warp, mask, *space, *address, size.into());
+        if *fences {
+            self.fence(warp, mask);
+        }
         let (a, b) = (warp.read(*a), warp.read(*b));
         for lane in lanes(mask) {
             let Some((space, at)) = places[lane] else { continue };
@@ -253,7 +259,10 @@ impl Launch<'_> {
                 defined: if known && old.defined == 0xff { 0xff } else { 0 },
             };
             let result = match space {
-                Space::Global | Space::Generic => self.memory.atomic(at, size, block.linear, new),
+                Space::Global | Space::Generic => {
+                    let agent = agent(block.linear, warp.thread(lane));
+                    self.memory.atomic(at, size, agent, new)
+                }
                 Space::Shared => block.shared.atomic(at, size, warp.thread(lane), new),
                 Space::Local | Space::Param => {
                     Err(Fault::new(Kind::WriteToConstant, "an atomic on private memory"))
@@ -270,7 +279,17 @@ impl Launch<'_> {
                 warp.set(*dst, lane, word);
             }
         }
+        if *fences {
+            self.fence(warp, mask);
+        }
         Ok(())
+    }
+
+    /// A fence beyond the block.
+    pub fn fence(&mut self, warp: &Warp, mask: u32) {
+        let (order, index) = (&mut self.memory.order, warp.index as usize);
+        order.acquire(index);
+        order.release(index, mask.into(), mask == warp.live);
     }
 }
 

@@ -154,8 +154,10 @@ impl Launch<'_> {
             Op::WarpBarrier { members } => {
                 self.members(block, warp, mask, *members);
                 block.shared.order.meet_lanes(warp.index as usize);
+                self.memory.order.meet_lanes(warp.index as usize);
             }
-            Op::Fence | Op::Nothing => {}
+            Op::Fence => self.fence(warp, mask),
+            Op::Nothing => {}
             Op::Trap => return self.error(warp, "the kernel trapped"),
             Op::Branch { .. } | Op::Exit => unreachable!("done by `step`"),
         }

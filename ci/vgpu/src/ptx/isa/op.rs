@@ -103,6 +103,8 @@ pub enum Op {
         address: Address,
         a: Operand,
         b: Operand,
+        /// It fences: before and after.
+        fences: bool,
     },
     CopyAsync {
         bytes: u32,
