@@ -20,24 +20,26 @@ pub fn agent(block: u32, thread: u32) -> u32 {
     block.wrapping_mul(THREADS).wrapping_add(thread)
 }
 
-/// What is known of one wave: all that it did before a time, and at that time what some lanes did.
+/// What is known of one wave: all that it did before a time, and what some lanes did until another.
 #[derive(Debug, Clone, Copy, Default)]
 struct Known {
     before: u32,
     lanes: u64,
+    until: u32,
 }
 
 impl Known {
+    /// Of two that no single one says as much as, the one that says more: less is only stricter.
     fn join(&mut self, other: Self) {
-        if other.before > self.before {
-            *self = other;
-        } else if other.before == self.before {
+        if (self.before, self.until) == (other.before, other.until) {
             self.lanes |= other.lanes;
+        } else if (other.before, other.until) > (self.before, self.until) {
+            *self = other;
         }
     }
 
     fn covers(self, time: u32, lane: u32) -> bool {
-        time < self.before || time == self.before && self.lanes >> lane & 1 == 1
+        time < self.before || time <= self.until && self.lanes >> lane & 1 == 1
     }
 }
 
@@ -57,7 +59,9 @@ struct Wave {
     now: u32,
     /// When its lanes last met.
     met: u32,
-    /// What it knows of its own block's waves and of other blocks'.
+    /// How far it knows its own block's waves to be, by barriers.
+    known: Vec<u32>,
+    /// What it knows by atomic operations, mostly of other blocks.
     view: View,
     /// What it had done and knew at its last fence: what its atomic operations publish.
     fenced: Option<View>,
@@ -68,6 +72,7 @@ struct Wave {
 /// The order of one launch.
 #[derive(Debug, Clone)]
 pub struct Publication {
+    /// log2 of a wave's lanes.
     lanes: u32,
     lockstep: bool,
     block: u32,
@@ -98,8 +103,9 @@ impl Publication {
 
     /// A block begins. `lockstep`: lanes of one wave are always ordered among themselves.
     pub fn begin_block(&mut self, block: u32, waves: usize, lanes: u32, lockstep: bool) {
-        (self.block, self.lanes, self.lockstep) = (block, lanes, lockstep);
-        let wave = Wave { now: self.first, met: self.first, ..Wave::default() };
+        (self.block, self.lanes, self.lockstep) = (block, lanes.trailing_zeros(), lockstep);
+        let known = vec![0; waves];
+        let wave = Wave { now: self.first, met: self.first, known, ..Wave::default() };
         self.waves.clear();
         self.waves.resize(waves, wave);
     }
@@ -107,25 +113,32 @@ impl Publication {
     /// What an access of a thread is remembered by.
     #[inline]
     pub fn mark(&self, agent: u32) -> Mark {
-        let wave = self.waves.get(((agent % THREADS) / self.lanes.max(1)) as usize);
+        let wave = self.waves.get((agent % THREADS >> self.lanes) as usize);
         Mark { agent, stamp: wave.map_or(self.first, |wave| wave.now) }
     }
 
     /// Whether what `mark` stands for comes before what a thread does now.
+    #[inline]
     pub fn before(&self, mark: Mark, agent: u32) -> bool {
         if mark.stamp < self.first {
             return true;
         }
         let (block, thread) = (mark.agent / THREADS, mark.agent % THREADS);
         let own = block == agent / THREADS;
+        let my_wave = agent % THREADS >> self.lanes;
         // Where nobody tells of waves, blocks are all there is.
-        let Some(me) = self.waves.get(((agent % THREADS) / self.lanes.max(1)) as usize) else {
-            return own;
-        };
-        let (wave, lane) = (thread / self.lanes, thread % self.lanes);
-        if own && wave == (agent % THREADS) / self.lanes {
+        let Some(me) = self.waves.get(my_wave as usize) else { return own };
+        let wave = thread >> self.lanes;
+        if own && wave == my_wave {
             return self.lockstep || mark.stamp < me.met;
         }
+        if own && me.known[wave as usize] >= mark.stamp {
+            return true;
+        }
+        if me.view.is_empty() {
+            return false;
+        }
+        let lane = thread & ((1 << self.lanes) - 1);
         let known = me.view.get(&block).and_then(|waves| waves.get(wave as usize));
         known.is_some_and(|known| known.covers(mark.stamp, lane))
     }
@@ -137,14 +150,16 @@ impl Publication {
 
     /// The given waves meet at a barrier.
     pub fn meet(&mut self, waves: &[usize]) {
-        let mut all = View::new();
+        let (mut known, mut view) = (vec![0; self.waves.len()], View::new());
         for &w in waves {
-            join(&mut all, &self.waves[w].view);
-            let own = self.own(w, 0);
-            join(&mut all, &own);
+            let wave = &self.waves[w];
+            known.iter_mut().zip(&wave.known).for_each(|(all, one)| *all = (*all).max(*one));
+            known[w] = known[w].max(wave.now);
+            join(&mut view, &wave.view);
         }
         for &w in waves {
-            self.waves[w].view.clone_from(&all);
+            self.waves[w].known.copy_from_slice(&known);
+            self.waves[w].view.clone_from(&view);
             self.meet_lanes(w);
         }
     }
@@ -155,22 +170,19 @@ impl Publication {
         self.waves[wave].met = self.waves[wave].now;
     }
 
-    /// What a wave itself has done: all of it, or what `lanes` did since the wave last met.
-    fn own(&self, wave: usize, lanes: u64) -> View {
-        let w = &self.waves[wave];
-        let mut waves = vec![Known::default(); wave + 1];
-        waves[wave] = match lanes {
-            0 => Known { before: w.now + 1, lanes: 0 },
-            lanes => Known { before: w.now, lanes },
-        };
-        View::from([(self.block, waves)])
-    }
-
     /// Lanes of a wave fence: what they did and know is what their atomic operations publish from
     /// now on. `all` is whether no other lane of the wave is left.
     pub fn release(&mut self, wave: usize, lanes: u64, all: bool) {
-        let mut view = self.own(wave, if all || self.lockstep { 0 } else { lanes });
-        join(&mut view, &self.waves[wave].view);
+        let w = &self.waves[wave];
+        let mut waves: Vec<Known> =
+            w.known.iter().map(|time| Known { before: time + 1, ..Known::default() }).collect();
+        // What other lanes did since they met these is not theirs to publish.
+        waves[wave] = match all || self.lockstep {
+            true => Known { before: w.now + 1, ..Known::default() },
+            false => Known { before: w.met, lanes, until: w.now },
+        };
+        let mut view = View::from([(self.block, waves)]);
+        join(&mut view, &w.view);
         self.waves[wave].fenced = Some(view);
         self.advance(wave);
     }
@@ -183,8 +195,8 @@ impl Publication {
 
     /// A thread's atomic operation.
     pub fn atomic(&mut self, address: u64, agent: u32) {
-        let wave = ((agent % THREADS) / self.lanes.max(1)) as usize;
-        let Some(wave) = self.waves.get_mut(wave) else { return };
+        let wave = agent % THREADS >> self.lanes;
+        let Some(wave) = self.waves.get_mut(wave as usize) else { return };
         let published = self.published.get(&address);
         if let Some(published) = published {
             join(&mut wave.seen, published);
