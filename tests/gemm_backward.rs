@@ -78,7 +78,14 @@ struct Gradients<T> {
     stats: halfstep::Summary,
 }
 
+/// The layer as a device can run it: one that flushes has to be asked to.
+fn on<T: Storage>(layer: &Layer, device: &Device) -> Layer {
+    let flushes = device.info().flushes_subnormals && T::DTYPE != Dtype::F32;
+    Layer { flush: layer.flush || flushes, ..*layer }
+}
+
 fn run<T: Storage>(layer: &Layer, t: &Tensors<T>, device: &Device) -> Gradients<T> {
+    let layer = &on::<T>(layer, device);
     let Layer { rows, input, output, shift, .. } = *layer;
     let stream = device.stream().unwrap();
     let policy = if layer.flush { Subnormals::Flush } else { Subnormals::Preserve };
@@ -111,13 +118,10 @@ fn run<T: Storage>(layer: &Layer, t: &Tensors<T>, device: &Device) -> Gradients<
     let mut copy = Guarded::<bf16>::output(output * input, shift);
     let mut stats = GradStats::new(device, &[5, output * input, output]).unwrap();
     {
-        let (dy, w, z, x) = (dy.get(), w.get(), z.get(), x.get());
-        let (mut dx, mut dz, mut again) = (dx.get_mut(), dz.get_mut(), again.get_mut());
         let mut operands = DataGradOperands::new(&dy, &w, &mut dx);
         operands.z = Some(&z);
         operands.d_preactivation = Some(&mut dz);
         data.run(&stream, operands).unwrap();
-        let (mut dw, mut db, mut copy) = (dw.get_mut(), db.get_mut(), copy.get_mut());
         let mut operands = WeightGradOperands::new(&dy, &x, &mut dw);
         operands.z = Some(&z);
         operands.d_preactivation = Some(&mut again);
@@ -242,6 +246,53 @@ fn property<T: Storage>() {
             assert!(got == expected, "{layer:?} on {}", device.info());
         }
     });
+}
+
+/// On GPUs: everything within its bounds; what has one order of arithmetic (dz, db, the statistics,
+/// and with f32 storage all of it) to the bit; twice the same.
+fn property_of_gpus<T: Storage>() {
+    let exact = reference();
+    for device in common::gpus() {
+        println!("{}: 10 layers, an interpreter's share", device.info());
+        let mut rng = Rng(77);
+        for i in 0..10 {
+            let layer = Layer {
+                rows: if i == 0 { 0 } else { 1 + rng.below(if i == 1 { 700 } else { 70 }) },
+                input: 1 + rng.below(if i == 2 { 300 } else { 70 }),
+                output: 1 + rng.below(if i == 2 { 300 } else { 70 }),
+                activation: Activation::ALL[i % 5],
+                weight: [WeightLayout::OutIn, WeightLayout::InOut][rng.below(2)],
+                accumulate: rng.below(2) == 0,
+                flush: false,
+                data: Distribution::REAL[i % 7],
+                seed: rng.next(),
+                shift: if i == 2 { 0 } else { rng.below(8) },
+            };
+            let layer = on::<T>(&layer, &device);
+            let tensors = tensors::<T>(&layer);
+            let expected = run(&layer, &tensors, &exact);
+            let got = run(&layer, &tensors, &device);
+            check(&layer, &tensors, &got);
+            assert!(got.dz == expected.dz && got.db == expected.db, "{layer:?}");
+            assert!(T::DTYPE != Dtype::F32 || got == expected, "{layer:?} on {}", device.info());
+            assert!(got == run(&layer, &tensors, &device), "{layer:?}: twice");
+        }
+    }
+}
+
+#[test]
+fn bf16_gradients_of_gpus() {
+    property_of_gpus::<bf16>();
+}
+
+#[test]
+fn f16_gradients_of_gpus() {
+    property_of_gpus::<f16>();
+}
+
+#[test]
+fn f32_gradients_of_gpus() {
+    property_of_gpus::<f32>();
 }
 
 #[test]

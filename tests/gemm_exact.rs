@@ -7,9 +7,10 @@ mod common;
 
 use common::data::Distribution;
 use common::gemm_case::{Case, Data, Role, Term, Written, exact, run};
+use common::memory::Values;
 use common::rounding::round;
-use halfstep::gemm::{Activation, Layout};
-use halfstep::{Device, Dtype, Storage, bf16, f16};
+use halfstep::gemm::{Activation, Layout, Subnormals};
+use halfstep::{Device, DeviceKind, Dtype, Storage, bf16, f16};
 use proptest::prelude::*;
 
 /// Integers up to this keep `Σ|a||b| + |bias| + …` under 2²³, and make sums of more than 11 bits.
@@ -40,6 +41,7 @@ fn not_vacuous(values: &[f64], case: &Case) {
 }
 
 fn exactly<T: Storage, O: Storage>(case: &Case, device: &Device) {
+    let case = &case.on::<T>(device);
     let data = Data::<T, O>::new(case);
     let expected = expected(case, &data);
     let Written { d, preactivation } = run(case, &data, device);
@@ -70,6 +72,65 @@ fn each_type(case: &Case, device: &Device) {
 /// The sizes around one edge of a tile.
 fn around(t: usize) -> [usize; 5] {
     [1, t - 1, t, t + 1, 2 * t + 1]
+}
+
+/// G-10 on GPUs: every size around the edges of the tiles in one dimension at a time and in all at once, in
+/// each layout. An interpreter takes 50 ms for 256³, so not every size with every other.
+#[test]
+fn g10_tile_edges_of_gpus_are_exact() {
+    for device in common::gpus() {
+        println!("{}: edges of 64 and 128 along each dimension, not their product", device.info());
+        for layout in Layout::ALL {
+            for t in [64, 128] {
+                let mut sizes: Vec<_> = around(t).map(|s| (s, s, s)).into();
+                for s in around(t) {
+                    sizes.extend([(s, t, 32), (t, s, 32), (33, 40, s)]);
+                }
+                for (m, n, k) in sizes {
+                    let data = Distribution::Integer(largest(k));
+                    let seed = (m * 10_007 + n * 101 + k) as u64;
+                    let case = Case { layout, data, seed, bias: true, ..Case::new(m, n, k) };
+                    exactly::<bf16, bf16>(&case, &device);
+                    if m != t {
+                        exactly::<f16, f32>(&Case { gap: 8, ..case }, &device);
+                        exactly::<f32, f32>(&case, &device);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Every layout, type and epilogue that is exact, on GPUs: sixteen draws of what
+/// [`integers_are_exact`] draws 256 of.
+#[test]
+fn integers_are_exact_on_gpus() {
+    for device in common::gpus() {
+        println!("{}: 16 cases, an interpreter's share", device.info());
+        let mut rng = common::data::Rng(31);
+        for layout in Layout::ALL.into_iter().cycle().take(16) {
+            let mut draw = |below: usize| rng.below(below);
+            let (m, n, k) = (1 + draw(140), 1 + draw(140), draw(97));
+            let (alpha, beta) = [(1.0, 0.0), (1.0, 1.0), (-1.0, 2.0), (0.5, -1.0)][draw(4)];
+            let own = if draw(2) == 0 { Term::Own } else { Term::InPlace };
+            let case = Case {
+                layout,
+                alpha,
+                beta,
+                activation: [Activation::None, Activation::Relu][draw(2)],
+                bias: draw(2) == 0,
+                preactivation: draw(2) == 0,
+                c: if beta == 0.0 { Term::Absent } else { own },
+                residual: [Term::Absent, Term::Own][draw(2)],
+                gap: draw(4),
+                shift: draw(8),
+                data: Distribution::Integer(largest(k)),
+                seed: rng.next(),
+                ..Case::new(m, n, k)
+            };
+            each_type(&case, &device);
+        }
+    }
 }
 
 /// G-10: every size around the edges of the tiles of every form, in each dimension, in each layout.
@@ -131,7 +192,7 @@ proptest! {
 /// The derivative of ReLU in the epilogue, and a gate with ReLU, are exact too.
 #[test]
 fn exact_roles_are_exact() {
-    for device in common::gemm_devices() {
+    for device in common::devices() {
         for role in [Role::Derivative, Role::Gated] {
             for layout in Layout::ALL {
                 let data = Distribution::Integer(if role == Role::Gated { 3 } else { 15 });
@@ -148,8 +209,13 @@ fn exact_roles_are_exact() {
 /// Sums of thousands, through several blocks of `k`.
 #[test]
 fn long_sums_are_exact() {
-    for device in common::gemm_devices() {
+    for device in common::devices() {
+        let few = device.info().kind != DeviceKind::Cpu;
         for k in [255, 256, 257, 4095, 4096, 4097, 65_536] {
+            if few && k > 4097 {
+                println!("{}: k = {k} left out, too long to interpret", device.info());
+                continue;
+            }
             for layout in [Layout::NT, Layout::TN] {
                 let data = Distribution::Integer(if k > 10_000 { 2 } else { largest(k) });
                 let case = Case { layout, data, ..Case::new(9, 50, k) };
@@ -167,14 +233,21 @@ fn every_value_passes_unharmed() {
         let finite: Vec<T> = values.into_iter().filter(|v: &T| v.widen().is_finite()).collect();
         let n = finite.len();
         let stream = device.stream().unwrap();
-        let (one, mut d) = (vec![T::narrow(1.0)], vec![T::zeroed(); n]);
-        let plan = halfstep::gemm::Gemm::new(1, n, 1).plan::<T, T>(device).unwrap();
+        let one = Values::from([T::narrow(1.0)]);
+        let finite = Values::from(finite);
+        let mut d = Values::from(vec![T::zeroed(); n]);
+        let flush = device.info().flushes_subnormals;
+        let policy = if flush { Subnormals::Flush } else { Subnormals::Preserve };
+        let gemm = halfstep::gemm::Gemm::new(1, n, 1).subnormals(policy);
+        let plan = gemm.plan::<T, T>(device).unwrap();
         plan.run(&stream, halfstep::gemm::Operands::new(&one, &finite, &mut d)).unwrap();
-        for (got, expected) in d.iter().zip(&finite) {
-            assert!(got == expected); // −0 becomes 0 in a sum that starts from 0
+        for (got, &expected) in d.iter().zip(finite.iter()) {
+            let exact = f64::from(expected.widen());
+            let kept = if flush { common::gemm_case::flushed(exact, T::DTYPE) } else { exact };
+            assert!(f64::from(got.widen()) == kept); // −0 becomes 0 in a sum that starts from 0
         }
     }
-    for device in common::gemm_devices() {
+    for device in common::devices() {
         all::<bf16>(&device);
         all::<f16>(&device);
         assert_eq!(bf16::DTYPE, Dtype::Bf16);

@@ -15,7 +15,7 @@ use halfstep::{Dtype, bf16};
 
 #[test]
 fn swiglu_and_its_gradient_match_f64() {
-    for device in common::gemm_devices() {
+    for device in common::devices() {
         let stream = device.stream().unwrap();
         let (rows, n) = (7, 33);
         let mut rng = Rng(5);
@@ -46,7 +46,7 @@ fn swiglu_and_its_gradient_match_f64() {
 /// A batch is its members, whatever the strides; an input with stride 0 is shared.
 #[test]
 fn batches_are_their_members() {
-    for device in common::gemm_devices().into_iter().chain([common::cpu(3), common::cpu(1)]) {
+    for device in common::devices().into_iter().chain([common::cpu(3), common::cpu(1)]) {
         let stream = device.stream().unwrap();
         let (count, m, n, k) = (5, 9, 17, 20);
         let mut rng = Rng(9);
@@ -56,7 +56,6 @@ fn batches_are_their_members() {
         let gemm = Gemm::new(m, n, k).batch(count).stride(Matrix::B, 0);
         let heads = gemm.leading(Matrix::D, count * n).stride(Matrix::D, n);
         let mut d = Guarded::<f32>::output(m * count * n, 1);
-        let mut out = d.get_mut();
         heads
             .plan::<bf16, f32>(&device)
             .unwrap()
@@ -79,7 +78,7 @@ fn batches_are_their_members() {
 /// Each group is a product with its own weight; rows behind the last group are left alone.
 #[test]
 fn groups_are_their_members_forward_and_backward() {
-    for device in common::gemm_devices() {
+    for device in common::devices() {
         let stream = device.stream().unwrap();
         let (rows, input, output) = (40, 18, 21);
         let ends = vec![7u32, 7, 30, 25, 38]; // an empty group, and one that ends before the last
@@ -95,7 +94,6 @@ fn groups_are_their_members_forward_and_backward() {
 
         let plan = Gemm::new(rows, output, input).layout(Layout::NT).groups(5);
         let mut y = Guarded::<f32>::output(rows * output, 0);
-        let mut out = y.get_mut();
         let mut operands = Operands::new(&x, &w, &mut out);
         operands.bias = Some(&bias);
         operands.group_ends = Some(&ends);
@@ -104,7 +102,6 @@ fn groups_are_their_members_forward_and_backward() {
 
         let plan = DataGrad::new(rows, input, output).groups(5).plan::<bf16, f32>(&device).unwrap();
         let mut dx = Guarded::<f32>::output(rows * input, 0);
-        let mut out = dx.get_mut();
         let operands = DataGradOperands {
             group_ends: Some(&ends),
             ..DataGradOperands::new(&dy, &w, &mut out)

@@ -39,7 +39,7 @@ fn g12_alpha_zero_does_not_read_a_and_b() {
 
 #[test]
 fn g16_a_nan_makes_its_row_or_column_nan_and_nothing_else() {
-    for device in common::gemm_devices() {
+    for device in common::devices() {
         for layout in Layout::ALL {
             let case = Case { layout, ..Case::new(50, 61, 70) };
             let clean = Data::<bf16, f32>::new(&case);
@@ -152,7 +152,7 @@ fn g20_subnormals_are_kept_or_flushed_as_asked() {
 /// Every activation in every role, on all seven distributions.
 #[test]
 fn every_role_and_distribution_is_within_its_bound() {
-    for device in common::gemm_devices() {
+    for device in common::devices() {
         let mut worst = 0.0f64;
         for role in [Role::Forward, Role::Derivative, Role::Gated] {
             for activation in Activation::ALL {
@@ -169,6 +169,7 @@ fn every_role_and_distribution_is_within_its_bound() {
 }
 
 fn both<T: Storage, O: Storage>(case: &Case, device: &Device) -> f64 {
+    let case = &case.on::<T>(device);
     let data = Data::<T, O>::new(case);
     let growth = if case.data.zero_mean() { Growth::ZeroMean } else { Growth::Expected };
     check(case, &data, &run(case, &data, device), growth)

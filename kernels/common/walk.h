@@ -6,6 +6,7 @@
 namespace hs {
 
 constexpr uint32_t THREADS = 256;
+constexpr uint64_t CHUNK = 16384;  // elements that one Partial covers, at most
 constexpr uint64_t STRIP = 8 * THREADS;  // elements that a block covers at once
 
 // Threads of a block that have elements when it walks over `len` from its start.

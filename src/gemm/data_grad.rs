@@ -7,9 +7,9 @@ use super::checks::Footprint;
 use super::layout::{Subnormals, WeightLayout};
 use super::operands::Bound;
 use super::plan::{check_stream, check_subnormals, check_types, ends_shape, explain};
-use super::{Activation, launch};
+use super::{Activation, choice, launch};
 use crate::kernel::params::gemm as params;
-use crate::kernel::params::gemm::{Block, Product};
+use crate::kernel::params::gemm::Product;
 use crate::{Device, Error, Read, Result, Storage, Stream, Write};
 
 const OP: &str = "data_grad";
@@ -126,6 +126,7 @@ impl DataGrad {
                 | if flush { params::FLAG_FLUSH } else { 0 },
             ..bytemuck::Zeroable::zeroed()
         };
+        choice::check(OP, &block, device)?;
         // Without inputs `dz` may still be asked for; without outputs either there is nothing.
         let empty = rows == 0 || (input == 0 && output == 0) || self.groups == Some(0);
         let device = device.clone();
@@ -198,7 +199,8 @@ impl<T: Storage, O: Storage> DataGradPlan<T, O> {
         if self.empty {
             return Ok(());
         }
-        launch::launch(stream, Block::Product(block))
+        let launches = choice::launches(&block, self.device.info());
+        launch::launch(stream, launches.into_iter().flatten())
     }
 
     /// What was chosen, and why, in words.

@@ -35,6 +35,7 @@ pub mod bound;
 
 mod activation;
 mod checks;
+mod choice;
 mod data_grad;
 mod forward;
 mod launch;

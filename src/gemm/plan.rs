@@ -6,11 +6,11 @@ use std::marker::PhantomData;
 use super::checks::Footprint;
 use super::layout::{Matrix, Subnormals};
 use super::operands::{Bound, Operands, Source};
-use super::{Gemm, launch};
+use super::{Gemm, choice, launch};
 use crate::kernel::params::gemm as params;
-use crate::kernel::params::gemm::{Block, Product};
+use crate::kernel::params::gemm::Product;
 use crate::kernel::table;
-use crate::{Device, Dtype, Error, Result, Storage, Stream};
+use crate::{Device, DeviceKind, Dtype, Error, Result, Storage, Stream};
 
 const OP: &str = "gemm";
 
@@ -99,6 +99,7 @@ pub(super) fn plan<T: Storage, O: Storage>(gemm: &Gemm, device: &Device) -> Resu
         flags,
         ..bytemuck::Zeroable::zeroed()
     };
+    choice::check(OP, &block, device)?;
     let ends = ends_shape(OP, gemm.groups)?;
     let empty = gemm.m == 0 || gemm.n == 0 || gemm.batch == 0 || gemm.groups == Some(0);
     Ok(Plan { device: device.clone(), block, shapes, ends, empty, types: PhantomData })
@@ -231,7 +232,8 @@ impl<T: Storage, O: Storage> Plan<T, O> {
         if self.empty {
             return Ok(());
         }
-        launch::launch(stream, Block::Product(block))
+        let launches = choice::launches(&block, self.device.info());
+        launch::launch(stream, launches.into_iter().flatten())
     }
 
     /// An operand in place is D itself: it has D's leading dimension and stride.
@@ -268,16 +270,15 @@ pub(super) fn check_stream(op: &'static str, stream: &Stream, device: &Device) -
     })
 }
 
-/// The row and its options.
+/// The rows, and why they were chosen.
 pub(super) fn explain(block: &Product, device: &Device) -> String {
     let has = |flag: u32| block.flags & flag != 0;
-    let row = table::gemm::product(
-        block.input,
-        has(params::FLAG_A_TRANSPOSED),
-        has(params::FLAG_B_TRANSPOSED),
-    );
+    let info = device.info();
+    let choice = choice::choose(block, info);
+    let transposed = (has(params::FLAG_A_TRANSPOSED), has(params::FLAG_B_TRANSPOSED));
+    let row = table::gemm::product(block.input, transposed.0, transposed.1, choice.tile);
     let Product { m, n, k, batch, groups, .. } = *block;
-    let mut text = format!("{}: {m}×{n}×{k} on {}", row.symbol, device.info());
+    let mut text = format!("{}: {m}×{n}×{k} on {info}", row.symbol);
     if groups > 0 {
         text += &format!(", {groups} groups");
     } else if batch != 1 {
@@ -285,6 +286,9 @@ pub(super) fn explain(block: &Product, device: &Device) -> String {
     }
     if block.alpha == 0.0 || k == 0 {
         text += ", sum of 0: A and B are not read";
+    }
+    if info.kind != DeviceKind::Cpu {
+        text += &format!("; {0}×{0} tiles: {1}", choice.tile, choice.why);
     }
     text
 }

@@ -123,6 +123,6 @@ impl<T: Storage> SwigluGradPlan<T> {
         if self.z.need == 0 {
             return Ok(());
         }
-        launch::launch(stream, Block::SwigluGrad(block))
+        launch::launch(stream, [Block::SwigluGrad(block)])
     }
 }

@@ -8,10 +8,10 @@ use super::data_grad::missing;
 use super::layout::{Subnormals, WeightLayout};
 use super::operands::Bound;
 use super::plan::{check_stream, check_subnormals, ends_shape, explain};
-use super::{Activation, launch};
+use super::{Activation, choice, launch};
 use crate::kernel::params::PARTIAL_CHUNK;
 use crate::kernel::params::gemm as params;
-use crate::kernel::params::gemm::{Block, Product};
+use crate::kernel::params::gemm::Product;
 use crate::{Device, Dtype, Error, GradStats, Read, Result, Storage, Stream, Write, bf16, f16};
 
 const OP: &str = "weight_grad";
@@ -152,6 +152,7 @@ impl WeightGrad {
             flags,
             ..bytemuck::Zeroable::zeroed()
         };
+        choice::check(OP, &block, device)?;
         let empty = output == 0 || self.groups == Some(0);
         let device = device.clone();
         Ok(WeightGradPlan { device, block, dy, x, dw, db, ends, empty, types: PhantomData })
@@ -295,7 +296,8 @@ impl<T: Storage> WeightGradPlan<T> {
         if self.empty {
             return Ok(());
         }
-        launch::launch(stream, Block::Product(block))
+        let launches = choice::launches(&block, self.device.info());
+        launch::launch(stream, launches.into_iter().flatten())
     }
 
     /// The address of one tensor's partials, of which there have to be as many as the kernel writes.

@@ -15,6 +15,21 @@ pub(crate) enum Launch {
 
 /// Elements that a block of an element-wise row covers at once: 8 a thread.
 const STRIP: u64 = 8 * THREADS as u64;
+
+/// Tiles of a product; of a product in groups, whose sizes only the device knows, the most there can be.
+pub(crate) fn tiles(block: &gemm::Product) -> u64 {
+    let tile = u64::from(block.tile);
+    let gated = block.flags & gemm::FLAG_GATED != 0;
+    let across = block.n.div_ceil(if gated { tile / 2 } else { tile });
+    let down = block.m.div_ceil(tile);
+    let rows = match block.groups {
+        0 => down.saturating_mul(block.batch),
+        groups if block.flags & gemm::FLAG_GROUPS_CUT_K != 0 => down.saturating_mul(groups),
+        groups => down.saturating_add(groups),
+    };
+    rows.saturating_mul(across)
+}
+
 /// Pieces of a chunk that blocks of `step` and `convert` take.
 const PIECES: u64 = 4;
 
@@ -29,8 +44,10 @@ impl Launch {
             Self::Gemm(gemm::Block::Product(block)) => {
                 let set = |flag| block.flags & flag != 0;
                 let transposed = (set(gemm::FLAG_A_TRANSPOSED), set(gemm::FLAG_B_TRANSPOSED));
-                table::gemm::product(block.input, transposed.0, transposed.1).entry()
+                table::gemm::product(block.input, transposed.0, transposed.1, block.tile).entry()
             }
+            Self::Gemm(gemm::Block::Prepare(_)) => table::gemm::prepare().entry(),
+            Self::Gemm(gemm::Block::Finish(_)) => table::gemm::finish().entry(),
             Self::Gemm(gemm::Block::SwigluGrad(_)) => table::gemm::swiglu_grad().entry(),
             Self::Optim(optim::Block::Stats(_)) => table::optim::Row::Stats.entry(),
             Self::Optim(optim::Block::Control(_)) => table::optim::Row::Control.entry(),
@@ -55,7 +72,22 @@ impl Launch {
         use reduce::Block as R;
         use table::optim::Row;
         match self {
-            Self::Gemm(_) => 0,
+            Self::Gemm(gemm::Block::Product(block)) => tiles(block),
+            Self::Gemm(gemm::Block::Prepare(block)) => {
+                let transposed = block.flags & gemm::FLAG_A_TRANSPOSED != 0;
+                let (rows, columns) =
+                    if transposed { (block.k, block.m) } else { (block.m, block.k) };
+                let turns = if block.a_sums != 0 { 1 } else { rows.div_ceil(2048).max(1) };
+                turns * columns.div_ceil(32)
+            }
+            Self::Gemm(gemm::Block::Finish(block)) => {
+                let members = block.groups.max(1) * block.m;
+                let chunks = |len: u64| len.div_ceil(PARTIAL_CHUNK as u64);
+                chunks(members * block.n) + chunks(members)
+            }
+            Self::Gemm(gemm::Block::SwigluGrad(block)) => {
+                (block.rows * block.n.div_ceil(8)).div_ceil(THREADS.into())
+            }
             Self::Optim(O::Stats(block)) => block.chunk_count,
             Self::Optim(O::Control(_)) => 1,
             Self::Optim(O::Step(block)) if block.row == Row::LambTrust as u32 => 1,
@@ -77,10 +109,11 @@ impl Launch {
     /// The parameter block.
     pub(crate) fn bytes(&self) -> &[u8] {
         use bytemuck::bytes_of;
+        use gemm::Block as B;
         use reduce::Block as R;
         match self {
-            Self::Gemm(gemm::Block::Product(block)) => bytes_of(block),
-            Self::Gemm(gemm::Block::SwigluGrad(block)) => bytes_of(block),
+            Self::Gemm(B::Product(block) | B::Prepare(block) | B::Finish(block)) => bytes_of(block),
+            Self::Gemm(B::SwigluGrad(block)) => bytes_of(block),
             Self::Optim(optim::Block::Stats(block)) => bytes_of(block),
             Self::Optim(optim::Block::Control(block)) => bytes_of(block),
             Self::Optim(optim::Block::Step(block)) => bytes_of(block),

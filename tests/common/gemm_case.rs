@@ -83,6 +83,12 @@ impl Case {
         [swap(self.layout.a_transposed(), a), swap(self.layout.b_transposed(), b)]
     }
 
+    /// The case as a device can run it: one whose matrix unit flushes subnormals of `T` has to be asked to.
+    pub fn on<T: Storage>(&self, device: &Device) -> Self {
+        let flushes = device.info().flushes_subnormals && T::DTYPE != Dtype::F32;
+        Self { flush: self.flush || flushes, ..*self }
+    }
+
     pub fn gemm(&self) -> Gemm {
         let (m, n, k) = (self.m, self.n, self.k);
         let [(_, a), (_, b)] = self.stored();
@@ -176,6 +182,7 @@ pub fn run<T: Storage, O: Storage>(
     data: &Data<T, O>,
     device: &Device,
 ) -> Written<T, O> {
+    let case = &case.on::<T>(device);
     let plan = case.gemm().plan::<T, O>(device).expect("a plan");
     let stream = device.stream().expect("a stream");
     let [(_, ac), (_, bc)] = case.stored();
@@ -198,29 +205,25 @@ pub fn run<T: Storage, O: Storage>(
     let z_len = spread(&vec![T::zeroed(); case.m * zc], zc, zc + gap).len();
     let mut preactivation = Guarded::<T>::output(z_len, shift);
 
-    let (a_in, b_in, bias_in, z_in) = (a.get(), b.get(), bias.get(), z.get());
-    let (c_in, residual_in) = (c.get(), residual.get());
-    let mut z_out = preactivation.get_mut();
-    let mut d_out = d.get_mut();
-    let mut operands = Operands::new(&a_in, &b_in, &mut d_out);
+    let mut operands = Operands::new(&a, &b, &mut d);
     operands.c = match case.c {
         Term::Absent => Source::None,
-        Term::Own => Source::From(&c_in),
+        Term::Own => Source::From(&c),
         Term::InPlace => Source::InPlace,
     };
     operands.residual = match case.residual {
         Term::Absent => Source::None,
-        Term::Own => Source::From(&residual_in),
+        Term::Own => Source::From(&residual),
         Term::InPlace => Source::InPlace,
     };
     if case.bias {
-        operands.bias = Some(&bias_in);
+        operands.bias = Some(&bias);
     }
     if case.role == Role::Derivative {
-        operands.derivative_of = Some(&z_in);
+        operands.derivative_of = Some(&z);
     }
     if case.preactivation {
-        operands.preactivation = Some(&mut z_out);
+        operands.preactivation = Some(&mut preactivation);
     }
     plan.run(&stream, operands).expect("a run");
     stream.sync().expect("synced");

@@ -1,17 +1,33 @@
 //! Operands between guard pads. A stray read brings NaN into the result; a stray write breaks a
 //! pad, which `check` compares bit by bit.
 
-use halfstep::Storage;
+use halfstep::{Lent, LentMut, Read, Result, Storage, Stream, Write};
+
+use super::memory::Values;
 
 /// At least one tile of any kernel.
 const PAD: usize = 4096;
 
 /// `len` values with a pad of NaN (one that no arithmetic makes) on either side, at an address
-/// that is `shift` elements away from a 64-byte boundary.
-pub struct Guarded<T> {
-    memory: Vec<T>,
+/// that is `shift` elements away from a 64-byte boundary, on any device.
+pub struct Guarded<T: Storage> {
+    memory: Values<T>,
     start: usize,
     len: usize,
+}
+
+// SAFETY: lends what `Values` does.
+unsafe impl<T: Storage> Read<T> for Guarded<T> {
+    fn lend<'a>(&'a self, stream: &'a Stream) -> Result<Lent<'a, T>> {
+        self.memory.lend(stream)
+    }
+}
+
+// SAFETY: as above.
+unsafe impl<T: Storage> Write<T> for Guarded<T> {
+    fn lend_mut<'a>(&'a mut self, stream: &'a Stream) -> Result<LentMut<'a, T>> {
+        self.memory.lend_mut(stream)
+    }
 }
 
 impl<T: Storage> Guarded<T> {
@@ -20,7 +36,9 @@ impl<T: Storage> Guarded<T> {
         let misfit = memory.as_ptr() as usize % 64 / size_of::<T>();
         let start = PAD + 64 / size_of::<T>() - misfit + shift % (32 / size_of::<T>());
         memory[start..start + values.len()].copy_from_slice(values);
-        Self { memory, start, len: values.len() }
+        // A GPU's copy starts as far off a boundary as the host's.
+        let part = start..start + values.len();
+        Self { memory: Values::shifted(memory, misfit).part(part), start, len: values.len() }
     }
 
     /// An output, filled with the pad's NaN: what is not written shows.

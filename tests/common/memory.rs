@@ -2,7 +2,7 @@
 //! they have a copy there, brought up to date when one side has changed what the other needs.
 
 use std::cell::UnsafeCell;
-use std::ops::{Deref, DerefMut};
+use std::ops::{Deref, DerefMut, Range};
 
 use halfstep::{Buffer, DeviceKind, Lent, LentMut, Raw, Read, Result, Storage, Stream, Write};
 
@@ -10,6 +10,8 @@ use halfstep::{Buffer, DeviceKind, Lent, LentMut, Raw, Read, Result, Storage, St
 pub struct Values<T: Storage> {
     /// Elements by which the address on a device misses a multiple of 256 bytes.
     shift: usize,
+    /// Those that operations get; all, unless [`part`](Self::part) has said otherwise.
+    part: Range<usize>,
     copies: UnsafeCell<Copies<T>>,
 }
 
@@ -30,7 +32,13 @@ struct OnDevice<T: Storage> {
 impl<T: Storage> Values<T> {
     /// Values at an address that is `shift` elements off.
     pub fn shifted(values: Vec<T>, shift: usize) -> Self {
-        Self { shift, copies: UnsafeCell::new(Copies { host: values, device: None }) }
+        let part = 0..values.len();
+        Self { shift, part, copies: UnsafeCell::new(Copies { host: values, device: None }) }
+    }
+
+    /// The same values, of which operations get a part.
+    pub fn part(self, part: Range<usize>) -> Self {
+        Self { part, ..self }
     }
 
     /// SAFETY of each use: a test's tensors stay on one thread (`Values` is not `Sync`), and a slice
@@ -61,9 +69,10 @@ impl<T: Storage> Values<T> {
         let here = |device: &OnDevice<T>| device.buffer.device().same_as(stream.device());
         if !device.as_ref().is_some_and(here) {
             let buffer: Buffer<T> = stream.device().zeros(self.shift + host.len())?;
-            let address = buffer.address() + (self.shift * size_of::<T>()) as u64;
+            let first = self.shift + self.part.start;
+            let address = buffer.address() + (first * size_of::<T>()) as u64;
             // SAFETY: inside the buffer, which lives beside it; used as the test uses the tensor.
-            let lent = unsafe { Raw::new(address, host.len()) };
+            let lent = unsafe { Raw::new(address, self.part.len()) };
             *device = Some(OnDevice { buffer, lent, current: false, newer: false });
         }
         let device = device.as_mut().expect("made above");
@@ -80,7 +89,7 @@ impl<T: Storage> Values<T> {
 unsafe impl<T: Storage> Read<T> for Values<T> {
     fn lend<'a>(&'a self, stream: &'a Stream) -> Result<Lent<'a, T>> {
         match stream.device().info().kind {
-            DeviceKind::Cpu => self.fetched().lend(stream),
+            DeviceKind::Cpu => self.fetched()[self.part.clone()].lend(stream),
             _ => self.sent(stream, false)?.lend(stream),
         }
     }
@@ -92,7 +101,8 @@ unsafe impl<T: Storage> Write<T> for Values<T> {
         match stream.device().info().kind {
             DeviceKind::Cpu => {
                 self.deref_mut(); // a copy elsewhere is old now
-                self.copies().host.lend_mut(stream)
+                let part = self.part.clone();
+                self.copies().host[part].lend_mut(stream)
             }
             _ => self.sent(stream, true)?.lend_mut(stream),
         }
@@ -137,7 +147,7 @@ impl<T: Storage> FromIterator<T> for Values<T> {
 
 impl<T: Storage> Clone for Values<T> {
     fn clone(&self) -> Self {
-        Self::shifted(self.to_vec(), self.shift)
+        Self::shifted(self.to_vec(), self.shift).part(self.part.clone())
     }
 }
 

@@ -75,12 +75,17 @@ pub fn fast_devices() -> Vec<Device> {
     run
 }
 
-/// Those on which matrix products run.
+/// The GPUs among them.
+pub fn gpus() -> Vec<Device> {
+    devices().into_iter().filter(|device| device.info().kind != DeviceKind::Cpu).collect()
+}
+
+/// For suites whose operands are slices of the host: the CPU.
 pub fn gemm_devices() -> Vec<Device> {
     let (run, skip): (Vec<Device>, Vec<Device>) =
         devices().into_iter().partition(|device| device.info().kind == DeviceKind::Cpu);
     for device in skip {
-        println!("skipped: {}: gemm has no kernels for it yet", device.info());
+        println!("skipped: {}: this suite lends slices of the host", device.info());
     }
     run
 }

@@ -10,7 +10,6 @@
 
 namespace hs {
 
-constexpr uint64_t CHUNK = 16384;  // elements of a partial
 
 HS_DEVICE void unpack(const Unpack& p) {
   HS_SHARED double lanes[FOLD_DOUBLES];

@@ -6,6 +6,10 @@
 pub enum Block {
     /// A fused matrix product.
     Product(Product),
+    /// On GPUs, before the product: `fused_a` and `a_sums`.
+    Prepare(Product),
+    /// On GPUs, after the product: `copy`, `partials` and `a_sums_partials`.
+    Finish(Product),
     /// The two gradients of SwiGLU's gate.
     SwigluGrad(SwigluGrad),
 }
@@ -108,6 +112,10 @@ block! {
         pub role: u32,
         /// The `FLAG_`s.
         pub flags: u32,
+        /// Rows and columns of a tile: which of the product's rows of the table runs. GPUs only.
+        pub tile: u32,
+        /// Zero.
+        pub padding: u32,
     }
 }
 

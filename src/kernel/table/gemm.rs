@@ -2,6 +2,8 @@
 //! Everything else (epilogue, derivative, gate, groups, output type) is uniform over a launch and
 //! travels in the parameter block.
 
+use super::Source;
+
 /// One device entry point.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Row {
@@ -9,62 +11,83 @@ pub struct Row {
     pub symbol: &'static str,
     /// Parameter block.
     pub block: &'static str,
-    /// Number of the operands' storage type; `None` where it is a run-time branch.
-    pub storage: Option<u32>,
-    /// Whether A and B are stored transposed.
-    pub transposed: (bool, bool),
+    /// Device code.
+    pub source: Source,
+    /// Which products it computes: the number of the operands' storage type, whether A and B are
+    /// stored transposed, rows and columns of a tile. `None` for rows that are no products.
+    pub product: Option<(u32, bool, bool, u32)>,
 }
 
 impl Row {
-    /// Symbol and block.
+    /// Symbol, block and source.
     pub const fn entry(&self) -> super::Entry {
-        super::Entry { symbol: self.symbol, block: self.block, device: None }
+        super::Entry { symbol: self.symbol, block: self.block, device: Some(self.source) }
     }
 }
 
-macro_rules! products {
-    ($($symbol:literal: $storage:literal, $a:literal, $b:literal;)*) => {
+macro_rules! rows {
+    ($($header:literal $tile:literal { $($symbol:literal: $storage:literal, $a:literal, $b:literal, $function:literal;)* })*) => {
         &[
-            $(Row {
+            $($(Row {
                 symbol: $symbol,
                 block: "Product",
-                storage: Some($storage),
-                transposed: ($a, $b),
-            },)*
-            Row {
-                symbol: "hs_gemm_swiglu_grad",
-                block: "SwigluGrad",
-                storage: None,
-                transposed: (false, false),
-            },
+                source: Source { header: $header, function: $function },
+                product: Some(($storage, $a, $b, $tile)),
+            },)*)*
+            other("hs_gemm_prepare", "Product", "gemm/prepare.h", "prepare"),
+            other("hs_gemm_finish", "Product", "gemm/finish.h", "finish"),
+            other("hs_gemm_swiglu_grad", "SwigluGrad", "gemm/swiglu_grad.h", "swiglu_grad"),
         ]
     };
 }
 
+const fn other(
+    symbol: &'static str,
+    block: &'static str,
+    header: &'static str,
+    function: &'static str,
+) -> Row {
+    Row { symbol, block, source: Source { header, function }, product: None }
+}
+
+/// Rows and columns of the tile of the path that takes every product.
+pub const SMALL_TILE: u32 = 64;
+
 /// Every row.
-pub const ROWS: &[Row] = products! {
-    "hs_gemm_product_bf16_nn": 0, false, false;
-    "hs_gemm_product_bf16_nt": 0, false, true;
-    "hs_gemm_product_bf16_tn": 0, true, false;
-    "hs_gemm_product_bf16_tt": 0, true, true;
-    "hs_gemm_product_f16_nn": 1, false, false;
-    "hs_gemm_product_f16_nt": 1, false, true;
-    "hs_gemm_product_f16_tn": 1, true, false;
-    "hs_gemm_product_f16_tt": 1, true, true;
-    "hs_gemm_product_f32_nn": 2, false, false;
-    "hs_gemm_product_f32_nt": 2, false, true;
-    "hs_gemm_product_f32_tn": 2, true, false;
-    "hs_gemm_product_f32_tt": 2, true, true;
+pub const ROWS: &[Row] = rows! {
+    "gemm/product.h" 64 {
+        "hs_gemm_product_bf16_nn": 0, false, false, "product<0, false, false>";
+        "hs_gemm_product_bf16_nt": 0, false, true, "product<0, false, true>";
+        "hs_gemm_product_bf16_tn": 0, true, false, "product<0, true, false>";
+        "hs_gemm_product_bf16_tt": 0, true, true, "product<0, true, true>";
+        "hs_gemm_product_f16_nn": 1, false, false, "product<1, false, false>";
+        "hs_gemm_product_f16_nt": 1, false, true, "product<1, false, true>";
+        "hs_gemm_product_f16_tn": 1, true, false, "product<1, true, false>";
+        "hs_gemm_product_f16_tt": 1, true, true, "product<1, true, true>";
+        "hs_gemm_product_f32_nn": 2, false, false, "product<2, false, false>";
+        "hs_gemm_product_f32_nt": 2, false, true, "product<2, false, true>";
+        "hs_gemm_product_f32_tn": 2, true, false, "product<2, true, false>";
+        "hs_gemm_product_f32_tt": 2, true, true, "product<2, true, true>";
+    }
 };
+
+/// The row that prepares A: the last but two.
+pub fn prepare() -> &'static Row {
+    &ROWS[ROWS.len() - 3]
+}
+
+/// The row that finishes a weight gradient: the last but one.
+pub fn finish() -> &'static Row {
+    &ROWS[ROWS.len() - 2]
+}
 
 /// The row of SwiGLU's gradient: the last.
 pub fn swiglu_grad() -> &'static Row {
     &ROWS[ROWS.len() - 1]
 }
 
-/// The product's row for a storage type and layout.
-pub fn product(storage: u32, a_transposed: bool, b_transposed: bool) -> &'static Row {
-    ROWS.iter()
-        .find(|row| row.storage == Some(storage) && row.transposed == (a_transposed, b_transposed))
-        .unwrap_or(swiglu_grad())
+/// The product's row for a storage type, layout and tile.
+pub fn product(storage: u32, a_transposed: bool, b_transposed: bool, tile: u32) -> &'static Row {
+    let wanted = Some((storage, a_transposed, b_transposed, tile));
+    ROWS.iter().find(|row| row.product == wanted).expect("plans ask for rows that are there")
 }

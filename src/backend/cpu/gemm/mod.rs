@@ -72,6 +72,10 @@ pub(super) unsafe fn run(threads: &Threads, path: Path, block: &Block) {
             // SAFETY: the caller's promise.
             unsafe { finish(threads, block) }
         }
+        // Here the product does both on its way.
+        Block::Prepare(_) | Block::Finish(_) => {
+            unreachable!("plans for the CPU make no such launch")
+        }
         // SAFETY: the caller's promise.
         Block::SwigluGrad(block) => unsafe {
             by_type!(block.input, swiglu_grad, threads, block);

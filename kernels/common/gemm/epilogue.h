@@ -1,0 +1,143 @@
+// What becomes of a tile's sums t: p = α·t + β·C + bias, then by role D = act(p) + residual,
+// D = p·act'(z) + residual, or D = p + residual; D = act(p)∘p_up + residual where gated. The order of
+// src/gemm/reference.rs, in f32, each stored value rounded once.
+//
+// `=`; in place where C or the residual is D: each element is read and written by one thread.
+// Every option is a branch that all threads of a launch take alike. Columns and rows behind the product's
+// are neither read nor written.
+#pragma once
+#include "gemm/tile.h"
+#include "walk.h"
+
+namespace hs {
+
+// Sums come through shared memory, 32 rows at a time: 16 of the upper half of the tile, 16 of the lower,
+// so that every wave has some. Eight words of padding keep the lanes of a store on banks of their own.
+template <uint32_t TN>
+struct Slab {
+  static constexpr uint32_t ROWS = 32;
+  static constexpr uint32_t LD = TN + 8;
+  static constexpr uint32_t BYTES = ROWS * LD * 4;
+};
+
+// Row `r` of the slab of one pass, as a row of the tile.
+template <uint32_t TM>
+HS_DEVICE uint32_t slab_row(uint32_t r, uint32_t pass) {
+  return (r / 16) * (TM / 2) + pass * 16 + r % 16;
+}
+
+// α·t + β·C + bias for eight columns from `j` on; `c` is 0 where there is none.
+HS_DEVICE void before8(float (&v)[8], const Product& p, uint64_t c, uint64_t ci, uint64_t bias, uint64_t j,
+                       uint32_t count) {
+#pragma unroll
+  for (int e = 0; e < 8; e++) v[e] *= p.alpha;
+  float other[8];
+  if (c != 0) {
+    load8(other, c, ci, count, p.output);
+#pragma unroll
+    for (int e = 0; e < 8; e++) v[e] = fmaf(p.beta, other[e], v[e]);
+  }
+  if (bias != 0) {
+    load8(other, bias, j, count, p.input);
+#pragma unroll
+    for (int e = 0; e < 8; e++) v[e] += other[e];
+  }
+}
+
+HS_DEVICE void slab8(float (&v)[8], const float* from) {  // 32-byte aligned
+  const float4 a = *reinterpret_cast<const float4*>(from);
+  const float4 b = *reinterpret_cast<const float4*>(from + 4);
+  v[0] = a.x, v[1] = a.y, v[2] = a.z, v[3] = a.w;
+  v[4] = b.x, v[5] = b.y, v[6] = b.z, v[7] = b.w;
+}
+
+// One slab into D stored [m,n].
+template <uint32_t TM, uint32_t TN>
+HS_DEVICE void epilogue_rows(const Product& p, const Tile& t, const float* slab, uint32_t pass) {
+  const bool gated = (p.flags & GATED) != 0, flush = (p.flags & FLUSH) != 0;
+  const uint32_t eights = gated ? TN / 16 : TN / 8;
+  const uint64_t c = p.c == 0 ? 0 : like_d(p, t, p.c, p.ldc, p.stride_c, p.output);
+  const uint64_t bias = p.bias == 0 ? 0 : p.bias + t.member * p.stride_bias * element_bytes(p.input);
+  const uint64_t preactivation = p.preactivation == 0 ? 0
+      : like_d(p, t, p.preactivation, p.ldp, p.stride_preactivation, p.input);
+#pragma unroll 1
+  for (uint32_t q = thread_index(); q < Slab<TN>::ROWS * eights; q += THREADS) {
+    const uint32_t r = q / eights, column = q % eights * 8;
+    const uint64_t i = t.row + slab_row<TM>(r, pass), j = t.column + column;
+    if (i >= t.m || j >= p.n) continue;
+    const uint32_t count = p.n - j < 8 ? static_cast<uint32_t>(p.n - j) : 8u;
+    const float* from = slab + r * Slab<TN>::LD + column;
+    float v[8], other[8];
+    slab8(v, from);
+    before8(v, p, c, i * p.ldc + j, bias, j, count);
+    if (preactivation != 0) {
+#pragma unroll
+      for (int e = 0; e < 8; e++) other[e] = v[e];
+      store8_result(other, preactivation, i * p.ldp + j, count, p.input, flush);
+    }
+    if (p.role == ROLE_FORWARD) {
+      apply8(v, p.activation);
+    } else if (p.role == ROLE_DERIVATIVE) {
+      load8(other, like_d(p, t, p.z, p.ldz, p.stride_z, p.input), i * p.ldz + j, count, p.input);
+      derive8(other, p.activation);
+#pragma unroll
+      for (int e = 0; e < 8; e++) v[e] *= other[e];
+    }
+    if (gated) {
+      slab8(other, from + TN / 2);
+      before8(other, p, 0, 0, bias, p.n + j, count);
+#pragma unroll
+      for (int e = 0; e < 8; e++) v[e] *= other[e];
+      if (preactivation != 0) {
+        store8_result(other, preactivation, i * p.ldp + p.n + j, count, p.input, flush);
+      }
+    }
+    if (p.residual != 0) {
+      const uint64_t residual = like_d(p, t, p.residual, p.ldr, p.stride_residual, p.output);
+      load8(other, residual, i * p.ldr + j, count, p.output);
+#pragma unroll
+      for (int e = 0; e < 8; e++) v[e] += other[e];
+    }
+    store8_result(v, like_d(p, t, p.d, p.ldd, p.stride_d, p.output), i * p.ldd + j, count, p.output,
+                  flush);
+  }
+}
+
+// One slab into D stored [n,m]: eight rows at a time. Only the weight gradient asks for it, whose whole
+// epilogue is β·C.
+template <uint32_t TM, uint32_t TN>
+HS_DEVICE void epilogue_columns(const Product& p, const Tile& t, const float* slab, uint32_t pass) {
+  const uint64_t c = p.c == 0 ? 0 : like_d(p, t, p.c, p.ldc, p.stride_c, p.output);
+#pragma unroll 1
+  for (uint32_t q = thread_index(); q < Slab<TN>::ROWS / 8 * TN; q += THREADS) {
+    const uint32_t r = q / TN * 8, column = q % TN;
+    const uint64_t i = t.row + slab_row<TM>(r, pass), j = t.column + column;
+    if (i >= t.m || j >= p.n) continue;
+    const uint32_t count = t.m - i < 8 ? static_cast<uint32_t>(t.m - i) : 8u;
+    float v[8];
+#pragma unroll
+    for (uint32_t e = 0; e < 8; e++) v[e] = slab[(r + e) * Slab<TN>::LD + column];
+    before8(v, p, c, j * p.ldc + i, 0, 0, count);
+    store8_result(v, like_d(p, t, p.d, p.ldd, p.stride_d, p.output), j * p.ldd + i, count, p.output,
+                  (p.flags & FLUSH) != 0);
+  }
+}
+
+// All of a tile. `sums.slab(pass, slab)` writes a wave's part of a slab. Nothing else may be using the
+// shared memory any more once every thread is here.
+template <uint32_t TM, uint32_t TN, class Sums>
+HS_DEVICE void epilogue(const Product& p, const Tile& t, const Sums& sums, float* slab) {
+#pragma unroll
+  for (uint32_t pass = 0; pass < TM / 32; pass++) {
+    barrier();  // what was read from this memory has been
+    sums.slab(pass, slab);
+    barrier();
+    if ((p.flags & D_TRANSPOSED) != 0) {
+      epilogue_columns<TM, TN>(p, t, slab, pass);
+    } else {
+      epilogue_rows<TM, TN>(p, t, slab, pass);
+    }
+  }
+}
+
+}  // namespace hs

@@ -1,0 +1,107 @@
+// Operands on their way into shared memory, by the path that takes any of them: any address, leading
+// dimension and size, both layouts, A times act'(z), subnormals flushed. Elements that are not there
+// become 0 and are not read.
+//
+// A chunk is eight steps of k of one row of A or column of B.
+#pragma once
+#include "gemm/tile.h"
+
+namespace hs {
+
+template <uint32_t TYPE>
+struct Chunk8 {
+  uint16_t x[8];
+};
+template <>
+struct Chunk8<F32> {
+  float x[8];
+};
+
+template <uint32_t TYPE>
+HS_DEVICE void widen8(float (&to)[8], const Chunk8<TYPE>& from) {
+#pragma unroll
+  for (int e = 0; e < 8; e++) to[e] = TYPE == BF16 ? widen_bf16(from.x[e]) : widen_f16(from.x[e]);
+}
+template <>
+HS_DEVICE void widen8<F32>(float (&to)[8], const Chunk8<F32>& from) {
+#pragma unroll
+  for (int e = 0; e < 8; e++) to[e] = from.x[e];
+}
+
+template <uint32_t TYPE>
+HS_DEVICE void narrow8(Chunk8<TYPE>& to, const float (&from)[8]) {
+#pragma unroll
+  for (int e = 0; e < 8; e++) to.x[e] = TYPE == BF16 ? narrow_bf16(from[e]) : narrow_f16(from[e]);
+}
+template <>
+HS_DEVICE void narrow8<F32>(Chunk8<F32>& to, const float (&from)[8]) {
+#pragma unroll
+  for (int e = 0; e < 8; e++) to.x[e] = from[e];
+}
+
+// Stored [lane][k] (`TOGETHER`: a chunk's elements side by side), or [k][lane].
+template <uint32_t TYPE, bool TOGETHER>
+HS_DEVICE void load_chunk(Chunk8<TYPE>& to, uint64_t base, uint64_t ld, uint64_t lane, uint64_t k,
+                          uint32_t count) {
+  if constexpr (TOGETHER && TYPE == F32) {
+    load8_f32(to.x, base, lane * ld + k, count);
+  } else if constexpr (TOGETHER) {
+    load8_words(to.x, base, lane * ld + k, count);
+  } else {
+#pragma unroll
+    for (uint32_t e = 0; e < 8; e++) {
+      to.x[e] = 0;
+      if (e >= count) continue;
+      const uint64_t i = (k + e) * ld + lane;
+      if constexpr (TYPE == F32) to.x[e] = from_bits(load4(base + 4 * i));
+      else to.x[e] = load2(base + 2 * i);
+    }
+  }
+}
+
+template <uint32_t TYPE>
+HS_DEVICE void flush8(Chunk8<TYPE>& x) {
+  if constexpr (TYPE != F32) {
+    constexpr uint32_t exponent = TYPE == BF16 ? 0x7f80u : 0x7c00u;
+#pragma unroll
+    for (int e = 0; e < 8; e++) x.x[e] &= (x.x[e] & exponent) == 0 ? 0x8000u : 0xffffu;
+  }
+}
+
+// A as the product reads it: times act'(z) where the role says so, rounded, flushed.
+template <uint32_t TYPE, bool TOGETHER>
+HS_DEVICE void load_a(Chunk8<TYPE>& to, const Product& p, const Tile& t, uint64_t lane, uint64_t k,
+                      uint32_t count) {
+  load_chunk<TYPE, TOGETHER>(to, like_a(p, t, p.a, p.lda, p.stride_a), p.lda, lane, k, count);
+  if (p.role == ROLE_FUSED_A) {
+    Chunk8<TYPE> z;
+    load_chunk<TYPE, TOGETHER>(z, like_a(p, t, p.z, p.ldz, p.stride_z), p.ldz, lane, k, count);
+    float x[8], slope[8];
+    widen8<TYPE>(x, to);
+    widen8<TYPE>(slope, z);
+    derive8(slope, p.activation);
+#pragma unroll
+    for (int e = 0; e < 8; e++) x[e] *= slope[e];
+    narrow8<TYPE>(to, x);
+  }
+  if ((p.flags & FLUSH) != 0) flush8<TYPE>(to);
+}
+
+template <uint32_t TYPE, bool TOGETHER>
+HS_DEVICE void load_b(Chunk8<TYPE>& to, const Product& p, const Tile& t, uint64_t lane, uint64_t k,
+                      uint32_t count) {
+  load_chunk<TYPE, TOGETHER>(to, start_of_b(p, t), p.ldb, lane, k, count);
+  if ((p.flags & FLUSH) != 0) flush8<TYPE>(to);
+}
+
+// The column of B behind column `c` of a tile of `TN`: where gated, the first half are columns of the gate
+// and the second the same ones of `up`. `there` is whether D has it.
+template <uint32_t TN>
+HS_DEVICE uint64_t column_of_b(const Product& p, const Tile& t, uint32_t c, bool& there) {
+  const bool gated = (p.flags & GATED) != 0, up = gated && c >= TN / 2;
+  const uint64_t j = t.column + (up ? c - TN / 2 : c);
+  there = j < p.n;
+  return up ? p.n + j : j;
+}
+
+}  // namespace hs

@@ -1,0 +1,144 @@
+// 16-bit tiles in shared memory, their fragments, and the matrix unit's steps, for sm_80 and newer.
+//
+// With g = lane / 4 and t = lane % 4, mma.m16n8k16 wants of A rows g and g + 8, columns 2t, 2t + 1 and 2t + 8,
+// 2t + 9; of B the same columns' rows at n = g; and gives sums (g, 2t), (g, 2t + 1), (g + 8, 2t), (g + 8, 2t + 1).
+// ldmatrix gives exactly that from eight 16-byte rows a matrix; `.trans` from the transpose.
+#pragma once
+#include "gemm/epilogue.h"
+
+namespace hs {
+
+HS_DEVICE uint32_t shared_address(const void* p) {
+  return static_cast<uint32_t>(__cvta_generic_to_shared(p));
+}
+
+HS_DEVICE void ldmatrix(uint32_t (&r)[4], uint32_t address) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(address) : "memory");
+}
+HS_DEVICE void ldmatrix_transposed(uint32_t (&r)[4], uint32_t address) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(address) : "memory");
+}
+
+// c += a·b: 16×8, 16 steps of k.
+template <uint32_t TYPE>
+HS_DEVICE void mma(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+  if constexpr (TYPE == BF16) {
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
+        "{%0,%1,%2,%3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+  } else {
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
+        "{%0,%1,%2,%3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+  }
+}
+
+// Byte offset of a chunk (eight steps of k, 16 bytes) of a tile of 32 steps, stored [lane][k]: two lanes to a
+// line of 128 bytes, chunks exchanged so that eight lanes' same chunks are on all 32 banks.
+HS_DEVICE uint32_t offset_together(uint32_t lane, uint32_t chunk) {
+  return (lane >> 1) * 128 + ((((lane & 1) << 2) | (chunk ^ ((lane >> 1) & 3))) << 4);
+}
+// The same for eight lanes of one step of a tile stored [k][lane].
+template <uint32_t LANES>
+HS_DEVICE uint32_t offset_across(uint32_t k, uint32_t chunk) {
+  return k * (2 * LANES) + ((chunk ^ (k & 7)) << 4);
+}
+
+// 16 rows of A from row `m`, 16 steps from 16·`group`.
+template <bool TOGETHER, uint32_t LANES>
+HS_DEVICE void fragment_a(uint32_t (&r)[4], uint32_t tile, uint32_t m, uint32_t group) {
+  const uint32_t l = thread_index() % 32;
+  if (TOGETHER) {
+    ldmatrix(r, tile + offset_together(m + l % 16, 2 * group + l / 16));
+  } else {
+    ldmatrix_transposed(
+        r, tile + offset_across<LANES>(16 * group + l % 8 + l / 16 * 8, m / 8 + l / 8 % 2));
+  }
+}
+// 16 columns of B from column `n`: registers 0 and 1 are the first eight, 2 and 3 the others.
+template <bool TOGETHER, uint32_t LANES>
+HS_DEVICE void fragment_b(uint32_t (&r)[4], uint32_t tile, uint32_t n, uint32_t group) {
+  const uint32_t l = thread_index() % 32;
+  if (TOGETHER) {
+    ldmatrix(r, tile + offset_together(n + l % 8 + l / 16 * 8, 2 * group + l / 8 % 2));
+  } else {
+    ldmatrix_transposed(r, tile + offset_across<LANES>(16 * group + l % 16, n / 8 + l / 16));
+  }
+}
+
+// The sums of a TM×TN tile in eight waves: two down, four across.
+template <uint32_t TYPE, uint32_t TM, uint32_t TN>
+struct MatrixSums {
+  static constexpr uint32_t OPERAND_BYTES = TM * 64;
+  static constexpr uint32_t DOWN = TM / 32, ACROSS = TN / 32;  // 16×8 products of a wave
+  float sum[DOWN][ACROSS][4];
+
+  HS_DEVICE static uint32_t first_row() { return thread_index() / 32 % 2 * (TM / 2); }
+  HS_DEVICE static uint32_t first_column() { return thread_index() / 64 * (TN / 4); }
+
+  HS_DEVICE void clear() {
+#pragma unroll
+    for (int i = 0; i < DOWN; i++) {
+#pragma unroll
+      for (int j = 0; j < ACROSS; j++) {
+#pragma unroll
+        for (int e = 0; e < 4; e++) sum[i][j][e] = 0.0f;
+      }
+    }
+  }
+
+  HS_DEVICE static void store(char* to, uint32_t chunk, uint32_t lane, const uint16_t (&x)[8]) {
+    uint32_t words[4];
+#pragma unroll
+    for (int w = 0; w < 4; w++) words[w] = x[2 * w] | static_cast<uint32_t>(x[2 * w + 1]) << 16;
+    *reinterpret_cast<uint4*>(to + offset_together(lane, chunk)) =
+        uint4{words[0], words[1], words[2], words[3]};
+  }
+
+  // One step of 32 of operands that are stored [lane][k] both.
+  HS_DEVICE void multiply(const char* a, const char* b) {
+    multiply_as<true, true>(shared_address(a), shared_address(b));
+  }
+
+  template <bool A_TOGETHER, bool B_TOGETHER>
+  HS_DEVICE void multiply_as(uint32_t a, uint32_t b) {
+#pragma unroll
+    for (uint32_t group = 0; group < 2; group++) {
+      uint32_t fa[DOWN][4], fb[ACROSS / 2][4];
+#pragma unroll
+      for (uint32_t i = 0; i < DOWN; i++) {
+        fragment_a<A_TOGETHER, TM>(fa[i], a, first_row() + 16 * i, group);
+      }
+#pragma unroll
+      for (uint32_t j = 0; j < ACROSS / 2; j++) {
+        fragment_b<B_TOGETHER, TN>(fb[j], b, first_column() + 16 * j, group);
+      }
+#pragma unroll
+      for (uint32_t i = 0; i < DOWN; i++) {
+#pragma unroll
+        for (uint32_t n = 0; n < ACROSS; n++) {
+          // Back and forth: neighbours share a fragment, which stays in the unit's operand cache.
+          const uint32_t j = i % 2 == 0 ? n : ACROSS - 1 - n;
+          mma<TYPE>(sum[i][j], fa[i], fb[j / 2][j % 2 * 2], fb[j / 2][j % 2 * 2 + 1]);
+        }
+      }
+    }
+  }
+
+  HS_DEVICE void slab(uint32_t pass, float* slab) const {
+    const uint32_t l = thread_index() % 32, r = first_row() / (TM / 2) * 16 + l / 4;
+    float* to = slab + r * Slab<TN>::LD + first_column() + l % 4 * 2;
+#pragma unroll
+    for (uint32_t j = 0; j < ACROSS; j++) {
+      *reinterpret_cast<float2*>(to + 8 * j) = float2{sum[pass][j][0], sum[pass][j][1]};
+      *reinterpret_cast<float2*>(to + 8 * Slab<TN>::LD + 8 * j) =
+          float2{sum[pass][j][2], sum[pass][j][3]};
+    }
+  }
+};
+
+}  // namespace hs
