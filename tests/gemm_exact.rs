@@ -101,6 +101,48 @@ fn g10_tile_edges_of_gpus_are_exact() {
     }
 }
 
+/// G-10 for the tile of aligned operands: every size around its edges, as far as the device takes it.
+#[test]
+fn g10_edges_of_the_large_tile_are_exact() {
+    for device in common::gpus() {
+        println!("{}: one dimension at a time, an interpreter's share", device.info());
+        for layout in Layout::ALL {
+            let mut sizes = vec![(257, 130, 64), (1, 1, 1), (2, 258, 33)];
+            sizes.extend(around(128).map(|s| (s, 40, 40)));
+            sizes.extend(around(128).map(|s| (33, s, 31)));
+            sizes.extend(around(32).map(|s| (30, 50, s)));
+            sizes.extend([(129, 127, 95), (50, 70, 96), (70, 50, 97), (40, 40, 1000)]);
+            for (m, n, k) in sizes {
+                let case = large(Case { layout, ..Case::new(m, n, k) }, &device);
+                exactly::<bf16, f32>(&case, &device);
+                if m % 2 == 1 {
+                    exactly::<f16, f16>(&case, &device);
+                }
+            }
+            for role in [Role::Derivative, Role::Gated] {
+                let case =
+                    Case { layout, role, activation: Activation::Relu, ..Case::new(70, 72, 41) };
+                let case = Case { data: Distribution::Integer(3), ..large(case, &device) };
+                exactly::<bf16, bf16>(&Case { bias: true, ..case }, &device);
+            }
+        }
+    }
+}
+
+/// The case with the large tile pinned: aligned, and with sizes that the device's loads end at.
+fn large(case: Case, device: &Device) -> Case {
+    let Case { mut m, mut n, mut k, layout, .. } = case;
+    if device.info().kind == DeviceKind::Hip {
+        let (a, b) = (layout.a_transposed(), layout.b_transposed());
+        m = if a { m.next_multiple_of(2) } else { m };
+        n = if b { n } else { n.next_multiple_of(2) };
+        k = if a && !b { k } else { k.next_multiple_of(8) };
+    }
+    let data = Distribution::Integer(largest(k));
+    let seed = (m * 10_007 + n * 101 + k) as u64;
+    Case { m, n, k, data, seed, aligned: true, tile: 128, ..case }
+}
+
 /// Every layout, type and epilogue that is exact, on GPUs: sixteen draws of what
 /// [`integers_are_exact`] draws 256 of.
 #[test]

@@ -6,12 +6,18 @@ mod common;
 use common::bound::{self};
 use common::data::{Distribution, Rng};
 use common::guard::Guarded;
+use common::memory::Values;
 use common::oracle_gemm::act_derivative;
 use halfstep::gemm::{
-    DataGrad, DataGradOperands, Gemm, Layout, Matrix, Operands, SwigluGrad, WeightGrad,
+    DataGrad, DataGradOperands, Gemm, Layout, Matrix, Operands, Subnormals, SwigluGrad, WeightGrad,
     WeightGradOperands,
 };
-use halfstep::{Dtype, bf16};
+use halfstep::{Device, Dtype, bf16};
+
+/// A device that flushes has to be asked to.
+fn policy(device: &Device) -> Subnormals {
+    if device.info().flushes_subnormals { Subnormals::Flush } else { Subnormals::Preserve }
+}
 
 #[test]
 fn swiglu_and_its_gradient_match_f64() {
@@ -19,11 +25,12 @@ fn swiglu_and_its_gradient_match_f64() {
         let stream = device.stream().unwrap();
         let (rows, n) = (7, 33);
         let mut rng = Rng(5);
-        let dy: Vec<bf16> = Distribution::Normal.fill(&mut rng, rows * n);
-        let z: Vec<bf16> = Distribution::Normal.fill(&mut rng, rows * 2 * n);
+        let dy: Values<bf16> = Distribution::Normal.fill(&mut rng, rows * n).into();
+        let z: Values<bf16> = Distribution::Normal.fill(&mut rng, rows * 2 * n).into();
         let mut dz = Guarded::<bf16>::output(rows * 2 * n, 3);
-        let plan = SwigluGrad::new(rows, n).plan::<bf16>(&device).unwrap();
-        plan.run(&stream, &dy, &z, &mut dz.get_mut()).unwrap();
+        let plan =
+            SwigluGrad::new(rows, n).subnormals(policy(&device)).plan::<bf16>(&device).unwrap();
+        plan.run(&stream, &dy, &z, &mut dz).unwrap();
         dz.check("dz");
         for r in 0..rows {
             for j in 0..n {
@@ -39,7 +46,7 @@ fn swiglu_and_its_gradient_match_f64() {
                 }
             }
         }
-        assert!(plan.run(&stream, &dy, &z[1..].to_vec(), &mut dz.get_mut()).is_err());
+        assert!(plan.run(&stream, &dy, &Values::from(z[1..].to_vec()), &mut dz).is_err());
     }
 }
 
@@ -50,22 +57,23 @@ fn batches_are_their_members() {
         let stream = device.stream().unwrap();
         let (count, m, n, k) = (5, 9, 17, 20);
         let mut rng = Rng(9);
-        let a: Vec<bf16> = Distribution::Integer(15).fill(&mut rng, count * m * k);
-        let b: Vec<bf16> = Distribution::Integer(15).fill(&mut rng, k * n);
+        let a: Values<bf16> = Distribution::Integer(15).fill(&mut rng, count * m * k).into();
+        let b: Values<bf16> = Distribution::Integer(15).fill(&mut rng, k * n).into();
         // Heads side by side: D is [m, count, n].
-        let gemm = Gemm::new(m, n, k).batch(count).stride(Matrix::B, 0);
+        let gemm = Gemm::new(m, n, k).subnormals(policy(&device)).batch(count).stride(Matrix::B, 0);
         let heads = gemm.leading(Matrix::D, count * n).stride(Matrix::D, n);
         let mut d = Guarded::<f32>::output(m * count * n, 1);
         heads
             .plan::<bf16, f32>(&device)
             .unwrap()
-            .run(&stream, Operands::new(&a, &b, &mut out))
+            .run(&stream, Operands::new(&a, &b, &mut d))
             .unwrap();
         d.check("d");
         for i in 0..count {
-            let one = a[i * m * k..(i + 1) * m * k].to_vec();
-            let mut expected = vec![0.0f32; m * n];
-            let plan = Gemm::new(m, n, k).plan::<bf16, f32>(&device).unwrap();
+            let one = Values::from(a[i * m * k..(i + 1) * m * k].to_vec());
+            let mut expected = Values::from(vec![0.0f32; m * n]);
+            let plan =
+                Gemm::new(m, n, k).subnormals(policy(&device)).plan::<bf16, f32>(&device).unwrap();
             plan.run(&stream, Operands::new(&one, &b, &mut expected)).unwrap();
             for r in 0..m {
                 let row = &d.get()[(r * count + i) * n..][..n];
@@ -81,39 +89,45 @@ fn groups_are_their_members_forward_and_backward() {
     for device in common::devices() {
         let stream = device.stream().unwrap();
         let (rows, input, output) = (40, 18, 21);
-        let ends = vec![7u32, 7, 30, 25, 38]; // an empty group, and one that ends before the last
+        let ends = Values::from([7u32, 7, 30, 25, 38]); // an empty group, and one that ends before the last
         let starts = [0usize, 7, 7, 30, 30];
         let stops = [7usize, 7, 30, 30, 38];
         let mut rng = Rng(11);
         let small = Distribution::Integer(7);
-        let x: Vec<bf16> = small.fill(&mut rng, rows * input);
-        let dy: Vec<bf16> = small.fill(&mut rng, rows * output);
-        let w: Vec<bf16> = small.fill(&mut rng, 5 * output * input);
-        let bias: Vec<bf16> = small.fill(&mut rng, 5 * output);
+        let x: Values<bf16> = small.fill(&mut rng, rows * input).into();
+        let dy: Values<bf16> = small.fill(&mut rng, rows * output).into();
+        let w: Values<bf16> = small.fill(&mut rng, 5 * output * input).into();
+        let bias: Values<bf16> = small.fill(&mut rng, 5 * output).into();
         let at = |group: usize, o: usize, i: usize| w[(group * output + o) * input + i].to_f64();
 
-        let plan = Gemm::new(rows, output, input).layout(Layout::NT).groups(5);
+        let plan =
+            Gemm::new(rows, output, input).subnormals(policy(&device)).layout(Layout::NT).groups(5);
         let mut y = Guarded::<f32>::output(rows * output, 0);
-        let mut operands = Operands::new(&x, &w, &mut out);
+        let mut operands = Operands::new(&x, &w, &mut y);
         operands.bias = Some(&bias);
         operands.group_ends = Some(&ends);
         plan.plan::<bf16, f32>(&device).unwrap().run(&stream, operands).unwrap();
         y.check("y");
 
-        let plan = DataGrad::new(rows, input, output).groups(5).plan::<bf16, f32>(&device).unwrap();
+        let plan = DataGrad::new(rows, input, output)
+            .subnormals(policy(&device))
+            .groups(5)
+            .plan::<bf16, f32>(&device)
+            .unwrap();
         let mut dx = Guarded::<f32>::output(rows * input, 0);
-        let operands = DataGradOperands {
-            group_ends: Some(&ends),
-            ..DataGradOperands::new(&dy, &w, &mut out)
-        };
+        let operands =
+            DataGradOperands { group_ends: Some(&ends), ..DataGradOperands::new(&dy, &w, &mut dx) };
         plan.run(&stream, operands).unwrap();
 
-        let plan = WeightGrad::new(rows, input, output).groups(5).plan::<bf16>(&device).unwrap();
+        let plan = WeightGrad::new(rows, input, output)
+            .subnormals(policy(&device))
+            .groups(5)
+            .plan::<bf16>(&device)
+            .unwrap();
         let mut dw = Guarded::<f32>::output(5 * output * input, 0);
         let mut db = Guarded::<f32>::output(5 * output, 0);
-        let (mut out, mut sums) = (dw.get_mut(), db.get_mut());
-        let mut operands = WeightGradOperands::new(&dy, &x, &mut out);
-        operands.db = Some(&mut sums);
+        let mut operands = WeightGradOperands::new(&dy, &x, &mut dw);
+        operands.db = Some(&mut db);
         operands.group_ends = Some(&ends);
         plan.run(&stream, operands).unwrap();
 
@@ -146,11 +160,11 @@ fn groups_are_their_members_forward_and_backward() {
         assert!(y.get()[38 * output..].iter().all(|v| v.to_bits() == canary));
         assert!(dx.get()[38 * input..].iter().all(|v| v.to_bits() == canary));
         // Without its list a grouped product does not run; without groups it writes nothing.
-        let mut d = vec![3.0f32; rows * output];
-        let gemm = Gemm::new(rows, output, input).layout(Layout::NT);
+        let mut d = Values::from(vec![3.0f32; rows * output]);
+        let gemm = Gemm::new(rows, output, input).subnormals(policy(&device)).layout(Layout::NT);
         let plan = gemm.clone().groups(5).plan::<bf16, f32>(&device).unwrap();
         assert!(plan.run(&stream, Operands::new(&x, &w, &mut d)).is_err());
-        let none = Vec::<u32>::new();
+        let none = Values::from(Vec::<u32>::new());
         let plan = gemm.groups(0).plan::<bf16, f32>(&device).unwrap();
         let operands = Operands { group_ends: Some(&none), ..Operands::new(&x, &w, &mut d) };
         plan.run(&stream, operands).unwrap();

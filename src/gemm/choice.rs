@@ -1,10 +1,11 @@
 //! Which kernels compute a product on a GPU: a pure function of the parameter block and the device.
 #![forbid(unsafe_code)]
 
+use crate::kernel::launch;
 use crate::kernel::params::gemm as params;
 use crate::kernel::params::gemm::{Block, Product};
-use crate::kernel::{launch, table};
-use crate::{Device, DeviceInfo, DeviceKind, Error, Result};
+use crate::kernel::table::gemm::{LARGE_TILE, SMALL_TILE};
+use crate::{Device, DeviceInfo, DeviceKind, Dtype, Error, Result};
 
 /// A tile, and why it was chosen.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -15,18 +16,92 @@ pub(super) struct Choice {
     pub why: &'static str,
 }
 
-/// Chooses the tile. Addresses that are not known yet are 0, and count as aligned.
-pub(super) fn choose(_block: &Product, _info: &DeviceInfo) -> Choice {
-    Choice { tile: table::gemm::SMALL_TILE, why: "the path that takes every product" }
+/// Chooses the tile, or says why the one that the caller has pinned (`block.tile`) cannot be. Addresses
+/// that are not known yet are 0, and count as aligned.
+pub(super) fn choose(
+    block: &Product,
+    info: &DeviceInfo,
+) -> std::result::Result<Choice, &'static str> {
+    let choice = |tile, why| Ok(Choice { tile, why });
+    match (block.tile, obstacle(block, info)) {
+        (0, Some(why)) => choice(SMALL_TILE, why),
+        (LARGE_TILE, Some(why)) => Err(why),
+        (0, None) => {
+            // A small tile is a quarter of the work at half the rate. What counts is how often the
+            // device's units are filled with tiles.
+            let turns = |tile| {
+                launch::tiles(&Product { tile, ..*block }).div_ceil(info.units.max(1) as u64)
+            };
+            if turns(SMALL_TILE) < 2 * turns(LARGE_TILE) {
+                choice(SMALL_TILE, "large ones would leave units of the device idle")
+            } else {
+                choice(LARGE_TILE, "aligned operands, and enough tiles for all units")
+            }
+        }
+        (tile @ (SMALL_TILE | LARGE_TILE), _) => choice(tile, "pinned by the caller"),
+        _ => Err("tiles are 64 or 128"),
+    }
+}
+
+/// Why the large tile's loop cannot run, if so: it copies operands as they are, 16 bytes at a time.
+fn obstacle(block: &Product, info: &DeviceInfo) -> Option<&'static str> {
+    let has = |flag: u32| block.flags & flag != 0;
+    if block.input == Dtype::F32 as u32 {
+        return Some("f32 products run on the vector unit");
+    }
+    if block.k == 0 {
+        return Some("a sum of 0");
+    }
+    if block.role == params::ROLE_FUSED_A {
+        return Some("A is multiplied by a derivative on its way, unless that is stored too");
+    }
+    let hip = info.kind == DeviceKind::Hip; // whose matrix unit flushes by itself
+    if has(params::FLAG_FLUSH) && !hip {
+        return Some("subnormals are flushed on the way");
+    }
+    let columns = if has(params::FLAG_GATED) { 2 * block.n } else { block.n };
+    let a = (block.a, block.lda, block.stride_a, !has(params::FLAG_A_TRANSPOSED), block.m);
+    let b = (block.b, block.ldb, block.stride_b, has(params::FLAG_B_TRANSPOSED), columns);
+    for (address, ld, stride, k_together, lanes) in [a, b] {
+        // Elements that one load takes, and bytes; where the gate's columns end, up's begin.
+        let (elements, bytes) = if hip && !k_together { (2, 4) } else { (8, 16) };
+        if address % bytes != 0 || ld % elements != 0 || stride % elements != 0 {
+            return Some("an operand's address, rows or members are not aligned");
+        }
+        if !k_together && has(params::FLAG_GATED) && block.n % elements != 0 {
+            return Some("the columns of up are not aligned");
+        }
+        if !hip {
+            continue;
+        }
+        if (if k_together { block.k } else { lanes }) % elements != 0 {
+            return Some("an operand's rows do not end where a load does");
+        }
+        // What a tile reads, with room for the offset of the step behind the last.
+        let rows = match (k_together, has(params::FLAG_GATED)) {
+            (true, false) => LARGE_TILE.into(),
+            (true, true) => block.n + u64::from(LARGE_TILE),
+            (false, _) => block.k + 96,
+        };
+        let bytes = rows.saturating_mul(ld).saturating_add(block.k).saturating_mul(2);
+        if bytes >= 1 << 31 {
+            return Some("a tile's part of an operand spans 2 GiB or more");
+        }
+    }
+    None
 }
 
 /// The launches of one product, in order.
 ///
 /// The CPU does everything in one. A GPU's product kernel reads A and writes D: what else is asked of A
 /// is prepared before it, what is asked of the finished D is computed after it.
-pub(super) fn launches(block: &Product, info: &DeviceInfo) -> [Option<Block>; 3] {
+pub(super) fn launches(
+    op: &'static str,
+    block: &Product,
+    info: &DeviceInfo,
+) -> Result<[Option<Block>; 3]> {
     if info.kind == DeviceKind::Cpu {
-        return [None, Some(Block::Product(*block)), None];
+        return Ok([None, Some(Block::Product(*block)), None]);
     }
     let prepare = block.fused_a != 0 || block.a_sums != 0;
     let finish = block.copy != 0 || block.partials != 0 || block.a_sums_partials != 0;
@@ -39,24 +114,99 @@ pub(super) fn launches(block: &Product, info: &DeviceInfo) -> [Option<Block>; 3]
             product.activation = crate::gemm::Activation::None as u32;
         }
     }
-    product.tile = choose(&product, info).tile;
-    [
+    product.tile = choose(&product, info).map_err(|why| refused(op, &product, why))?.tile;
+    Ok([
         prepare.then_some(Block::Prepare(*block)),
         (block.n > 0).then_some(Block::Product(product)),
         finish.then_some(Block::Finish(*block)),
-    ]
+    ])
 }
 
-/// A launch counts tiles in 32 bits.
+fn refused(op: &'static str, block: &Product, why: &'static str) -> Error {
+    Error::unsupported(op, format!("tiles of {0}×{0}: {why}", block.tile))
+}
+
+/// The tile that was asked for can be, as far as sizes say; and a launch counts tiles in 32 bits.
 pub(super) fn check(op: &'static str, block: &Product, device: &Device) -> Result<()> {
     if device.info().kind == DeviceKind::Cpu {
         return Ok(());
     }
-    let tile = table::gemm::SMALL_TILE;
+    let choice = choose(block, device.info());
+    choice.map_err(|why| refused(op, block, why))?;
+    let tile = SMALL_TILE; // of which there are the most
     let tiles = launch::tiles(&Product { tile, ..*block });
     if tiles <= u64::from(u32::MAX / 2) {
         return Ok(());
     }
     let reason = format!("{tiles} tiles of {tile}×{tile}; at most {} on a GPU", u32::MAX / 2);
     Err(Error::unsupported(op, reason))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gemm::Layout;
+
+    fn device(kind: DeviceKind, units: usize) -> DeviceInfo {
+        let (name, arch) = (String::new(), String::new());
+        let flushes_subnormals = kind == DeviceKind::Hip;
+        DeviceInfo { kind, index: 0, name, arch, units, flushes_subnormals }
+    }
+
+    fn product(layout: Layout, m: u64, n: u64, k: u64) -> Product {
+        let (at, bt) = (layout.a_transposed(), layout.b_transposed());
+        let flag = |set, flag| if set { flag } else { 0 };
+        Product {
+            lda: if at { m } else { k },
+            ldb: if bt { k } else { n },
+            m,
+            n,
+            k,
+            batch: 1,
+            flags: flag(at, params::FLAG_A_TRANSPOSED) | flag(bt, params::FLAG_B_TRANSPOSED),
+            ..bytemuck::Zeroable::zeroed()
+        }
+    }
+
+    /// The layers of a speech encoder: 8,000 rows, 768 and 3,072 features.
+    #[test]
+    fn training_shapes_get_the_tile_that_fills_the_device() {
+        for info in [device(DeviceKind::Cuda, 108), device(DeviceKind::Hip, 110)] {
+            let tile = |layout, m, n, k| choose(&product(layout, m, n, k), &info).unwrap().tile;
+            assert_eq!(tile(Layout::NT, 8000, 3072, 768), 128);
+            assert_eq!(tile(Layout::NN, 8000, 768, 3072), 128);
+            assert_eq!(tile(Layout::TN, 3072, 768, 8000), 128);
+            assert_eq!(tile(Layout::TN, 512, 512, 8000), 64); // 16 large tiles for 108 units
+        }
+    }
+
+    #[test]
+    fn what_the_large_tile_cannot_do_is_said() {
+        let cuda = device(DeviceKind::Cuda, 1);
+        let hip = device(DeviceKind::Hip, 1);
+        let fine = product(Layout::NN, 512, 512, 512);
+        for info in [&cuda, &hip] {
+            assert_eq!(choose(&fine, info).unwrap().tile, 128);
+            for bad in [
+                Product { a: 2, ..fine },
+                Product { lda: 513, ..fine },
+                Product { stride_b: 511, batch: 2, ..fine },
+                Product { input: Dtype::F32 as u32, ..fine },
+                Product { role: params::ROLE_FUSED_A, ..fine },
+                Product { k: 0, ..fine },
+            ] {
+                assert_eq!(choose(&bad, info).unwrap().tile, 64);
+                assert!(choose(&Product { tile: 128, ..bad }, info).is_err());
+                assert_eq!(choose(&Product { tile: 64, ..bad }, info).unwrap().tile, 64);
+            }
+            assert!(choose(&Product { tile: 96, ..fine }, info).is_err());
+        }
+        // Only one of the two takes these.
+        let flush = Product { flags: params::FLAG_FLUSH, ..fine };
+        let tail = Product { k: 509, ..fine };
+        let pairs = Product { ldb: 514, n: 514, ..fine };
+        assert_eq!([&cuda, &hip].map(|info| choose(&flush, info).unwrap().tile), [64, 128]);
+        assert_eq!([&cuda, &hip].map(|info| choose(&tail, info).unwrap().tile), [128, 64]);
+        assert_eq!([&cuda, &hip].map(|info| choose(&pairs, info).unwrap().tile), [64, 128]);
+    }
 }

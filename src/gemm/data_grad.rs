@@ -199,7 +199,7 @@ impl<T: Storage, O: Storage> DataGradPlan<T, O> {
         if self.empty {
             return Ok(());
         }
-        let launches = choice::launches(&block, self.device.info());
+        let launches = choice::launches(OP, &block, self.device.info())?;
         launch::launch(stream, launches.into_iter().flatten())
     }
 

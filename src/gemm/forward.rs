@@ -59,6 +59,7 @@ pub struct Gemm {
     pub(super) strides: [Option<usize>; Matrix::COUNT],
     pub(super) batch: usize,
     pub(super) groups: Option<usize>,
+    pub(super) tile: u32,
 }
 
 impl Gemm {
@@ -79,6 +80,7 @@ impl Gemm {
             strides: [None; Matrix::COUNT],
             batch: 1,
             groups: None,
+            tile: 0,
         }
     }
 
@@ -155,6 +157,14 @@ impl Gemm {
     /// behind the last end are not written.
     pub fn groups(mut self, count: usize) -> Self {
         self.groups = Some(count);
+        self
+    }
+
+    /// Pins the rows and columns of a GPU's tiles, 64 or 128: the order of a sum then does not depend on
+    /// the other sizes, nor on alignment. 128 needs aligned 16-bit operands; a plan or run that cannot have
+    /// them is refused. The CPU has one order for all.
+    pub fn tile(mut self, size: u32) -> Self {
+        self.tile = size;
         self
     }
 

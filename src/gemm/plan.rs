@@ -97,6 +97,7 @@ pub(super) fn plan<T: Storage, O: Storage>(gemm: &Gemm, device: &Device) -> Resu
         activation: gemm.activation as u32,
         role,
         flags,
+        tile: gemm.tile,
         ..bytemuck::Zeroable::zeroed()
     };
     choice::check(OP, &block, device)?;
@@ -232,7 +233,7 @@ impl<T: Storage, O: Storage> Plan<T, O> {
         if self.empty {
             return Ok(());
         }
-        let launches = choice::launches(&block, self.device.info());
+        let launches = choice::launches(OP, &block, self.device.info())?;
         launch::launch(stream, launches.into_iter().flatten())
     }
 
@@ -274,9 +275,11 @@ pub(super) fn check_stream(op: &'static str, stream: &Stream, device: &Device) -
 pub(super) fn explain(block: &Product, device: &Device) -> String {
     let has = |flag: u32| block.flags & flag != 0;
     let info = device.info();
-    let choice = choice::choose(block, info);
     let transposed = (has(params::FLAG_A_TRANSPOSED), has(params::FLAG_B_TRANSPOSED));
-    let row = table::gemm::product(block.input, transposed.0, transposed.1, choice.tile);
+    // A plan whose tile cannot be is refused before.
+    let choice = choice::choose(block, info).ok();
+    let tile = choice.map_or(table::gemm::SMALL_TILE, |choice| choice.tile);
+    let row = table::gemm::product(block.input, transposed.0, transposed.1, tile);
     let Product { m, n, k, batch, groups, .. } = *block;
     let mut text = format!("{}: {m}×{n}×{k} on {info}", row.symbol);
     if groups > 0 {
@@ -287,7 +290,7 @@ pub(super) fn explain(block: &Product, device: &Device) -> String {
     if block.alpha == 0.0 || k == 0 {
         text += ", sum of 0: A and B are not read";
     }
-    if info.kind != DeviceKind::Cpu {
+    if let Some(choice) = choice.filter(|_| info.kind != DeviceKind::Cpu) {
         text += &format!("; {0}×{0} tiles: {1}", choice.tile, choice.why);
     }
     text

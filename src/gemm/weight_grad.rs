@@ -296,7 +296,7 @@ impl<T: Storage> WeightGradPlan<T> {
         if self.empty {
             return Ok(());
         }
-        let launches = choice::launches(&block, self.device.info());
+        let launches = choice::launches(OP, &block, self.device.info())?;
         launch::launch(stream, launches.into_iter().flatten())
     }
 

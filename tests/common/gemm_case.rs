@@ -45,6 +45,10 @@ pub struct Case {
     pub gap: usize,
     /// Elements away from an aligned address.
     pub shift: usize,
+    /// Rows of A and B start at multiples of eight elements; they have no other gap then.
+    pub aligned: bool,
+    /// Rows and columns of a GPU's tile; 0 leaves it to the plan.
+    pub tile: u32,
     pub data: Distribution,
     pub seed: u64,
 }
@@ -67,6 +71,8 @@ impl Case {
             flush: false,
             gap: 0,
             shift: 0,
+            aligned: false,
+            tile: 0,
             data: Distribution::Normal,
             seed: 1,
         }
@@ -89,6 +95,11 @@ impl Case {
         Self { flush: self.flush || flushes, ..*self }
     }
 
+    /// Leading dimension of A and B.
+    fn ld(&self, cols: usize) -> usize {
+        if self.aligned { cols.next_multiple_of(8) } else { cols + self.gap }
+    }
+
     pub fn gemm(&self) -> Gemm {
         let (m, n, k) = (self.m, self.n, self.k);
         let [(_, a), (_, b)] = self.stored();
@@ -98,12 +109,13 @@ impl Case {
             Role::Gated => Gemm::swiglu(m, n, k).activation(self.activation),
         };
         let z = if self.role == Role::Gated { 2 * n } else { n };
+        let gemm = if self.tile > 0 { gemm.tile(self.tile) } else { gemm };
         gemm.layout(self.layout)
             .alpha(self.alpha)
             .beta(self.beta)
             .subnormals(if self.flush { Subnormals::Flush } else { Subnormals::Preserve })
-            .leading(Matrix::A, a + self.gap)
-            .leading(Matrix::B, b + self.gap)
+            .leading(Matrix::A, self.ld(a))
+            .leading(Matrix::B, self.ld(b))
             .leading(Matrix::C, n + self.gap)
             .leading(Matrix::Residual, n + self.gap)
             .leading(Matrix::Preactivation, z + self.gap)
@@ -190,8 +202,8 @@ pub fn run<T: Storage, O: Storage>(
     let zc = if case.role == Role::Gated { 2 * n } else { n };
     let guarded =
         |values: &[T], cols: usize, ld: usize| Guarded::new(&spread(values, cols, ld), shift);
-    let a = guarded(&data.a, ac, ac + gap);
-    let b = guarded(&data.b, bc, bc + gap);
+    let a = guarded(&data.a, ac, case.ld(ac));
+    let b = guarded(&data.b, bc, case.ld(bc));
     let bias = Guarded::new(&data.bias, shift);
     let z = guarded(&data.z, n, n + gap);
     let c = Guarded::new(&spread(&data.c, n, n + gap), shift);

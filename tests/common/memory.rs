@@ -4,10 +4,10 @@
 use std::cell::UnsafeCell;
 use std::ops::{Deref, DerefMut, Range};
 
-use halfstep::{Buffer, DeviceKind, Lent, LentMut, Raw, Read, Result, Storage, Stream, Write};
+use halfstep::{Buffer, DeviceKind, Element, Lent, LentMut, Raw, Read, Result, Stream, Write};
 
 /// `len` values that any device can use.
-pub struct Values<T: Storage> {
+pub struct Values<T: Element> {
     /// Elements by which the address on a device misses a multiple of 256 bytes.
     shift: usize,
     /// Those that operations get; all, unless [`part`](Self::part) has said otherwise.
@@ -15,12 +15,12 @@ pub struct Values<T: Storage> {
     copies: UnsafeCell<Copies<T>>,
 }
 
-struct Copies<T: Storage> {
+struct Copies<T: Element> {
     host: Vec<T>,
     device: Option<OnDevice<T>>,
 }
 
-struct OnDevice<T: Storage> {
+struct OnDevice<T: Element> {
     buffer: Buffer<T>,
     lent: Raw<T>,
     /// The device has what the host has.
@@ -29,7 +29,7 @@ struct OnDevice<T: Storage> {
     newer: bool,
 }
 
-impl<T: Storage> Values<T> {
+impl<T: Element> Values<T> {
     /// Values at an address that is `shift` elements off.
     pub fn shifted(values: Vec<T>, shift: usize) -> Self {
         let part = 0..values.len();
@@ -86,7 +86,7 @@ impl<T: Storage> Values<T> {
 }
 
 // SAFETY: a host slice on the CPU; on a GPU memory of our own, which outlives the call's work.
-unsafe impl<T: Storage> Read<T> for Values<T> {
+unsafe impl<T: Element> Read<T> for Values<T> {
     fn lend<'a>(&'a self, stream: &'a Stream) -> Result<Lent<'a, T>> {
         match stream.device().info().kind {
             DeviceKind::Cpu => self.fetched()[self.part.clone()].lend(stream),
@@ -96,7 +96,7 @@ unsafe impl<T: Storage> Read<T> for Values<T> {
 }
 
 // SAFETY: as for reading, and the borrow is exclusive.
-unsafe impl<T: Storage> Write<T> for Values<T> {
+unsafe impl<T: Element> Write<T> for Values<T> {
     fn lend_mut<'a>(&'a mut self, stream: &'a Stream) -> Result<LentMut<'a, T>> {
         match stream.device().info().kind {
             DeviceKind::Cpu => {
@@ -109,14 +109,14 @@ unsafe impl<T: Storage> Write<T> for Values<T> {
     }
 }
 
-impl<T: Storage> Deref for Values<T> {
+impl<T: Element> Deref for Values<T> {
     type Target = [T];
     fn deref(&self) -> &[T] {
         self.fetched()
     }
 }
 
-impl<T: Storage> DerefMut for Values<T> {
+impl<T: Element> DerefMut for Values<T> {
     fn deref_mut(&mut self) -> &mut [T] {
         self.fetched();
         let Copies { host, device } = self.copies();
@@ -127,55 +127,55 @@ impl<T: Storage> DerefMut for Values<T> {
     }
 }
 
-impl<T: Storage> From<Vec<T>> for Values<T> {
+impl<T: Element> From<Vec<T>> for Values<T> {
     fn from(values: Vec<T>) -> Self {
         Self::shifted(values, 0)
     }
 }
 
-impl<T: Storage, const N: usize> From<[T; N]> for Values<T> {
+impl<T: Element, const N: usize> From<[T; N]> for Values<T> {
     fn from(values: [T; N]) -> Self {
         Self::from(values.to_vec())
     }
 }
 
-impl<T: Storage> FromIterator<T> for Values<T> {
+impl<T: Element> FromIterator<T> for Values<T> {
     fn from_iter<I: IntoIterator<Item = T>>(values: I) -> Self {
         Self::from(values.into_iter().collect::<Vec<T>>())
     }
 }
 
-impl<T: Storage> Clone for Values<T> {
+impl<T: Element> Clone for Values<T> {
     fn clone(&self) -> Self {
         Self::shifted(self.to_vec(), self.shift).part(self.part.clone())
     }
 }
 
-impl<T: Storage> std::fmt::Debug for Values<T> {
+impl<T: Element + std::fmt::Debug> std::fmt::Debug for Values<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         (**self).fmt(f)
     }
 }
 
-impl<T: Storage> PartialEq for Values<T> {
+impl<T: Element + PartialEq> PartialEq for Values<T> {
     fn eq(&self, other: &Self) -> bool {
         **self == **other
     }
 }
 
-impl<T: Storage, const N: usize> PartialEq<[T; N]> for Values<T> {
+impl<T: Element + PartialEq, const N: usize> PartialEq<[T; N]> for Values<T> {
     fn eq(&self, other: &[T; N]) -> bool {
         **self == *other
     }
 }
 
-impl<T: Storage> PartialEq<[T]> for Values<T> {
+impl<T: Element + PartialEq> PartialEq<[T]> for Values<T> {
     fn eq(&self, other: &[T]) -> bool {
         **self == *other
     }
 }
 
-impl<T: Storage> PartialEq<Vec<T>> for Values<T> {
+impl<T: Element + PartialEq> PartialEq<Vec<T>> for Values<T> {
     fn eq(&self, other: &Vec<T>) -> bool {
         **self == **other
     }

@@ -124,20 +124,19 @@ HS_DEVICE void epilogue_columns(const Product& p, const Tile& t, const float* sl
 }
 
 // All of a tile. `sums.slab(pass, slab)` writes a wave's part of a slab. Nothing else may be using the
-// shared memory any more once every thread is here.
-template <uint32_t TM, uint32_t TN, class Sums>
+// shared memory any more once every thread is here. Registers have no index, so each pass's sums are named
+// in a copy of its own; as a recursion, since a compiler may refuse to unroll so long a loop.
+template <uint32_t TM, uint32_t TN, uint32_t PASS = 0, class Sums>
 HS_DEVICE void epilogue(const Product& p, const Tile& t, const Sums& sums, float* slab) {
-#pragma unroll
-  for (uint32_t pass = 0; pass < TM / 32; pass++) {
-    barrier();  // what was read from this memory has been
-    sums.slab(pass, slab);
-    barrier();
-    if ((p.flags & D_TRANSPOSED) != 0) {
-      epilogue_columns<TM, TN>(p, t, slab, pass);
-    } else {
-      epilogue_rows<TM, TN>(p, t, slab, pass);
-    }
+  barrier();  // what was read from this memory has been
+  sums.slab(PASS, slab);
+  barrier();
+  if ((p.flags & D_TRANSPOSED) != 0) {
+    epilogue_columns<TM, TN>(p, t, slab, PASS);
+  } else {
+    epilogue_rows<TM, TN>(p, t, slab, PASS);
   }
+  if constexpr (PASS + 1 < TM / 32) epilogue<TM, TN, PASS + 1>(p, t, sums, slab);
 }
 
 }  // namespace hs

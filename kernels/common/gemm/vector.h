@@ -51,10 +51,8 @@ struct VectorSums {
 #pragma unroll
     for (uint32_t i = 0; i < 2; i++) {
       const uint32_t r = down / 8 * 16 + down % 8 * 2 + i;
-      const uint32_t from = 2 * pass + i;
       float4* to = reinterpret_cast<float4*>(slab + r * Slab<64>::LD + across);
-      // Both passes are written out, so that sums keep to registers.
-      *to = from < 2 ? float4{sum[i][0], sum[i][1], sum[i][2], sum[i][3]}
+      *to = pass == 0 ? float4{sum[i][0], sum[i][1], sum[i][2], sum[i][3]}
                      : float4{sum[2 + i][0], sum[2 + i][1], sum[2 + i][2], sum[2 + i][3]};
     }
   }

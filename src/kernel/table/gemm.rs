@@ -52,6 +52,8 @@ const fn other(
 
 /// Rows and columns of the tile of the path that takes every product.
 pub const SMALL_TILE: u32 = 64;
+/// Rows and columns of the tile of the path for large products of aligned 16-bit operands.
+pub const LARGE_TILE: u32 = 128;
 
 /// Every row.
 pub const ROWS: &[Row] = rows! {
@@ -68,6 +70,16 @@ pub const ROWS: &[Row] = rows! {
         "hs_gemm_product_f32_nt": 2, false, true, "product<2, false, true>";
         "hs_gemm_product_f32_tn": 2, true, false, "product<2, true, false>";
         "hs_gemm_product_f32_tt": 2, true, true, "product<2, true, true>";
+    }
+    "gemm/aligned.h" 128 {
+        "hs_gemm_product_bf16_nn_128": 0, false, false, "aligned<0, false, false>";
+        "hs_gemm_product_bf16_nt_128": 0, false, true, "aligned<0, false, true>";
+        "hs_gemm_product_bf16_tn_128": 0, true, false, "aligned<0, true, false>";
+        "hs_gemm_product_bf16_tt_128": 0, true, true, "aligned<0, true, true>";
+        "hs_gemm_product_f16_nn_128": 1, false, false, "aligned<1, false, false>";
+        "hs_gemm_product_f16_nt_128": 1, false, true, "aligned<1, false, true>";
+        "hs_gemm_product_f16_tn_128": 1, true, false, "aligned<1, true, false>";
+        "hs_gemm_product_f16_tt_128": 1, true, true, "aligned<1, true, true>";
     }
 };
 

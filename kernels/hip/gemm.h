@@ -1,0 +1,188 @@
+// The main loop for aligned 16-bit operands, for gfx90a: 128×128 tiles, k in steps of 32, four waves of 64×64, two
+// buffers in LDS. Step s is multiplied while step s + 1 goes from registers to LDS and step s + 2 from memory to
+// the same registers; fragments are read one group of 16 steps ahead. One memory instruction stands behind each
+// MFMA, and sched_barrier keeps it there, for clang 15 and newer alike: so a write to LDS waits for its own load,
+// which is a whole step old, and never for all of them.
+//
+// Operands stored [lane][k]: 16-byte loads; address, leading dimension, batch stride and k in multiples of 8
+// elements. Stored [k][lane]: 4-byte loads of two lanes for eight steps, transposed by v_perm; multiples of 2.
+// Loads are bounded by the buffer descriptor: what is not there reads as 0 without a branch. Offsets in it have 32
+// bits, so what a tile reads of an operand has to lie within 2 GiB.
+#pragma once
+#include "gemm/operand.h"
+#include "mma.h"
+
+namespace hs {
+
+// The builtins of these are newer than clang 15; the names are not.
+extern "C" __device__ int4_t hs_buffer_load16(int4_t, int, int, int) __asm("llvm.amdgcn.raw.buffer.load.v4i32");
+extern "C" __device__ int hs_buffer_load4(int4_t, int, int, int) __asm("llvm.amdgcn.raw.buffer.load.i32");
+
+// A buffer of `bytes` at `base`: uniform over the wave.
+HS_DEVICE int4_t descriptor(uint64_t base, uint32_t bytes) {
+  int4_t d;
+  d[0] = __builtin_amdgcn_readfirstlane(static_cast<int>(base));
+  d[1] = __builtin_amdgcn_readfirstlane(static_cast<int>(base >> 32) & 0xffff);
+  d[2] = __builtin_amdgcn_readfirstlane(static_cast<int>(bytes));
+  d[3] = 0x00020000;
+  return d;
+}
+
+// Every wave has come, and its reads and writes of LDS are done. Loads from memory stay under way, for which
+// __syncthreads of clang 15 would wait.
+HS_DEVICE void barrier_of_lds() { asm volatile("s_waitcnt lgkmcnt(0)\n\ts_barrier" : : : "memory"); }
+
+template <uint32_t TYPE, bool A_TRANSPOSED, bool B_TRANSPOSED>
+struct AlignedLoop {
+  using Sums = MatrixSums<TYPE, 128, 128>;
+  static constexpr uint32_t OPERAND = 128 * 64, STAGE = 2 * OPERAND;
+  static constexpr uint32_t BYTES = 2 * STAGE;
+  static constexpr uint32_t NOWHERE = 0x80000000u;  // an offset behind every buffer
+
+  // One operand of this thread: two chunks a step.
+  template <bool TOGETHER>
+  struct Source {
+    int4_t buffer;
+    uint32_t at[2];  // of each chunk, in bytes; NOWHERE for lanes that are not there
+    uint32_t row;    // [k][lane]: bytes from one step of k to the next
+    uint32_t step;   // bytes to the next 32 steps
+    uint32_t to[2];  // in the stage
+    uint32_t left;   // steps of k from the chunk's first on; wraps below 0 as a signed number
+    int4_t word[2];  // the chunks, or eight pairs of lanes
+
+    // `lane(i)`: where lane i of the tile is, and whether it is there. `lanes`, `steps`: of the operand.
+    template <class Lane>
+    HS_DEVICE void start(uint64_t base, uint64_t ld, uint64_t first, uint64_t lanes, uint64_t steps, Lane lane) {
+      const uint32_t i = thread_index(), l32 = static_cast<uint32_t>(ld);
+      bool there;
+      if (TOGETHER) {
+        const uint32_t chunk = i % 4;
+        const uint64_t bytes = ((lanes - first - 1) * ld + steps) * 2;
+        buffer = descriptor(base + first * ld * 2, bytes < NOWHERE ? static_cast<uint32_t>(bytes) : NOWHERE);
+#pragma unroll
+        for (uint32_t c = 0; c < 2; c++) {
+          const uint32_t far = static_cast<uint32_t>(lane(i / 4 + 64 * c, there) - first);
+          at[c] = there ? (far * l32 + 8 * chunk) * 2 : NOWHERE;
+          to[c] = chunk_offset<128>(chunk, i / 4 + 64 * c);
+        }
+        step = 64;
+        left = static_cast<uint32_t>(steps) - 8 * chunk;
+      } else {
+        const uint32_t chunk = wave(), pair = i % 64 * 2;
+        buffer = descriptor(base + first * 2, static_cast<uint32_t>(((steps - 1) * ld + lanes - first) * 2));
+        const uint32_t far = static_cast<uint32_t>(lane(pair, there) - first);
+        at[0] = there ? (8 * chunk * l32 + far) * 2 : NOWHERE;
+        row = l32 * 2;
+        step = 64 * l32;
+        left = static_cast<uint32_t>(steps) - 8 * chunk;
+        to[0] = chunk_offset<128>(chunk, pair);
+        to[1] = chunk_offset<128>(chunk, pair + 1);
+      }
+    }
+    HS_DEVICE static uint32_t wave() { return __builtin_amdgcn_readfirstlane(thread_index() / 64); }
+
+    // Loads into the registers of chunk `c`; the second of a transposed operand loads both.
+    HS_DEVICE void load(uint32_t c) {
+      const int steps = static_cast<int>(left);
+      if (TOGETHER) {
+        word[c] = hs_buffer_load16(buffer, steps > 0 ? at[c] : NOWHERE, 0, 0);
+      } else if (c == 1) {
+#pragma unroll
+        for (int e = 0; e < 8; e++) {
+          const bool there = e < steps && at[0] != NOWHERE;
+          word[e / 4][e % 4] = hs_buffer_load4(buffer, there ? at[0] + e * row : NOWHERE, 0, 0);
+        }
+      }
+    }
+    HS_DEVICE void advance() {
+      left -= 32;
+      at[0] += at[0] != NOWHERE ? step : 0;
+      if (TOGETHER) at[1] += at[1] != NOWHERE ? step : 0;
+    }
+    HS_DEVICE void store(char* stage, uint32_t c) const {
+      int4_t chunk = word[c];
+      if (!TOGETHER) {
+        const uint32_t halves = c == 0 ? 0x05040100u : 0x07060302u;
+#pragma unroll
+        for (int w = 0; w < 4; w++) {
+          chunk[w] = __builtin_amdgcn_perm(word[w / 2][w % 2 * 2 + 1], word[w / 2][w % 2 * 2], halves);
+        }
+      }
+      *reinterpret_cast<int4_t*>(stage + to[c]) = chunk;
+    }
+  };
+
+  HS_DEVICE static void run(const Product& p, const Tile& t, Sums& sums, char* shared) {
+    Source<!A_TRANSPOSED> a;
+    Source<B_TRANSPOSED> b;
+    a.start(like_a(p, t, p.a, p.lda, p.stride_a), p.lda, t.row, t.m, t.k, [&](uint32_t i, bool& there) {
+      there = t.row + i < t.m;
+      return t.row + i;
+    });
+    b.start(start_of_b(p, t), p.ldb, t.column, (p.flags & GATED) != 0 ? 2 * p.n : p.n, t.k,
+            [&](uint32_t i, bool& there) { return column_of_b<128>(p, t, i, there); });
+
+    const uint32_t lane = thread_index() % 32, half = thread_index() % 64 / 32;
+    uint32_t from_a[2], from_b[2];  // fragments of each group of 16 steps
+#pragma unroll
+    for (uint32_t g = 0; g < 2; g++) {
+      from_a[g] = chunk_offset<128>(2 * g + half, Sums::first_row() + lane);
+      from_b[g] = OPERAND + chunk_offset<128>(2 * g + half, Sums::first_column() + lane);
+    }
+    int4_t fa[2][2], fb[2][2];  // [group][32 rows or columns]
+    auto read = [&](const char* stage, uint32_t g, uint32_t i) {
+      if (i < 2) fa[g][i] = *reinterpret_cast<const int4_t*>(stage + from_a[g] + 512 * i);
+      else fb[g][i - 2] = *reinterpret_cast<const int4_t*>(stage + from_b[g] + 512 * (i - 2));
+    };
+    auto store = [&](char* stage, uint32_t i) {
+      if (i < 2) a.store(stage, i);
+      else b.store(stage + OPERAND, i - 2);
+    };
+    auto load = [&](uint32_t i) {
+      if (i < 2) a.load(i);
+      else b.load(i - 2);
+    };
+
+    const uint32_t steps = tiles_of(t.k, 32);
+#pragma unroll
+    for (uint32_t i = 0; i < 4; i++) load(i);
+    a.advance(), b.advance();
+#pragma unroll
+    for (uint32_t i = 0; i < 4; i++) store(shared, i);
+#pragma unroll
+    for (uint32_t i = 0; i < 4; i++) load(i);
+    barrier_of_lds();
+#pragma unroll
+    for (uint32_t i = 0; i < 4; i++) read(shared, 0, i);
+    uint32_t now = 0;
+#pragma unroll 1
+    for (uint32_t s = 0; s < steps; s++) {
+      const char* stage = shared + now;
+      char* next = shared + (STAGE - now);
+      now = STAGE - now;
+      a.advance(), b.advance();
+#pragma unroll
+      for (uint32_t g = 0; g < 2; g++) {
+        if (g == 1) {  // the next step is in LDS, and nobody reads the one before any more
+          barrier_of_lds();
+          __builtin_amdgcn_sched_barrier(0);
+        }
+#pragma unroll
+        for (uint32_t slot = 0; slot < 8; slot++) {
+          const uint32_t k = slot / 4, i = slot / 2 % 2, j = slot % 2;
+          sums.sum[i][j] = mma<TYPE>(int2_t{fa[g][i][2 * k], fa[g][i][2 * k + 1]},
+                                     int2_t{fb[g][j][2 * k], fb[g][j][2 * k + 1]}, sums.sum[i][j]);
+          if (slot < 4) {
+            read(g == 0 ? stage : next, 1 - g, slot);
+          } else if (g == 0) {
+            store(next, slot - 4);
+            load(slot - 4);
+          }
+          __builtin_amdgcn_sched_barrier(0);
+        }
+      }
+    }
+  }
+};
+
+}  // namespace hs
