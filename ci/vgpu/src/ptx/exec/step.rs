@@ -56,6 +56,15 @@ impl Launch<'_> {
                 return Ok(());
             }
             _ if mask == 0 => {}
+            Op::Barrier { .. } if mask == warp.active => match warp.gather() {
+                None => return Ok(()),
+                Some(true) => self.execute(block, warp, mask, &instruction.op)?,
+                Some(false) => {
+                    let detail = format!("only lanes {mask:#010x} come here");
+                    let fault = Fault::new(Kind::DivergentBarrier, detail);
+                    self.fault(block, warp, mask.trailing_ones() as usize % LANES, None, fault);
+                }
+            },
             op => self.execute(block, warp, mask, op)?,
         }
         warp.advance(warp.pc + 1);

@@ -81,6 +81,8 @@ pub struct Warp {
     pub pc: u32,
     /// The other living lanes, in groups that are at different places, all beyond `pc`.
     others: Vec<(u32, u32)>,
+    /// Barriers at which lanes wait for the rest of the warp, and how many were alive then.
+    parked: Vec<(u32, u32)>,
 }
 
 impl Warp {
@@ -100,6 +102,7 @@ impl Warp {
             active: live,
             pc: 0,
             others: Vec::new(),
+            parked: Vec::new(),
         }
     }
 
@@ -135,11 +138,31 @@ impl Warp {
                 None => self.others.push((self.pc, self.active)),
             }
         }
-        let first = (0..self.others.len()).min_by_key(|i| self.others[*i].0);
+        let order = |i: &usize| {
+            let pc = self.others[*i].0;
+            (self.parked.iter().any(|(at, _)| *at == pc), pc)
+        };
+        let first = (0..self.others.len()).min_by_key(order);
         match first {
             Some(i) => (self.pc, self.active) = self.others.swap_remove(i),
             None => self.active = 0,
         }
+    }
+
+    /// The active lanes are at a barrier to which the others may still come: compilers may put the
+    /// code that leads there behind it. None if these wait for them; else whether all have come.
+    pub fn gather(&mut self) -> Option<bool> {
+        let pc = self.pc;
+        if let Some(i) = self.parked.iter().position(|(at, _)| *at == pc) {
+            let (_, expected) = self.parked.swap_remove(i);
+            return Some(self.active == expected);
+        }
+        if self.active == self.live {
+            return Some(true);
+        }
+        self.parked.push((pc, self.live));
+        self.choose();
+        None
     }
 
     /// The lanes of `taken` go to `target`, the rest of the active ones on.

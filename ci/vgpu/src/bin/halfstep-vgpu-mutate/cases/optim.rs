@@ -7,7 +7,7 @@ use crate::params::optim::*;
 /// Tensors: tails of several lengths, one that has no gradient, one that is inactive, one longer
 /// than a piece of 4,096. Gradients and parameters of odd rows are misaligned, states from
 /// [`CROOKED`] on.
-const LENGTHS: [usize; 11] = [4109, 23, 15, 2054, 2055, 8, 14, 7, 1, 19, 2050];
+const LENGTHS: [usize; 11] = [4109, 23, 15, 2054, 2055, 8, 14, 7, 1, 301, 2050];
 const WITHOUT: usize = 2;
 const INACTIVE: usize = 6;
 const CROOKED: usize = 4;
