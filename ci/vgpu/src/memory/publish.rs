@@ -113,7 +113,7 @@ impl Publication {
     /// What an access of a thread is remembered by.
     #[inline]
     pub fn mark(&self, agent: u32) -> Mark {
-        let wave = self.waves.get((agent % THREADS >> self.lanes) as usize);
+        let wave = self.waves.get(((agent % THREADS) >> self.lanes) as usize);
         Mark { agent, stamp: wave.map_or(self.first, |wave| wave.now) }
     }
 
@@ -125,7 +125,7 @@ impl Publication {
         }
         let (block, thread) = (mark.agent / THREADS, mark.agent % THREADS);
         let own = block == agent / THREADS;
-        let my_wave = agent % THREADS >> self.lanes;
+        let my_wave = (agent % THREADS) >> self.lanes;
         // Where nobody tells of waves, blocks are all there is.
         let Some(me) = self.waves.get(my_wave as usize) else { return own };
         let wave = thread >> self.lanes;
@@ -195,7 +195,7 @@ impl Publication {
 
     /// A thread's atomic operation.
     pub fn atomic(&mut self, address: u64, agent: u32) {
-        let wave = agent % THREADS >> self.lanes;
+        let wave = (agent % THREADS) >> self.lanes;
         let Some(wave) = self.waves.get_mut(wave as usize) else { return };
         let published = self.published.get(&address);
         if let Some(published) = published {

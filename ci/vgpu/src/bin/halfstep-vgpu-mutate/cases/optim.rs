@@ -365,7 +365,7 @@ fn control(i: usize) -> Case {
             backoff: 0.5,
             min: 2.0,
             max: if i == 6 { 1500.0 } else { 65536.0 },
-            interval: if i % 5 == 0 { 4 } else { 2 },
+            interval: if i.is_multiple_of(5) { 4 } else { 2 },
             hysteresis: 3,
             dynamic: u32::from(i != 3 && i != 13),
             refill: i as u32 / 2 % 2,
@@ -373,8 +373,8 @@ fn control(i: usize) -> Case {
             pad: 0,
         },
         family: i as u32 % 6,
-        scaled: u32::from(i % 3 != 0 || i == 11 || i == 23),
-        carried: u32::from(i % 2 == 0),
+        scaled: u32::from(!i.is_multiple_of(3) || i == 11 || i == 23),
+        carried: u32::from(i.is_multiple_of(2)),
         check: u32::from(i != 10),
     };
     b.launch([1, 1, 1], 256, block.bytes())
