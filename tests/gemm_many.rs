@@ -83,6 +83,32 @@ fn batches_are_their_members() {
     }
 }
 
+/// More tiles than a GPU has room for at once: blocks compute several, in the same memory.
+#[test]
+fn blocks_compute_one_tile_after_another() {
+    for device in common::devices() {
+        let stream = device.stream().unwrap();
+        let (count, m, n, k) = (500, 9, 16, 8);
+        let mut rng = Rng(10);
+        let a: Values<bf16> = Distribution::Integer(15).fill(&mut rng, count * m * k).into();
+        let b: Values<bf16> = Distribution::Integer(15).fill(&mut rng, count * k * n).into();
+        for tile in [64, 128] {
+            let gemm = Gemm::new(m, n, k).batch(count).subnormals(policy(&device)).tile(tile);
+            let mut d = Guarded::<f32>::output(count * m * n, 0);
+            let plan = gemm.plan::<bf16, f32>(&device).unwrap();
+            plan.run(&stream, Operands::new(&a, &b, &mut d)).unwrap();
+            d.check("d");
+            for (at, got) in d.get().iter().enumerate() {
+                let (member, i, j) = (at / (m * n), at / n % m, at % n);
+                let term = |p: usize| {
+                    a[(member * m + i) * k + p].to_f64() * b[(member * k + p) * n + j].to_f64()
+                };
+                assert_eq!(f64::from(*got), (0..k).map(term).sum::<f64>(), "{tile}: {at}");
+            }
+        }
+    }
+}
+
 /// Each group is a product with its own weight; rows behind the last group are left alone.
 #[test]
 fn groups_are_their_members_forward_and_backward() {

@@ -2,9 +2,9 @@
 // 64×32. Three stages of shared memory filled in the background (cp.async), so that two steps are under way
 // while one is multiplied; operands stay as they are stored, and ldmatrix transposes what has to be.
 //
-// Needs, of each operand: a 16-byte aligned address, leading dimension and batch stride (8 elements), and steps or
-// lanes that are side by side in multiples of … any number: the copy says how many bytes are there and fills up with
-// zeros. So no element behind an operand is read, and tails of k add 0·0.
+// Needs of each operand an address, leading dimension and batch stride in multiples of 16 bytes. Sizes are any: a
+// copy says how many of its bytes are there and fills up with zeros, so nothing behind an operand's rows is read,
+// and tails of k add 0·0.
 #pragma once
 #include "gemm/operand.h"
 #include "mma.h"

@@ -5,8 +5,8 @@
 
 #define HS_DEVICE __device__ __forceinline__
 
-// One entry point: a function (whose template arguments may have commas) on one parameter block. 256 threads a block is what every kernel
-// here is written for; two of them fit a multiprocessor, so that no kernel has to spill.
+// One entry point: a function (whose template arguments may have commas) on one parameter block.
+// 256 threads a block is what every kernel here is written for; two of them fit a multiprocessor, so that no kernel has to spill.
 #define HS_KERNEL(name, Block, ...)                                                   \
   extern "C" __global__ void __launch_bounds__(256, 2) name(const __grid_constant__ hs::Block p) { \
     hs::__VA_ARGS__(p);                                                                  \

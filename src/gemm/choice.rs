@@ -68,7 +68,7 @@ fn obstacle(block: &Product, info: &DeviceInfo) -> Option<&'static str> {
         if address % bytes != 0 || ld % elements != 0 || stride % elements != 0 {
             return Some("an operand's address, rows or members are not aligned");
         }
-        if !k_together && has(params::FLAG_GATED) && block.n % elements != 0 {
+        if !k_together && has(params::FLAG_GATED) && !block.n.is_multiple_of(elements) {
             return Some("the columns of up are not aligned");
         }
         if !hip {
