@@ -5,7 +5,7 @@
 //! Columns: registers of a thread (on gfx90a vector registers, accumulation registers included),
 //! bytes spilled and of scratch, scalars that are kept in lanes of a vector register, bytes of shared memory, waves that a multiprocessor (SIMD) holds,
 //! instructions, and of them global loads and stores of 16 bytes, of less, and matrix products.
-//! Exits with 1 if a kernel spills or uses scratch.
+//! The last line counts the kernels that spill or use scratch: none should.
 
 mod gfx90a;
 mod sm80;
@@ -49,7 +49,7 @@ pub fn output(tool: &str, arguments: &[&str]) -> Result<String, String> {
     Ok(String::from_utf8_lossy(&done.stdout).into_owned())
 }
 
-fn table(label: &str, image: &str) -> Result<bool, String> {
+fn table(label: &str, image: &str) -> Result<usize, String> {
     let mut kernels = match image.ends_with(".cubin") {
         true => sm80::read(image)?,
         false => gfx90a::read(image)?,
@@ -89,25 +89,22 @@ fn table(label: &str, image: &str) -> Result<bool, String> {
             k.matrix
         );
     }
-    Ok(kernels.iter().all(|k| k.scratch == 0))
+    Ok(kernels.iter().filter(|k| k.scratch > 0).count())
 }
 
 fn main() -> ExitCode {
-    let mut clean = true;
+    let mut spilling = 0;
     println!("What each kernel needs; made by ci/resources, compared by ci/run.");
     for argument in std::env::args().skip(1) {
         let (label, image) = argument.split_once('=').unwrap_or(("image", &argument));
         match table(label, image) {
-            Ok(without_scratch) => clean &= without_scratch,
+            Ok(more) => spilling += more,
             Err(reason) => {
                 eprintln!("halfstep-resources: {reason}");
                 return ExitCode::FAILURE;
             }
         }
     }
-    if !clean {
-        eprintln!("halfstep-resources: a kernel spills, or uses scratch");
-        return ExitCode::FAILURE;
-    }
+    println!("\nkernels that spill or use scratch: {spilling}");
     ExitCode::SUCCESS
 }
