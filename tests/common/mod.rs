@@ -31,7 +31,7 @@ fn found() -> &'static [Device] {
     static FOUND: OnceLock<Vec<Device>> = OnceLock::new();
     FOUND.get_or_init(|| {
         #[allow(unused_mut)]
-        let mut devices = vec![("cpu", Ok(Device::cpu()))];
+        let mut devices = vec![("cpu", Ok::<Device, halfstep::Error>(Device::cpu()))];
         #[cfg(feature = "cuda")]
         devices.push(("cuda", Device::cuda(0)));
         #[cfg(feature = "hip")]

@@ -23,6 +23,7 @@ pub(super) struct Kernels {
 }
 
 /// Why there are none.
+#[derive(Debug)]
 pub(super) enum Unloadable {
     /// The build has nothing that this device can run; the text says what it has.
     NoImage(String),
@@ -43,7 +44,16 @@ impl Kernels {
     pub(super) fn load(driver: &Driver, arch: &str) -> Result<Self, Unloadable> {
         let target = driver.vendor.name;
         let ours: Vec<&Image> = images().iter().filter(|image| image.target == target).collect();
-        for image in candidates(&ours, arch) {
+        Self::load_from(&ours, driver, arch)
+    }
+
+    pub(super) fn load_from(
+        ours: &[&Image],
+        driver: &Driver,
+        arch: &str,
+    ) -> Result<Self, Unloadable> {
+        let target = driver.vendor.name;
+        for image in candidates(ours, arch) {
             if checksum(image.bytes) != image.checksum {
                 let what = format!("the image for {} is not what the build made", image.arch);
                 return Err(Unloadable::Damaged(what));

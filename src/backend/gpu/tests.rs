@@ -3,8 +3,10 @@
 
 use super::super::{Address, Backend, StreamId};
 use super::Gpu;
+use super::image::{Kernels, Unloadable};
 use crate::bf16;
 use crate::kernel::Launch;
+use crate::kernel::image::{ABI, Image, checksum, images};
 use crate::kernel::params::optim::{
     Block, Chunk, MASTER_NEAREST, Scalars, Stats, Status, Step, Tensor,
 };
@@ -158,5 +160,49 @@ fn a_bucket_reaches_beyond_32_bits() {
         // SAFETY: every address is an allocation made above, of the lengths given.
         unsafe { gpu.launch(stream, &Launch::Reduce(reduce::Block::Unpack(block))) }.unwrap();
         assert_eq!(get::<f32>(&gpu, stream, to, len), vec![1.5; len]);
+    }
+}
+
+/// B-08, B-09, D-04: an image that is not what the build made, that was made for other parameter
+/// blocks, or that is for another architecture, is refused, with the reason.
+#[test]
+fn images_that_do_not_fit_are_refused() {
+    for gpu in gpus() {
+        gpu.enter().unwrap();
+        let target = gpu.driver.vendor.name;
+        let ours =
+            || images().iter().filter(|image| image.target == target && image.format != "cubin");
+        let load = |image: &Image, arch: &str| Kernels::load_from(&[image], &gpu.driver, arch);
+        for image in ours() {
+            let mut bytes = image.bytes.to_vec();
+            let abi = ABI.to_le_bytes();
+            let text = ABI.to_string();
+            // The number itself: eight bytes of a code object's data, digits of PTX.
+            let at = bytes
+                .windows(8)
+                .position(|w| w == abi)
+                .or_else(|| bytes.windows(text.len()).position(|w| w == text.as_bytes()));
+            let at = at.expect("the image says its ABI");
+            bytes[at] ^= 1;
+            let bytes: &'static [u8] = bytes.leak();
+            let damaged = Image { bytes, ..*image };
+            let Err(Unloadable::Damaged(reason)) = load(&damaged, &gpu.info.arch) else {
+                panic!("a damaged image was loaded")
+            };
+            assert!(reason.contains("not what the build made"), "{reason}");
+            // Whole, but made for something else.
+            let foreign = Image { checksum: checksum(bytes), ..damaged };
+            let Err(Unloadable::Damaged(reason)) = load(&foreign, &gpu.info.arch) else {
+                panic!("an image with another ABI was loaded")
+            };
+            assert!(reason.contains("other parameter blocks"), "{reason}");
+            for arch in ["sm_75", "gfx1030"] {
+                let Err(Unloadable::NoImage(reason)) = load(image, arch) else {
+                    panic!("an image for another architecture was loaded")
+                };
+                assert!(reason.contains(image.arch) && reason.contains(arch), "{reason}");
+            }
+        }
+        assert!(ours().count() > 0);
     }
 }
