@@ -191,7 +191,8 @@ pub const PTX: &str = r#"
 }
 .visible .entry far(.param .u64 y, .param .f32 v, .param .u64 i)
 {
-    .reg .f32 %f<4>; .reg .b64 %d<8>;
+    .reg .f32 %f<4>; .reg .b64 %d<8>; .reg .b32 %t; .reg .pred %p;
+    mov.u32 %t, %tid.x; setp.ne.u32 %p, %t, 0; @%p ret;
     ld.param.u64 %d1, [y]; ld.param.f32 %f1, [v]; ld.param.u64 %d2, [i];
     shl.b64 %d3, %d2, 2; add.s64 %d4, %d1, %d3; st.global.f32 [%d4], %f1;
     ret;
