@@ -71,7 +71,7 @@ fn tool(name: &str, arguments: &[&str]) -> Result<String, String> {
 fn waves(registers: u32, shared: u32) -> u32 {
     let by_registers = REGISTERS / registers.max(1).next_multiple_of(GRANULE);
     // A block of 256 threads is a wave on each SIMD.
-    let by_shared = if shared == 0 { WAVES } else { SHARED / shared };
+    let by_shared = SHARED.checked_div(shared).unwrap_or(WAVES);
     by_registers.min(by_shared).min(WAVES)
 }
 
