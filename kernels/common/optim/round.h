@@ -28,7 +28,8 @@ HS_DEVICE uint16_t stochastic_f16(float value, uint16_t random) {
   return magnitude >= 0x477fe000u ? narrow_f16(value) : static_cast<uint16_t>(sign | rounded);
 }
 
-// Stores eight, rounded stochastically (f32 has nothing to round); they become what was stored.
+// Stores eight of a 16-bit type, rounded stochastically; they become what was stored. (Plans refuse
+// f32 here: it has nothing to round.)
 HS_DEVICE void store8_stochastic(float (&from)[8], const uint16_t (&random)[8], uint64_t base,
                                  uint64_t i, uint32_t count, uint32_t type) {
   uint16_t words[8];
