@@ -1,5 +1,5 @@
-// The main loop for aligned 16-bit operands, for sm_80 and newer: 128×128 tiles, k in steps of 32, eight waves of
-// 64×32. Three stages of shared memory filled in the background (cp.async), so that two steps are under way
+// The main loop for aligned 16-bit operands, for sm_80 and newer: 128×128 tiles, k in steps of 32, four waves of
+// 64×64. Three stages of shared memory filled in the background (cp.async), so that two steps are under way
 // while one is multiplied; operands stay as they are stored, and ldmatrix transposes what has to be.
 //
 // Needs of each operand an address, leading dimension and batch stride in multiples of 16 bytes. Sizes are any: a
@@ -27,60 +27,66 @@ struct AlignedLoop {
   static constexpr uint32_t OPERAND = 128 * 64, STAGE = 2 * OPERAND, STAGES = 3;
   static constexpr uint32_t BYTES = STAGES * STAGE;  // 49,152: all there is without asking for more
 
-  // One operand of this thread: two chunks of 16 bytes a step, half a tile apart.
+  // One operand of this thread: `COUNT` chunks of 16 bytes a step.
   template <bool TOGETHER>
   struct Source {
+    static constexpr uint32_t COUNT = 128 * 4 / Sums::THREADS;
+    static constexpr uint32_t APART = TOGETHER ? Sums::THREADS / 4 : 32 / COUNT;  // lanes, or steps of k, between two
+
     uint64_t from;         // of the first chunk of the next step
-    uint64_t half, step;   // bytes to the second chunk, to the next step
-    uint32_t to, to_half;  // in the stage
-    uint32_t k;            // the chunk's first step of k
-    uint32_t bytes[2];     // of each chunk that are there, as far as lanes go
+    uint64_t near, half;   // bytes to the next chunk, and from the tile's first half to its second
+    uint64_t step;         // bytes to the next step of the loop
+    uint32_t to;           // in the stage
+    uint32_t k;            // the first chunk's first step of k
+    uint32_t bytes[COUNT]; // of each chunk that are there, as far as lanes go
 
     // `lane(i)`: where lane i of the tile is, and whether it is there.
     template <class Lane>
     HS_DEVICE void start(uint64_t base, uint64_t ld, Lane lane) {
       const uint32_t i = thread_index();
       bool there;
-      if (TOGETHER) {  // [lane][k]: four chunks a lane, 64 lanes at once
+      near = APART * ld * 2;
+      if (TOGETHER) {  // [lane][k]: four chunks a lane
         k = i % 4 * 8;
         const uint64_t first = lane(i / 4, there);
-        bytes[0] = there ? 16 : 0;
-        const uint64_t second = lane(i / 4 + 64, there);
-        bytes[1] = there ? 16 : 0;
+        half = (lane(i / 4 + 64, there) - first) * ld * 2;
+#pragma unroll
+        for (uint32_t c = 0; c < COUNT; c++) {
+          lane(i / 4 + APART * c, there);
+          bytes[c] = there ? 16 : 0;
+        }
         from = base + (first * ld + k) * 2;
-        half = (second - first) * ld * 2;
         step = 64;
         to = offset_together(i / 4, i % 4);
-        to_half = OPERAND / 2;
-      } else {  // [k][lane]: sixteen chunks a step of k, 16 steps at once
+      } else {  // [k][lane]: sixteen chunks a step of k
         k = i / 16;
         const uint64_t first = lane(i % 16 * 8, there);
-        bytes[0] = bytes[1] = there ? 16 : 0;
+#pragma unroll
+        for (uint32_t c = 0; c < COUNT; c++) bytes[c] = there ? 16 : 0;
+        half = COUNT / 2 * near;
         from = base + (k * ld + first) * 2;
-        half = 16 * ld * 2;
         step = 32 * ld * 2;
         to = offset_across<128>(k, i % 16);
-        to_half = 16 * 256;
       }
     }
     // `lanes`: how many of a chunk's eight lanes are there; for tiles stored [k][lane].
     HS_DEVICE void limit(uint64_t lanes) {
-      if (!TOGETHER && bytes[0] != 0 && lanes < 8) bytes[0] = bytes[1] = 2 * static_cast<uint32_t>(lanes);
+      if (TOGETHER || bytes[0] == 0 || lanes >= 8) return;
+#pragma unroll
+      for (uint32_t c = 0; c < COUNT; c++) bytes[c] = 2 * static_cast<uint32_t>(lanes);
     }
     // The next step into a stage; `left` steps of k are there.
     HS_DEVICE void copy(uint32_t stage, uint32_t left) {
-      uint32_t there[2];
-      if (TOGETHER) {
-        const uint32_t most = left <= k ? 0 : left - k < 8 ? 2 * (left - k) : 16;
-        there[0] = bytes[0] < most ? bytes[0] : most;
-        there[1] = bytes[1] < most ? bytes[1] : most;
-      } else {
-        there[0] = k < left ? bytes[0] : 0;
-        there[1] = k + 16 < left ? bytes[1] : 0;
+      const uint32_t most = left <= k ? 0 : left - k < 8 ? 2 * (left - k) : 16;
+#pragma unroll
+      for (uint32_t c = 0; c < COUNT; c++) {
+        uint32_t there = TOGETHER ? most : k + APART * c < left ? 16 : 0;
+        if (bytes[c] < there) there = bytes[c];
+        // An address is formed for what is not there too, but nothing is read from it. APART lanes or steps are a
+        // multiple of what chunks are exchanged by.
+        const uint64_t far = c % (COUNT / 2) * near + (c < COUNT / 2 ? 0 : half);
+        copy16(stage + to + c * (OPERAND / COUNT), from + far, there);
       }
-      // An address is formed for what is not there too, but nothing is read from it.
-      copy16(stage + to, from, there[0]);
-      copy16(stage + to + to_half, from + half, there[1]);
       from += step;
     }
   };

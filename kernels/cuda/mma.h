@@ -70,15 +70,16 @@ HS_DEVICE void fragment_b(uint32_t (&r)[4], uint32_t tile, uint32_t n, uint32_t 
   }
 }
 
-// The sums of a TM×TN tile in eight waves: two down, four across.
+// The sums of a TM×TN tile in four waves: two down, two across.
 template <uint32_t TYPE, uint32_t TM, uint32_t TN>
 struct MatrixSums {
+  static constexpr uint32_t THREADS = 4 * WAVE;
   static constexpr uint32_t OPERAND_BYTES = TM * 64;
-  static constexpr uint32_t DOWN = TM / 32, ACROSS = TN / 32;  // 16×8 products of a wave
+  static constexpr uint32_t DOWN = TM / 32, ACROSS = TN / 16;  // 16×8 products of a wave
   float sum[DOWN][ACROSS][4];
 
   HS_DEVICE static uint32_t first_row() { return thread_index() / 32 % 2 * (TM / 2); }
-  HS_DEVICE static uint32_t first_column() { return thread_index() / 64 * (TN / 4); }
+  HS_DEVICE static uint32_t first_column() { return thread_index() / 64 * (TN / 2); }
 
   HS_DEVICE void clear() {
 #pragma unroll

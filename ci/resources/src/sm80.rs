@@ -1,13 +1,12 @@
 //! Cubins for sm_80, through `cuobjdump`.
 
-use crate::{Needs, output};
+use crate::{Needs, output, table};
 
 /// Registers, shared memory and threads of one multiprocessor of an A100.
 const REGISTERS: u32 = 65_536;
 const SHARED: u32 = 164 * 1024;
 const WAVES: u32 = 64;
-/// Threads of a block of ours, and what the system keeps of shared memory for each.
-const THREADS: u32 = 256;
+/// What the system keeps of shared memory for each block.
 const RESERVED: u32 = 1024;
 
 /// Every kernel of the image.
@@ -26,11 +25,11 @@ pub fn read(image: &str) -> Result<Vec<Needs>, String> {
             let registers = field("REG:").ok_or("no REG")?;
             let shared = field("SHARED:").unwrap_or(0);
             kernels.push(Needs {
-                kernel,
                 registers,
                 shared,
                 scratch: field("STACK:").unwrap_or(0) + field("LOCAL:").unwrap_or(0),
-                waves: waves(registers, shared),
+                waves: waves(registers, shared, threads(&kernel)),
+                kernel,
                 ..Needs::default()
             });
         }
@@ -47,11 +46,17 @@ pub fn read(image: &str) -> Result<Vec<Needs>, String> {
     Ok(kernels)
 }
 
-fn waves(registers: u32, shared: u32) -> u32 {
+/// Threads of a block of a kernel.
+fn threads(kernel: &str) -> u32 {
+    let row = table::entries().find(|entry| entry.symbol == kernel);
+    row.and_then(|row| row.device).map_or(table::THREADS, |source| source.team.threads(32))
+}
+
+fn waves(registers: u32, shared: u32, threads: u32) -> u32 {
     let of_wave = (registers.max(1) * 32).next_multiple_of(256);
-    let by_registers = REGISTERS / of_wave * 32 / THREADS;
+    let by_registers = REGISTERS / of_wave * 32 / threads;
     let by_shared = SHARED / (shared + RESERVED).max(1);
-    (by_registers.min(by_shared) * THREADS / 32).min(WAVES)
+    (by_registers.min(by_shared) * threads / 32).min(WAVES)
 }
 
 /// The text of a line with code: `/*0010*/  @!P0 LDG.E.128 R4, [R2.64] ;`, without the predicate.
