@@ -1,5 +1,6 @@
 //! Cubins for sm_80, through `cuobjdump`.
 
+use crate::main_loop::{Instruction, Kind, MainLoop};
 use crate::{Needs, output, table};
 
 /// Registers, shared memory and threads of one multiprocessor of an A100.
@@ -35,13 +36,15 @@ pub fn read(image: &str) -> Result<Vec<Needs>, String> {
         }
     }
     let code = output("cuobjdump", &["-sass", image])?;
-    let mut current: Option<&mut Needs> = None;
-    for line in code.lines() {
-        if let Some((_, function)) = line.split_once("Function : ") {
-            current = kernels.iter_mut().find(|k| k.kernel == function.trim());
-        } else if let (Some(kernel), Some(text)) = (&mut current, instruction(line)) {
+    for function in code.split("Function : ").skip(1) {
+        let (name, body) = function.split_once('\n').unwrap_or((function, ""));
+        let Some(kernel) = kernels.iter_mut().find(|k| k.kernel == name.trim()) else { continue };
+        let mut list = Vec::new();
+        for (address, text) in body.lines().filter_map(instruction) {
             count(kernel, text);
+            list.push(Instruction { address, target: target(text), kind: kind(text) });
         }
+        kernel.main_loop = MainLoop::of(&list);
     }
     Ok(kernels)
 }
@@ -59,13 +62,31 @@ fn waves(registers: u32, shared: u32, threads: u32) -> u32 {
     (by_registers.min(by_shared) * threads / 32).min(WAVES)
 }
 
-/// The text of a line with code: `/*0010*/  @!P0 LDG.E.128 R4, [R2.64] ;`, without the predicate.
-fn instruction(line: &str) -> Option<&str> {
+/// Where `BRA 0x4690` goes, also behind a predicate.
+fn target(text: &str) -> Option<u64> {
+    let (_, to) = text.strip_prefix("BRA")?.split_once("0x")?;
+    u64::from_str_radix(to.split(|c: char| !c.is_ascii_hexdigit()).next()?, 16).ok()
+}
+
+fn kind(text: &str) -> Kind {
+    match text.split(['.', ' ']).next().unwrap_or("") {
+        "HMMA" => Kind::Matrix,
+        "LDSM" => Kind::Fragment,
+        "LDS" if !text.starts_with("LDS RZ") => Kind::NarrowFragment,
+        "LDG" | "LDGSTS" => Kind::Load,
+        "STS" => Kind::Write,
+        "BAR" => Kind::Barrier,
+        _ => Kind::Other,
+    }
+}
+
+/// Address and text of a line with code, `/*0010*/  @!P0 LDG.E.128 R4, [R2.64] ;`, without the predicate.
+fn instruction(line: &str) -> Option<(u64, &str)> {
     let (address, text) = line.trim().strip_prefix("/*")?.split_once("*/")?;
     let text = text.trim();
     let code = address.len() >= 4 && address.len() <= 6 && text.contains(';');
     let text = if text.starts_with('@') { text.split_once(' ')?.1.trim() } else { text };
-    code.then_some(text)
+    code.then_some((u64::from_str_radix(address, 16).ok()?, text))
 }
 
 fn count(kernel: &mut Needs, text: &str) {
