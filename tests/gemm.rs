@@ -1,7 +1,8 @@
 //! Conformance of the general product: bad input and edge cases, each named by its id.
 //!
-//! Not shown here, since they are about devices: G-22 (limits of a grid), G-24 and G-25 (workspaces and
-//! semaphores of split-K: the CPU has neither), the second half of G-26 (memory of another GPU).
+//! Not shown here, since they are about devices: G-22 (limits of a grid: blocks walk over tiles), G-24 and G-25
+//! (workspaces of sums in parts: plans make them themselves, of the right size, and each part is written whole before
+//! it is read; gemm_exact runs them), the second half of G-26 (memory of another GPU).
 #![allow(missing_docs)]
 
 mod common;

@@ -9,7 +9,7 @@ use common::data::Distribution;
 use common::gemm_case::{Case, Data, Role, Term, Written, exact, run};
 use common::memory::Values;
 use common::rounding::round;
-use halfstep::gemm::{Activation, Layout, Subnormals};
+use halfstep::gemm::{Activation, Gemm, Layout, Operands, Subnormals};
 use halfstep::{Device, DeviceKind, Dtype, Storage, bf16, f16};
 use proptest::prelude::*;
 
@@ -125,6 +125,65 @@ fn g10_edges_of_the_large_tile_are_exact() {
                 let case = Case { data: Distribution::Integer(3), ..large(case, &device) };
                 exactly::<bf16, bf16>(&Case { bias: true, ..case }, &device);
             }
+        }
+    }
+}
+
+/// Sums in parts of k are the sums: every layout, tile and epilogue, with parts of different lengths and with more
+/// parts than steps.
+#[test]
+fn parts_of_k_add_up() {
+    for device in common::gpus() {
+        for layout in Layout::ALL {
+            for (splits, tile, k) in [(2, 64, 75), (3, 128, 200), (7, 64, 97), (64, 128, 120)] {
+                let case = Case { layout, splits, tile, ..Case::new(40, 72, k) };
+                let case = if tile == 128 {
+                    large(case, &device)
+                } else {
+                    Case { gap: 3, shift: 1, data: Distribution::Integer(largest(k)), ..case }
+                };
+                exactly::<bf16, f32>(&case, &device);
+            }
+            for role in [Role::Forward, Role::Derivative, Role::Gated] {
+                let case = Case { layout, role, splits: 3, ..Case::new(37, 23, 130) };
+                let case = Case { activation: Activation::Relu, bias: true, gap: 1, ..case };
+                let case = Case { residual: Term::InPlace, data: Distribution::Integer(3), ..case };
+                exactly::<f16, f32>(&case, &device);
+                exactly::<bf16, bf16>(
+                    &Case { preactivation: role != Role::Derivative, ..case },
+                    &device,
+                );
+            }
+        }
+        let f32s = Case { splits: 2, ..Case::new(8, 8, 64) }.gemm().plan::<f32, f32>(&device);
+        assert!(f32s.unwrap_err().to_string().contains("k in 2 parts"));
+        let many = Case { splits: 65, ..Case::new(8, 8, 64) }.on::<bf16>(&device);
+        assert!(many.gemm().plan::<bf16, f32>(&device).is_err());
+    }
+}
+
+/// Two streams that run one plan at the same time do not share a workspace, and a run finds nothing of the last.
+#[test]
+fn parts_of_k_of_two_streams_stay_apart() {
+    for device in common::gpus() {
+        let policy = match device.info().flushes_subnormals {
+            true => Subnormals::Flush,
+            false => Subnormals::Preserve,
+        };
+        let gemm = Gemm::new(24, 40, 256).split(4).subnormals(policy);
+        let plan = gemm.plan::<bf16, f32>(&device).unwrap();
+        let streams = [device.stream().unwrap(), device.stream().unwrap()];
+        let b = [0, 1].map(|_| Values::from(vec![bf16::ONE; 256 * 40]));
+        let a: Vec<_> = (1..=6u8)
+            .map(|factor| Values::from(vec![bf16::from_f32(factor.into()); 24 * 256]))
+            .collect();
+        let mut d: Vec<_> = (0..6).map(|_| Values::from(vec![0.0f32; 24 * 40])).collect();
+        for (i, (a, d)) in a.iter().zip(&mut d).enumerate() {
+            plan.run(&streams[i % 2], Operands::new(a, &b[i % 2], d)).unwrap();
+        }
+        device.sync().unwrap();
+        for (i, d) in d.iter().enumerate() {
+            assert!(d.iter().all(|&v| v == 256.0 * (i as f32 + 1.0)), "run {i}");
         }
     }
 }

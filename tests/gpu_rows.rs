@@ -34,6 +34,9 @@ fn products(device: &Device) {
     of::<bf16>(device, &[64, 128]);
     of::<f16>(device, &[64, 128]);
     of::<f32>(device, &[64]);
+    let case = Case { splits: 2, ..Case::new(9, 10, 64) }.on::<bf16>(device);
+    let data = Data::<bf16, f32>::new(&case);
+    check(&case, &data, &run(&case, &data, device), Growth::Worst);
 
     let stream = device.stream().unwrap();
     let (dy, x) = (Values::from(vec![1.0f32; 12]), Values::from(vec![2.0f32; 20]));

@@ -1,46 +1,85 @@
 //! Which kernels compute a product on a GPU: a pure function of the parameter block and the device.
 #![forbid(unsafe_code)]
 
+use super::cost;
 use crate::kernel::launch;
 use crate::kernel::params::gemm as params;
 use crate::kernel::params::gemm::{Block, Product};
 use crate::kernel::table::gemm::{LARGE_TILE, SMALL_TILE};
 use crate::{Device, DeviceInfo, DeviceKind, Dtype, Error, Result};
 
-/// A tile, and why it was chosen.
+/// A way of computing a product, and why it was chosen.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Choice {
-    /// Rows and columns.
+    /// Rows and columns of a tile.
     pub tile: u32,
+    /// Parts of k.
+    pub splits: u32,
     /// In words.
     pub why: &'static str,
 }
 
-/// Chooses the tile, or says why the one that the caller has pinned (`block.tile`) cannot be. Addresses
-/// that are not known yet are 0, and count as aligned.
+/// Parts of k, at most.
+const MOST_SPLITS: u32 = 64;
+/// Steps of k that a part has at least, unless the caller pins more parts.
+const LEAST_STEPS: u64 = 8;
+
+/// Chooses tile and parts of k, or says why what the caller has pinned (`block.tile`, `block.splits`) cannot be.
+/// Addresses that are not known yet are 0, and count as aligned.
 pub(super) fn choose(
     block: &Product,
     info: &DeviceInfo,
 ) -> std::result::Result<Choice, &'static str> {
-    let choice = |tile, why| Ok(Choice { tile, why });
-    match (block.tile, obstacle(block, info)) {
-        (0, Some(why)) => choice(SMALL_TILE, why),
-        (LARGE_TILE, Some(why)) => Err(why),
-        (0, None) => {
-            // A small tile is a quarter of the work at half the rate. What counts is how often the
-            // device's units are filled with tiles.
-            let turns = |tile| {
-                launch::tiles(&Product { tile, ..*block }).div_ceil(info.units.max(1) as u64)
-            };
-            if turns(SMALL_TILE) < 2 * turns(LARGE_TILE) {
-                choice(SMALL_TILE, "large ones would leave units of the device idle")
-            } else {
-                choice(LARGE_TILE, "aligned operands, and enough tiles for all units")
-            }
-        }
-        (tile @ (SMALL_TILE | LARGE_TILE), _) => choice(tile, "pinned by the caller"),
-        _ => Err("tiles are 64 or 128"),
+    let obstacle = obstacle(block, info);
+    match (block.tile, obstacle) {
+        (0 | SMALL_TILE | LARGE_TILE, None) | (0 | SMALL_TILE, Some(_)) => {}
+        (LARGE_TILE, Some(why)) => return Err(why),
+        _ => return Err("tiles are 64 or 128"),
     }
+    let splits: Vec<u32> = match (block.splits, whole(block)) {
+        (0, Some(_)) => vec![1],
+        (0, None) => {
+            let most = block.k.div_ceil(32) / LEAST_STEPS;
+            (1..=MOST_SPLITS).filter(|n| *n == 1 || u64::from(*n) <= most).collect()
+        }
+        (1, _) => vec![1],
+        (2..=MOST_SPLITS, None) => vec![block.splits],
+        (2..=MOST_SPLITS, Some(why)) => return Err(why),
+        _ => return Err("1 to 64 parts of k"),
+    };
+    let why = match (block.tile, obstacle) {
+        (1.., _) => "pinned by the caller",
+        (0, Some(why)) => why,
+        (0, None) => "",
+    };
+    let tiles: &[u32] = match (block.tile, obstacle) {
+        (0, None) => &[LARGE_TILE, SMALL_TILE],
+        (0, Some(_)) | (SMALL_TILE, _) => &[SMALL_TILE],
+        _ => &[LARGE_TILE],
+    };
+    let ways = tiles.iter().flat_map(|&tile| splits.iter().map(move |&splits| (tile, splits)));
+    let cost = |&(tile, splits): &(u32, u32)| {
+        cost::cycles(&Product { tile, splits, ..*block }, info.kind, info.units)
+    };
+    let best = ways.min_by(|a, b| cost(a).total_cmp(&cost(b)));
+    let (tile, splits) = best.expect("one way at least");
+    let why = match (why, tile) {
+        ("", LARGE_TILE) => "aligned operands, and enough tiles for all units",
+        ("", _) => "large ones would leave units of the device idle",
+        _ => why,
+    };
+    Ok(Choice { tile, splits, why })
+}
+
+/// Why k cannot be split, if so.
+fn whole(block: &Product) -> Option<&'static str> {
+    if block.input == Dtype::F32 as u32 {
+        return Some("f32 products are one sum, with the CPU's bits");
+    }
+    if block.groups > 0 || block.batch != 1 {
+        return Some("k is split of single products only");
+    }
+    None
 }
 
 /// Why the large tile's loop cannot run, if so: it copies operands as they are, 16 bytes at a time.
@@ -99,9 +138,9 @@ pub(super) fn launches(
     op: &'static str,
     block: &Product,
     info: &DeviceInfo,
-) -> Result<[Option<Block>; 3]> {
+) -> Result<[Option<Block>; 4]> {
     if info.kind == DeviceKind::Cpu {
-        return Ok([None, Some(Block::Product(*block)), None]);
+        return Ok([None, Some(Block::Product(*block)), None, None]);
     }
     let prepare = block.fused_a != 0 || block.a_sums != 0;
     let finish = block.copy != 0 || block.partials != 0 || block.a_sums_partials != 0;
@@ -114,29 +153,36 @@ pub(super) fn launches(
             product.activation = crate::gemm::Activation::None as u32;
         }
     }
+    // The parts of k are the plan's: an address may ask for other tiles, not for a larger workspace.
     product.tile = choose(&product, info).map_err(|why| refused(op, &product, why))?.tile;
     Ok([
         prepare.then_some(Block::Prepare(*block)),
         (block.n > 0).then_some(Block::Product(product)),
+        (block.n > 0 && block.workspace != 0).then_some(Block::Combine(product)),
         finish.then_some(Block::Finish(*block)),
     ])
 }
 
 fn refused(op: &'static str, block: &Product, why: &'static str) -> Error {
-    Error::unsupported(op, format!("tiles of {0}×{0}: {why}", block.tile))
+    let Product { tile, splits, .. } = block;
+    let pinned = match (tile, splits) {
+        (tile, 0) => format!("tiles of {tile}×{tile}"),
+        (0, splits) => format!("k in {splits} parts"),
+        (tile, splits) => format!("tiles of {tile}×{tile}, k in {splits} parts"),
+    };
+    Error::unsupported(op, format!("{pinned}: {why}"))
 }
 
-/// The tile that was asked for can be, as far as sizes say; and a launch counts tiles in 32 bits.
-pub(super) fn check(op: &'static str, block: &Product, device: &Device) -> Result<()> {
+/// What was pinned can be, as far as sizes say, and a launch counts tiles in 32 bits. Returns the parts of k.
+pub(super) fn check(op: &'static str, block: &Product, device: &Device) -> Result<u32> {
     if device.info().kind == DeviceKind::Cpu {
-        return Ok(());
+        return Ok(1);
     }
-    let choice = choose(block, device.info());
-    choice.map_err(|why| refused(op, block, why))?;
+    let choice = choose(block, device.info()).map_err(|why| refused(op, block, why))?;
     let tile = SMALL_TILE; // of which there are the most
-    let tiles = launch::tiles(&Product { tile, ..*block });
+    let tiles = launch::tiles(&Product { tile, splits: choice.splits, ..*block });
     if tiles <= u64::from(u32::MAX / 2) {
-        return Ok(());
+        return Ok(choice.splits);
     }
     let reason = format!("{tiles} tiles of {tile}×{tile}; at most {} on a GPU", u32::MAX / 2);
     Err(Error::unsupported(op, reason))
@@ -168,15 +214,30 @@ mod tests {
         }
     }
 
-    /// The layers of a speech encoder: 8,000 rows, 768 and 3,072 features.
+    /// The layers of Wave2Vec2-base and their gradients, with 8,000 rows (10 utterances of 16 s): forward, data
+    /// gradient, weight gradient of 768 × 768, 3072 × 768 and 768 × 3072.
     #[test]
-    fn training_shapes_get_the_tile_that_fills_the_device() {
+    fn training_shapes_fill_the_device() {
         for info in [device(DeviceKind::Cuda, 108), device(DeviceKind::Hip, 110)] {
-            let tile = |layout, m, n, k| choose(&product(layout, m, n, k), &info).unwrap().tile;
-            assert_eq!(tile(Layout::NT, 8000, 3072, 768), 128);
-            assert_eq!(tile(Layout::NN, 8000, 768, 3072), 128);
-            assert_eq!(tile(Layout::TN, 3072, 768, 8000), 128);
-            assert_eq!(tile(Layout::TN, 512, 512, 8000), 64); // 16 large tiles for 108 units
+            let way = |layout, m, n, k| {
+                let choice = choose(&product(layout, m, n, k), &info).unwrap();
+                (choice.tile, choice.splits)
+            };
+            assert_eq!(way(Layout::NT, 8000, 3072, 768), (128, 1));
+            assert_eq!(way(Layout::NN, 8000, 768, 3072), (128, 1));
+            // 36 tiles of 128 for 108 units: in three parts all have work.
+            let (tile, splits) = way(Layout::TN, 768, 768, 8000);
+            assert!(tile == 128 && (3..=16).contains(&splits), "{tile} {splits}");
+            let (tile, splits) = way(Layout::TN, 512, 512, 8000);
+            assert!(tile == 128 && (4..=32).contains(&splits), "{tile} {splits}");
+            // Enough tiles, or too short a sum: one part.
+            assert_eq!(way(Layout::TN, 4096, 4096, 8000).1, 1);
+            assert_eq!(way(Layout::NT, 256, 256, 64).1, 1);
+            let f32s = Product { input: Dtype::F32 as u32, ..product(Layout::TN, 512, 512, 8000) };
+            assert_eq!(choose(&f32s, &info).unwrap().splits, 1);
+            let batch = Product { batch: 2, ..product(Layout::TN, 512, 512, 8000) };
+            assert_eq!(choose(&batch, &info).unwrap().splits, 1);
+            assert!(choose(&Product { splits: 2, ..batch }, &info).is_err());
         }
     }
 

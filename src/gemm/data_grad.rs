@@ -3,11 +3,12 @@
 
 use std::marker::PhantomData;
 
+use super::Activation;
 use super::checks::Footprint;
+use super::dispatch::Dispatch;
 use super::layout::{Subnormals, WeightLayout};
 use super::operands::Bound;
 use super::plan::{check_stream, check_subnormals, check_types, ends_shape, explain};
-use super::{Activation, choice, launch};
 use crate::kernel::params::gemm as params;
 use crate::kernel::params::gemm::Product;
 use crate::{Device, Error, Read, Result, Storage, Stream, Write};
@@ -126,11 +127,11 @@ impl DataGrad {
                 | if flush { params::FLAG_FLUSH } else { 0 },
             ..bytemuck::Zeroable::zeroed()
         };
-        choice::check(OP, &block, device)?;
+        let dispatch = Dispatch::new(OP, &block, device)?;
         // Without inputs `dz` may still be asked for; without outputs either there is nothing.
         let empty = rows == 0 || (input == 0 && output == 0) || self.groups == Some(0);
         let device = device.clone();
-        Ok(DataGradPlan { device, block, dy, w, dx, ends, empty, types: PhantomData })
+        Ok(DataGradPlan { device, dispatch, block, dy, w, dx, ends, empty, types: PhantomData })
     }
 }
 
@@ -162,6 +163,7 @@ impl<'a, T: Storage, O: Storage> DataGradOperands<'a, T, O> {
 #[derive(Debug)]
 pub struct DataGradPlan<T, O> {
     device: Device,
+    dispatch: Dispatch,
     block: Product,
     dy: Footprint,
     w: Footprint,
@@ -199,8 +201,7 @@ impl<T: Storage, O: Storage> DataGradPlan<T, O> {
         if self.empty {
             return Ok(());
         }
-        let launches = choice::launches(OP, &block, self.device.info())?;
-        launch::launch(stream, launches.into_iter().flatten())
+        self.dispatch.run(OP, block, stream)
     }
 
     /// What was chosen, and why, in words.

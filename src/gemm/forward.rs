@@ -60,6 +60,7 @@ pub struct Gemm {
     pub(super) batch: usize,
     pub(super) groups: Option<usize>,
     pub(super) tile: u32,
+    pub(super) splits: u32,
 }
 
 impl Gemm {
@@ -81,6 +82,7 @@ impl Gemm {
             batch: 1,
             groups: None,
             tile: 0,
+            splits: 0,
         }
     }
 
@@ -165,6 +167,15 @@ impl Gemm {
     /// them is refused. The CPU has one order for all.
     pub fn tile(mut self, size: u32) -> Self {
         self.tile = size;
+        self
+    }
+
+    /// Pins in how many parts GPUs cut the sums over k, at most 64: each part is a block's, and parts are added in
+    /// order. 1 is one sum from end to end. Unless pinned, the plan cuts where there are too few tiles to fill the
+    /// device (16-bit types only; neither groups nor batches): by sizes and device alone, so that equal calls give
+    /// equal bits. The CPU has one order for all.
+    pub fn split(mut self, parts: u32) -> Self {
+        self.splits = parts;
         self
     }
 

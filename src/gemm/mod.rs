@@ -31,13 +31,19 @@
 //!
 //! The CPU repacks operands into panels in a workspace: at most 34 MB for each call that runs at the
 //! same time (less for small problems), kept by the process and used again.
+//!
+//! On a GPU, a plan that cuts sums over k in parts ([`Gemm::split`]) has a workspace of 4 bytes an element of D and
+//! part, for each stream that runs it: made at the first run on the stream, kept as long as the plan. A graph that
+//! recorded a run needs the plan to be alive.
 
 pub mod bound;
 
 mod activation;
 mod checks;
 mod choice;
+mod cost;
 mod data_grad;
+mod dispatch;
 mod forward;
 mod launch;
 mod layout;

@@ -4,9 +4,10 @@
 use std::marker::PhantomData;
 
 use super::checks::Footprint;
+use super::dispatch::Dispatch;
 use super::layout::{Matrix, Subnormals};
 use super::operands::{Bound, Operands, Source};
-use super::{Gemm, choice, launch};
+use super::{Gemm, choice};
 use crate::kernel::params::gemm as params;
 use crate::kernel::params::gemm::Product;
 use crate::kernel::table;
@@ -27,6 +28,7 @@ const OP: &str = "gemm";
 #[derive(Debug)]
 pub struct Plan<T, O> {
     device: Device,
+    dispatch: Dispatch,
     /// The parameter block without its addresses.
     block: Product,
     shapes: [Footprint; Matrix::COUNT],
@@ -98,12 +100,13 @@ pub(super) fn plan<T: Storage, O: Storage>(gemm: &Gemm, device: &Device) -> Resu
         role,
         flags,
         tile: gemm.tile,
+        splits: gemm.splits,
         ..bytemuck::Zeroable::zeroed()
     };
-    choice::check(OP, &block, device)?;
+    let dispatch = Dispatch::new(OP, &block, device)?;
     let ends = ends_shape(OP, gemm.groups)?;
     let empty = gemm.m == 0 || gemm.n == 0 || gemm.batch == 0 || gemm.groups == Some(0);
-    Ok(Plan { device: device.clone(), block, shapes, ends, empty, types: PhantomData })
+    Ok(Plan { device: device.clone(), dispatch, block, shapes, ends, empty, types: PhantomData })
 }
 
 /// The shape of the list of group ends.
@@ -233,8 +236,7 @@ impl<T: Storage, O: Storage> Plan<T, O> {
         if self.empty {
             return Ok(());
         }
-        let launches = choice::launches(OP, &block, self.device.info())?;
-        launch::launch(stream, launches.into_iter().flatten())
+        self.dispatch.run(OP, block, stream)
     }
 
     /// An operand in place is D itself: it has D's leading dimension and stride.
@@ -292,6 +294,9 @@ pub(super) fn explain(block: &Product, device: &Device) -> String {
     }
     if let Some(choice) = choice.filter(|_| info.kind != DeviceKind::Cpu) {
         text += &format!("; {0}×{0} tiles: {1}", choice.tile, choice.why);
+        if choice.splits > 1 {
+            text += &format!("; k in {} parts, to fill {} units", choice.splits, info.units);
+        }
     }
     text
 }

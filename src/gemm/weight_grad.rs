@@ -3,12 +3,13 @@
 
 use std::marker::PhantomData;
 
+use super::Activation;
 use super::checks::Footprint;
 use super::data_grad::missing;
+use super::dispatch::Dispatch;
 use super::layout::{Subnormals, WeightLayout};
 use super::operands::Bound;
 use super::plan::{check_stream, check_subnormals, ends_shape, explain};
-use super::{Activation, choice, launch};
 use crate::kernel::params::PARTIAL_CHUNK;
 use crate::kernel::params::gemm as params;
 use crate::kernel::params::gemm::Product;
@@ -152,10 +153,21 @@ impl WeightGrad {
             flags,
             ..bytemuck::Zeroable::zeroed()
         };
-        choice::check(OP, &block, device)?;
+        let dispatch = Dispatch::new(OP, &block, device)?;
         let empty = output == 0 || self.groups == Some(0);
         let device = device.clone();
-        Ok(WeightGradPlan { device, block, dy, x, dw, db, ends, empty, types: PhantomData })
+        Ok(WeightGradPlan {
+            device,
+            dispatch,
+            block,
+            dy,
+            x,
+            dw,
+            db,
+            ends,
+            empty,
+            types: PhantomData,
+        })
     }
 }
 
@@ -223,6 +235,7 @@ impl<'a, T: Storage> WeightGradOperands<'a, T> {
 #[derive(Debug)]
 pub struct WeightGradPlan<T> {
     device: Device,
+    dispatch: Dispatch,
     block: Product,
     dy: Footprint,
     x: Footprint,
@@ -296,8 +309,7 @@ impl<T: Storage> WeightGradPlan<T> {
         if self.empty {
             return Ok(());
         }
-        let launches = choice::launches(OP, &block, self.device.info())?;
-        launch::launch(stream, launches.into_iter().flatten())
+        self.dispatch.run(OP, block, stream)
     }
 
     /// The address of one tensor's partials, of which there have to be as many as the kernel writes.

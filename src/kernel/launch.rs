@@ -16,7 +16,7 @@ pub(crate) enum Launch {
 /// Elements that a block of an element-wise row covers at once: 8 a thread.
 const STRIP: u64 = 8 * THREADS as u64;
 
-/// Tiles of a product; of a product in groups, whose sizes only the device knows, the most there can be.
+/// Blocks of a product, a tile's each or, where k is split, one part's of a tile; of a product in groups, whose sizes only the device knows, the most there can be.
 pub(crate) fn tiles(block: &gemm::Product) -> u64 {
     let tile = u64::from(block.tile);
     let gated = block.flags & gemm::FLAG_GATED != 0;
@@ -27,7 +27,7 @@ pub(crate) fn tiles(block: &gemm::Product) -> u64 {
         groups if block.flags & gemm::FLAG_GROUPS_CUT_K != 0 => down.saturating_mul(groups),
         groups => down.saturating_add(groups),
     };
-    rows.saturating_mul(across)
+    rows.saturating_mul(across).saturating_mul(block.splits.max(1).into())
 }
 
 /// Pieces of a chunk that blocks of `step` and `convert` take.
@@ -47,6 +47,7 @@ impl Launch {
                 table::gemm::product(block.input, transposed.0, transposed.1, block.tile).entry()
             }
             Self::Gemm(gemm::Block::Prepare(_)) => table::gemm::prepare().entry(),
+            Self::Gemm(gemm::Block::Combine(_)) => table::gemm::combine().entry(),
             Self::Gemm(gemm::Block::Finish(_)) => table::gemm::finish().entry(),
             Self::Gemm(gemm::Block::SwigluGrad(_)) => table::gemm::swiglu_grad().entry(),
             Self::Optim(optim::Block::Stats(_)) => table::optim::Row::Stats.entry(),
@@ -80,6 +81,12 @@ impl Launch {
                 let turns = if block.a_sums != 0 { 1 } else { rows.div_ceil(2048).max(1) };
                 turns * columns.div_ceil(32)
             }
+            Self::Gemm(gemm::Block::Combine(block)) => {
+                let transposed = block.flags & gemm::FLAG_D_TRANSPOSED != 0;
+                let (along, across) =
+                    if transposed { (block.m, block.n) } else { (block.n, block.m) };
+                (along.div_ceil(8) * across).div_ceil(THREADS.into())
+            }
             Self::Gemm(gemm::Block::Finish(block)) => {
                 let members = block.groups.max(1) * block.m;
                 let chunks = |len: u64| len.div_ceil(PARTIAL_CHUNK as u64);
@@ -112,7 +119,9 @@ impl Launch {
         use gemm::Block as B;
         use reduce::Block as R;
         match self {
-            Self::Gemm(B::Product(block) | B::Prepare(block) | B::Finish(block)) => bytes_of(block),
+            Self::Gemm(
+                B::Product(block) | B::Prepare(block) | B::Combine(block) | B::Finish(block),
+            ) => bytes_of(block),
             Self::Gemm(B::SwigluGrad(block)) => bytes_of(block),
             Self::Optim(optim::Block::Stats(block)) => bytes_of(block),
             Self::Optim(optim::Block::Control(block)) => bytes_of(block),

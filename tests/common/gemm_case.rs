@@ -49,6 +49,8 @@ pub struct Case {
     pub aligned: bool,
     /// Rows and columns of a GPU's tile; 0 leaves it to the plan.
     pub tile: u32,
+    /// Parts of k on a GPU; 0 leaves them to the plan.
+    pub splits: u32,
     pub data: Distribution,
     pub seed: u64,
 }
@@ -73,6 +75,7 @@ impl Case {
             shift: 0,
             aligned: false,
             tile: 0,
+            splits: 0,
             data: Distribution::Normal,
             seed: 1,
         }
@@ -110,6 +113,7 @@ impl Case {
         };
         let z = if self.role == Role::Gated { 2 * n } else { n };
         let gemm = if self.tile > 0 { gemm.tile(self.tile) } else { gemm };
+        let gemm = if self.splits > 0 { gemm.split(self.splits) } else { gemm };
         gemm.layout(self.layout)
             .alpha(self.alpha)
             .beta(self.beta)

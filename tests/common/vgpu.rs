@@ -18,6 +18,8 @@ pub struct Launched {
     pub kernel: String,
     /// Bytes that memory had to move: 32 for each different sector read, and for each written.
     pub moved: u64,
+    /// Accesses to shared memory that had to wait for another of the same wave.
+    pub bank_conflicts: u64,
 }
 
 impl Door {
@@ -78,6 +80,7 @@ impl Door {
                 .iter()
                 .map(|name| 32 * launch[name].as_u64().expect("a number"))
                 .sum(),
+            bank_conflicts: launch["bank_conflicts"].as_u64().expect("a number"),
         };
         self.list(take()).iter().map(one).collect()
     }

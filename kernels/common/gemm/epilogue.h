@@ -51,75 +51,107 @@ HS_DEVICE void slab8(float (&v)[8], const float* from) {  // 32-byte aligned
   v[4] = b.x, v[5] = b.y, v[6] = b.z, v[7] = b.w;
 }
 
-// One slab into D stored [m,n].
-template <uint32_t TM, uint32_t TN, uint32_t THREADS>
-HS_DEVICE void epilogue_rows(const Product& p, const Tile& t, const float* slab, uint32_t pass) {
+// Eight elements of D stored [m,n], from their sums `v` and, where gated, those of `up`.
+HS_DEVICE void result8(const Product& p, const Tile& t, float (&v)[8], float (&up)[8], uint64_t i, uint64_t j,
+                       uint32_t count) {
   const bool gated = (p.flags & GATED) != 0, flush = (p.flags & FLUSH) != 0;
-  const uint32_t eights = gated ? TN / 16 : TN / 8;
   const uint64_t c = p.c == 0 ? 0 : like_d(p, t, p.c, p.ldc, p.stride_c, p.output);
   const uint64_t bias = p.bias == 0 ? 0 : p.bias + t.member * p.stride_bias * element_bytes(p.input);
   const uint64_t preactivation = p.preactivation == 0 ? 0
       : like_d(p, t, p.preactivation, p.ldp, p.stride_preactivation, p.input);
+  float other[8];
+  before8(v, p, c, i * p.ldc + j, bias, j, count);
+  if (preactivation != 0) {
+#pragma unroll
+    for (int e = 0; e < 8; e++) other[e] = v[e];
+    store8_result(other, preactivation, i * p.ldp + j, count, p.input, flush);
+  }
+  if (p.role == ROLE_FORWARD) {
+    apply8(v, p.activation);
+  } else if (p.role == ROLE_DERIVATIVE) {
+    load8(other, like_d(p, t, p.z, p.ldz, p.stride_z, p.input), i * p.ldz + j, count, p.input);
+    derive8(other, p.activation);
+#pragma unroll
+    for (int e = 0; e < 8; e++) v[e] *= other[e];
+  }
+  if (gated) {
+    before8(up, p, 0, 0, bias, p.n + j, count);
+#pragma unroll
+    for (int e = 0; e < 8; e++) v[e] *= up[e];
+    if (preactivation != 0) store8_result(up, preactivation, i * p.ldp + p.n + j, count, p.input, flush);
+  }
+  if (p.residual != 0) {
+    const uint64_t residual = like_d(p, t, p.residual, p.ldr, p.stride_residual, p.output);
+    load8(other, residual, i * p.ldr + j, count, p.output);
+#pragma unroll
+    for (int e = 0; e < 8; e++) v[e] += other[e];
+  }
+  store8_result(v, like_d(p, t, p.d, p.ldd, p.stride_d, p.output), i * p.ldd + j, count, p.output, flush);
+}
+
+// Eight rows of one column of D stored [n,m]. Only the weight gradient asks for it, whose whole epilogue is β·C.
+HS_DEVICE void result8_transposed(const Product& p, const Tile& t, float (&v)[8], uint64_t i, uint64_t j,
+                                  uint32_t count) {
+  const uint64_t c = p.c == 0 ? 0 : like_d(p, t, p.c, p.ldc, p.stride_c, p.output);
+  before8(v, p, c, j * p.ldc + i, 0, 0, count);
+  store8_result(v, like_d(p, t, p.d, p.ldd, p.stride_d, p.output), j * p.ldd + i, count, p.output,
+                (p.flags & FLUSH) != 0);
+}
+
+// The first element of eight of a part's sums: [splits][m][n], or 2n where gated.
+HS_DEVICE uint64_t of_part(const Product& p, uint32_t part, uint64_t i, uint64_t j) {
+  const uint64_t columns = (p.flags & GATED) != 0 ? 2 * p.n : p.n;
+  return (part * p.m + i) * columns + j;
+}
+
+HS_DEVICE uint32_t at_most_8(uint64_t left) { return left < 8 ? static_cast<uint32_t>(left) : 8u; }
+
+// One slab into D stored [m,n].
+template <uint32_t TM, uint32_t TN, uint32_t THREADS>
+HS_DEVICE void slab_to_rows(const Product& p, const Tile& t, const float* slab, uint32_t pass) {
+  const bool gated = (p.flags & GATED) != 0;
+  const uint32_t eights = gated ? TN / 16 : TN / 8;
 #pragma unroll 1
   for (uint32_t q = thread_index(); q < Slab<TN>::ROWS * eights; q += THREADS) {
     const uint32_t r = q / eights, column = q % eights * 8;
     const uint64_t i = t.row + slab_row<TM>(r, pass), j = t.column + column;
     if (i >= t.m || j >= p.n) continue;
-    const uint32_t count = p.n - j < 8 ? static_cast<uint32_t>(p.n - j) : 8u;
     const float* from = slab + r * Slab<TN>::LD + column;
-    float v[8], other[8];
+    float v[8], up[8];
     slab8(v, from);
-    before8(v, p, c, i * p.ldc + j, bias, j, count);
-    if (preactivation != 0) {
-#pragma unroll
-      for (int e = 0; e < 8; e++) other[e] = v[e];
-      store8_result(other, preactivation, i * p.ldp + j, count, p.input, flush);
-    }
-    if (p.role == ROLE_FORWARD) {
-      apply8(v, p.activation);
-    } else if (p.role == ROLE_DERIVATIVE) {
-      load8(other, like_d(p, t, p.z, p.ldz, p.stride_z, p.input), i * p.ldz + j, count, p.input);
-      derive8(other, p.activation);
-#pragma unroll
-      for (int e = 0; e < 8; e++) v[e] *= other[e];
-    }
-    if (gated) {
-      slab8(other, from + TN / 2);
-      before8(other, p, 0, 0, bias, p.n + j, count);
-#pragma unroll
-      for (int e = 0; e < 8; e++) v[e] *= other[e];
-      if (preactivation != 0) {
-        store8_result(other, preactivation, i * p.ldp + p.n + j, count, p.input, flush);
-      }
-    }
-    if (p.residual != 0) {
-      const uint64_t residual = like_d(p, t, p.residual, p.ldr, p.stride_residual, p.output);
-      load8(other, residual, i * p.ldr + j, count, p.output);
-#pragma unroll
-      for (int e = 0; e < 8; e++) v[e] += other[e];
-    }
-    store8_result(v, like_d(p, t, p.d, p.ldd, p.stride_d, p.output), i * p.ldd + j, count, p.output,
-                  flush);
+    if (gated) slab8(up, from + TN / 2);
+    result8(p, t, v, up, i, j, at_most_8(p.n - j));
   }
 }
 
-// One slab into D stored [n,m]: eight rows at a time. Only the weight gradient asks for it, whose whole
-// epilogue is β·C.
+// One slab into D stored [n,m].
 template <uint32_t TM, uint32_t TN, uint32_t THREADS>
-HS_DEVICE void epilogue_columns(const Product& p, const Tile& t, const float* slab, uint32_t pass) {
-  const uint64_t c = p.c == 0 ? 0 : like_d(p, t, p.c, p.ldc, p.stride_c, p.output);
+HS_DEVICE void slab_to_columns(const Product& p, const Tile& t, const float* slab, uint32_t pass) {
 #pragma unroll 1
   for (uint32_t q = thread_index(); q < Slab<TN>::ROWS / 8 * TN; q += THREADS) {
     const uint32_t r = q / TN * 8, column = q % TN;
     const uint64_t i = t.row + slab_row<TM>(r, pass), j = t.column + column;
     if (i >= t.m || j >= p.n) continue;
-    const uint32_t count = t.m - i < 8 ? static_cast<uint32_t>(t.m - i) : 8u;
     float v[8];
 #pragma unroll
     for (uint32_t e = 0; e < 8; e++) v[e] = slab[(r + e) * Slab<TN>::LD + column];
-    before8(v, p, c, j * p.ldc + i, 0, 0, count);
-    store8_result(v, like_d(p, t, p.d, p.ldd, p.stride_d, p.output), j * p.ldd + i, count, p.output,
-                  (p.flags & FLUSH) != 0);
+    result8_transposed(p, t, v, i, j, at_most_8(t.m - i));
+  }
+}
+
+// One slab of a part of k into the workspace, as it is.
+template <uint32_t TM, uint32_t TN, uint32_t THREADS>
+HS_DEVICE void slab_to_workspace(const Product& p, const Tile& t, const float* slab, uint32_t pass) {
+  const bool gated = (p.flags & GATED) != 0;
+#pragma unroll 1
+  for (uint32_t q = thread_index(); q < Slab<TN>::ROWS * (TN / 8); q += THREADS) {
+    const uint32_t r = q / (TN / 8), column = q % (TN / 8) * 8;
+    const bool up = gated && column >= TN / 2;
+    const uint64_t i = t.row + slab_row<TM>(r, pass), j = t.column + (up ? column - TN / 2 : column);
+    if (i >= t.m || j >= p.n) continue;
+    float v[8];
+    slab8(v, slab + r * Slab<TN>::LD + column);
+    store8_f32(v, p.workspace, of_part(p, t.part, i, up ? p.n + j : j), at_most_8(p.n - j));
   }
 }
 
@@ -144,10 +176,12 @@ HS_DEVICE void epilogue(const Product& product, const Tile& t, const Sums& sums,
     barrier();  // what was read from this memory has been
     write_slab<TM / 32>(sums, pass, slab);
     barrier();
-    if ((p.flags & D_TRANSPOSED) != 0) {
-      epilogue_columns<TM, TN, Sums::THREADS>(p, t, slab, pass);
+    if (p.workspace != 0) {
+      slab_to_workspace<TM, TN, Sums::THREADS>(p, t, slab, pass);
+    } else if ((p.flags & D_TRANSPOSED) != 0) {
+      slab_to_columns<TM, TN, Sums::THREADS>(p, t, slab, pass);
     } else {
-      epilogue_rows<TM, TN, Sums::THREADS>(p, t, slab, pass);
+      slab_to_rows<TM, TN, Sums::THREADS>(p, t, slab, pass);
     }
   }
 }

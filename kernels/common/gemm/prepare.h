@@ -43,7 +43,7 @@ HS_DEVICE float prepared(const Product& p, uint64_t row, uint64_t column) {
 
 HS_DEVICE void prepare(const Product& block) {
   HS_SHARED float block_sum[THREADS];  // [SIDE][COLUMNS]
-  const bool transposed = (block.flags & 1) != 0;
+  const bool transposed = (block.flags & A_TRANSPOSED) != 0;
   const uint64_t columns = transposed ? block.m : block.k;  // as stored
   const uint64_t all = transposed ? block.k : block.m;
   const uint32_t across = tiles_of(columns, COLUMNS);

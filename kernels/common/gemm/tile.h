@@ -9,6 +9,8 @@ namespace hs {
 constexpr uint32_t ROLE_FORWARD = 0;
 constexpr uint32_t ROLE_DERIVATIVE = 1;
 constexpr uint32_t ROLE_FUSED_A = 2;
+constexpr uint32_t A_TRANSPOSED = 1;
+constexpr uint32_t B_TRANSPOSED = 2;
 constexpr uint32_t GATED = 4;
 constexpr uint32_t FLUSH = 8;
 constexpr uint32_t GROUPS_CUT_K = 16;
@@ -19,7 +21,9 @@ constexpr uint32_t D_TRANSPOSED = 64;
 struct Tile {
   uint64_t member;  // of the batch, or the group
   uint64_t start;   // the group's first row (of A and D; or of A and B where groups cut k)
-  uint64_t m, k;    // the member's own sizes
+  uint64_t m, k;    // the member's own sizes; of k, the part
+  uint32_t part;    // of k
+  uint64_t first_k;
   uint64_t row, column;  // the tile's first, in the member's D
 };
 
@@ -41,6 +45,10 @@ HS_DEVICE uint64_t group_end(const Product& p, uint64_t g, uint64_t start, uint6
 // Finds tile `t` of `height` × `width`; false behind the last.
 HS_DEVICE bool locate(const Product& p, uint32_t t, uint32_t height, uint32_t width, Tile& tile) {
   const uint32_t across = tiles_of(p.n, width);
+  const bool split = p.workspace != 0;
+  tile.part = split ? t % p.splits : 0;
+  if (split) t /= p.splits;
+  tile.first_k = 0;
   tile.member = 0;
   tile.start = 0;
   tile.m = p.m;
@@ -75,16 +83,24 @@ HS_DEVICE bool locate(const Product& p, uint32_t t, uint32_t height, uint32_t wi
   t -= band * RASTER * across;
   tile.row = static_cast<uint64_t>(band * RASTER + t % rows) * height;
   tile.column = static_cast<uint64_t>(t / rows) * width;
+  if (split) {  // parts are whole steps of 32, as many each as can be
+    const uint64_t steps = tiles_of(p.k, 32), first = steps * tile.part / p.splits;
+    const uint64_t end = 32 * (steps * (tile.part + 1) / p.splits);
+    tile.first_k = 32 * first;
+    tile.k = (end < p.k ? end : p.k) - tile.first_k;
+  }
   return true;
 }
 
-// Where the member's matrices start, in bytes. A and what is stored like it:
+// Where the member's matrices start, in bytes; A and B at the part's first step of k. A and what is stored like it:
 HS_DEVICE uint64_t like_a(const Product& p, const Tile& t, uint64_t base, uint64_t ld, uint64_t stride) {
-  return base + (t.member * stride + t.start * ld) * element_bytes(p.input);
+  const uint64_t along_k = (p.flags & A_TRANSPOSED) != 0 ? ld : 1;
+  return base + (t.member * stride + t.start * ld + t.first_k * along_k) * element_bytes(p.input);
 }
 HS_DEVICE uint64_t start_of_b(const Product& p, const Tile& t) {
   const uint64_t start = (p.flags & GROUPS_CUT_K) != 0 ? t.start * p.ldb : 0;
-  return p.b + (t.member * p.stride_b + start) * element_bytes(p.input);
+  const uint64_t along_k = (p.flags & B_TRANSPOSED) != 0 ? 1 : p.ldb;
+  return p.b + (t.member * p.stride_b + start + t.first_k * along_k) * element_bytes(p.input);
 }
 // D and what is stored like it:
 HS_DEVICE uint64_t like_d(const Product& p, const Tile& t, uint64_t base, uint64_t ld, uint64_t stride,

@@ -8,6 +8,8 @@ pub enum Block {
     Product(Product),
     /// On GPUs, before the product: `fused_a` and `a_sums`.
     Prepare(Product),
+    /// On GPUs, after a product whose k is split: adds the parts, and does the epilogue.
+    Combine(Product),
     /// On GPUs, after the product: `copy`, `partials` and `a_sums_partials`.
     Finish(Product),
     /// The two gradients of SwiGLU's gate.
@@ -50,6 +52,8 @@ block! {
         pub partials: u64,
         /// [`Partial`](super::Partial)s of `a_sums`.
         pub a_sums_partials: u64,
+        /// `[splits,m,n]` f32 sums of the parts of k, `2n` where gated; absent where k is not split. GPUs only.
+        pub workspace: u64,
         /// Leading dimension of `a`.
         pub lda: u64,
         /// Leading dimension of `b`.
@@ -114,8 +118,9 @@ block! {
         pub flags: u32,
         /// Rows and columns of a tile: which of the product's rows of the table runs. GPUs only.
         pub tile: u32,
-        /// Zero.
-        pub padding: u32,
+        /// In how many parts k is split, each a block's: their sums are added in order by `Combine`. Neither with
+        /// groups nor with a batch. 0 leaves it to the plan; GPUs only.
+        pub splits: u32,
     }
 }
 

@@ -35,6 +35,7 @@ macro_rules! rows {
                 product: Some(($storage, $a, $b, $tile)),
             },)*)*
             other("hs_gemm_prepare", "Product", "gemm/prepare.h", "prepare"),
+            other("hs_gemm_combine", "Product", "gemm/combine.h", "combine"),
             other("hs_gemm_finish", "Product", "gemm/finish.h", "finish"),
             other("hs_gemm_swiglu_grad", "SwigluGrad", "gemm/swiglu_grad.h", "swiglu_grad"),
         ]
@@ -85,8 +86,13 @@ pub const ROWS: &[Row] = rows! {
     }
 };
 
-/// The row that prepares A: the last but two.
+/// The row that prepares A: the last but three.
 pub fn prepare() -> &'static Row {
+    &ROWS[ROWS.len() - 4]
+}
+
+/// The row that adds the parts of k: the last but two.
+pub fn combine() -> &'static Row {
     &ROWS[ROWS.len() - 3]
 }
 

@@ -1,0 +1,59 @@
+// combine: D = epilogue(Σ_s workspace[s]), the sums of the parts that k was split in: see epilogue.h for the formula.
+//
+// `=`, or in place where the epilogue says so. Deterministic: parts are added in order, from the first.
+// Limiter: memory, 4 bytes an element and part, and the epilogue's own: the weight gradient of 768 × 768 in 8 parts
+// is 21 MB, 0.015 ms at 90 % of an A100-40's 1,555 GB/s, 0.016 ms at 80 % of an MI250X GCD's 1,638; less where the
+// parts are still in the second cache.
+#pragma once
+#include "gemm/epilogue.h"
+
+namespace hs {
+
+// Eight sums side by side, or one below the other.
+HS_DEVICE void parts8(float (&v)[8], const Product& p, uint64_t i, uint64_t j, uint32_t count) {
+  load8_f32(v, p.workspace, of_part(p, 0, i, j), count);
+#pragma unroll 1
+  for (uint32_t s = 1; s < p.splits; s++) {
+    float part[8];
+    load8_f32(part, p.workspace, of_part(p, s, i, j), count);
+#pragma unroll
+    for (int e = 0; e < 8; e++) v[e] += part[e];
+  }
+}
+HS_DEVICE void parts8_below(float (&v)[8], const Product& p, uint64_t i, uint64_t j, uint32_t count) {
+#pragma unroll
+  for (uint32_t e = 0; e < 8; e++) {
+    v[e] = 0.0f;
+    if (e >= count) continue;
+    auto part = [&](uint32_t s) { return from_bits(load4(p.workspace + 4 * of_part(p, s, i + e, j))); };
+    v[e] = part(0);
+#pragma unroll 1
+    for (uint32_t s = 1; s < p.splits; s++) v[e] += part(s);
+  }
+}
+
+HS_DEVICE void combine(const Product& block) {
+  const bool transposed = (block.flags & D_TRANSPOSED) != 0;
+  const uint64_t eights = transposed ? (block.m + 7) / 8 : (block.n + 7) / 8;
+  const uint64_t all = transposed ? eights * block.n : block.m * eights;
+  Tile t = {};
+#pragma unroll 1
+  for (uint64_t q = block_index() * THREADS + thread_index(); q < all;
+       q += static_cast<uint64_t>(block_count()) * THREADS) {
+    const Product& p = reload(block);
+    float v[8], up[8];
+    if (transposed) {
+      const uint64_t i = q / p.n * 8, j = q % p.n;
+      parts8_below(v, p, i, j, at_most_8(p.m - i));
+      result8_transposed(p, t, v, i, j, at_most_8(p.m - i));
+    } else {
+      const uint64_t i = q / eights, j = q % eights * 8;
+      const uint32_t count = at_most_8(p.n - j);
+      parts8(v, p, i, j, count);
+      if ((p.flags & GATED) != 0) parts8(up, p, i, p.n + j, count);
+      result8(p, t, v, up, i, j, count);
+    }
+  }
+}
+
+}  // namespace hs
