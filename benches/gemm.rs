@@ -5,8 +5,8 @@
 
 #[path = "common/peak.rs"]
 mod peak;
-#[path = "common/shapes.rs"]
-mod shapes;
+#[path = "workloads/mod.rs"]
+mod workloads;
 
 use std::time::Instant;
 
@@ -14,7 +14,7 @@ use halfstep::gemm::{
     Activation, DataGrad, DataGradOperands, Gemm, Layout, Operands, WeightGrad, WeightGradOperands,
 };
 use halfstep::{Device, Storage, Stream, bf16, f16};
-use shapes::{MARKED, OTHERS, ROW, Shape};
+use workloads::{MARKED, OTHERS, ROW, Shape};
 
 fn main() {
     // `cargo test --benches` only asks whether this runs.

@@ -9,7 +9,7 @@
 
 #[path = "common/bandwidth.rs"]
 mod bandwidth;
-#[path = "../tests/common/workloads.rs"]
+#[path = "workloads/mod.rs"]
 mod workloads;
 
 use std::sync::Barrier;
