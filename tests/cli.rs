@@ -70,3 +70,82 @@ fn help_and_bad_arguments() {
     assert_eq!(halfstep(&["verify"]).status.code(), Some(2));
     assert_eq!(halfstep(&["no-such-command"]).status.code(), Some(2));
 }
+
+/// Every row is there, the sum of its parts, and the same for the same seed; the curve is drawn.
+#[test]
+fn scale_prints_a_table_and_draws_it() {
+    let folder = std::env::temp_dir().join(format!("halfstep-scale-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let svg = folder.join("scale.svg");
+    let base = ["scale", "--model", "wav2vec2-base", "--machine", "juwels-booster"];
+    let run = |more: &[&str]| {
+        let output = halfstep(&[&base[..], more].concat());
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        text(&output.stdout)
+    };
+    let out = run(&["--ranks", "1..4096", "--svg", svg.to_str().unwrap()]);
+    assert!(
+        out.contains("40 % of 312.0 TFLOP/s") && out.contains("more than the machine has (3744)")
+    );
+    for ranks in (0..=12).map(|power| 1usize << power) {
+        let rows = out.lines().filter(|line| line.trim_start().starts_with(&format!("{ranks}")));
+        assert!(rows.count() >= 2, "{ranks} is in both tables: {out}");
+    }
+    let drawn = std::fs::read_to_string(&svg).unwrap();
+    assert!(drawn.starts_with("<svg") && drawn.contains("wav2vec2-base on juwels-booster"));
+    std::fs::remove_dir_all(folder).unwrap();
+
+    let json = run(&["--ranks", "4,64", "--json", "--strategy", "ddp", "--baseline", "4"]);
+    assert_eq!(json, run(&["--ranks", "4,64", "--json", "--strategy", "ddp", "--baseline", "4"]));
+    let value: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let rows = value["rows"].as_array().unwrap();
+    assert_eq!(rows.len(), 2);
+    assert_eq!(rows[0]["efficiency"], 1.0);
+    for row in rows {
+        let part = |name: &str| row[name].as_f64().unwrap();
+        let sum = part("compute_seconds") + part("waiting_seconds") + part("exposed_seconds");
+        assert!((sum - part("step_seconds")).abs() < 1e-12 && part("efficiency") <= 1.0);
+        assert!(part("exchange_seconds") >= part("exposed_seconds"));
+    }
+    assert_eq!(value["strategies"].as_object().unwrap().len(), 5);
+}
+
+/// One line each, no panic.
+#[test]
+fn scale_refuses_in_words() {
+    let base = ["scale", "--model", "resnet50", "--machine", "lumi"];
+    for (more, word) in [
+        (["--ranks", "8..4"], "8..4 is empty"),
+        (["--ranks", "none"], "none"),
+        (["--share", "2"], "at most 1"),
+        (["--inside", "0"], "above 0"),
+        (["--spread", "nan"], "from 0 to 10"),
+        (["--strategy", "hope"], "halfstep"),
+    ] {
+        let output = halfstep(&[&base[..], &more].concat());
+        assert_eq!(output.status.code(), Some(2), "{more:?}");
+        assert!(text(&output.stderr).contains(word), "{}", text(&output.stderr));
+    }
+    let output = halfstep(&[&base[..], &["--svg", "no/such/folder/x.svg"]].concat());
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(text(&output.stderr).lines().count(), 1);
+    assert!(text(&output.stderr).starts_with("halfstep scale: no/such/folder/x.svg: "));
+    assert_eq!(halfstep(&["scale", "--model", "x", "--machine", "lumi"]).status.code(), Some(2));
+}
+
+/// Nobody reads on: the program stops, and says nothing.
+#[test]
+fn a_closed_pipe_is_quiet() {
+    use std::process::Stdio;
+    let mut child = Command::new(env!("CARGO_BIN_EXE_halfstep"))
+        .args(["scale", "--model", "resnet50", "--machine", "lumi", "--json"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(text(&output.stderr), "");
+    assert!(output.status.code().is_some(), "no signal, no panic");
+    assert_ne!(output.status.code(), Some(101));
+}

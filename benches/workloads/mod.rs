@@ -1,6 +1,6 @@
 //! Workloads by name, shared by the tests, the benches and the program: models as lists of
 //! parameters with the arithmetic that each causes, and sizes of linear layers.
-#![allow(dead_code)] // everybody uses a part
+#![allow(dead_code, unused_imports)] // everybody uses a part
 #![allow(missing_docs)]
 
 mod language;

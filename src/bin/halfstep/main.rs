@@ -2,15 +2,20 @@
 
 #![forbid(unsafe_code)]
 
+mod chart;
 mod golden;
+mod output;
+mod scale;
 mod verify;
+#[path = "../../../benches/workloads/mod.rs"]
+mod workloads;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// Kernels for mixed-precision training: check them on this machine.
+/// Kernels for mixed-precision training: check them, and what they would give.
 #[derive(Parser)]
 #[command(version)]
 struct Args {
@@ -34,10 +39,14 @@ enum Command {
         #[arg(long, value_name = "N")]
         threads: Option<std::num::NonZeroUsize>,
     },
+    /// Simulate data-parallel training of a named model on a named machine, for one rank to thousands.
+    /// Prints what is assumed, the time of a step and what it consists of, and draws efficiency.
+    Scale(scale::Args),
 }
 
 fn main() -> ExitCode {
     match Args::parse().command {
         Command::Verify { files, device, threads } => verify::run(&files, &device, threads),
+        Command::Scale(args) => output::run("scale", |out| scale::run(&args, out)),
     }
 }
