@@ -149,3 +149,72 @@ fn a_closed_pipe_is_quiet() {
     assert!(output.status.code().is_some(), "no signal, no panic");
     assert_ne!(output.status.code(), Some(101));
 }
+
+#[test]
+fn plan_explains_products() {
+    let product = ["plan", "gemm", "--m", "2048", "--n", "3072", "--k", "768"];
+    let run = |more: &[&str]| halfstep(&[&product[..], more].concat());
+    let out = text(&run(&["--layout", "NT", "--threads", "2"]).stdout);
+    assert!(
+        out.starts_with("hs_gemm_product_bf16_nt_") && out.contains("on cpu (2 threads"),
+        "{out}"
+    );
+    assert!(out.contains("9.664 GFLOP; at least 20.447 MB"), "{out}");
+    // The gradient of the weights is a TN product with an f32 result of n·k.
+    let out = text(&run(&["--product", "weight-grad"]).stdout);
+    assert!(out.contains("bf16_tn") && out.contains("3072×768×2048"), "{out}");
+    assert!(out.contains("at least 25.166 MB"), "{out}");
+    for (more, code, word) in [
+        (["--output", "f16"], 1, "bf16 in, f16 out"),
+        (["--device", "tpu"], 1, "--device tpu: expected cpu"),
+        (["--layout", "nn2"], 2, "possible values"),
+    ] {
+        let output = run(&more);
+        assert_eq!(output.status.code(), Some(code));
+        assert!(text(&output.stderr).contains(word), "{}", text(&output.stderr));
+    }
+}
+
+/// A list from a file: two layers, the second exchanged first while the first's gradients are computed.
+#[test]
+fn plan_draws_a_lists_timeline() {
+    let folder = std::env::temp_dir().join(format!("halfstep-plan-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let path = folder.join("list.json");
+    let file = path.to_str().unwrap();
+    std::fs::write(&path, r#"[{"name": "w1", "len": 1000000}, {"name": "w2", "len": 1000000}]"#)
+        .unwrap();
+    // 2 MB at 1 GB/s are 2 ms, and 1 ms before: ready at 5 and 10 ms, done at 8 and 13.
+    let line =
+        ["plan", "buckets", "--list", file, "--backward", "10", "--alpha", "1000", "--rate", "1"];
+    let out = text(&halfstep(&line).stdout);
+    assert!(out.contains("2 tensors, 2000000 elements, bf16"), "{out}");
+    assert!(out.contains("5.000     5.000     8.000  w2 … w2"), "{out}");
+    assert!(out.contains("10.000    10.000    13.000  w1 … w1"), "{out}");
+    assert!(out.contains("all in one            1 buckets     5.000 ms"), "{out}");
+    let json = text(&halfstep(&[&line[..], &["--json"]].concat()).stdout);
+    let value: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(value["buckets"].as_array().unwrap().len(), 2);
+    assert_eq!(value["buckets"][0]["params"], serde_json::json!(["w2"]));
+
+    for (content, word) in [
+        ("{}", "expected a list"),
+        ("[]", "at least one"),
+        ("[{\"name\": \"a\"}]", "entry 0"),
+        ("[{\"name\": \"a\", \"len\": -1}]", "entry 0"),
+        ("[{\"name\": \"a\", \"len\": 18446744073709551615}]", "at most"),
+        ("nonsense", "expected"),
+    ] {
+        std::fs::write(&path, content).unwrap();
+        let output = halfstep(&line);
+        let error = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{content}");
+        assert!(error.contains(word) && error.lines().count() == 1, "{content}: {error}");
+    }
+    std::fs::remove_dir_all(folder).unwrap();
+    assert_eq!(halfstep(&["plan", "buckets"]).status.code(), Some(2));
+    let absent = halfstep(&["plan", "buckets", "--list", "no/such/file"]);
+    assert!(text(&absent.stderr).starts_with("halfstep plan: no/such/file: "));
+    let both = ["plan", "buckets", "--model", "resnet50", "--machine", "lumi", "--ranks", "8"];
+    assert!(text(&halfstep(&both).stdout).contains("resnet50: 161 tensors"));
+}

@@ -3,8 +3,10 @@
 #![forbid(unsafe_code)]
 
 mod chart;
+mod device;
 mod golden;
 mod output;
+mod plan;
 mod scale;
 mod verify;
 #[path = "../../../benches/workloads/mod.rs"]
@@ -42,11 +44,15 @@ enum Command {
     /// Simulate data-parallel training of a named model on a named machine, for one rank to thousands.
     /// Prints what is assumed, the time of a step and what it consists of, and draws efficiency.
     Scale(scale::Args),
+    /// Explain what would be done: the kernel of a product, the buckets of a model's gradients.
+    #[command(subcommand)]
+    Plan(plan::Plan),
 }
 
 fn main() -> ExitCode {
     match Args::parse().command {
         Command::Verify { files, device, threads } => verify::run(&files, &device, threads),
+        Command::Plan(plan) => output::run("plan", |out| plan::run(&plan, out)),
         Command::Scale(args) => output::run("scale", |out| scale::run(&args, out)),
     }
 }

@@ -7,14 +7,14 @@ use std::process::ExitCode;
 
 use halfstep::Device;
 
-use crate::golden;
+use crate::{device, golden};
 
 /// Replays the files. A closed pipe ends the output, and is no failure of its own.
-pub fn run(files: &[PathBuf], device: &str, threads: Option<NonZeroUsize>) -> ExitCode {
-    let device = match open(device, threads) {
+pub fn run(files: &[PathBuf], name: &str, threads: Option<NonZeroUsize>) -> ExitCode {
+    let device = match device::open(name, threads) {
         Ok(device) => device,
         Err(reason) => {
-            eprintln!("halfstep verify: --device {device}: {reason}");
+            eprintln!("halfstep verify: --device {name}: {reason}");
             return ExitCode::FAILURE;
         }
     };
@@ -26,26 +26,6 @@ pub fn run(files: &[PathBuf], device: &str, threads: Option<NonZeroUsize>) -> Ex
             eprintln!("halfstep verify: writing the report: {error}");
             ExitCode::FAILURE
         }
-    }
-}
-
-/// The device of a name: `cpu`, `cuda:N`, `hip:N`.
-fn open(name: &str, threads: Option<NonZeroUsize>) -> Result<Device, String> {
-    let (kind, index) = name.split_once(':').unwrap_or((name, "0"));
-    let index: usize =
-        index.parse().map_err(|_| format!("{index} is not the number of a device"))?;
-    match (kind, threads) {
-        ("cpu", None) if index == 0 => Ok(Device::cpu()),
-        ("cpu", Some(threads)) if index == 0 => Ok(Device::cpu_with_threads(threads)),
-        ("cpu", _) => Err("there is one CPU device: cpu".into()),
-        (_, Some(_)) => Err("--threads is for the CPU".into()),
-        #[cfg(feature = "cuda")]
-        ("cuda", None) => Device::cuda(index).map_err(|error| error.to_string()),
-        #[cfg(feature = "hip")]
-        ("hip", None) => Device::hip(index).map_err(|error| error.to_string()),
-        #[cfg(not(all(feature = "cuda", feature = "hip")))]
-        ("cuda" | "hip", None) => Err(format!("this program was built without the feature {kind}")),
-        _ => Err("expected cpu, cuda:N or hip:N".into()),
     }
 }
 

@@ -9,18 +9,17 @@ const ROWS: usize = 16;
 
 /// The chart as lines of text.
 pub fn draw(chart: &Chart) -> String {
-    let mut cells = vec![[' '; COLUMNS]; ROWS];
+    let mut cells = [' '; COLUMNS * ROWS];
     let mark = |index: usize| char::from(b'a' + (index % 26) as u8);
     for (index, series) in chart.series.iter().enumerate().rev() {
         let places: Vec<_> =
             series.points.iter().map(|&(x, y)| (chart.x.place(x), chart.y.place(y))).collect();
         for column in 0..COLUMNS {
             let at = column as f64 / (COLUMNS - 1) as f64;
-            if let Some(height) = height(&places, at, series.kind)
-                && (0.0..=1.0).contains(&height)
-            {
+            let inside = |height: &f64| (0.0..=1.0).contains(height);
+            if let Some(height) = height(&places, at, series.kind).filter(inside) {
                 let row = ((1.0 - height) * (ROWS - 1) as f64).round() as usize;
-                cells[row][column] = mark(index);
+                cells[row * COLUMNS + column] = mark(index);
             }
         }
     }
@@ -37,7 +36,7 @@ pub fn draw(chart: &Chart) -> String {
         }
     };
     let mut text = format!("{}\n", chart.title);
-    for (row, cells) in cells.iter().enumerate() {
+    for (row, cells) in cells.chunks(COLUMNS).enumerate() {
         let share = 1.0 - row as f64 / (ROWS - 1) as f64;
         let label = if row % 5 == 0 { number(&chart.y, share) } else { String::new() };
         let line: String = cells.iter().collect();

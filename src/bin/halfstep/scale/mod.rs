@@ -20,7 +20,7 @@ use std::path::PathBuf;
 use clap::builder::PossibleValuesParser;
 use halfstep::Dtype;
 
-pub use exchange::Algorithm;
+pub use exchange::{Algorithm, Fabric};
 pub use machine::{MACHINES, Machine};
 pub use ranks::Ranks;
 pub use step::{Batch, Job, Step};
