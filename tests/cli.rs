@@ -218,3 +218,37 @@ fn plan_draws_a_lists_timeline() {
     let both = ["plan", "buckets", "--model", "resnet50", "--machine", "lumi", "--ranks", "8"];
     assert!(text(&halfstep(&both).stdout).contains("resnet50: 161 tensors"));
 }
+
+/// What is found is told as data too, the exit status says whether there is a problem, and a trap in the
+/// environment is one, with its cure.
+#[test]
+fn doctor_finds_traps() {
+    let doctor = |vars: &[(&str, &str)]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_halfstep"));
+        command.args(["doctor", "--json"]).env_clear();
+        let kept = std::env::vars().filter(|(name, _)| {
+            ["PATH", "LD_LIBRARY_PATH"].contains(&name.as_str()) || name.starts_with("VGPU_")
+        });
+        let output = command.envs(kept).envs(vars.iter().copied()).output().unwrap();
+        assert_eq!(text(&output.stderr), "");
+        let value: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let problems = value["problems"].as_u64().unwrap();
+        assert_eq!(output.status.code(), Some(i32::from(problems > 0)), "{value}");
+        (problems, value)
+    };
+    let (before, value) = doctor(&[]);
+    for section in ["processor", "toolkits", "cuda", "hip", "libraries", "mpi", "environment"] {
+        assert!(!value["sections"][section].as_array().unwrap().is_empty(), "{section}");
+    }
+    let gpus = cfg!(feature = "cuda") || cfg!(feature = "hip");
+    let traces = ["/dev/nvidia0", "/dev/kfd"].map(|path| std::path::Path::new(path).exists());
+    if !gpus && traces == [false; 2] {
+        assert_eq!(before, 0, "a machine without a GPU is no problem: {value}");
+    }
+    let (after, value) = doctor(&[("CUDA_LAUNCH_BLOCKING", "1")]);
+    assert_eq!(after, before + 1);
+    let found = value["sections"]["environment"].to_string();
+    assert!(found.contains("unset CUDA_LAUNCH_BLOCKING"), "{found}");
+    let plain = halfstep(&["doctor"]);
+    assert!(text(&plain.stdout).contains("environment\n"));
+}

@@ -4,7 +4,9 @@
 
 mod chart;
 mod device;
+mod doctor;
 mod golden;
+mod machine;
 mod output;
 mod plan;
 mod scale;
@@ -44,6 +46,10 @@ enum Command {
     /// Simulate data-parallel training of a named model on a named machine, for one rank to thousands.
     /// Prints what is assumed, the time of a step and what it consists of, and draws efficiency.
     Scale(scale::Args),
+    /// Look for what there is to run on, what is missing, and what stands in the way, each problem with
+    /// its cure: processor, toolkits, drivers, devices and images, collective libraries, MPI,
+    /// environment. Exits with 1 if there is a problem; a machine without a GPU is none.
+    Doctor(doctor::Args),
     /// Explain what would be done: the kernel of a product, the buckets of a model's gradients.
     #[command(subcommand)]
     Plan(plan::Plan),
@@ -52,6 +58,7 @@ enum Command {
 fn main() -> ExitCode {
     match Args::parse().command {
         Command::Verify { files, device, threads } => verify::run(&files, &device, threads),
+        Command::Doctor(args) => output::run("doctor", |out| doctor::run(&args, out)),
         Command::Plan(plan) => output::run("plan", |out| plan::run(&plan, out)),
         Command::Scale(args) => output::run("scale", |out| scale::run(&args, out)),
     }
