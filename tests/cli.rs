@@ -252,3 +252,55 @@ fn doctor_finds_traps() {
     let plain = halfstep(&["doctor"]);
     assert!(text(&plain.stdout).contains("environment\n"));
 }
+
+/// Lines as data, pictures, a record, and a comparison with itself.
+#[test]
+fn bench_measures_draws_keeps_and_compares() {
+    let folder = std::env::temp_dir().join(format!("halfstep-bench-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let path = |name: &str| folder.join(name).to_str().unwrap().to_string();
+    let base = ["bench", "--device", "cpu", "--rounds", "1", "--len", "10000"];
+    let run = |more: &[&str]| halfstep(&[&base[..], more].concat());
+    let output = run(&["convert", "--json", "--svg", &path("svg"), "--record", &path("record")]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert_eq!(text(&output.stderr), "", "no progress bar without a terminal");
+    let value: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let devices = value["devices"].as_array().unwrap().len();
+    let lines = value["lines"].as_array().unwrap();
+    assert_eq!(lines.len(), 4 * devices);
+    for line in lines {
+        assert!(line["seconds"].as_f64().unwrap() > 0.0 && line["share"].as_f64().unwrap() > 0.0);
+        assert_eq!(line["bytes"], 60_000.0);
+    }
+    let drawn = std::fs::read_to_string(folder.join("svg").join("roofline-cpu1.svg")).unwrap();
+    assert!(drawn.contains("GFLOP/s") && drawn.contains("convert"));
+    let machine = std::fs::read_dir(folder.join("record")).unwrap().next().unwrap().unwrap().path();
+    let mut kept: Vec<_> = std::fs::read_dir(machine).unwrap().map(|e| e.unwrap().path()).collect();
+    kept.sort();
+    let [csv, txt] = [0, 1].map(|at: usize| std::fs::read_to_string(&kept[at]).unwrap());
+    assert_eq!(csv.lines().count(), 1 + 4 * devices);
+    assert!(csv.lines().all(|line| [10, 11].contains(&line.split(',').count())), "{csv}"); // names have commas
+    for key in ["date", "commit", "compiler", "processor", "flags"] {
+        assert!(txt.lines().any(|line| line.starts_with(key)), "{key}: {txt}");
+    }
+
+    std::fs::write(folder.join("before.json"), &output.stdout).unwrap();
+    let output = run(&["convert", "--compare", &path("before.json")]);
+    let out = text(&output.stdout);
+    assert!(out.contains(&format!("geometric mean of {}", 4 * devices)), "{out}");
+    std::fs::write(folder.join("other.json"), "{\"format\": \"another\"}").unwrap();
+    for (more, word) in [
+        (["--filter", "no such case"], "no case contains"),
+        (["--compare", &path("other.json")], "expected format"),
+        (["--compare", "no/such/file"], "no/such/file: "),
+    ] {
+        let output = run(&more);
+        let error = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{more:?}");
+        assert!(error.contains(word) && error.lines().count() == 1, "{error}");
+    }
+    let output = halfstep(&["bench", "--device", "abacus"]);
+    assert!(text(&output.stderr).contains("--device abacus: expected cpu"));
+    assert_eq!(run(&["no-such-op"]).status.code(), Some(2));
+    std::fs::remove_dir_all(folder).unwrap();
+}

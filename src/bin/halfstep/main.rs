@@ -1,7 +1,8 @@
 //! The `halfstep` program: what the library can tell about itself from a command line.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
+mod bench;
 mod chart;
 mod device;
 mod doctor;
@@ -10,6 +11,10 @@ mod machine;
 mod output;
 mod plan;
 mod scale;
+// Its peaks are measured with vector instructions.
+#[allow(unsafe_code)]
+#[path = "../../../benches/suite/mod.rs"]
+mod suite;
 mod verify;
 #[path = "../../../benches/workloads/mod.rs"]
 mod workloads;
@@ -46,6 +51,9 @@ enum Command {
     /// Simulate data-parallel training of a named model on a named machine, for one rank to thousands.
     /// Prints what is assumed, the time of a step and what it consists of, and draws efficiency.
     Scale(scale::Args),
+    /// Time products, optimizer steps, reductions and conversions, each checked before it is timed, as
+    /// shares of what the machine's arithmetic and memory reach beside them.
+    Bench(bench::Args),
     /// Look for what there is to run on, what is missing, and what stands in the way, each problem with
     /// its cure: processor, toolkits, drivers, devices and images, collective libraries, MPI,
     /// environment. Exits with 1 if there is a problem; a machine without a GPU is none.
@@ -58,6 +66,7 @@ enum Command {
 fn main() -> ExitCode {
     match Args::parse().command {
         Command::Verify { files, device, threads } => verify::run(&files, &device, threads),
+        Command::Bench(args) => output::run("bench", |out| bench::run(&args, out)),
         Command::Doctor(args) => output::run("doctor", |out| doctor::run(&args, out)),
         Command::Plan(plan) => output::run("plan", |out| plan::run(&plan, out)),
         Command::Scale(args) => output::run("scale", |out| scale::run(&args, out)),

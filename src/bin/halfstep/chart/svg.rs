@@ -89,9 +89,13 @@ where
             }
         }
     }
+    // Curves of efficiency start high; under a roofline the right is empty.
+    let points = chart.series.iter().any(|series| series.kind == Kind::Points);
+    let corner =
+        if points { SeriesLabelPosition::LowerRight } else { SeriesLabelPosition::LowerLeft };
     canvas
         .configure_series_labels()
-        .position(SeriesLabelPosition::LowerLeft)
+        .position(corner)
         .background_style(WHITE.mix(0.85))
         .border_style(BLACK.mix(0.3))
         .label_font((FONT, 13))

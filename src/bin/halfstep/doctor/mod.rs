@@ -13,6 +13,7 @@ use serde_json::json;
 
 use crate::output::Failure;
 use finding::{Finding, Level};
+pub use programs::{on_path, output};
 
 /// Arguments.
 #[derive(clap::Args)]
