@@ -57,6 +57,8 @@ fn length(text: &str) -> Result<usize, String> {
 /// Everything that was measured.
 pub struct Outcome {
     pub devices: Vec<String>,
+    /// The name of the GPU that was measured, if one was.
+    pub gpu: Option<String>,
     pub roofs: Vec<Roofs>,
     pub lines: Vec<Line>,
 }
@@ -70,11 +72,15 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<bool, Failure> {
         false => args.ops.iter().map(String::as_str).collect(),
     };
     let options = Options { rounds: args.rounds.get(), len: args.len, filter: args.filter.clone() };
-    let entries = suite::entries(&ops, &options);
-    if entries.is_empty() {
-        return Err(Failure::Reason(format!("no case contains {:?}", args.filter)));
-    }
     let devices = devices(args.device.as_deref())?;
+    let mut entries = suite::entries(&ops, &options);
+    // Ranks of one process are threads of the CPU.
+    let cpu = devices.iter().any(|device| device.info().kind == DeviceKind::Cpu);
+    entries.retain(|entry| cpu || entry.ranks.is_none());
+    if entries.is_empty() {
+        let reason = format!("no case of {} contains {:?}", ops.join(", "), args.filter);
+        return Err(Failure::Reason(reason));
+    }
     let mut meter = Bandwidth::new(64 << 20); // 256 MB
     let cpu = devices.iter().filter(|device| device.info().kind == DeviceKind::Cpu);
     let mut threads: Vec<usize> = cpu.map(|device| device.info().units).collect();
@@ -86,6 +92,11 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<bool, Failure> {
         threads.into_iter().map(|threads| Roofs::measure(&mut meter, threads)).collect();
     let mut outcome = Outcome {
         devices: devices.iter().map(|device| device.info().to_string()).collect(),
+        gpu: devices
+            .iter()
+            .map(Device::info)
+            .find(|info| info.kind != DeviceKind::Cpu)
+            .map(|info| info.name.clone()),
         roofs,
         lines: Vec::new(),
     };

@@ -27,7 +27,7 @@ pub fn heading(outcome: &Outcome) -> String {
 /// Writes both files; a record of the same day is replaced.
 pub fn keep(outcome: &Outcome, table: &str, folder: &Path) -> Result<PathBuf, Failure> {
     let date = date(SystemTime::now());
-    let folder = folder.join(name());
+    let folder = folder.join(name(outcome.gpu.as_deref()));
     let mut csv =
         String::from("op,case,size,device,seconds,gflops,gbytes_per_s,share,roof,speedup\n");
     for line in &outcome.lines {
@@ -65,6 +65,8 @@ pub fn keep(outcome: &Outcome, table: &str, folder: &Path) -> Result<PathBuf, Fa
             machine::memory("MemTotal").map_or("unknown".into(), |b| format!("{:.1} GB", 1e-9 * b)),
         ),
         ("load", load()),
+        ("gpu", outcome.gpu.clone().unwrap_or_else(|| "none".into())),
+        ("driver", driver(outcome.gpu.is_some())),
     ] {
         text += &format!("{key:<10} {value}\n");
     }
@@ -78,16 +80,35 @@ pub fn keep(outcome: &Outcome, table: &str, folder: &Path) -> Result<PathBuf, Fa
     write(&folder, &format!("{date}.csv"), put(csv))
 }
 
-/// The folder of this machine: its processor and its threads, `amd-epyc-2t`.
-fn name() -> String {
-    let mut name = String::new();
-    for part in machine::processor().to_lowercase().split(|c: char| !c.is_ascii_alphanumeric()) {
-        if !part.is_empty() && !["r", "tm", "cpu", "processor"].contains(&part) {
-            name += part;
-            name += "-";
-        }
-    }
-    format!("{name}{}t", machine::threads())
+/// The folder of this machine: its GPU, or its processor and its threads, `amd-epyc-2t`.
+fn name(gpu: Option<&str>) -> String {
+    let name = match gpu {
+        Some(gpu) => gpu.to_lowercase(),
+        None => format!("{} {}t", machine::processor().to_lowercase(), machine::threads()),
+    };
+    let parts = name.split(|c: char| !c.is_ascii_alphanumeric());
+    let noise = ["", "r", "tm", "cpu", "processor"];
+    let name = parts.filter(|part| !noise.contains(part)).collect::<Vec<_>>().join("-");
+    if name.is_empty() { "unknown".into() } else { name }
+}
+
+/// What the vendors' programs say of driver and clocks.
+fn driver(wanted: bool) -> String {
+    let queries: [(&str, &[&str]); 2] = [
+        (
+            "nvidia-smi",
+            &[
+                "--query-gpu=driver_version,clocks.max.sm,clocks.max.mem,power.limit",
+                "--format=csv,noheader",
+            ],
+        ),
+        ("rocm-smi", &["--showdriverversion", "--csv"]),
+    ];
+    let said = queries
+        .iter()
+        .filter(|_| wanted)
+        .find_map(|(program, args)| on_path(program).and_then(|path| output(&path, args)));
+    said.map_or("none".into(), |text| text.split_whitespace().collect::<Vec<_>>().join(" "))
 }
 
 /// What else was running: the load averages.
@@ -133,8 +154,11 @@ mod tests {
 
     #[test]
     fn the_machines_folder_is_a_plain_name() {
-        let name = name();
-        assert!(name.ends_with('t') && !name.contains("--"), "{name}");
-        assert!(name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-'), "{name}");
+        let own = name(None);
+        assert!(own.ends_with('t') && !own.contains("--"), "{own}");
+        assert!(own.chars().all(|c| c.is_ascii_alphanumeric() || c == '-'), "{own}");
+        assert_eq!(name(Some("NVIDIA A100-SXM4-40GB")), "nvidia-a100-sxm4-40gb");
+        assert_eq!(name(Some("AMD Instinct(TM) MI250X / ../x")), "amd-instinct-mi250x-x");
+        assert_eq!(name(Some("/")), "unknown");
     }
 }
