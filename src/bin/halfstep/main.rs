@@ -34,9 +34,16 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Replay golden files (safetensors, format golden/1) and compare every case with its exact
-    /// answer. Prints a line per case with its worst error over its bound; exits with 1 if a case
-    /// fails or a file cannot be read.
+    /// Look for what there is to run on, what is missing, and what stands in the way.
+    ///
+    /// Processor, toolkits, drivers, devices and images, collective libraries, MPI, environment; each
+    /// problem with its cure. Exits with 1 if there is a problem; a machine without a GPU is none.
+    Doctor(doctor::Args),
+    /// Replay golden files on a device.
+    ///
+    /// Files are safetensors in the format golden/1. Every case is compared with its exact answer. Prints a
+    /// line per case with its worst error over its bound; exits with 1 if a case fails or a file cannot be
+    /// read.
     Verify {
         /// Golden files.
         #[arg(required = true)]
@@ -48,19 +55,19 @@ enum Command {
         #[arg(long, value_name = "N")]
         threads: Option<std::num::NonZeroUsize>,
     },
-    /// Simulate data-parallel training of a named model on a named machine, for one rank to thousands.
-    /// Prints what is assumed, the time of a step and what it consists of, and draws efficiency.
-    Scale(scale::Args),
-    /// Time products, optimizer steps, reductions and conversions, each checked before it is timed, as
-    /// shares of what the machine's arithmetic and memory reach beside them.
+    /// Time products, optimizer steps, reductions and conversions.
+    ///
+    /// Each is checked before it is timed, and printed as a share of what the machine's arithmetic or memory
+    /// reaches beside it. Exits with 1 if a case is wrong.
     Bench(bench::Args),
-    /// Look for what there is to run on, what is missing, and what stands in the way, each problem with
-    /// its cure: processor, toolkits, drivers, devices and images, collective libraries, MPI,
-    /// environment. Exits with 1 if there is a problem; a machine without a GPU is none.
-    Doctor(doctor::Args),
-    /// Explain what would be done: the kernel of a product, the buckets of a model's gradients.
+    /// Explain the kernel of a product, or the buckets of a model's gradients.
     #[command(subcommand)]
     Plan(plan::Plan),
+    /// Simulate data-parallel training of a named model on a named machine.
+    ///
+    /// For one rank to thousands. Prints what is assumed, the time of a step and what it consists of, and
+    /// draws efficiency, this crate's plan beside the usual ones.
+    Scale(scale::Args),
 }
 
 fn main() -> ExitCode {
