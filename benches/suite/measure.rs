@@ -76,7 +76,9 @@ pub fn measure(
             let roof = |meter: &mut Bandwidth| {
                 let threads = runner.threads?;
                 Some(if compute_bound(entry, roofs, threads) {
-                    entry.flops / roofs::peak_flops(threads)
+                    // The peak does not change; measuring it can only be disturbed.
+                    let known = roofs.iter().find(|roofs| roofs.threads == threads)?.flops;
+                    entry.flops / roofs::peak_flops(threads).max(known)
                 } else {
                     entry.bytes / meter.measure(entry.traffic, threads)
                 })

@@ -24,7 +24,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// Kernels for mixed-precision training: check them, and what they would give.
+/// Kernels for mixed-precision training: check them, time them, and see what they would give.
 #[derive(Parser)]
 #[command(version)]
 struct Args {
