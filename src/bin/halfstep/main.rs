@@ -72,7 +72,9 @@ enum Command {
 
 fn main() -> ExitCode {
     match Args::parse().command {
-        Command::Verify { files, device, threads } => verify::run(&files, &device, threads),
+        Command::Verify { files, device, threads } => {
+            output::run("verify", |out| verify::run(&files, &device, threads, out))
+        }
         Command::Bench(args) => output::run("bench", |out| bench::run(&args, out)),
         Command::Doctor(args) => output::run("doctor", |out| doctor::run(&args, out)),
         Command::Plan(plan) => output::run("plan", |out| plan::run(&plan, out)),

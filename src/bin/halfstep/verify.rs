@@ -3,30 +3,22 @@
 use std::io::{self, Write};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use halfstep::Device;
 
+use crate::output::Failure;
 use crate::{device, golden};
 
-/// Replays the files. A closed pipe ends the output, and is no failure of its own.
-pub fn run(files: &[PathBuf], name: &str, threads: Option<NonZeroUsize>) -> ExitCode {
-    let device = match device::open(name, threads) {
-        Ok(device) => device,
-        Err(reason) => {
-            eprintln!("halfstep verify: --device {name}: {reason}");
-            return ExitCode::FAILURE;
-        }
-    };
-    match print(files, &device, &mut io::stdout().lock()) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("halfstep verify: writing the report: {error}");
-            ExitCode::FAILURE
-        }
-    }
+/// Replays the files on the device of that name.
+pub fn run(
+    files: &[PathBuf],
+    name: &str,
+    threads: Option<NonZeroUsize>,
+    out: &mut dyn Write,
+) -> Result<bool, Failure> {
+    let device = device::open(name, threads)
+        .map_err(|reason| Failure::Reason(format!("--device {name}: {reason}")))?;
+    Ok(print(files, &device, out)?)
 }
 
 /// Whether every file could be read and every case passed.
