@@ -2,7 +2,7 @@
 //! are left. `cargo bench --bench overhead`.
 #![allow(missing_docs)]
 
-#[path = "../tests/common/workloads.rs"]
+#[path = "workloads/mod.rs"]
 mod workloads;
 
 use std::hint::black_box;

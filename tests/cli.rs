@@ -70,3 +70,241 @@ fn help_and_bad_arguments() {
     assert_eq!(halfstep(&["verify"]).status.code(), Some(2));
     assert_eq!(halfstep(&["no-such-command"]).status.code(), Some(2));
 }
+
+/// Every row is there, the sum of its parts, and the same for the same seed; the curve is drawn.
+#[test]
+fn scale_prints_a_table_and_draws_it() {
+    let folder = std::env::temp_dir().join(format!("halfstep-scale-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let svg = folder.join("scale.svg");
+    let base = ["scale", "--model", "wav2vec2-base", "--machine", "juwels-booster"];
+    let run = |more: &[&str]| {
+        let output = halfstep(&[&base[..], more].concat());
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        text(&output.stdout)
+    };
+    let out = run(&["--ranks", "1..4096", "--svg", svg.to_str().unwrap()]);
+    assert!(
+        out.contains("40 % of 312.0 TFLOP/s") && out.contains("more than the machine has (3744)")
+    );
+    for ranks in (0..=12).map(|power| 1usize << power) {
+        let rows = out.lines().filter(|line| line.trim_start().starts_with(&format!("{ranks}")));
+        assert!(rows.count() >= 2, "{ranks} is in both tables: {out}");
+    }
+    let drawn = std::fs::read_to_string(&svg).unwrap();
+    assert!(drawn.starts_with("<svg") && drawn.contains("wav2vec2-base on juwels-booster"));
+    std::fs::remove_dir_all(folder).unwrap();
+
+    let json = run(&["--ranks", "4,64", "--json", "--strategy", "ddp", "--baseline", "4"]);
+    assert_eq!(json, run(&["--ranks", "4,64", "--json", "--strategy", "ddp", "--baseline", "4"]));
+    let value: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let rows = value["rows"].as_array().unwrap();
+    assert_eq!(rows.len(), 2);
+    assert_eq!(rows[0]["efficiency"], 1.0);
+    for row in rows {
+        let part = |name: &str| row[name].as_f64().unwrap();
+        let sum = part("compute_seconds") + part("waiting_seconds") + part("exposed_seconds");
+        assert!((sum - part("step_seconds")).abs() < 1e-12 && part("efficiency") <= 1.0);
+        assert!(part("exchange_seconds") >= part("exposed_seconds"));
+    }
+    assert_eq!(value["strategies"].as_object().unwrap().len(), 5);
+}
+
+/// One line each, no panic.
+#[test]
+fn scale_refuses_in_words() {
+    let base = ["scale", "--model", "resnet50", "--machine", "lumi"];
+    for (more, word) in [
+        (["--ranks", "8..4"], "8..4 is empty"),
+        (["--ranks", "none"], "none"),
+        (["--share", "2"], "at most 1"),
+        (["--inside", "0"], "above 0"),
+        (["--spread", "nan"], "from 0 to 10"),
+        (["--strategy", "hope"], "halfstep"),
+    ] {
+        let output = halfstep(&[&base[..], &more].concat());
+        assert_eq!(output.status.code(), Some(2), "{more:?}");
+        assert!(text(&output.stderr).contains(word), "{}", text(&output.stderr));
+    }
+    let output = halfstep(&[&base[..], &["--svg", "no/such/folder/x.svg"]].concat());
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(text(&output.stderr).lines().count(), 1);
+    assert!(text(&output.stderr).starts_with("halfstep scale: no/such/folder/x.svg: "));
+    assert_eq!(halfstep(&["scale", "--model", "x", "--machine", "lumi"]).status.code(), Some(2));
+}
+
+/// Nobody reads on: the program stops, and says nothing.
+#[test]
+fn a_closed_pipe_is_quiet() {
+    use std::process::Stdio;
+    let mut child = Command::new(env!("CARGO_BIN_EXE_halfstep"))
+        .args(["scale", "--model", "resnet50", "--machine", "lumi", "--json"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(text(&output.stderr), "");
+    assert!(output.status.code().is_some(), "no signal, no panic");
+    assert_ne!(output.status.code(), Some(101));
+}
+
+#[test]
+fn plan_explains_products() {
+    let product = ["plan", "gemm", "--m", "2048", "--n", "3072", "--k", "768"];
+    let run = |more: &[&str]| halfstep(&[&product[..], more].concat());
+    let out = text(&run(&["--layout", "NT", "--threads", "2"]).stdout);
+    assert!(
+        out.starts_with("hs_gemm_product_bf16_nt_") && out.contains("on cpu (2 threads"),
+        "{out}"
+    );
+    assert!(out.contains("9.664 GFLOP; at least 20.447 MB"), "{out}");
+    // The gradient of the weights is a TN product with an f32 result of n·k.
+    let out = text(&run(&["--product", "weight-grad"]).stdout);
+    assert!(out.contains("bf16_tn") && out.contains("3072×768×2048"), "{out}");
+    assert!(out.contains("at least 25.166 MB"), "{out}");
+    for (more, code, word) in [
+        (["--output", "f16"], 1, "bf16 in, f16 out"),
+        (["--device", "tpu"], 1, "--device tpu: expected cpu"),
+        (["--layout", "nn2"], 2, "possible values"),
+    ] {
+        let output = run(&more);
+        assert_eq!(output.status.code(), Some(code));
+        assert!(text(&output.stderr).contains(word), "{}", text(&output.stderr));
+    }
+}
+
+/// A list from a file: two layers, the second exchanged first while the first's gradients are computed.
+#[test]
+fn plan_draws_a_lists_timeline() {
+    let folder = std::env::temp_dir().join(format!("halfstep-plan-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let path = folder.join("list.json");
+    let file = path.to_str().unwrap();
+    std::fs::write(&path, r#"[{"name": "w1", "len": 1000000}, {"name": "w2", "len": 1000000}]"#)
+        .unwrap();
+    // 2 MB at 1 GB/s are 2 ms, and 1 ms before: ready at 5 and 10 ms, done at 8 and 13.
+    let line =
+        ["plan", "buckets", "--list", file, "--backward", "10", "--alpha", "1000", "--rate", "1"];
+    let out = text(&halfstep(&line).stdout);
+    assert!(out.contains("2 tensors, 2000000 elements, bf16"), "{out}");
+    assert!(out.contains("5.000     5.000     8.000  w2 … w2"), "{out}");
+    assert!(out.contains("10.000    10.000    13.000  w1 … w1"), "{out}");
+    assert!(out.contains("all in one            1 buckets     5.000 ms"), "{out}");
+    let json = text(&halfstep(&[&line[..], &["--json"]].concat()).stdout);
+    let value: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(value["buckets"].as_array().unwrap().len(), 2);
+    assert_eq!(value["buckets"][0]["params"], serde_json::json!(["w2"]));
+
+    for (content, word) in [
+        ("{}", "expected a list"),
+        ("[]", "at least one"),
+        ("[{\"name\": \"a\"}]", "entry 0"),
+        ("[{\"name\": \"a\", \"len\": -1}]", "entry 0"),
+        ("[{\"name\": \"a\", \"len\": 18446744073709551615}]", "at most"),
+        ("nonsense", "expected"),
+    ] {
+        std::fs::write(&path, content).unwrap();
+        let output = halfstep(&line);
+        let error = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{content}");
+        assert!(error.contains(word) && error.lines().count() == 1, "{content}: {error}");
+    }
+    std::fs::remove_dir_all(folder).unwrap();
+    assert_eq!(halfstep(&["plan", "buckets"]).status.code(), Some(2));
+    let absent = halfstep(&["plan", "buckets", "--list", "no/such/file"]);
+    assert!(text(&absent.stderr).starts_with("halfstep plan: no/such/file: "));
+    let both = ["plan", "buckets", "--model", "resnet50", "--machine", "lumi", "--ranks", "8"];
+    assert!(text(&halfstep(&both).stdout).contains("resnet50: 161 tensors"));
+}
+
+/// What is found is told as data too, the exit status says whether there is a problem, and a trap in the
+/// environment is one, with its cure.
+#[test]
+fn doctor_finds_traps() {
+    let doctor = |vars: &[(&str, &str)]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_halfstep"));
+        command.args(["doctor", "--json"]).env_clear();
+        let kept = std::env::vars().filter(|(name, _)| {
+            ["PATH", "LD_LIBRARY_PATH"].contains(&name.as_str()) || name.starts_with("VGPU_")
+        });
+        let output = command.envs(kept).envs(vars.iter().copied()).output().unwrap();
+        let error = text(&output.stderr);
+        assert!(
+            error.lines().all(|line| line.starts_with("vgpu: ")),
+            "the virtual driver's alone: {error}"
+        );
+        let value: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let problems = value["problems"].as_u64().unwrap();
+        assert_eq!(output.status.code(), Some(i32::from(problems > 0)), "{value}");
+        (problems, value)
+    };
+    let (before, value) = doctor(&[]);
+    for section in ["processor", "toolkits", "cuda", "hip", "libraries", "mpi", "environment"] {
+        assert!(!value["sections"][section].as_array().unwrap().is_empty(), "{section}");
+    }
+    let gpus = cfg!(feature = "cuda") || cfg!(feature = "hip");
+    let traces = ["/dev/nvidia0", "/dev/kfd"].map(|path| std::path::Path::new(path).exists());
+    if !gpus && traces == [false; 2] {
+        assert_eq!(before, 0, "a machine without a GPU is no problem: {value}");
+    }
+    let (after, value) = doctor(&[("CUDA_LAUNCH_BLOCKING", "1")]);
+    assert_eq!(after, before + 1);
+    let found = value["sections"]["environment"].to_string();
+    assert!(found.contains("unset CUDA_LAUNCH_BLOCKING"), "{found}");
+    let plain = halfstep(&["doctor"]);
+    assert!(text(&plain.stdout).contains("environment\n"));
+}
+
+/// Lines as data, pictures, a record, and a comparison with itself.
+#[test]
+fn bench_measures_draws_keeps_and_compares() {
+    let folder = std::env::temp_dir().join(format!("halfstep-bench-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let path = |name: &str| folder.join(name).to_str().unwrap().to_string();
+    let base = ["bench", "--device", "cpu", "--rounds", "1", "--len", "10000"];
+    let run = |more: &[&str]| halfstep(&[&base[..], more].concat());
+    let output = run(&["convert", "--json", "--svg", &path("svg"), "--record", &path("record")]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert_eq!(text(&output.stderr), "", "no progress bar without a terminal");
+    let value: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let devices = value["devices"].as_array().unwrap().len();
+    let lines = value["lines"].as_array().unwrap();
+    assert_eq!(lines.len(), 4 * devices);
+    for line in lines {
+        assert!(line["seconds"].as_f64().unwrap() > 0.0 && line["share"].as_f64().unwrap() > 0.0);
+        assert_eq!(line["bytes"], 60_000.0);
+    }
+    let drawn = std::fs::read_to_string(folder.join("svg").join("roofline-cpu1.svg")).unwrap();
+    assert!(drawn.contains("GFLOP/s") && drawn.contains("convert"));
+    let machine = std::fs::read_dir(folder.join("record")).unwrap().next().unwrap().unwrap().path();
+    let mut kept: Vec<_> = std::fs::read_dir(machine).unwrap().map(|e| e.unwrap().path()).collect();
+    kept.sort();
+    let [csv, txt] = [0, 1].map(|at: usize| std::fs::read_to_string(&kept[at]).unwrap());
+    assert_eq!(csv.lines().count(), 1 + 4 * devices);
+    assert!(csv.lines().all(|line| [10, 11].contains(&line.split(',').count())), "{csv}"); // names have commas
+    for key in ["date", "commit", "compiler", "processor", "flags"] {
+        assert!(txt.lines().any(|line| line.starts_with(key)), "{key}: {txt}");
+    }
+
+    std::fs::write(folder.join("before.json"), &output.stdout).unwrap();
+    let output = run(&["convert", "--compare", &path("before.json")]);
+    let out = text(&output.stdout);
+    assert!(out.contains(&format!("geometric mean of {}", 4 * devices)), "{out}");
+    std::fs::write(folder.join("other.json"), "{\"format\": \"another\"}").unwrap();
+    for (more, word) in [
+        (["--filter", "no such case"], "contains \"no such case\""),
+        (["--compare", &path("other.json")], "expected format"),
+        (["--compare", "no/such/file"], "no/such/file: "),
+    ] {
+        let output = run(&more);
+        let error = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{more:?}");
+        assert!(error.contains(word) && error.lines().count() == 1, "{error}");
+    }
+    let output = halfstep(&["bench", "--device", "abacus"]);
+    assert!(text(&output.stderr).contains("--device abacus: expected cpu"));
+    assert_eq!(run(&["no-such-op"]).status.code(), Some(2));
+    std::fs::remove_dir_all(folder).unwrap();
+}

@@ -125,9 +125,11 @@ impl BucketPlan {
     ///
     /// `ready[i]` is when parameter `i`'s gradient is there, in seconds from the start of the
     /// backward pass (see [`ready_by_elements`]); parameters become ready from the last to the
-    /// first. Of several best plans, the one with the fewest buckets is taken. Exact: no
-    /// contiguous plan ends earlier. Time is O(n²). The formulation is that of MG-WFBP (Shi, Chu,
-    /// Li, INFOCOM 2019), solved exactly.
+    /// first. Exact: no contiguous plan ends earlier. Of several best plans, one is taken in which each
+    /// bucket, not the last alone, ends as early as any plan would have its parameters end: that leaves
+    /// the most slack where a link turns out slower than was thought. Of several such, the one with the
+    /// fewest buckets. Time is O(n²). The formulation is that of MG-WFBP (Shi, Chu, Li, INFOCOM 2019),
+    /// solved exactly.
     ///
     /// # Errors
     /// [`Error::Shape`] if `ready` has another length or the sizes overflow; [`Error::Range`] for

@@ -18,6 +18,7 @@ pub mod rounding;
 pub mod training;
 #[cfg(any(feature = "cuda", feature = "hip"))]
 pub mod vgpu;
+#[path = "../../benches/workloads/mod.rs"]
 pub mod workloads;
 
 use std::sync::OnceLock;

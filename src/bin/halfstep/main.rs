@@ -1,16 +1,30 @@
 //! The `halfstep` program: what the library can tell about itself from a command line.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
+mod bench;
+mod chart;
+mod device;
+mod doctor;
 mod golden;
+mod machine;
+mod output;
+mod plan;
+mod scale;
+// Its peaks are measured with vector instructions.
+#[allow(unsafe_code)]
+#[path = "../../../benches/suite/mod.rs"]
+mod suite;
 mod verify;
+#[path = "../../../benches/workloads/mod.rs"]
+mod workloads;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// Kernels for mixed-precision training: check them on this machine.
+/// Kernels for mixed-precision training: check them, time them, and see what they would give.
 #[derive(Parser)]
 #[command(version)]
 struct Args {
@@ -20,9 +34,16 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Replay golden files (safetensors, format golden/1) and compare every case with its exact
-    /// answer. Prints a line per case with its worst error over its bound; exits with 1 if a case
-    /// fails or a file cannot be read.
+    /// Look for what there is to run on, what is missing, and what stands in the way.
+    ///
+    /// Processor, toolkits, drivers, devices and images, collective libraries, MPI, environment; each
+    /// problem with its cure. Exits with 1 if there is a problem; a machine without a GPU is none.
+    Doctor(doctor::Args),
+    /// Replay golden files on a device.
+    ///
+    /// Files are safetensors in the format golden/1. Every case is compared with its exact answer. Prints a
+    /// line per case with its worst error over its bound; exits with 1 if a case fails or a file cannot be
+    /// read.
     Verify {
         /// Golden files.
         #[arg(required = true)]
@@ -34,10 +55,29 @@ enum Command {
         #[arg(long, value_name = "N")]
         threads: Option<std::num::NonZeroUsize>,
     },
+    /// Time products, optimizer steps, reductions and conversions.
+    ///
+    /// Each is checked before it is timed, and printed as a share of what the machine's arithmetic or memory
+    /// reaches beside it. Exits with 1 if a case is wrong.
+    Bench(bench::Args),
+    /// Explain the kernel of a product, or the buckets of a model's gradients.
+    #[command(subcommand)]
+    Plan(plan::Plan),
+    /// Simulate data-parallel training of a named model on a named machine.
+    ///
+    /// For one rank to thousands. Prints what is assumed, the time of a step and what it consists of, and
+    /// draws efficiency, this crate's plan beside the usual ones.
+    Scale(scale::Args),
 }
 
 fn main() -> ExitCode {
     match Args::parse().command {
-        Command::Verify { files, device, threads } => verify::run(&files, &device, threads),
+        Command::Verify { files, device, threads } => {
+            output::run("verify", |out| verify::run(&files, &device, threads, out))
+        }
+        Command::Bench(args) => output::run("bench", |out| bench::run(&args, out)),
+        Command::Doctor(args) => output::run("doctor", |out| doctor::run(&args, out)),
+        Command::Plan(plan) => output::run("plan", |out| plan::run(&plan, out)),
+        Command::Scale(args) => output::run("scale", |out| scale::run(&args, out)),
     }
 }

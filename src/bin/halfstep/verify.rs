@@ -3,50 +3,22 @@
 use std::io::{self, Write};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use halfstep::Device;
 
-use crate::golden;
+use crate::output::Failure;
+use crate::{device, golden};
 
-/// Replays the files. A closed pipe ends the output, and is no failure of its own.
-pub fn run(files: &[PathBuf], device: &str, threads: Option<NonZeroUsize>) -> ExitCode {
-    let device = match open(device, threads) {
-        Ok(device) => device,
-        Err(reason) => {
-            eprintln!("halfstep verify: --device {device}: {reason}");
-            return ExitCode::FAILURE;
-        }
-    };
-    match print(files, &device, &mut io::stdout().lock()) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("halfstep verify: writing the report: {error}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-/// The device of a name: `cpu`, `cuda:N`, `hip:N`.
-fn open(name: &str, threads: Option<NonZeroUsize>) -> Result<Device, String> {
-    let (kind, index) = name.split_once(':').unwrap_or((name, "0"));
-    let index: usize =
-        index.parse().map_err(|_| format!("{index} is not the number of a device"))?;
-    match (kind, threads) {
-        ("cpu", None) if index == 0 => Ok(Device::cpu()),
-        ("cpu", Some(threads)) if index == 0 => Ok(Device::cpu_with_threads(threads)),
-        ("cpu", _) => Err("there is one CPU device: cpu".into()),
-        (_, Some(_)) => Err("--threads is for the CPU".into()),
-        #[cfg(feature = "cuda")]
-        ("cuda", None) => Device::cuda(index).map_err(|error| error.to_string()),
-        #[cfg(feature = "hip")]
-        ("hip", None) => Device::hip(index).map_err(|error| error.to_string()),
-        #[cfg(not(all(feature = "cuda", feature = "hip")))]
-        ("cuda" | "hip", None) => Err(format!("this program was built without the feature {kind}")),
-        _ => Err("expected cpu, cuda:N or hip:N".into()),
-    }
+/// Replays the files on the device of that name.
+pub fn run(
+    files: &[PathBuf],
+    name: &str,
+    threads: Option<NonZeroUsize>,
+    out: &mut dyn Write,
+) -> Result<bool, Failure> {
+    let device = device::open(name, threads)
+        .map_err(|reason| Failure::Reason(format!("--device {name}: {reason}")))?;
+    Ok(print(files, &device, out)?)
 }
 
 /// Whether every file could be read and every case passed.

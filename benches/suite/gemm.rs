@@ -1,0 +1,279 @@
+//! Products of a linear layer: forward with bias and activation, plain, and both gradients.
+
+use halfstep::gemm::{
+    Activation, DataGrad, DataGradOperands, DataGradPlan, Gemm, Layout, Operands, Plan, Subnormals,
+    WeightGrad, WeightGradOperands, WeightGradPlan,
+};
+use halfstep::{Buffer, Device, Dtype, Storage, Stream, bf16, f16};
+
+use super::{Case, Entry, Failure, Traffic, signals, text};
+use crate::workloads::{MARKED, OTHERS, ROW, Shape};
+
+pub fn entries(all: &mut Vec<Entry>) {
+    use Activation::{GeluErf, GeluTanh};
+    for shape in MARKED.into_iter().chain(OTHERS) {
+        layer::<bf16>(all, shape, "bf16 NN bias gelu_erf", Layout::NN, Some(GeluErf));
+        layer::<bf16>(all, shape, "bf16 NN bias gelu_tanh", Layout::NN, Some(GeluTanh));
+        layer::<bf16>(all, shape, "bf16 NT bias gelu_erf", Layout::NT, Some(GeluErf));
+        layer::<bf16>(all, shape, "bf16 NN plain", Layout::NN, None);
+        layer::<f16>(all, shape, "f16 NT bias gelu_erf", Layout::NT, Some(GeluErf));
+        layer::<f32>(all, shape, "f32 NN plain", Layout::NN, None);
+        let Shape { rows, input, output } = shape;
+        let sizes = [rows * output, input * output, rows * input];
+        add(all, shape, "bf16 data grad, gelu'", 2 * sizes.iter().sum::<usize>() + 2 * sizes[0], {
+            move |device| Ok(Box::new(Data::new(device, shape)?))
+        });
+        // dw is read and written, in f32.
+        add(all, shape, "bf16 weight grad, += and db", 2 * (sizes[0] + sizes[2]) + 8 * sizes[1], {
+            move |device| Ok(Box::new(Weights::new(device, shape)?))
+        });
+    }
+    layer::<bf16>(all, ROW, "bf16 NN plain", Layout::NN, None);
+    layer::<bf16>(all, ROW, "bf16 NT plain", Layout::NT, None);
+}
+
+fn add(
+    all: &mut Vec<Entry>,
+    shape: Shape,
+    name: &str,
+    bytes: usize,
+    make: impl Fn(&Device) -> Result<Box<dyn Case>, Failure> + 'static,
+) {
+    all.push(Entry {
+        op: "gemm",
+        name: name.into(),
+        size: shape.to_string(),
+        flops: 2.0 * (shape.rows * shape.input * shape.output) as f64,
+        bytes: bytes as f64,
+        traffic: Traffic::Read,
+        ranks: None,
+        make: Box::new(make),
+    });
+}
+
+fn layer<T: Storage>(
+    all: &mut Vec<Entry>,
+    shape: Shape,
+    name: &str,
+    layout: Layout,
+    activation: Option<Activation>,
+) {
+    let Shape { rows, input, output } = shape;
+    let bytes = size_of::<T>() * (rows * input + input * output + rows * output);
+    add(all, shape, name, bytes, move |device| {
+        Ok(Box::new(Layer::<T>::new(device, shape, layout, activation)?))
+    });
+}
+
+/// Values in [-1/16, 1/16): for `k` around 1,000 sums are of the size that networks keep them at.
+fn values<T: Storage>(len: usize, seed: u32) -> Vec<T> {
+    signals::<f32>(len, seed).into_iter().map(|value| T::narrow(value / 16.0)).collect()
+}
+
+/// Timings are of products, so a device that flushes is allowed to.
+fn policy(device: &Device, dtype: Dtype) -> Subnormals {
+    let flushes = device.info().flushes_subnormals && dtype != Dtype::F32;
+    if flushes { Subnormals::Flush } else { Subnormals::default() }
+}
+
+/// Fails unless a few of the elements are what f64 says.
+fn check<O: Storage>(got: &[O], scale: f64, exact: impl Fn(usize) -> f64) -> Result<(), Failure> {
+    for index in [0, got.len() / 3, got.len() / 2 + 1, got.len() - 1] {
+        let index = index.min(got.len() - 1);
+        let (got, exact) = (f64::from(got[index].widen()), exact(index));
+        let bound = O::DTYPE.unit_roundoff() * exact.abs() * 1.1 + 1e-5 * scale;
+        // Written so that a NaN fails.
+        let good = (got - exact).abs() <= bound;
+        if !good {
+            return Err(format!("element {index} is {got}, not {exact}"));
+        }
+    }
+    Ok(())
+}
+
+struct Layer<T: Storage> {
+    shape: Shape,
+    layout: Layout,
+    activation: Option<Activation>,
+    stream: Stream,
+    plan: Plan<T, T>,
+    a: Buffer<T>,
+    b: Buffer<T>,
+    bias: Buffer<T>,
+    d: Buffer<T>,
+}
+
+impl<T: Storage> Layer<T> {
+    fn new(
+        device: &Device,
+        shape: Shape,
+        layout: Layout,
+        activation: Option<Activation>,
+    ) -> Result<Self, Failure> {
+        let Shape { rows: m, input: k, output: n } = shape;
+        let gemm = Gemm::new(m, n, k)
+            .layout(layout)
+            .activation(activation.unwrap_or_default())
+            .subnormals(policy(device, T::DTYPE));
+        let upload = |values: Vec<T>| device.upload(&values).map_err(text);
+        Ok(Self {
+            shape,
+            layout,
+            activation,
+            stream: device.stream().map_err(text)?,
+            plan: gemm.plan(device).map_err(text)?,
+            a: upload(signals(m * k, 1))?,
+            b: upload(values(k * n, 2))?,
+            bias: upload(values(n, 3))?,
+            d: device.zeros(m * n).map_err(text)?,
+        })
+    }
+}
+
+impl<T: Storage> Case for Layer<T> {
+    fn run(&mut self) -> Result<(), Failure> {
+        let mut operands = Operands::new(&self.a, &self.b, &mut self.d);
+        if self.activation.is_some() {
+            operands.bias = Some(&self.bias);
+        }
+        self.plan.run(&self.stream, operands).map_err(text)
+    }
+
+    fn wait(&self) -> Result<(), Failure> {
+        super::wait(&self.stream)
+    }
+
+    fn check(&mut self) -> Result<(), Failure> {
+        let Shape { input: k, output: n, .. } = self.shape;
+        let read = |buffer: &Buffer<T>| buffer.to_vec(&self.stream).map_err(text);
+        let (a, b) = (read(&self.a)?, read(&self.b)?);
+        let (bias, d) = (read(&self.bias)?, read(&self.d)?);
+        let transposed = self.layout.b_transposed();
+        check(&d, k as f64, |index| {
+            let (i, j) = (index / n, index % n);
+            let at = |p: usize| if transposed { b[j * k + p] } else { b[p * n + j] };
+            let sum: f64 =
+                (0..k).map(|p| f64::from(a[i * k + p].widen()) * f64::from(at(p).widen())).sum();
+            self.activation.map_or(sum, |activation| {
+                f64::from(activation.apply((sum + f64::from(bias[j].widen())) as f32))
+            })
+        })
+    }
+}
+
+struct Data {
+    shape: Shape,
+    stream: Stream,
+    plan: DataGradPlan<bf16, bf16>,
+    dy: Buffer<bf16>,
+    z: Buffer<bf16>,
+    w: Buffer<bf16>,
+    dx: Buffer<bf16>,
+}
+
+impl Data {
+    fn new(device: &Device, shape: Shape) -> Result<Self, Failure> {
+        let Shape { rows, input, output } = shape;
+        let grad = DataGrad::new(rows, input, output)
+            .activation(Activation::GeluErf)
+            .subnormals(policy(device, Dtype::Bf16));
+        let upload = |values: Vec<bf16>| device.upload(&values).map_err(text);
+        Ok(Self {
+            shape,
+            stream: device.stream().map_err(text)?,
+            plan: grad.plan(device).map_err(text)?,
+            dy: upload(values(rows * output, 1))?,
+            z: upload(values(rows * output, 2))?,
+            w: upload(values(output * input, 3))?,
+            dx: device.zeros(rows * input).map_err(text)?,
+        })
+    }
+}
+
+impl Case for Data {
+    fn run(&mut self) -> Result<(), Failure> {
+        let operands = DataGradOperands {
+            z: Some(&self.z),
+            ..DataGradOperands::new(&self.dy, &self.w, &mut self.dx)
+        };
+        self.plan.run(&self.stream, operands).map_err(text)
+    }
+
+    fn wait(&self) -> Result<(), Failure> {
+        super::wait(&self.stream)
+    }
+
+    fn check(&mut self) -> Result<(), Failure> {
+        let Shape { input, output, .. } = self.shape;
+        let read = |buffer: &Buffer<bf16>| buffer.to_vec(&self.stream).map_err(text);
+        let (dy, z) = (read(&self.dy)?, read(&self.z)?);
+        let (w, dx) = (read(&self.w)?, read(&self.dx)?);
+        check(&dx, output as f64, |index| {
+            let (i, j) = (index / input, index % input);
+            let dz = |p: usize| {
+                let slope = Activation::GeluErf.derivative(z[i * output + p].widen());
+                f64::from(bf16::narrow(dy[i * output + p].widen() * slope).widen())
+            };
+            (0..output).map(|p| dz(p) * f64::from(w[p * input + j].widen())).sum()
+        })
+    }
+}
+
+struct Weights {
+    shape: Shape,
+    stream: Stream,
+    plan: WeightGradPlan<bf16>,
+    dy: Buffer<bf16>,
+    x: Buffer<bf16>,
+    dw: Buffer<f32>,
+    db: Buffer<f32>,
+}
+
+impl Weights {
+    fn new(device: &Device, shape: Shape) -> Result<Self, Failure> {
+        let Shape { rows, input, output } = shape;
+        let grad = WeightGrad::new(rows, input, output)
+            .accumulate(true)
+            .subnormals(policy(device, Dtype::Bf16));
+        Ok(Self {
+            shape,
+            stream: device.stream().map_err(text)?,
+            plan: grad.plan(device).map_err(text)?,
+            dy: device.upload(&values(rows * output, 1)).map_err(text)?,
+            x: device.upload(&values(rows * input, 2)).map_err(text)?,
+            dw: device.zeros(output * input).map_err(text)?,
+            db: device.zeros(output).map_err(text)?,
+        })
+    }
+}
+
+impl Case for Weights {
+    fn run(&mut self) -> Result<(), Failure> {
+        let operands = WeightGradOperands {
+            db: Some(&mut self.db),
+            ..WeightGradOperands::new(&self.dy, &self.x, &mut self.dw)
+        };
+        self.plan.run(&self.stream, operands).map_err(text)
+    }
+
+    fn wait(&self) -> Result<(), Failure> {
+        super::wait(&self.stream)
+    }
+
+    /// After one call the sum is that call's.
+    fn check(&mut self) -> Result<(), Failure> {
+        let Shape { rows, input, output } = self.shape;
+        let read = |buffer: &Buffer<bf16>| buffer.to_vec(&self.stream).map_err(text);
+        let (dy, x) = (read(&self.dy)?, read(&self.x)?);
+        let dw = self.dw.to_vec(&self.stream).map_err(text)?;
+        check(&dw, rows as f64, |index| {
+            let (i, j) = (index / input, index % input);
+            let term = |r: usize| {
+                f64::from(dy[r * output + i].widen()) * f64::from(x[r * input + j].widen())
+            };
+            (0..rows).map(term).sum()
+        })?;
+        let db = self.db.to_vec(&self.stream).map_err(text)?;
+        check(&db, rows as f64, |i| (0..rows).map(|r| f64::from(dy[r * output + i].widen())).sum())
+    }
+}

@@ -1,0 +1,138 @@
+//! Timing of one entry on several devices, by turns.
+
+use std::time::Instant;
+
+use halfstep::{Device, DeviceKind};
+
+use super::bandwidth::Bandwidth;
+use super::roofs::{self, Roofs};
+use super::{Case, Entry, Failure, device_name};
+
+/// Seconds that calls are repeated for, so that the clock's grain does not matter.
+const ENOUGH: f64 = 4e-3;
+
+/// What was measured of one entry on one device.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Line {
+    pub op: String,
+    pub name: String,
+    pub size: String,
+    pub device: String,
+    /// Of one call, the median.
+    pub seconds: f64,
+    pub flops: f64,
+    pub bytes: f64,
+    /// Whether the roof over it is that of arithmetic (or else of memory).
+    pub compute_bound: bool,
+    /// The least time that the roofs allow over the time taken; none where no roof is measured.
+    pub share: Option<f64>,
+    /// How many times faster than on the first device, the median over rounds.
+    pub speedup: Option<f64>,
+}
+
+impl Line {
+    pub fn gflops(&self) -> f64 {
+        1e-9 * self.flops / self.seconds
+    }
+
+    pub fn gbs(&self) -> f64 {
+        1e-9 * self.bytes / self.seconds
+    }
+}
+
+/// A case being timed.
+struct Runner {
+    device: Device,
+    case: Box<dyn Case>,
+    calls: usize,
+    threads: Option<usize>,
+    seconds: Vec<f64>,
+    shares: Vec<f64>,
+}
+
+/// Makes, checks, then times an entry on each device. `roofs` are those of the devices' threads.
+pub fn measure(
+    entry: &Entry,
+    devices: &[Device],
+    rounds: usize,
+    meter: &mut Bandwidth,
+    roofs: &[Roofs],
+) -> Result<Vec<Line>, Failure> {
+    let label = entry.label();
+    let said = |failure: Failure| format!("{label}: {failure}");
+    let mut runners = Vec::new();
+    for device in devices.iter().take(if entry.ranks.is_some() { 1 } else { devices.len() }) {
+        let mut case = (entry.make)(device).map_err(said)?;
+        let first = seconds(case.as_mut(), 1).map_err(said)?;
+        case.check().map_err(said)?;
+        let calls = ((ENOUGH / first) as usize).clamp(1, 1000);
+        let cpu = device.info().kind == DeviceKind::Cpu;
+        let threads = cpu.then_some(entry.ranks.unwrap_or(device.info().units));
+        let (seconds, shares) = (Vec::new(), Vec::new());
+        runners.push(Runner { device: device.clone(), case, calls, threads, seconds, shares });
+    }
+    for _ in 0..rounds {
+        for runner in &mut runners {
+            let roof = |meter: &mut Bandwidth| {
+                let threads = runner.threads?;
+                Some(if compute_bound(entry, roofs, threads) {
+                    // The peak does not change; measuring it can only be disturbed.
+                    let known = roofs.iter().find(|roofs| roofs.threads == threads)?.flops;
+                    entry.flops / roofs::peak_flops(threads).max(known)
+                } else {
+                    entry.bytes / meter.measure(entry.traffic, threads)
+                })
+            };
+            let before = roof(meter);
+            let taken = seconds(runner.case.as_mut(), runner.calls).map_err(said)?;
+            runner.seconds.push(taken);
+            if let (Some(before), Some(after)) = (before, roof(meter)) {
+                // The roof is the better of both: what disturbs it does not make shares larger.
+                runner.shares.push(before.min(after) / taken);
+            }
+        }
+    }
+    let first = runners.first().map(|runner| runner.seconds.clone()).unwrap_or_default();
+    let line = |(index, runner): (usize, Runner)| {
+        let ratios = first.iter().zip(&runner.seconds).map(|(one, many)| one / many).collect();
+        let device = match (entry.ranks, runner.threads) {
+            (Some(ranks), _) => format!("cpu×{ranks}"),
+            _ => device_name(&runner.device),
+        };
+        Line {
+            op: entry.op.into(),
+            name: entry.name.clone(),
+            size: entry.size.clone(),
+            device,
+            seconds: median(runner.seconds),
+            flops: entry.flops,
+            bytes: entry.bytes,
+            compute_bound: runner.threads.is_none_or(|n| compute_bound(entry, roofs, n)),
+            share: (!runner.shares.is_empty()).then(|| median(runner.shares)),
+            speedup: (index > 0).then(|| median(ratios)),
+        }
+    };
+    Ok(runners.into_iter().enumerate().map(line).collect())
+}
+
+/// Whether the roof over an entry is that of arithmetic.
+fn compute_bound(entry: &Entry, roofs: &[Roofs], threads: usize) -> bool {
+    let Some(roofs) = roofs.iter().find(|roofs| roofs.threads == threads) else { return true };
+    entry.flops / roofs.flops > entry.bytes / roofs.bandwidth(entry.traffic)
+}
+
+/// Seconds of one call among so many.
+fn seconds(case: &mut dyn Case, calls: usize) -> Result<f64, Failure> {
+    let start = Instant::now();
+    for _ in 0..calls {
+        case.run()?;
+    }
+    case.wait()?;
+    Ok(start.elapsed().as_secs_f64() / calls as f64)
+}
+
+/// The middle one.
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}

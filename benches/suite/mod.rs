@@ -1,0 +1,132 @@
+//! What is measured, and how: one suite for `cargo bench` and for `halfstep bench`.
+//!
+//! Every case is checked after its first call and before anything is timed. The machine's own roofs are
+//! measured between the timed calls, so that both see the same machine; shares are medians over rounds.
+#![allow(dead_code, unused_imports)] // each program uses a part
+#![allow(missing_docs)]
+
+mod bandwidth;
+mod convert;
+mod gemm;
+mod measure;
+mod optim;
+mod peak;
+mod print;
+mod reduce;
+mod roofs;
+
+pub use bandwidth::Bandwidth;
+pub use measure::{Line, measure};
+pub use print::{header, main, roof_lines, row};
+pub use roofs::{Roofs, Traffic};
+
+use std::num::NonZeroUsize;
+
+use halfstep::{Device, DeviceKind, Stream};
+
+/// Why a case could not be made, run, or was wrong.
+pub type Failure = String;
+
+/// How much is measured.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Times each case is timed; medians are printed.
+    pub rounds: usize,
+    /// Elements of the arrays of `optim` and `convert`, and of those that roofs are measured with.
+    pub len: usize,
+    /// Only what contains this.
+    pub filter: String,
+}
+
+/// One thing to time, on one device.
+pub trait Case {
+    /// Enqueues one call.
+    fn run(&mut self) -> Result<(), Failure>;
+    /// Waits for it.
+    fn wait(&self) -> Result<(), Failure>;
+    /// Whether the answer of the first call was right. Called after that, before the second.
+    fn check(&mut self) -> Result<(), Failure>;
+}
+
+/// Takes the memory of a case on a device.
+pub type Make = Box<dyn Fn(&Device) -> Result<Box<dyn Case>, Failure>>;
+
+/// A case before it takes memory.
+pub struct Entry {
+    /// `gemm`, `optim`, `reduce`, `convert`.
+    pub op: &'static str,
+    pub name: String,
+    pub size: String,
+    /// Arithmetic of one call, and the least bytes that it moves to and from memory.
+    pub flops: f64,
+    pub bytes: f64,
+    /// Which bandwidth bounds it.
+    pub traffic: Traffic,
+    /// Whether ranks are threads of this process: then it is the CPU's, and is run once.
+    pub ranks: Option<usize>,
+    pub make: Make,
+}
+
+impl Entry {
+    /// `op name size`, which filters look at.
+    pub fn label(&self) -> String {
+        format!("{} {} {}", self.op, self.name, self.size)
+    }
+}
+
+/// Names of the parts.
+pub const OPS: [&str; 4] = ["gemm", "optim", "reduce", "convert"];
+
+/// Everything of these parts that passes the filter.
+pub fn entries(ops: &[&str], options: &Options) -> Vec<Entry> {
+    let mut all = Vec::new();
+    for op in ops {
+        match *op {
+            "gemm" => gemm::entries(&mut all),
+            "optim" => optim::entries(&mut all, options.len),
+            "reduce" => reduce::entries(&mut all),
+            "convert" => convert::entries(&mut all, options.len),
+            _ => {}
+        }
+    }
+    all.retain(|entry| entry.label().contains(&options.filter));
+    all
+}
+
+/// The CPU with one thread, and with as many as there are cores.
+pub fn cpus() -> Vec<Device> {
+    let all = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+    let mut devices = vec![Device::cpu_with_threads(NonZeroUsize::MIN)];
+    if all.get() > 1 {
+        devices.push(Device::cpu_with_threads(all));
+    }
+    devices
+}
+
+/// What a device is called in tables: `cpu×2`, `cuda:0`.
+pub fn device_name(device: &Device) -> String {
+    let info = device.info();
+    match info.kind {
+        DeviceKind::Cpu => format!("cpu×{}", info.units),
+        DeviceKind::Cuda => format!("cuda:{}", info.index),
+        _ => format!("hip:{}", info.index),
+    }
+}
+
+/// The library's error in words.
+fn text(error: halfstep::Error) -> Failure {
+    error.to_string()
+}
+
+fn wait(stream: &Stream) -> Result<(), Failure> {
+    stream.sync().map_err(text)
+}
+
+/// Values in [-1, 1) from a fixed seed.
+fn signals<T: halfstep::Storage>(len: usize, mut seed: u32) -> Vec<T> {
+    let mut next = || {
+        seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (seed >> 8) as f32 / 8_388_608.0 - 1.0
+    };
+    (0..len).map(|_| T::narrow(next())).collect()
+}

@@ -1,0 +1,90 @@
+//! The table, and the whole of a `cargo bench` program.
+
+use super::bandwidth::Bandwidth;
+use super::{Failure, Line, Options, Roofs, Traffic, cpus, entries, measure};
+
+/// The head of the table.
+pub fn header() -> String {
+    format!(
+        "{:8} {:34} {:>15} {:>7} {:>10} {:>9} {:>7} {:>7} {:>8} {:>6}",
+        "op", "case", "size", "device", "ms", "GFLOP/s", "GB/s", "share", "of", "ratio"
+    )
+}
+
+/// A line of it. `share` is of the roof `of`; `ratio` is to the device above.
+pub fn row(line: &Line) -> String {
+    let share = line.share.map_or("-".into(), |share| format!("{:.1}%", 100.0 * share));
+    let ratio = line.speedup.map_or(String::new(), |ratio| format!("{ratio:.2}"));
+    let of = match (line.share, line.compute_bound) {
+        (None, _) => "-",
+        (_, true) => "FMA",
+        (_, false) => "memory",
+    };
+    format!(
+        "{:8} {:34} {:>15} {:>7} {:>10.3} {:>9.1} {:>7.1} {share:>7} {of:>8} {ratio:>6}",
+        line.op,
+        line.name,
+        line.size,
+        line.device,
+        1e3 * line.seconds,
+        line.gflops(),
+        line.gbs(),
+    )
+}
+
+/// Roofs in words.
+pub fn roof_lines(roofs: &[Roofs]) -> Vec<String> {
+    let line = |roofs: &Roofs| {
+        let bytes = Traffic::ALL.map(|traffic| {
+            format!("{} {:.1} GB/s", traffic.name(), 1e-9 * roofs.bandwidth(traffic))
+        });
+        let threads = if roofs.threads == 1 { "thread" } else { "threads" };
+        format!(
+            "roofs, {} {threads}: f32 multiply-adds {:.1} GFLOP/s; {}",
+            roofs.threads,
+            1e-9 * roofs.flops,
+            bytes.join(", ")
+        )
+    };
+    roofs.iter().map(line).collect()
+}
+
+fn number(name: &str, default: usize) -> usize {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+}
+
+/// `cargo bench --bench OP [-- FILTER]`: rounds with `HALFSTEP_BENCH_ROUNDS`, elements of arrays with
+/// `HALFSTEP_BENCH_LEN`. `cargo test --benches` passes no `--bench`: then it only shows that it runs.
+pub fn main(op: &str) {
+    if let Err(failure) = run(op) {
+        eprintln!("{failure}");
+        std::process::exit(1);
+    }
+}
+
+fn run(op: &str) -> Result<(), Failure> {
+    let timed = std::env::args().any(|argument| argument == "--bench");
+    let filter = std::env::args().skip(1).find(|argument| !argument.starts_with('-'));
+    let options = Options {
+        rounds: number("HALFSTEP_BENCH_ROUNDS", if timed { 9 } else { 1 }),
+        len: number("HALFSTEP_BENCH_LEN", if timed { 100_000_000 } else { 100_000 }),
+        filter: filter.unwrap_or_default(),
+    };
+    let devices = cpus();
+    for device in &devices {
+        println!("{}", device.info());
+    }
+    let mut meter = Bandwidth::new(options.len.min(100_000_000));
+    let roofs: Vec<_> =
+        devices.iter().map(|device| Roofs::measure(&mut meter, device.info().units)).collect();
+    for line in roof_lines(&roofs) {
+        println!("{line}");
+    }
+    println!("{}", header());
+    for entry in entries(&[op], &options) {
+        for line in measure(&entry, &devices, options.rounds, &mut meter, &roofs)? {
+            println!("{}", row(&line));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,95 @@
+#!/usr/bin/env bash
+# Everything that is wanted of a machine with a GPU, which may have no network, no Rust and no compiler:
+#
+#   ci/gpu-node.sh pack cuda|hip   where they are: builds the suites and the program into
+#                                  target/gpu-node-<vendor>.tar.gz
+#   ./gpu-node.sh run cuda|hip     where the GPU is, in the unpacked folder (or, in the repository,
+#                                  ci/gpu-node.sh run): doctor, suites, golden files, measurements
+#
+# `run` goes on after a failure, keeps what every step printed under out/, packs it as
+# halfstep-<vendor>-<date>.tar.gz, and exits with 1 if a step failed. Newer NVIDIA GPUs than the images are
+# for compile the PTX in them, which takes the first start some seconds.
+#
+# GPU_NODE_TIMEOUT   seconds that one step may take (1800)
+set -euo pipefail
+here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
+
+usage() { sed -n '2,/^set /p' "${BASH_SOURCE[0]}" | sed -n 's/^# \{0,1\}//p' >&2; exit 2; }
+[ $# -eq 2 ] || usage
+command="$1" vendor="$2"
+case "$vendor" in cuda | hip) ;; *) usage ;; esac
+
+# Suites that read files of the repository are left out (`golden`: verify does the same).
+suites=(device gemm_backward gemm_exact gemm_many gemm_special optim optim_devices optim_numerics optim_skip
+    scaler state reduce_devices gpu_bytes gpu_driver gpu_failures gpu_order gpu_rows gpu_step)
+
+pack() {
+    cd "$here/.."
+    local stage="target/gpu-node/$vendor" suite binary
+    rm -rf "$stage"
+    mkdir -p "$stage/bin" "$stage/suites" "$stage/golden"
+    cargo build --release --features "cli,$vendor"
+    cp target/release/halfstep "$stage/bin/"
+    for suite in "${suites[@]}"; do
+        binary="$(cargo test --no-run --features "$vendor" --test "$suite" --message-format=json |
+            sed -n "s/.*\"name\":\"$suite\".*\"executable\":\"\([^\"]*\)\".*/\1/p" | tail -n 1)"
+        [ -n "$binary" ] || { echo "gpu-node: the suite $suite was not built" >&2; exit 1; }
+        cp "$binary" "$stage/suites/$suite"
+    done
+    cp tests/golden/*.safetensors "$stage/golden/"
+    cp ci/gpu-node.sh "$stage/"
+    {
+        echo "commit   $(git describe --always --dirty --abbrev=12 2>/dev/null || echo unknown)"
+        echo "rust     $(rustc --version)"
+        if [ "$vendor" = cuda ]; then
+            echo "nvcc     $("${NVCC:-nvcc}" --version | grep release || true)"
+        else
+            echo "hipcc    $("${HIPCC:-hipcc}" --version | head -n 1 || true)"
+        fi
+    } > "$stage/built.txt"
+    tar -C target/gpu-node -czf "target/gpu-node-$vendor.tar.gz" "$vendor"
+    echo "target/gpu-node-$vendor.tar.gz"
+}
+
+failed=0
+# step NAME COMMAND…: its output is shown and kept; a failure is counted.
+step() {
+    local name="$1" status=0
+    shift
+    printf '\n== %s\n' "$name"
+    timeout "${GPU_NODE_TIMEOUT:-1800}" "$@" 2>&1 | tee "out/$name.txt" || status=$?
+    if [ "$status" -ne 0 ]; then
+        echo "FAILED: $name (status $status)" | tee -a out/failures.txt
+        failed=1
+    fi
+}
+
+run() {
+    local stage="$here"
+    [ -x "$stage/bin/halfstep" ] || stage="$here/../target/gpu-node/$vendor"
+    [ -x "$stage/bin/halfstep" ] || { echo "gpu-node: nothing is built; first: ci/gpu-node.sh pack $vendor" >&2; exit 1; }
+    cd "$stage"
+    rm -rf out
+    mkdir out
+    cp built.txt out/
+    step doctor bin/halfstep doctor
+    export HALFSTEP_REQUIRE="$vendor"
+    for suite in "${suites[@]}"; do
+        step "suite-$suite" "suites/$suite" --nocapture
+    done
+    step verify bin/halfstep verify --device "$vendor:0" golden/*.safetensors
+    step bench bin/halfstep bench gemm optim convert --device "$vendor:0" --len 100000000 --rounds 9 --record out/record
+    step bench-data bin/halfstep bench gemm optim convert --device "$vendor:0" --len 100000000 --rounds 3 --json
+    step bench-cpu bin/halfstep bench --device cpu --rounds 5 --record out/record --svg out/svg
+    local packed
+    packed="halfstep-$vendor-$(date -u +%Y-%m-%d).tar.gz"
+    tar -czf "$packed" out
+    printf '\n%s\n' "$PWD/$packed"
+    exit "$failed"
+}
+
+case "$command" in
+    pack) pack ;;
+    run) run ;;
+    *) usage ;;
+esac

@@ -1,0 +1,152 @@
+//! Lines as data, and two sets of them side by side.
+
+use std::io::{self, Write};
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use super::Outcome;
+use crate::output::Failure;
+use crate::suite::{Line, Traffic};
+
+const FORMAT: &str = "halfstep bench/1";
+
+/// Everything.
+pub fn json(outcome: &Outcome) -> Value {
+    let roofs = outcome.roofs.iter().map(|roofs| {
+        let mut value = json!({ "threads": roofs.threads, "flops_per_second": roofs.flops });
+        for traffic in Traffic::ALL {
+            let name = format!("{}_bytes_per_second", traffic.name().replace([' ', '-'], "_"));
+            value[name] = json!(roofs.bandwidth(traffic));
+        }
+        value
+    });
+    let lines = outcome.lines.iter().map(|line| {
+        json!({
+            "op": line.op,
+            "case": line.name,
+            "size": line.size,
+            "device": line.device,
+            "seconds": line.seconds,
+            "flops": line.flops,
+            "bytes": line.bytes,
+            "share": line.share,
+            "roof": if line.compute_bound { "flops" } else { "bytes" },
+            "speedup": line.speedup,
+        })
+    });
+    json!({
+        "format": FORMAT,
+        "devices": outcome.devices,
+        "roofs": roofs.collect::<Value>(),
+        "lines": lines.collect::<Value>(),
+    })
+}
+
+/// A line of another run: what tells it apart, and its seconds.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Before {
+    key: [String; 4],
+    seconds: f64,
+}
+
+/// Reads what `--json` printed.
+pub fn read(path: &Path) -> Result<Vec<Before>, Failure> {
+    let wrong = |reason: String| Failure::Reason(format!("{}: {reason}", path.display()));
+    let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
+    let value: Value = serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?;
+    if value["format"] != FORMAT {
+        return Err(wrong(format!("expected format {FORMAT:?}, found {}", value["format"])));
+    }
+    let lines = value["lines"].as_array().ok_or_else(|| wrong("has no lines".into()))?;
+    let line = |(index, line): (usize, &Value)| {
+        let word = |name: &str| line[name].as_str().map(str::to_string);
+        let key = [word("op"), word("case"), word("size"), word("device")];
+        match (key, line["seconds"].as_f64()) {
+            ([Some(op), Some(case), Some(size), Some(device)], Some(seconds)) if seconds > 0.0 => {
+                Ok(Before { key: [op, case, size, device], seconds })
+            }
+            _ => Err(wrong(format!("line {index}: expected op, case, size, device, seconds"))),
+        }
+    };
+    lines.iter().enumerate().map(line).collect()
+}
+
+/// The lines that both have, with how much faster they have become.
+pub fn compare(before: &[Before], lines: &[Line], out: &mut dyn Write) -> io::Result<()> {
+    writeln!(
+        out,
+        "\n{:>10} {:>10} {:>7}  times faster than before",
+        "before ms", "now ms", "ratio"
+    )?;
+    let (mut logs, mut alone) = (0.0, 0);
+    let mut count = 0;
+    for line in lines {
+        let key = [&line.op, &line.name, &line.size, &line.device];
+        let Some(old) = before.iter().find(|old| old.key.iter().eq(key)) else {
+            alone += 1;
+            continue;
+        };
+        let ratio = old.seconds / line.seconds;
+        (logs, count) = (logs + ratio.ln(), count + 1);
+        writeln!(
+            out,
+            "{:>10.3} {:>10.3} {ratio:>7.2}  {} {} {} {}",
+            1e3 * old.seconds,
+            1e3 * line.seconds,
+            line.op,
+            line.name,
+            line.size,
+            line.device
+        )?;
+    }
+    if count > 0 {
+        let mean = (logs / f64::from(count)).exp();
+        writeln!(out, "{:>10} {:>10} {mean:>7.2}  geometric mean of {count}", "", "")?;
+    }
+    if alone > 0 {
+        writeln!(out, "{alone} lines have no counterpart there")?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(name: &str, seconds: f64) -> Line {
+        let (op, size, device) = ("gemm".into(), "1".into(), "cpu×1".into());
+        let (name, share, speedup) = (name.into(), Some(0.5), None);
+        let compute_bound = true;
+        Line {
+            op,
+            name,
+            size,
+            device,
+            seconds,
+            flops: 1.0,
+            bytes: 1.0,
+            compute_bound,
+            share,
+            speedup,
+        }
+    }
+
+    /// What `json` writes `read` reads, and half the time is twice as fast.
+    #[test]
+    fn a_comparison_finds_its_counterparts() {
+        let lines = vec![line("a", 2.0), line("b", 8.0)];
+        let (devices, gpu, roofs) = (Vec::new(), None, Vec::new());
+        let before = json(&Outcome { devices, gpu, roofs, lines });
+        let path = std::env::temp_dir().join(format!("halfstep-data-{}.json", std::process::id()));
+        std::fs::write(&path, before.to_string()).unwrap();
+        let before = read(&path).unwrap();
+        std::fs::remove_file(path).unwrap();
+        let mut out = Vec::new();
+        compare(&before, &[line("a", 1.0), line("b", 1.0), line("c", 1.0)], &mut out).unwrap();
+        let out = String::from_utf8(out).unwrap();
+        assert!(out.contains("  2000.000   1000.000    2.00  gemm a 1 cpu×1"), "{out}");
+        assert!(out.contains("   4.00  geometric mean of 2"), "{out}");
+        assert!(out.contains("1 lines have no counterpart"), "{out}");
+    }
+}

@@ -1,0 +1,187 @@
+//! `halfstep bench`: the suite of `cargo bench`, with pictures, data and comparisons.
+
+mod data;
+mod record;
+mod roofline;
+
+use std::io::Write;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+
+use clap::builder::PossibleValuesParser;
+use halfstep::{Device, DeviceKind};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::output::Failure;
+use crate::suite::{self, Bandwidth, Line, Options, Roofs};
+use crate::{chart, device};
+
+/// Arguments.
+#[derive(clap::Args)]
+pub struct Args {
+    /// What is measured; everything unless given.
+    #[arg(value_parser = PossibleValuesParser::new(suite::OPS))]
+    ops: Vec<String>,
+    /// Only cases whose line contains this.
+    #[arg(long, default_value = "")]
+    filter: String,
+    /// Where: `cpu` (with one thread, and with all), `cuda:N` or `hip:N`; the CPU and every GPU unless given.
+    #[arg(long, value_name = "DEVICE")]
+    device: Option<String>,
+    /// How often each case is timed; medians are printed.
+    #[arg(long, value_name = "N", default_value = "5")]
+    rounds: NonZeroUsize,
+    /// Elements of the large arrays.
+    #[arg(long, value_name = "N", default_value_t = 20_000_000, value_parser = length)]
+    len: usize,
+    /// Print one JSON object instead.
+    #[arg(long)]
+    json: bool,
+    /// Draw a roofline for each device into this folder.
+    #[arg(long, value_name = "FOLDER")]
+    svg: Option<PathBuf>,
+    /// Compare with what `--json` printed before.
+    #[arg(long, value_name = "FILE")]
+    compare: Option<PathBuf>,
+    /// Keep the lines, and what the machine is, as FOLDER/<machine>/<date>.{csv,txt}.
+    #[arg(long, value_name = "FOLDER")]
+    record: Option<PathBuf>,
+}
+
+fn length(text: &str) -> Result<usize, String> {
+    let expected = "expected a number from 10000 to 10000000000";
+    let len: usize = text.parse().map_err(|_| expected.to_string())?;
+    if (10_000..=10_000_000_000).contains(&len) { Ok(len) } else { Err(expected.into()) }
+}
+
+/// Everything that was measured.
+pub struct Outcome {
+    pub devices: Vec<String>,
+    /// The name of the GPU that was measured, if one was.
+    pub gpu: Option<String>,
+    pub roofs: Vec<Roofs>,
+    pub lines: Vec<Line>,
+}
+
+/// Measures and prints. False if a case was wrong or could not be run; the others are still measured.
+pub fn run(args: &Args, out: &mut dyn Write) -> Result<bool, Failure> {
+    // What cannot be read is found before minutes are spent.
+    let before = args.compare.as_deref().map(data::read).transpose()?;
+    let ops: Vec<&str> = match args.ops.is_empty() {
+        true => suite::OPS.to_vec(),
+        false => args.ops.iter().map(String::as_str).collect(),
+    };
+    let options = Options { rounds: args.rounds.get(), len: args.len, filter: args.filter.clone() };
+    let devices = devices(args.device.as_deref())?;
+    let mut entries = suite::entries(&ops, &options);
+    // Ranks of one process are threads of the CPU.
+    let cpu = devices.iter().any(|device| device.info().kind == DeviceKind::Cpu);
+    entries.retain(|entry| cpu || entry.ranks.is_none());
+    if entries.is_empty() {
+        let reason = format!("no case of {} contains {:?}", ops.join(", "), args.filter);
+        return Err(Failure::Reason(reason));
+    }
+    let mut meter = Bandwidth::new(64 << 20); // 256 MB
+    let cpu = devices.iter().filter(|device| device.info().kind == DeviceKind::Cpu);
+    let mut threads: Vec<usize> = cpu.map(|device| device.info().units).collect();
+    // Ranks of one process have a thread each.
+    threads.extend(entries.iter().filter_map(|entry| entry.ranks));
+    threads.sort_unstable();
+    threads.dedup();
+    let roofs: Vec<Roofs> =
+        threads.into_iter().map(|threads| Roofs::measure(&mut meter, threads)).collect();
+    let mut outcome = Outcome {
+        devices: devices.iter().map(|device| device.info().to_string()).collect(),
+        gpu: devices
+            .iter()
+            .map(Device::info)
+            .find(|info| info.kind != DeviceKind::Cpu)
+            .map(|info| info.name.clone()),
+        roofs,
+        lines: Vec::new(),
+    };
+    let mut text = record::heading(&outcome);
+    if !args.json {
+        write!(out, "{text}")?;
+    }
+    // Drawn on standard error, and only if that is a terminal.
+    let bar = ProgressBar::new(entries.len() as u64);
+    let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {msg}");
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    let mut failures = 0;
+    for entry in &entries {
+        bar.set_message(entry.label());
+        match suite::measure(entry, &devices, options.rounds, &mut meter, &outcome.roofs) {
+            Ok(lines) => {
+                let rows: String = lines.iter().map(|line| suite::row(line) + "\n").collect();
+                if !args.json {
+                    bar.suspend(|| out.write_all(rows.as_bytes()).and_then(|()| out.flush()))?;
+                }
+                text += &rows;
+                outcome.lines.extend(lines);
+            }
+            Err(reason) => {
+                failures += 1;
+                bar.suspend(|| eprintln!("halfstep bench: {reason}"));
+            }
+        }
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    if let Some(folder) = &args.svg {
+        for (name, chart) in roofline::charts(&outcome) {
+            write(folder, &format!("{name}.svg"), |path| chart::write_svg(&chart, path))?;
+        }
+    }
+    if let Some(folder) = &args.record {
+        let kept = record::keep(&outcome, &text, folder)?;
+        if !args.json {
+            writeln!(out, "kept as {}", kept.display())?;
+        }
+    }
+    if args.json {
+        serde_json::to_writer_pretty(&mut *out, &data::json(&outcome))
+            .map_err(std::io::Error::from)?;
+        writeln!(out)?;
+    } else if let Some(before) = before {
+        data::compare(&before, &outcome.lines, out)?;
+    }
+    Ok(failures == 0)
+}
+
+/// The devices of a name, or all there are.
+fn devices(name: Option<&str>) -> Result<Vec<Device>, Failure> {
+    match name {
+        Some("cpu") => Ok(suite::cpus()),
+        Some(name) => {
+            let device = device::open(name, None)
+                .map_err(|reason| Failure::Reason(format!("--device {name}: {reason}")))?;
+            Ok(vec![device])
+        }
+        None => {
+            #[allow(unused_mut)] // without a GPU's feature
+            let mut devices = suite::cpus();
+            #[cfg(feature = "cuda")]
+            for index in 0..Device::cuda_count() {
+                devices.push(Device::cuda(index)?);
+            }
+            #[cfg(feature = "hip")]
+            for index in 0..Device::hip_count() {
+                devices.push(Device::hip(index)?);
+            }
+            Ok(devices)
+        }
+    }
+}
+
+/// Writes a file of a folder, which is made.
+fn write(
+    folder: &Path,
+    name: &str,
+    content: impl FnOnce(&Path) -> Result<(), String>,
+) -> Result<PathBuf, Failure> {
+    std::fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+    let path = folder.join(name);
+    content(&path)?;
+    Ok(path)
+}

@@ -1,0 +1,164 @@
+//! Records: `<machine>/<date>.csv`, the lines, and `<machine>/<date>.txt`, what they were measured with.
+//! No name of a host, a user or a folder is in them.
+
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::{Outcome, write};
+use crate::doctor::{on_path, output};
+use crate::machine;
+use crate::output::Failure;
+use crate::suite;
+
+/// What comes before the lines.
+pub fn heading(outcome: &Outcome) -> String {
+    let mut text = format!("halfstep {}\n", env!("CARGO_PKG_VERSION"));
+    for device in &outcome.devices {
+        text += &format!("{device}\n");
+    }
+    for line in suite::roof_lines(&outcome.roofs) {
+        text += &format!("{line}\n");
+    }
+    text + "share: of the roof that bounds a case (f32 multiply-adds, or memory), measured beside it\n\n"
+        + &suite::header()
+        + "\n"
+}
+
+/// Writes both files; a record of the same day is replaced.
+pub fn keep(outcome: &Outcome, table: &str, folder: &Path) -> Result<PathBuf, Failure> {
+    let date = date(SystemTime::now());
+    let folder = folder.join(name(outcome.gpu.as_deref()));
+    let mut csv =
+        String::from("op,case,size,device,seconds,gflops,gbytes_per_s,share,roof,speedup\n");
+    for line in &outcome.lines {
+        let number =
+            |value: Option<f64>| value.map_or(String::new(), |value| format!("{value:.4}"));
+        csv += &format!(
+            "{},\"{}\",{},{},{:.6e},{:.3},{:.3},{},{},{}\n",
+            line.op,
+            line.name,
+            line.size,
+            line.device,
+            line.seconds,
+            line.gflops(),
+            line.gbs(),
+            number(line.share),
+            if line.compute_bound { "flops" } else { "bytes" },
+            number(line.speedup),
+        );
+    }
+    let says = |program: &str, args: &[&str]| {
+        let text = on_path(program).and_then(|path| output(&path, args));
+        text.map_or("unknown".into(), |text| text.lines().next().unwrap_or_default().to_string())
+    };
+    let flags = ["avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512_bf16", "asimd"];
+    let mut text = String::new();
+    for (key, value) in [
+        ("date", date.clone()),
+        ("commit", says("git", &["describe", "--always", "--dirty", "--abbrev=12"])),
+        ("compiler", says("rustc", &["--version"])),
+        ("processor", machine::processor()),
+        ("threads", machine::threads().to_string()),
+        ("flags", machine::flags(&flags).join(" ")),
+        (
+            "memory",
+            machine::memory("MemTotal").map_or("unknown".into(), |b| format!("{:.1} GB", 1e-9 * b)),
+        ),
+        ("load", load()),
+        ("gpu", outcome.gpu.clone().unwrap_or_else(|| "none".into())),
+        ("driver", driver(outcome.gpu.is_some())),
+    ] {
+        text += &format!("{key:<10} {value}\n");
+    }
+    text += &format!("\n{table}");
+    let put = |content: String| {
+        move |path: &Path| {
+            std::fs::write(path, content).map_err(|error| format!("{}: {error}", path.display()))
+        }
+    };
+    write(&folder, &format!("{date}.txt"), put(text))?;
+    write(&folder, &format!("{date}.csv"), put(csv))
+}
+
+/// The folder of this machine: its GPU, or its processor and its threads, `amd-epyc-2t`.
+fn name(gpu: Option<&str>) -> String {
+    let name = match gpu {
+        Some(gpu) => gpu.to_lowercase(),
+        None => format!("{} {}t", machine::processor().to_lowercase(), machine::threads()),
+    };
+    let parts = name.split(|c: char| !c.is_ascii_alphanumeric());
+    let noise = ["", "r", "tm", "cpu", "processor"];
+    let name = parts.filter(|part| !noise.contains(part)).collect::<Vec<_>>().join("-");
+    if name.is_empty() { "unknown".into() } else { name }
+}
+
+/// What the vendors' programs say of driver and clocks.
+fn driver(wanted: bool) -> String {
+    let queries: [(&str, &[&str]); 2] = [
+        (
+            "nvidia-smi",
+            &[
+                "--query-gpu=driver_version,clocks.max.sm,clocks.max.mem,power.limit",
+                "--format=csv,noheader",
+            ],
+        ),
+        ("rocm-smi", &["--showdriverversion", "--csv"]),
+    ];
+    let said = queries
+        .iter()
+        .filter(|_| wanted)
+        .find_map(|(program, args)| on_path(program).and_then(|path| output(&path, args)));
+    said.map_or("none".into(), |text| text.split_whitespace().collect::<Vec<_>>().join(" "))
+}
+
+/// What else was running: the load averages.
+fn load() -> String {
+    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let averages: Vec<&str> = text.split_whitespace().take(3).collect();
+    if averages.is_empty() { "unknown".into() } else { averages.join(" ") }
+}
+
+/// Year, month and day (UTC), by Hinnant's algorithm for civil dates.
+fn date(now: SystemTime) -> String {
+    let seconds = now.duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
+    let day = seconds / 86_400 + 719_468;
+    let era = day / 146_097;
+    let of_era = day % 146_097;
+    let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year + year / 4 - year / 100);
+    let month = (5 * of_year + 2) / 153; // from March
+    let day = of_year - (153 * month + 2) / 5 + 1;
+    let (year, month) = (year + 400 * era, if month < 10 { month + 3 } else { month - 9 });
+    format!("{:04}-{month:02}-{day:02}", if month <= 2 { year + 1 } else { year })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn dates_are_those_of_the_calendar() {
+        for (seconds, expected) in [
+            (0, "1970-01-01"),
+            (951_782_399, "2000-02-28"),
+            (951_782_400, "2000-02-29"),
+            (951_868_800, "2000-03-01"),
+            (1_735_689_599, "2024-12-31"),
+            (1_735_689_600, "2025-01-01"),
+        ] {
+            assert_eq!(date(UNIX_EPOCH + Duration::from_secs(seconds)), expected);
+        }
+    }
+
+    #[test]
+    fn the_machines_folder_is_a_plain_name() {
+        let own = name(None);
+        assert!(own.ends_with('t') && !own.contains("--"), "{own}");
+        assert!(own.chars().all(|c| c.is_ascii_alphanumeric() || c == '-'), "{own}");
+        assert_eq!(name(Some("NVIDIA A100-SXM4-40GB")), "nvidia-a100-sxm4-40gb");
+        assert_eq!(name(Some("AMD Instinct(TM) MI250X / ../x")), "amd-instinct-mi250x-x");
+        assert_eq!(name(Some("/")), "unknown");
+    }
+}

@@ -1,0 +1,52 @@
+//! Rooflines (Williams, Waterman, Patterson 2009): what a case reaches over how much arithmetic it does
+//! on a byte, under what the machine's arithmetic and its memory allow.
+
+use super::Outcome;
+use crate::chart::{Axis, Chart, Kind, Series};
+use crate::suite::{OPS, Traffic};
+
+/// One chart for each device whose roofs have been measured, with the name of its file.
+pub fn charts(outcome: &Outcome) -> Vec<(String, Chart)> {
+    let of = |roofs: &crate::suite::Roofs| {
+        let device = format!("cpu×{}", roofs.threads);
+        let lines: Vec<_> = outcome.lines.iter().filter(|line| line.device == device).collect();
+        if lines.is_empty() {
+            return None;
+        }
+        let (from, to) = (0.05, 2000.0);
+        let peak = 1e-9 * roofs.flops;
+        let mut series = Vec::new();
+        for traffic in [Traffic::Update, Traffic::Read] {
+            let bandwidth = 1e-9 * roofs.bandwidth(traffic);
+            let ridge = peak / bandwidth;
+            series.push(Series {
+                name: format!("{peak:.0} GFLOP/s, {} {bandwidth:.1} GB/s", traffic.name()),
+                points: vec![(from, from * bandwidth), (ridge, peak), (to, peak)],
+                kind: Kind::Bound,
+            });
+        }
+        for op in OPS {
+            let points: Vec<(f64, f64)> = lines
+                .iter()
+                .filter(|line| line.op == op)
+                .map(|line| (line.flops / line.bytes, line.gflops()))
+                .collect();
+            if !points.is_empty() {
+                series.push(Series { name: op.into(), points, kind: Kind::Points });
+            }
+        }
+        let lowest = lines.iter().map(|line| line.gflops()).fold(1.0, f64::min);
+        let chart = Chart {
+            title: format!("roofline, {} thread(s)", roofs.threads),
+            x: axis("FLOP a byte (a conversion counts as one)", from, to),
+            y: axis("GFLOP/s", 0.5 * lowest, 2.0 * peak),
+            series,
+        };
+        Some((format!("roofline-cpu{}", roofs.threads), chart))
+    };
+    outcome.roofs.iter().filter_map(of).collect()
+}
+
+fn axis(label: &str, from: f64, to: f64) -> Axis {
+    Axis { label: label.into(), from, to, log: true }
+}

@@ -1,0 +1,44 @@
+//! What this machine says of itself. (Linux; elsewhere little is known.)
+
+use std::collections::BTreeSet;
+
+fn cpuinfo() -> String {
+    std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default()
+}
+
+/// The value of a line `key : value`.
+fn value<'a>(text: &'a str, key: &str) -> Option<&'a str> {
+    text.lines().find_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        (name.trim() == key).then(|| value.trim())
+    })
+}
+
+/// The processor's name.
+pub fn processor() -> String {
+    let text = cpuinfo();
+    let name = value(&text, "model name").filter(|name| !name.is_empty());
+    name.unwrap_or(std::env::consts::ARCH).to_string()
+}
+
+/// Hardware threads that are online.
+pub fn threads() -> usize {
+    let listed = cpuinfo().lines().filter(|line| line.starts_with("processor")).count();
+    let usable = std::thread::available_parallelism().map_or(1, |threads| threads.get());
+    listed.max(usable)
+}
+
+/// Those of the flags that the processor has.
+pub fn flags(wanted: &[&'static str]) -> Vec<&'static str> {
+    let text = cpuinfo();
+    let line = value(&text, "flags").or_else(|| value(&text, "Features")).unwrap_or_default();
+    let all: BTreeSet<&str> = line.split_whitespace().collect();
+    wanted.iter().copied().filter(|flag| all.contains(flag)).collect()
+}
+
+/// A line of /proc/meminfo, in bytes.
+pub fn memory(key: &str) -> Option<f64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let kib: f64 = value(&text, key)?.split_whitespace().next()?.parse().ok()?;
+    Some(1024.0 * kib)
+}

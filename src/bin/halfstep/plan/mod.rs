@@ -1,0 +1,26 @@
+//! `halfstep plan`: what the library would do, and why, without doing it.
+
+mod buckets;
+mod gemm;
+mod timeline;
+
+use std::io::Write;
+
+use crate::output::Failure;
+
+/// What is planned.
+#[derive(clap::Subcommand)]
+pub enum Plan {
+    /// The kernel and the tile of a matrix product, and why they are chosen.
+    Gemm(gemm::Args),
+    /// The buckets of a list of gradients, and when each is exchanged.
+    Buckets(buckets::Args),
+}
+
+/// Plans and prints.
+pub fn run(plan: &Plan, out: &mut dyn Write) -> Result<bool, Failure> {
+    match plan {
+        Plan::Gemm(args) => gemm::run(args, out),
+        Plan::Buckets(args) => buckets::run(args, out),
+    }
+}

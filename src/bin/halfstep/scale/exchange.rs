@@ -1,0 +1,255 @@
+//! Seconds that one all-reduce takes, by the standard formulas of its algorithms.
+//!
+//! With `S` bytes a rank, `N` ranks on `n` nodes of `g`, `h` the seconds of a hop, `B` bytes/s:
+//!
+//! | algorithm | latency | bytes |
+//! |---|---|---|
+//! | ring | (2(N−1) − 2(n−1))·h_in + 2(n−1)·h_net | 2(N−1)/N · S/min(B_in, B_net) |
+//! | tree | 2(g−1)·h_in + 2·log₂n·h_net | 2S/(0.92·min(B_in, B_net)) |
+//! | hierarchical | 2(g−1)·h_in + 2·log₂n·h_net | 2(g−1)/g·S/B_in + 2(n−1)/n·S/B_net |
+//! | direct | 2·(h + (N−1)·o) | 2·max((g−1)/N·S/B_in, g·(N−g)/N·S/B_net) + sum |
+//! | two-level | 2·(h_in + (g−1)·o + h_net + (n−1)·o) | 2·((g−1)/g·S/B_in + (n−1)/n·S/B_net) + sums |
+//!
+//! Sources: ring and hierarchical, Patarasuk and Yuan 2009, Thakur et al. 2005; recursive halving and
+//! doubling between nodes (the 2·log₂n of *hierarchical*), Rabenseifner 2004; tree (double binary),
+//! Sanders et al. 2009, and its factor 0.92 NCCL's. Direct is an all-to-all of shards, their sum in f32,
+//! and an all-gather: what this crate's reducer does. Two-level is the same inside nodes, then between
+//! those ranks of the nodes that hold the same shard. Hops, what each call costs before its first, and
+//! protocols (small messages trade bandwidth for latency) are those of NCCL's own model,
+//! `src/graph/tuning.cc`; `o`, what a message costs the sender, is its `netOverhead`.
+
+use super::machine::{Machine, Wire};
+
+/// How ranks exchange.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Algorithm {
+    Ring,
+    Tree,
+    Hierarchical,
+    Direct,
+    TwoLevel,
+}
+
+impl Algorithm {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ring => "ring",
+            Self::Tree => "tree",
+            Self::Hierarchical => "hierarchical",
+            Self::Direct => "direct",
+            Self::TwoLevel => "two-level",
+        }
+    }
+
+    /// The one, as a list to choose from.
+    pub fn alone(self) -> &'static [Self] {
+        match self {
+            Self::Ring => &[Self::Ring],
+            Self::Tree => &[Self::Tree],
+            Self::Hierarchical => &[Self::Hierarchical],
+            Self::Direct => &[Self::Direct],
+            Self::TwoLevel => &[Self::TwoLevel],
+        }
+    }
+
+    /// What libraries choose from, adding in the type of the wire.
+    pub const LIBRARY: &[Self] = &[Self::Ring, Self::Tree];
+}
+
+/// One protocol: seconds before the first hop and of each, as (ring, tree), and its share of bandwidth.
+struct Protocol {
+    base: (f64, f64),
+    nvlink: (f64, f64),
+    pci: (f64, f64),
+    network: (f64, f64),
+    share: f64,
+}
+
+/// NCCL's LL, LL128 and Simple, in seconds.
+const PROTOCOLS: [Protocol; 3] = [
+    Protocol {
+        base: (6.6e-6, 6.8e-6),
+        nvlink: (0.6e-6, 0.6e-6),
+        pci: (1.0e-6, 1.0e-6),
+        network: (2.7e-6, 5.0e-6),
+        share: 0.5,
+    },
+    Protocol {
+        base: (14.0e-6, 14.0e-6),
+        nvlink: (1.9e-6, 1.25e-6),
+        pci: (2.5e-6, 1.9e-6),
+        network: (4.0e-6, 8.5e-6),
+        share: 0.92,
+    },
+    Protocol {
+        base: (8.4e-6, 8.4e-6),
+        nvlink: (3.4e-6, 4.0e-6),
+        pci: (5.7e-6, 4.0e-6),
+        network: (14.0e-6, 14.0e-6),
+        share: 1.0,
+    },
+];
+
+/// Seconds that a message costs its sender (`netOverhead` on hosts by AMD and Intel: 2 and 1 µs).
+const MESSAGE: f64 = 1e-6;
+/// Bytes/s that a network reaches of what is nominal: packet headers and the like.
+pub const NETWORK_SHARE: f64 = 0.9;
+
+/// The part of a machine that so many ranks use.
+#[derive(Debug, Clone, Copy)]
+pub struct Fabric {
+    ranks: f64,
+    nodes: f64,
+    /// Ranks of each node.
+    per_node: f64,
+    inside: Wire,
+    inside_rate: f64,
+    between_rate: f64,
+    memory_rate: f64,
+}
+
+impl Fabric {
+    /// `ranks` of the machine, on as few nodes as hold them.
+    pub fn new(machine: &Machine, ranks: usize) -> Self {
+        let nodes = ranks.div_ceil(machine.per_node);
+        Self {
+            ranks: ranks as f64,
+            nodes: nodes as f64,
+            per_node: ranks.min(machine.per_node) as f64,
+            inside: machine.inside,
+            inside_rate: machine.inside_rate,
+            between_rate: NETWORK_SHARE * machine.between_rate,
+            memory_rate: machine.memory_rate,
+        }
+    }
+
+    /// Seconds in which all ranks have the sum of their `bytes` bytes, by the fastest protocol.
+    pub fn seconds(&self, algorithm: Algorithm, bytes: usize) -> f64 {
+        if self.ranks <= 1.0 || bytes == 0 {
+            return 0.0;
+        }
+        let by = |protocol: &Protocol| self.by_protocol(algorithm, protocol, bytes as f64);
+        PROTOCOLS.iter().map(by).fold(f64::INFINITY, f64::min)
+    }
+
+    /// The fastest of several algorithms.
+    pub fn fastest(&self, among: &[Algorithm], bytes: usize) -> (f64, Option<Algorithm>) {
+        let candidates = among.iter().map(|&a| (self.seconds(a, bytes), Some(a)));
+        candidates.min_by(|a, b| a.0.total_cmp(&b.0)).unwrap_or((0.0, None))
+    }
+
+    fn by_protocol(&self, algorithm: Algorithm, protocol: &Protocol, bytes: f64) -> f64 {
+        let Self { ranks: n, nodes, per_node: g, .. } = *self;
+        let hops = |wire: Wire| match wire {
+            Wire::NvLink => protocol.nvlink,
+            Wire::Pci => protocol.pci,
+            Wire::Network => protocol.network,
+        };
+        let (inside, network) = (hops(self.inside), hops(Wire::Network));
+        let inside_rate = self.inside_rate * protocol.share;
+        let between_rate = self.between_rate * protocol.share;
+        let slowest = if nodes > 1.0 { inside_rate.min(between_rate) } else { inside_rate };
+        let log = nodes.log2().ceil();
+        // A rank's share of the traffic that leaves the node, and none where there is one node.
+        let out = (n - g) / n;
+        let phase = |hop: f64, messages: f64| hop + messages * MESSAGE;
+        match algorithm {
+            Algorithm::Ring => {
+                let steps = 2.0 * (n - 1.0);
+                let between = 2.0 * (nodes - 1.0);
+                let latency = (steps - between) * inside.0 + between * network.0;
+                protocol.base.0 + latency + steps / n * bytes / slowest
+            }
+            Algorithm::Tree => {
+                let latency = 2.0 * (g - 1.0) * inside.1 + 2.0 * log * network.1;
+                protocol.base.1 + latency + 2.0 * bytes / (0.92 * slowest)
+            }
+            Algorithm::Hierarchical => {
+                // Three calls: reduce-scatter, all-reduce between nodes, all-gather.
+                let latency = 2.0 * (g - 1.0) * inside.0 + 2.0 * log * network.0;
+                let within = 2.0 * (g - 1.0) / g * bytes / inside_rate;
+                let between = 2.0 * (nodes - 1.0) / nodes * bytes / between_rate;
+                3.0 * protocol.base.0 + latency + within + between
+            }
+            Algorithm::Direct => {
+                let hop = if nodes > 1.0 { network.0 } else { inside.0 };
+                let within = (g - 1.0) / n * bytes / inside_rate;
+                let between = g * out * bytes / between_rate;
+                let sum = self.sum_seconds(bytes, n);
+                2.0 * (protocol.base.0 + phase(hop, n - 1.0) + within.max(between)) + sum
+            }
+            Algorithm::TwoLevel => {
+                let within = phase(inside.0, g - 1.0) + (g - 1.0) / g * bytes / inside_rate;
+                let across =
+                    phase(network.0, nodes - 1.0) + (nodes - 1.0) / nodes * bytes / between_rate;
+                let levels = if nodes > 1.0 { 2.0 } else { 1.0 };
+                let across = if nodes > 1.0 { across } else { 0.0 };
+                let sums = self.sum_seconds(bytes, g)
+                    + if nodes > 1.0 { self.sum_seconds(bytes / g, nodes) } else { 0.0 };
+                2.0 * (levels * protocol.base.0 + within + across) + sums
+            }
+        }
+    }
+
+    /// Adding up one shard of each of `parts` ranks: reading all, writing one.
+    fn sum_seconds(&self, bytes: f64, parts: f64) -> f64 {
+        bytes * (1.0 + 1.0 / parts) / self.memory_rate
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fabric(name: &str, ranks: usize) -> Fabric {
+        Fabric::new(&Machine::named(name).unwrap(), ranks)
+    }
+
+    /// The f32 gradients of Wave2Vec2-base in one call of NCCL, against a transcription of all of NCCL's
+    /// own model (which knows of channels and chunks as well): within a third.
+    #[test]
+    fn one_call_agrees_with_nccls_model() {
+        let bytes = 4 * 94_396_320;
+        for (machine, ranks, seconds) in [
+            ("meluxina", 4, 2.5e-3),
+            ("meluxina", 64, 18.0e-3),
+            ("meluxina", 800, 20.6e-3),
+            ("juwels-booster", 64, 9.8e-3),
+            ("juwels-booster", 3664, 10.5e-3),
+            ("lumi", 8, 6.7e-3),
+            ("lumi", 128, 10.3e-3),
+        ] {
+            let (ours, _) = fabric(machine, ranks).fastest(Algorithm::LIBRARY, bytes);
+            let ratio = ours / seconds;
+            assert!((0.75..1.33).contains(&ratio), "{machine} {ranks}: {ours:e}, {seconds:e}");
+        }
+        // A small one is latency.
+        let (ours, _) = fabric("juwels-booster", 3664).fastest(Algorithm::LIBRARY, 1 << 16);
+        assert!((0.75..1.33).contains(&(ours / 130e-6)), "{ours:e}");
+    }
+
+    /// Twice the bytes, twice the time, once latency is nothing; no bytes or one rank, no time.
+    #[test]
+    fn costs_are_linear_in_bytes_and_nothing_alone() {
+        use Algorithm::*;
+        for algorithm in [Ring, Tree, Hierarchical, Direct, TwoLevel] {
+            let many = fabric("leonardo", 64);
+            let (one, two) = (many.seconds(algorithm, 1 << 34), many.seconds(algorithm, 1 << 35));
+            assert!((two / one - 2.0).abs() < 0.01, "{algorithm:?}");
+            assert_eq!(many.seconds(algorithm, 0), 0.0);
+            assert_eq!(fabric("leonardo", 1).seconds(algorithm, 1 << 20), 0.0);
+        }
+    }
+
+    /// A ring's bytes leave a node once each way; a direct exchange sends every rank's by the same
+    /// adapters, which is as many times more as a node has ranks.
+    #[test]
+    fn direct_exchange_loads_a_nodes_adapters_once_a_rank() {
+        let many = fabric("meluxina", 64);
+        let ratio =
+            many.seconds(Algorithm::Direct, 1 << 34) / many.seconds(Algorithm::Ring, 1 << 34);
+        assert!((3.5..4.1).contains(&ratio), "{ratio}");
+        let two = many.seconds(Algorithm::TwoLevel, 1 << 34);
+        assert!(two < 1.3 * many.seconds(Algorithm::Hierarchical, 1 << 34));
+    }
+}

@@ -1,0 +1,169 @@
+//! `halfstep scale`: data-parallel training of a named model on a named machine, simulated.
+//!
+//! A step is: forward pass, backward pass (in which gradients become ready, from the last weight to the
+//! first, as their arithmetic is done), exchanges of buckets one after the other, update. What it
+//! assumes it prints.
+
+mod exchange;
+#[cfg(test)]
+mod known;
+mod machine;
+mod ranks;
+mod report;
+mod spread;
+mod step;
+mod strategy;
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use clap::builder::PossibleValuesParser;
+use halfstep::Dtype;
+
+pub use exchange::{Algorithm, Fabric};
+pub use machine::{MACHINES, Machine};
+pub use ranks::Ranks;
+pub use step::{Batch, Job, Step};
+pub use strategy::{STRATEGIES, Strategy};
+
+use crate::chart;
+use crate::output::Failure;
+use crate::workloads::Model;
+
+/// σ of the ranks' spread unless given: 1 %, an assumption. (GPUs of one kind differ by several per cent
+/// in what they reach for long, Sinha et al., SC22; batches of equal size even that out in part.)
+pub const SPREAD: f64 = 0.01;
+
+/// Arguments.
+#[derive(clap::Args)]
+pub struct Args {
+    /// What is trained.
+    #[arg(long, value_parser = PossibleValuesParser::new(Model::NAMES))]
+    model: String,
+    /// Where.
+    #[arg(long, value_parser = PossibleValuesParser::new(MACHINES.map(|machine| machine.name)))]
+    machine: String,
+    /// How many ranks: `1..4096` (powers of two, and both ends), or a list, `4,8,3664`.
+    #[arg(long, default_value = "1..4096")]
+    ranks: Ranks,
+    /// How gradients are reduced.
+    #[arg(long, default_value = "halfstep", value_parser = PossibleValuesParser::new(STRATEGIES.map(|s| s.name)))]
+    strategy: String,
+    /// Exchange by this algorithm alone; the strategy's fastest unless given.
+    #[arg(long)]
+    algorithm: Option<Algorithm>,
+    /// Efficiency is relative to this many ranks.
+    #[arg(long, value_name = "RANKS", default_value = "1")]
+    baseline: std::num::NonZeroUsize,
+    /// What is computed with, and what gradients are stored as.
+    #[arg(long, value_name = "TYPE", default_value = "bf16", value_parser = PossibleValuesParser::new(["bf16", "f32"]))]
+    precision: String,
+    /// Samples per rank and step; by the model unless given.
+    #[arg(long, value_name = "SAMPLES", conflicts_with = "global_batch")]
+    batch: Option<std::num::NonZeroUsize>,
+    /// Samples of all ranks together: strong scaling.
+    #[arg(long, value_name = "SAMPLES")]
+    global_batch: Option<std::num::NonZeroUsize>,
+    /// Share of the peak that arithmetic reaches; by the model unless given.
+    #[arg(long, value_parser = share)]
+    share: Option<f64>,
+    /// Spread of the ranks: σ of a lognormal distribution of the time that equal work takes.
+    #[arg(long, value_name = "SIGMA", default_value_t = SPREAD, value_parser = not_negative)]
+    spread: f64,
+    /// GB/s of a rank to its neighbour inside a node; the machine's unless given.
+    #[arg(long, value_name = "GB/s", value_parser = positive)]
+    inside: Option<f64>,
+    /// GB/s of a node to others; the machine's unless given.
+    #[arg(long, value_name = "GB/s", value_parser = positive)]
+    between: Option<f64>,
+    /// Of the spread.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Steps that are averaged.
+    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    steps: u16,
+    /// Also draw the curves into this file.
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
+    /// Print one JSON object instead.
+    #[arg(long)]
+    json: bool,
+}
+
+fn number(text: &str, good: impl Fn(f64) -> bool, expected: &str) -> Result<f64, String> {
+    let value: f64 = text.parse().map_err(|_| format!("expected {expected}"))?;
+    if value.is_finite() && good(value) { Ok(value) } else { Err(format!("expected {expected}")) }
+}
+
+fn positive(text: &str) -> Result<f64, String> {
+    number(text, |value| value > 0.0, "a number above 0")
+}
+
+fn not_negative(text: &str) -> Result<f64, String> {
+    number(text, |value| (0.0..=10.0).contains(&value), "a number from 0 to 10")
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    number(text, |value| value > 0.0 && value <= 1.0, "a share above 0, at most 1")
+}
+
+/// What was simulated: rows of the chosen strategy, and of all, for the same ranks.
+pub struct Outcome {
+    pub job: Job,
+    pub chosen: Strategy,
+    pub baseline: Step,
+    pub rows: Vec<Step>,
+    /// Every strategy with its steps.
+    pub others: Vec<(Strategy, Step, Vec<Step>)>,
+}
+
+/// Simulates and prints.
+pub fn run(args: &Args, out: &mut dyn Write) -> Result<bool, Failure> {
+    let unknown = |name: &str| Failure::Reason(format!("{name} is not known"));
+    let mut machine = Machine::named(&args.machine).ok_or_else(|| unknown(&args.machine))?;
+    let model = Model::named(&args.model).ok_or_else(|| unknown(&args.model))?;
+    let mut chosen = Strategy::named(&args.strategy).ok_or_else(|| unknown(&args.strategy))?;
+    if let Some(algorithm) = args.algorithm {
+        chosen.algorithms = algorithm.alone();
+    }
+    machine.inside_rate = args.inside.map_or(machine.inside_rate, |rate| rate * 1e9);
+    machine.between_rate = args.between.map_or(machine.between_rate, |rate| rate * 1e9);
+    let batch = match args.global_batch {
+        Some(samples) => Batch::Global(samples.get()),
+        None => Batch::PerRank(args.batch.map_or(model.batch, |samples| samples.get())),
+    };
+    let precision = if args.precision == "f32" { Dtype::F32 } else { Dtype::Bf16 };
+    let (spread, steps, seed) = (args.spread, args.steps.into(), args.seed);
+    let job = Job { model, machine, precision, batch, share: args.share, spread, steps, seed };
+    let outcome = simulate(job, chosen, args.ranks.list(), args.baseline.get())?;
+    if let Some(path) = &args.svg {
+        chart::write_svg(&report::chart(&outcome), path)?;
+    }
+    if args.json {
+        serde_json::to_writer_pretty(&mut *out, &report::json(&outcome))
+            .map_err(std::io::Error::from)?;
+        writeln!(out)?;
+    } else {
+        report::print(&outcome, out)?;
+    }
+    Ok(true)
+}
+
+fn simulate(
+    job: Job,
+    chosen: Strategy,
+    ranks: &[usize],
+    baseline: usize,
+) -> halfstep::Result<Outcome> {
+    let row = |strategy: &Strategy| -> halfstep::Result<(Step, Vec<Step>)> {
+        let rows: halfstep::Result<_> = ranks.iter().map(|&n| job.step(n, strategy)).collect();
+        Ok((job.step(baseline, strategy)?, rows?))
+    };
+    let (first, rows) = row(&chosen)?;
+    let mut others = Vec::new();
+    for strategy in STRATEGIES {
+        let (baseline, rows) = row(&strategy)?;
+        others.push((strategy, baseline, rows));
+    }
+    Ok(Outcome { job, chosen, baseline: first, rows, others })
+}
