@@ -20,7 +20,7 @@ fn growth(case: &Case) -> Growth {
 fn within<T: Storage, O: Storage>(case: &Case) {
     for device in common::devices() {
         let gpu = device.info().kind != DeviceKind::Cpu;
-        if gpu && case.seed % 8 != 0 {
+        if gpu && !case.seed.is_multiple_of(8) {
             continue;
         }
         let case = &Case { tile: if gpu { 64 } else { 0 }, ..case.on::<T>(&device) };
