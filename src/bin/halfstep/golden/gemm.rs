@@ -4,7 +4,7 @@ use halfstep::gemm::bound::{self, Forward, Growth};
 use halfstep::gemm::{Gemm, Layout, Operands, Source};
 use halfstep::{Device, Storage};
 
-use super::{Case, Reason, Worst, failed, with_storage};
+use super::{Case, Reason, Worst, failed, subnormals, with_storage};
 
 pub fn replay(device: &Device, case: &Case) -> Result<f64, Reason> {
     with_storage!(case.dtype("dtype")?, |T| {
@@ -37,21 +37,27 @@ fn typed<T: Storage, O: Storage>(device: &Device, case: &Case) -> Result<f64, Re
     };
     let exact = case.output("d")?.shaped(&[m, n])?.f64s()?;
 
-    let mut d = vec![O::narrow(0.0); m * n];
+    // Operands are the device's; the file's values stay for the bound.
+    let (a_lent, b_lent) = (device.upload(&a), device.upload(&b));
+    let (a_lent, b_lent) = (a_lent.map_err(failed)?, b_lent.map_err(failed)?);
+    let bias_lent = bias.as_ref().map(|bias| device.upload(bias)).transpose().map_err(failed)?;
+    let c_lent = c.as_ref().map(|c| device.upload(c)).transpose().map_err(failed)?;
+    let mut d_lent = device.zeros::<O>(m * n).map_err(failed)?;
     let gemm = Gemm::new(m, n, k)
         .layout(layout)
         .alpha(alpha as f32)
         .beta(beta as f32)
-        .activation(activation);
+        .activation(activation)
+        .subnormals(subnormals::<T>(device));
     let plan = gemm.plan::<T, O>(device).map_err(failed)?;
     let operands = Operands {
-        c: c.as_ref().map_or(Source::None, |c| Source::From(c)),
-        bias: bias.as_ref().map(|bias| bias as _),
-        ..Operands::new(&a, &b, &mut d)
+        c: c_lent.as_ref().map_or(Source::None, |c| Source::From(c)),
+        bias: bias_lent.as_ref().map(|bias| bias as _),
+        ..Operands::new(&a_lent, &b_lent, &mut d_lent)
     };
     let stream = device.stream().map_err(failed)?;
     plan.run(&stream, operands).map_err(failed)?;
-    stream.sync().map_err(failed)?;
+    let d = d_lent.to_vec(&stream).map_err(failed)?;
 
     let a_as_named = matches!(layout, Layout::NN | Layout::NT);
     let b_as_named = matches!(layout, Layout::NN | Layout::TN);
