@@ -11,6 +11,8 @@
 # for compile the PTX in them, which takes the first start some seconds.
 #
 # GPU_NODE_TIMEOUT   seconds that one step may take (1800)
+# GPU_NODE_SUITES    only these suites
+# GPU_NODE_LEN       elements of the arrays of measurements (100000000)
 set -euo pipefail
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 
@@ -22,6 +24,7 @@ case "$vendor" in cuda | hip) ;; *) usage ;; esac
 # Suites that read files of the repository are left out (`golden`: verify does the same).
 suites=(device gemm_backward gemm_exact gemm_many gemm_special optim optim_devices optim_numerics optim_skip
     scaler state reduce_devices gpu_bytes gpu_driver gpu_failures gpu_order gpu_rows gpu_step)
+if [ -n "${GPU_NODE_SUITES:-}" ]; then read -r -a suites <<< "$GPU_NODE_SUITES"; fi
 
 pack() {
     cd "$here/.."
@@ -78,8 +81,9 @@ run() {
         step "suite-$suite" "suites/$suite" --nocapture
     done
     step verify bin/halfstep verify --device "$vendor:0" golden/*.safetensors
-    step bench bin/halfstep bench gemm optim convert --device "$vendor:0" --len 100000000 --rounds 9 --record out/record
-    step bench-data bin/halfstep bench gemm optim convert --device "$vendor:0" --len 100000000 --rounds 3 --json
+    local len="${GPU_NODE_LEN:-100000000}"
+    step bench bin/halfstep bench gemm optim convert --device "$vendor:0" --len "$len" --rounds 9 --record out/record
+    step bench-data bin/halfstep bench gemm optim convert --device "$vendor:0" --len "$len" --rounds 3 --json
     step bench-cpu bin/halfstep bench --device cpu --rounds 5 --record out/record --svg out/svg
     local packed
     packed="halfstep-$vendor-$(date -u +%Y-%m-%d).tar.gz"

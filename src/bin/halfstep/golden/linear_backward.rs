@@ -4,9 +4,9 @@ use halfstep::gemm::bound::{self, Forward, Growth};
 use halfstep::gemm::{
     DataGrad, DataGradOperands, Gemm, Layout, Operands, WeightGrad, WeightGradOperands,
 };
-use halfstep::{Device, Dtype, Storage};
+use halfstep::{Buffer, Device, Dtype, Storage};
 
-use super::{Case, Reason, Worst, failed, subnormals, with_storage};
+use super::{Case, Reason, Worst, failed, flushed, subnormals, with_storage};
 
 pub fn replay(device: &Device, case: &Case) -> Result<f64, Reason> {
     with_storage!(case.dtype("dtype")?, |T| typed::<T>(device, case))
@@ -28,55 +28,48 @@ fn typed<T: Storage>(device: &Device, case: &Case) -> Result<f64, Reason> {
     let exact_dw = exact("dw_accumulated", &[output, input])?;
     let exact_db = exact("db", &[output])?;
 
-    let (policy, flushed) = subnormals::<T>(device);
-    let stream = device.stream().map_err(failed)?;
     // Forward: the pre-activation, kept in the operands' type as the backward pass reads it.
-    let run = || {
-        let zeros = |len| device.zeros::<T>(len);
-        let (x, w, b) = (device.upload(&x)?, device.upload(&w)?, device.upload(&b)?);
-        let dy = device.upload(&dy)?;
-        let (mut z, mut y) = (zeros(rows * output)?, zeros(rows * output)?);
-        let forward = Gemm::new(rows, output, input)
-            .layout(Layout::NT)
-            .activation(activation)
-            .subnormals(policy);
-        let operands = Operands {
-            bias: Some(&b),
-            preactivation: Some(&mut z),
-            ..Operands::new(&x, &w, &mut y)
-        };
-        forward.plan::<T, T>(device)?.run(&stream, operands)?;
-
-        let (mut dz, mut dx) = (zeros(rows * output)?, device.zeros::<f32>(rows * input)?);
-        let data_grad =
-            DataGrad::new(rows, input, output).activation(activation).subnormals(policy);
-        let operands = DataGradOperands {
-            z: Some(&z),
-            d_preactivation: Some(&mut dz),
-            ..DataGradOperands::new(&dy, &w, &mut dx)
-        };
-        data_grad.plan::<T, f32>(device)?.run(&stream, operands)?;
-
-        let (mut dw, mut db) = (device.upload(&main_grad)?, device.zeros::<f32>(output)?);
-        let weight_grad = WeightGrad::new(rows, input, output)
-            .activation(activation)
-            .subnormals(policy)
-            .accumulate(true);
-        let operands = WeightGradOperands {
-            z: Some(&z),
-            db: Some(&mut db),
-            ..WeightGradOperands::new(&dy, &x, &mut dw)
-        };
-        weight_grad.plan::<T>(device)?.run(&stream, operands)?;
-        Ok((
-            z.to_vec(&stream)?,
-            dz.to_vec(&stream)?,
-            dx.to_vec(&stream)?,
-            dw.to_vec(&stream)?,
-            db.to_vec(&stream)?,
-        ))
+    let stream = device.stream().map_err(failed)?;
+    let policy = subnormals::<T>(device);
+    let flush = flushed::<T>(device);
+    let lend = |values: &[T]| device.upload(values).map_err(failed);
+    let zeros = |len: usize| device.zeros::<T>(len).map_err(failed);
+    let (x_lent, w_lent, b_lent, dy_lent) = (lend(&x)?, lend(&w)?, lend(&b)?, lend(&dy)?);
+    let (mut z, mut y) = (zeros(rows * output)?, zeros(rows * output)?);
+    let forward =
+        Gemm::new(rows, output, input).layout(Layout::NT).activation(activation).subnormals(policy);
+    let operands = Operands {
+        bias: Some(&b_lent),
+        preactivation: Some(&mut z),
+        ..Operands::new(&x_lent, &w_lent, &mut y)
     };
-    let (z, dz, dx, dw, db) = run().map_err(failed)?;
+    forward.plan::<T, T>(device).and_then(|p| p.run(&stream, operands)).map_err(failed)?;
+
+    let mut dz = zeros(rows * output)?;
+    let mut dx = device.zeros::<f32>(rows * input).map_err(failed)?;
+    let data_grad = DataGrad::new(rows, input, output).activation(activation).subnormals(policy);
+    let operands = DataGradOperands {
+        z: Some(&z),
+        d_preactivation: Some(&mut dz),
+        ..DataGradOperands::new(&dy_lent, &w_lent, &mut dx)
+    };
+    data_grad.plan::<T, f32>(device).and_then(|p| p.run(&stream, operands)).map_err(failed)?;
+
+    let mut dw = device.upload(&main_grad).map_err(failed)?;
+    let mut db = device.zeros::<f32>(output).map_err(failed)?;
+    let weight_grad = WeightGrad::new(rows, input, output)
+        .activation(activation)
+        .accumulate(true)
+        .subnormals(policy);
+    let operands = WeightGradOperands {
+        z: Some(&z),
+        db: Some(&mut db),
+        ..WeightGradOperands::new(&dy_lent, &x_lent, &mut dw)
+    };
+    weight_grad.plan::<T>(device).and_then(|p| p.run(&stream, operands)).map_err(failed)?;
+    let (z, dz) = (z.to_vec(&stream).map_err(failed)?, dz.to_vec(&stream).map_err(failed)?);
+    let f32s = |buffer: &Buffer<f32>| buffer.to_vec(&stream).map_err(failed);
+    let (dx, dw, db) = (f32s(&dx)?, f32s(&dw)?, f32s(&db)?);
 
     let wide = |values: &[T]| -> Vec<f64> { values.iter().map(|v| f64::from(v.widen())).collect() };
     let f32s = |values: &[f32]| -> Vec<f64> { values.iter().map(|&v| v.into()).collect() };
@@ -97,18 +90,22 @@ fn typed<T: Storage>(device: &Device, case: &Case) -> Result<f64, Reason> {
             preactivation: exact_z[at],
             exact: exact_z[at],
             output: T::DTYPE,
-        }) + flushed;
-        dz_error[at] = bound::dz(activation, T::DTYPE, dy[at], exact_z[at], z_error[at]) + flushed;
+        });
+        dz_error[at] = bound::dz(activation, T::DTYPE, dy[at], exact_z[at], z_error[at]);
     }
     compare(&mut worst, &wide(&z), &exact_z, |at| z_error[at]);
     // Without an activation dz is dy itself, and not stored.
     let dz = if activation == halfstep::gemm::Activation::None { dy.clone() } else { wide(&dz) };
-    compare(&mut worst, &dz, &exact_dz, |at| dz_error[at]);
+    // It is stored as the products read it: flushed where they flush.
+    compare(&mut worst, &dz, &exact_dz, |at| dz_error[at] + flush.min(exact_dz[at].abs()));
     // Each gradient is a sum over dz, which brings its own error.
     let sum = |terms: usize, dz_at: &dyn Fn(usize) -> usize, by: &dyn Fn(usize) -> f64| {
         (0..terms).fold((0.0, 0.0), |(magnitude, inherited), term| {
             let (at, by) = (dz_at(term), by(term).abs());
-            (magnitude + exact_dz[at].abs() * by, inherited + dz_error[at] * by)
+            let dz = exact_dz[at].abs();
+            // Either factor may be read as zero where it is subnormal.
+            let read = flush.min(dz) * by + flush.min(by) * dz;
+            (magnitude + dz * by, inherited + dz_error[at] * by + read)
         })
     };
     let tolerance = |k, (magnitude, inherited), extra: f64, exact| {

@@ -13,7 +13,8 @@ mod tensor;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use halfstep::{Device, Dtype};
+use halfstep::gemm::Subnormals;
+use halfstep::{Device, Dtype, Storage};
 use safetensors::SafeTensors;
 use serde_json::Value;
 
@@ -205,15 +206,19 @@ impl Worst {
     }
 }
 
-/// How a device is asked to treat subnormal numbers of a type, and what that adds to an error: the largest of
-/// them, where its matrix unit reads and writes them as zeros.
-fn subnormals<T: halfstep::Storage>(device: &Device) -> (halfstep::gemm::Subnormals, f64) {
-    use halfstep::gemm::Subnormals::{Flush, Preserve};
-    match T::DTYPE {
-        _ if !device.info().flushes_subnormals => (Preserve, 0.0),
-        Dtype::F32 => (Preserve, 0.0),
-        Dtype::Bf16 => (Flush, f64::from(f32::MIN_POSITIVE)),
-        Dtype::F16 => (Flush, halfstep::f16::MIN_POSITIVE.to_f64()),
+/// A matrix unit that reads subnormal numbers as zero is allowed to; see [`flushed`].
+fn subnormals<T: Storage>(device: &Device) -> Subnormals {
+    let flushes = device.info().flushes_subnormals && T::DTYPE != Dtype::F32;
+    if flushes { Subnormals::Flush } else { Subnormals::default() }
+}
+
+/// How far an operand may be from what it is where subnormal numbers are read as zero: the smallest
+/// normal number of its type, or nothing.
+fn flushed<T: Storage>(device: &Device) -> f64 {
+    match (subnormals::<T>(device), T::DTYPE) {
+        (Subnormals::Flush, Dtype::F16) => 2f64.powi(-14),
+        (Subnormals::Flush, Dtype::Bf16) => 2f64.powi(-126),
+        _ => 0.0,
     }
 }
 
