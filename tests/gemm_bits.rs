@@ -33,6 +33,11 @@ pub fn any_size() -> impl Strategy<Value = usize> {
     prop_oneof![proptest::sample::select(edges.to_vec()), 1usize..130]
 }
 
+/// A vector times a matrix, around the edges of strips, lines and groups.
+pub fn any_vector() -> impl Strategy<Value = Case> {
+    (any_case(), 1usize..600, 1usize..300).prop_map(|(case, n, k)| Case { m: 1, n, k, ..case })
+}
+
 pub fn any_case() -> impl Strategy<Value = Case> {
     let terms = proptest::sample::select(vec![Term::Absent, Term::Own, Term::InPlace]);
     let sizes = (any_size(), any_size(), any_size());
@@ -95,7 +100,10 @@ fn all_forms_agree<T: Storage, O: Storage>(case: &Case, devices: &[Device], exac
 
 fn property<T: Storage, O: Storage>() {
     let (devices, exact) = (forms(), reference());
-    proptest!(common::cases(), |(case in any_case())| all_forms_agree::<T, O>(&case, &devices, &exact));
+    proptest!(common::cases(), |(case in any_case(), vector in any_vector())| {
+        all_forms_agree::<T, O>(&case, &devices, &exact);
+        all_forms_agree::<T, O>(&vector, &devices, &exact);
+    });
 }
 
 #[test]

@@ -31,6 +31,7 @@ mod portable;
 mod product;
 mod slices;
 #[cfg(target_arch = "x86_64")]
+mod vector;
 mod wide;
 mod workspace;
 
@@ -184,13 +185,27 @@ unsafe fn on_path<T: Storage, O: Storage>(threads: &Threads, path: Path, block: 
     unsafe {
         match path {
             #[cfg(target_arch = "x86_64")]
-            Path::Avx512 => product::product::<avx512::Avx512, T, O>(threads, block),
+            Path::Avx512 => by_form::<avx512::Avx512, T, O>(threads, block),
             #[cfg(target_arch = "x86_64")]
-            Path::Avx2 => product::product::<avx2::Avx2, T, O>(threads, block),
+            Path::Avx2 => by_form::<avx2::Avx2, T, O>(threads, block),
             #[cfg(not(target_arch = "x86_64"))]
             Path::Avx512 | Path::Avx2 => by_reference::<T, O>(block),
-            Path::Portable => product::product::<portable::Portable, T, O>(threads, block),
+            Path::Portable => by_form::<portable::Portable, T, O>(threads, block),
             Path::Reference => by_reference::<T, O>(block),
+        }
+    }
+}
+
+/// One product by a form of the kernel.
+///
+/// # Safety
+/// As for [`run`]; the processor has the form's instructions.
+unsafe fn by_form<F: form::Form, T: Storage, O: Storage>(threads: &Threads, block: &Product) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match vector::fits::<F, T>(block) {
+            true => vector::product::<F, T, O>(threads, block),
+            false => product::product::<F, T, O>(threads, block),
         }
     }
 }

@@ -1,0 +1,174 @@
+//! A product with one row: a vector times a matrix. B is read once, as it lies in memory, and nothing is packed: what
+//! counts is how fast memory gives it. Each element is the chain over `k` that every form computes.
+
+use super::super::threads::Threads;
+use super::epilogue::{Tile, WIDEST, epilogue};
+use super::form::Form;
+use super::lanes::{transpose, widen};
+use super::workspace::{self, SCRATCH};
+use crate::kernel::params::gemm::{self as params, Product};
+use crate::{Dtype, Storage};
+
+/// Steps of `k` whose rows of B are read side by side: as many streams as a core prefetches.
+const STEPS: usize = 8;
+/// Columns of B, stored apart, that one pass goes through: four vectors of chains, which hide each other's latency.
+const GROUPS: usize = 4;
+/// Columns of a task, at most: their sums stay in the first cache.
+const STRIP: usize = 2048;
+/// Elements of a column that a pass takes at once: a line of the cache, of 16 bits.
+const LINE: usize = 32;
+
+/// Whether the product is one that [`product`] computes.
+pub(super) fn fits<F: Form, T: Storage>(block: &Product) -> bool {
+    let has = |flag: u32| block.flags & flag != 0;
+    let plain = !has(params::FLAG_GATED | params::FLAG_FLUSH | params::FLAG_D_TRANSPOSED)
+        && block.role != params::ROLE_FUSED_A
+        && block.fused_a == 0
+        && block.a_sums == 0;
+    // f16 has no conversion that works on transposed pairs.
+    let reads = !has(params::FLAG_B_TRANSPOSED) || T::DTYPE == Dtype::Bf16;
+    block.m == 1 && block.k > 0 && plain && reads && F::VECTOR
+}
+
+/// # Safety
+/// As for `super::run`, for this one product; it [`fits`], and the processor has the form's instructions.
+pub(super) unsafe fn product<F: Form, T: Storage, O: Storage>(threads: &Threads, block: &Product) {
+    let (n, k) = (block.n as usize, block.k as usize);
+    let stride = if block.flags & params::FLAG_A_TRANSPOSED != 0 { block.lda as usize } else { 1 };
+    workspace::with(|workspace| {
+        // SAFETY: as many floats of this call's own; `k` elements of A, as the caller promised.
+        let a = unsafe {
+            let a = std::slice::from_raw_parts_mut(workspace.a.reserve(k), k);
+            for (p, a) in a.iter_mut().enumerate() {
+                *a = (*(block.a as *const T).add(p * stride)).widen();
+            }
+            &*a
+        };
+        // Rows of B are read in long runs, columns of it in none.
+        let strip = n.div_ceil(4).next_multiple_of(WIDEST).min(STRIP);
+        threads.run(n.div_ceil(strip), |task| {
+            let column = task * strip;
+            let columns = strip.min(n - column);
+            SCRATCH.with_borrow_mut(|scratch| {
+                let sums = scratch.tile.reserve(strip);
+                // SAFETY: the form's instructions are there; `strip` floats of this task's own; its columns of B and D.
+                unsafe {
+                    F::vectorized(
+                        #[inline(always)]
+                        || {
+                            let all = std::slice::from_raw_parts_mut(sums, strip);
+                            all.fill(0.0);
+                            let b = (block.b as *const T, block.ldb as usize);
+                            if block.flags & params::FLAG_B_TRANSPOSED == 0 {
+                                rows::<F, T>(a, (b.0.add(column), b.1), &mut all[..columns]);
+                            } else {
+                                let start = b.0.add(column * b.1);
+                                dots::<F>(a, (start.cast(), b.1), &mut all[..columns]);
+                            }
+                            for first in (0..columns).step_by(WIDEST) {
+                                let tile = Tile {
+                                    row: 0,
+                                    rows: 1,
+                                    column: column + first,
+                                    columns: WIDEST.min(columns - first),
+                                    sums: sums.add(first),
+                                    ld: WIDEST,
+                                    up: 0,
+                                };
+                                epilogue::<F, T, O>(block, tile);
+                            }
+                        },
+                    );
+                }
+            });
+        });
+    });
+}
+
+/// `sums[j] += Σ_p a[p]·B[p,j]`, rows of B `ld` apart.
+///
+/// # Safety
+/// B has as many rows as `a` elements, of as many columns as there are sums. Inside `F::vectorized`.
+#[inline(always)]
+unsafe fn rows<F: Form, T: Storage>(a: &[f32], (b, ld): (*const T, usize), sums: &mut [f32]) {
+    let (groups, rest) = sums.as_chunks_mut::<LINE>();
+    let whole = LINE * groups.len();
+    for (block, a) in a.chunks(STEPS).enumerate() {
+        let b = b.wrapping_add(block * STEPS * ld);
+        for (i, sums) in groups.iter_mut().enumerate() {
+            // A line of each row at once: rows that lie a power of two apart share few places in the cache.
+            let mut chains = [[0.0f32; 8]; LINE / 8];
+            chains.as_flattened_mut().copy_from_slice(sums);
+            for (p, &a) in a.iter().enumerate() {
+                for (group, chain) in chains.iter_mut().enumerate() {
+                    // SAFETY: eight elements of row `p` of these.
+                    let row = unsafe { widen::<F, T>(b.add(p * ld + LINE * i + 8 * group)) };
+                    for (chain, b) in chain.iter_mut().zip(row) {
+                        *chain = a.mul_add(b, *chain);
+                    }
+                }
+            }
+            sums.copy_from_slice(chains.as_flattened());
+        }
+        for (p, a) in a.iter().enumerate() {
+            for (i, sum) in rest.iter_mut().enumerate() {
+                // SAFETY: an element of row `p`.
+                *sum = a.mul_add(unsafe { (*b.add(p * ld + whole + i)).widen() }, *sum);
+            }
+        }
+    }
+}
+
+/// `sums[j] += Σ_p a[p]·B[j,p]` of bf16, rows of B `ld` apart.
+///
+/// # Safety
+/// B has as many rows as there are sums, of as many elements as `a` has. Inside `F::vectorized`.
+#[inline(always)]
+unsafe fn dots<F: Form>(a: &[f32], (b, ld): (*const u16, usize), sums: &mut [f32]) {
+    let lines = a.as_chunks::<LINE>().0;
+    let (groups, _) = sums.as_chunks_mut::<{ 8 * GROUPS }>();
+    let done = groups.len() * 8 * GROUPS;
+    for (i, sums) in groups.iter_mut().enumerate() {
+        let b = b.wrapping_add(i * 8 * GROUPS * ld);
+        let mut chains = [[0.0f32; 8]; GROUPS];
+        for (line, a) in lines.iter().enumerate() {
+            for (group, chain) in chains.iter_mut().enumerate() {
+                let b = b.wrapping_add(8 * group * ld + line * LINE);
+                for (half, a) in a.as_chunks::<16>().0.iter().enumerate() {
+                    // Pairs of elements are transposed as if they were numbers.
+                    let mut pairs = [[0.0f32; 8]; 8];
+                    for (r, pairs) in pairs.iter_mut().enumerate() {
+                        // SAFETY: 16 elements of row `r` of the group's.
+                        *pairs = unsafe {
+                            b.add(r * ld + 16 * half).cast::<[f32; 8]>().read_unaligned()
+                        };
+                    }
+                    // SAFETY: inside `F::vectorized`, as the caller promised.
+                    let columns = unsafe { transpose::<F>(&pairs) };
+                    for (pair, a) in columns.iter().zip(a.as_chunks::<2>().0) {
+                        for (chain, pair) in chain.iter_mut().zip(pair) {
+                            *chain = a[0].mul_add(f32::from_bits(pair.to_bits() << 16), *chain);
+                        }
+                        for (chain, pair) in chain.iter_mut().zip(pair) {
+                            *chain =
+                                a[1].mul_add(f32::from_bits(pair.to_bits() & 0xffff_0000), *chain);
+                        }
+                    }
+                }
+            }
+        }
+        for (sum, chain) in sums.iter_mut().zip(chains.as_flattened()) {
+            *sum = *chain;
+        }
+    }
+    let dot = |j: usize, first: usize, start: f32| {
+        a[first..].iter().enumerate().fold(start, |sum, (p, a)| {
+            // SAFETY: an element of row `j`.
+            let b = unsafe { *b.add(j * ld + first + p) };
+            a.mul_add(f32::from_bits(u32::from(b) << 16), sum)
+        })
+    };
+    for (j, sum) in sums.iter_mut().enumerate() {
+        *sum = if j < done { dot(j, LINE * lines.len(), *sum) } else { dot(j, 0, 0.0) };
+    }
+}
