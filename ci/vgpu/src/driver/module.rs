@@ -2,6 +2,8 @@
 //!
 //! Another interpreter is one more arm of each `match`, and nothing else in this folder.
 
+use std::sync::{Arc, Mutex};
+
 use crate::driver::error::Error;
 use crate::driver::model::Vendor;
 use crate::launch::{Checks, Grid, Report};
@@ -24,7 +26,7 @@ pub enum Code {
 #[derive(Debug)]
 pub enum Kernel {
     /// Of PTX.
-    Ptx(ptx::Program),
+    Ptx(Arc<ptx::Program>),
     /// Of a code object.
     Gfx(gfx::Program),
 }
@@ -46,6 +48,22 @@ pub struct Facts {
     pub max_threads: u32,
 }
 
+/// A module of PTX, read if it is none of the last few that the process read: programs load one image
+/// for every device, again and again.
+fn read(text: &str) -> Result<Arc<ptx::Module>, ptx::PtxError> {
+    const FEW: usize = 4;
+    type Known = (Box<str>, Arc<ptx::Module>);
+    static KNOWN: Mutex<Vec<Known>> = Mutex::new(Vec::new());
+    let mut known = KNOWN.lock().unwrap_or_else(|error| error.into_inner());
+    if let Some((_, module)) = known.iter().find(|(other, _)| **other == *text) {
+        return Ok(module.clone());
+    }
+    let module = ptx::Module::parse(text)?;
+    known.insert(0, (text.into(), module.clone()));
+    known.truncate(FEW);
+    Ok(module)
+}
+
 impl Code {
     /// Reads an image and puts its variables in memory.
     pub fn load(vendor: Vendor, image: &[u8], memory: &mut GlobalMemory) -> Result<Self, Refusal> {
@@ -61,7 +79,7 @@ impl Code {
                 }
                 let text = std::str::from_utf8(image)
                     .map_err(|error| (Error::InvalidImage, format!("no text: {error}")))?;
-                let loaded = ptx::Module::parse(text).and_then(|module| module.load(memory));
+                let loaded = read(text).and_then(|module| module.load(memory));
                 loaded.map(Self::Ptx).map_err(|error| (Error::InvalidCode, error.to_string()))
             }
             Vendor::Amd => {
@@ -81,11 +99,16 @@ impl Code {
         }
     }
 
+    /// Whether there is a kernel of this name.
+    pub fn has(&self, name: &str) -> bool {
+        match self {
+            Self::Ptx(loaded) => loaded.kernels().any(|kernel| kernel == name),
+            Self::Gfx(loaded) => loaded.kernels().any(|kernel| kernel == name),
+        }
+    }
+
     /// Makes a kernel ready.
     pub fn kernel(&self, name: &str) -> Result<Kernel, Refusal> {
-        if !self.kernels().iter().any(|kernel| kernel == name) {
-            return Err((Error::NotFound, format!("no kernel {name}")));
-        }
         let kernel = match self {
             Self::Ptx(loaded) => {
                 loaded.program(name).map(Kernel::Ptx).map_err(|error| error.to_string())

@@ -2,6 +2,7 @@
 //! into numbers, called functions put in place of their calls.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use super::decode::{Names, Symbol, decode};
 use super::isa::{Guard, Instruction, Op, Reg, Space};
@@ -17,13 +18,13 @@ const MAX_CALL_DEPTH: usize = 32;
 /// A module whose variables are in a device's memory.
 #[derive(Debug, Clone)]
 pub struct Loaded {
-    module: Module,
+    module: Arc<Module>,
     globals: BTreeMap<String, (u64, u64)>,
 }
 
 impl Module {
     /// Puts the module's variables in global memory.
-    pub fn load(self, memory: &mut GlobalMemory) -> Result<Loaded> {
+    pub fn load(self: Arc<Self>, memory: &mut GlobalMemory) -> Result<Loaded> {
         let mut globals = BTreeMap::new();
         for variable in &self.variables {
             if variable.home == Home::Shared {
@@ -61,8 +62,21 @@ impl Loaded {
         self.globals.values().copied()
     }
 
-    /// Decodes a kernel.
-    pub fn program(&self, kernel: &str) -> Result<Program> {
+    /// A kernel, decoded if nobody asked for it before with the variables where they are.
+    pub fn program(&self, kernel: &str) -> Result<Arc<Program>> {
+        let places: Vec<u64> = self.globals().map(|(address, _)| address).collect();
+        let programs = || self.module.programs.lock().unwrap_or_else(|error| error.into_inner());
+        if let Some((known, program)) = programs().get(kernel)
+            && *known == places
+        {
+            return Ok(program.clone());
+        }
+        let program = Arc::new(self.decode(kernel)?);
+        programs().insert(kernel.into(), (places, program.clone()));
+        Ok(program)
+    }
+
+    fn decode(&self, kernel: &str) -> Result<Program> {
         let function = self.module.functions.iter().find(|f| f.entry && f.name == kernel);
         let Some(function) = function else {
             let names: Vec<_> = self.kernels().collect();
@@ -80,7 +94,7 @@ impl Loaded {
             linker.define(&param.name, Symbol::Memory(Space::Param, offset));
             offset += param.size;
         }
-        linker.place_shared(function);
+        linker.place_shared(function)?;
         linker.body(function, 0)?;
         linker.resolve()?;
         Ok(Program {
@@ -176,7 +190,7 @@ impl<'a> Linker<'a> {
     }
 
     /// The module's shared variables; those without a size begin where the others end.
-    fn place_shared(&mut self, kernel: &Function) {
+    fn place_shared(&mut self, kernel: &Function) -> Result<()> {
         let loaded = self.loaded;
         let shared = || loaded.module.variables.iter().filter(|v| v.home == Home::Shared);
         for variable in shared().filter(|v| !v.external || v.size > 0) {
@@ -184,10 +198,12 @@ impl<'a> Linker<'a> {
         }
         // The kernel's own and those of functions are placed now too: the unsized come after all.
         let functions = loaded.module.functions.iter().filter(|f| !f.entry);
-        for statement in functions.chain([kernel]).flat_map(|f| f.body.iter().flatten()) {
-            let StatementKind::Variable(v) = &statement.kind else { continue };
-            if v.home == Home::Shared && !self.scopes[0].symbols.contains_key(&v.name) {
-                self.variable(v);
+        for body in functions.chain([kernel]).filter_map(|f| f.body.as_ref()) {
+            for statement in body.statements()? {
+                let StatementKind::Variable(v) = &statement.kind else { continue };
+                if v.home == Home::Shared && !self.scopes[0].symbols.contains_key(&v.name) {
+                    self.variable(v);
+                }
             }
         }
         for variable in shared().filter(|v| v.external && v.size == 0) {
@@ -197,6 +213,7 @@ impl<'a> Linker<'a> {
         for variable in shared().filter(|v| v.external && v.size == 0) {
             self.define(&variable.name, Symbol::Memory(Space::Shared, start));
         }
+        Ok(())
     }
 
     fn variable(&mut self, variable: &Variable) {
@@ -216,7 +233,7 @@ impl<'a> Linker<'a> {
             return Err(PtxError::new(function.line, what));
         };
         self.open();
-        for statement in body {
+        for statement in body.statements()? {
             let line = statement.line;
             match &statement.kind {
                 StatementKind::Open => self.open(),

@@ -1,12 +1,18 @@
 //! A PTX file as a tree: what is written, not yet what it means.
 
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, OnceLock};
+
 use super::lexer::Literal;
+use super::{Program, Result};
 
 /// A parsed file.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub struct Module {
     pub(super) variables: Vec<Variable>,
     pub(super) functions: Vec<Function>,
+    /// Kernels that were decoded, with where the module's variables were then.
+    pub(super) programs: Mutex<HashMap<String, (Vec<u64>, Arc<Program>)>>,
 }
 
 /// Where a variable lives.
@@ -41,11 +47,20 @@ pub struct Function {
     pub entry: bool,
     pub results: Vec<Variable>,
     pub params: Vec<Variable>,
-    pub body: Option<Vec<Statement>>,
+    pub body: Option<Body>,
     /// Most threads of a block, and the exact block, where they are given.
     pub max_threads: Option<u32>,
     pub required_block: Option<[u32; 3]>,
     pub line: u32,
+}
+
+/// What a function does, between its braces. Of an image with many large kernels few are run.
+#[derive(Debug, Clone)]
+pub struct Body {
+    pub text: String,
+    /// The line that the text begins in.
+    pub line: u32,
+    pub statements: OnceLock<Result<Vec<Statement>>>,
 }
 
 /// One statement of a body.
