@@ -67,7 +67,7 @@ impl Bytes {
     }
 
     /// Reads `size` (1, 2, 4 or 8) bytes. The caller has checked the bounds.
-    #[inline]
+    #[inline(always)]
     pub fn load(&self, at: usize, size: usize) -> Word {
         let mut bits = [0; 8];
         bits[..size].copy_from_slice(&self.data[at..at + size]);
@@ -79,6 +79,21 @@ impl Bytes {
             (0..size).filter(|i| shadow[*i] == 0).for_each(|i| bits[i] = POISON);
         }
         Word { bits: u64::from_le_bytes(bits), defined: gathered as u8 }
+    }
+
+    /// Reads words of `size` bytes side by side. The caller has checked the bounds.
+    #[inline]
+    pub fn load_words(&self, at: usize, size: usize, words: &mut [Word]) {
+        for (n, word) in words.iter_mut().enumerate() {
+            let at = at + n * size;
+            // Of a width that is known the copies are moves.
+            *word = match size {
+                1 => self.load(at, 1),
+                2 => self.load(at, 2),
+                4 => self.load(at, 4),
+                _ => self.load(at, 8),
+            };
+        }
     }
 
     /// Writes `size` (1, 2, 4 or 8) bytes. The caller has checked the bounds.

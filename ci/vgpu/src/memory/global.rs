@@ -224,9 +224,25 @@ impl GlobalMemory {
     /// access with [`aligned`](Self::aligned).
     #[inline]
     pub fn load(&mut self, address: u64, size: u32, agent: u32) -> Result<Loaded, Fault> {
-        let (i, at) = self.place(address, size.into(), Access::Read)?;
-        let fault = self.race(Access::Read, i, at, size as usize, agent);
-        Ok(Loaded { word: self.allocations[i].bytes.load(at, size as usize), fault })
+        let mut word = [Word::known(0)];
+        let fault = self.load_words(address, size, &mut word, agent)?;
+        Ok(Loaded { word: word[0], fault })
+    }
+
+    /// A load of words of `size` bytes side by side: one access.
+    #[inline]
+    pub fn load_words(
+        &mut self,
+        address: u64,
+        size: u32,
+        words: &mut [Word],
+        agent: u32,
+    ) -> Result<Option<Fault>, Fault> {
+        let all = size as usize * words.len();
+        let (i, at) = self.place(address, all as u64, Access::Read)?;
+        let fault = self.race(Access::Read, i, at, all, agent);
+        self.allocations[i].bytes.load_words(at, size as usize, words);
+        Ok(fault)
     }
 
     /// A store by a block's thread of 1, 2, 4 or 8 bytes; a race comes back beside it.
@@ -238,9 +254,25 @@ impl GlobalMemory {
         word: Word,
         agent: u32,
     ) -> Result<Option<Fault>, Fault> {
-        let (i, at) = self.place(address, size.into(), Access::Write)?;
-        let fault = self.race(Access::Write, i, at, size as usize, agent);
-        self.allocations[i].bytes.store(at, size as usize, word);
+        self.store_words(address, size, &[word], agent)
+    }
+
+    /// A store of words of `size` bytes side by side: one access.
+    #[inline]
+    pub fn store_words(
+        &mut self,
+        address: u64,
+        size: u32,
+        words: &[Word],
+        agent: u32,
+    ) -> Result<Option<Fault>, Fault> {
+        let all = size as usize * words.len();
+        let (i, at) = self.place(address, all as u64, Access::Write)?;
+        let fault = self.race(Access::Write, i, at, all, agent);
+        let bytes = &mut self.allocations[i].bytes;
+        for (n, word) in words.iter().enumerate() {
+            bytes.store(at + n * size as usize, size as usize, *word);
+        }
         Ok(fault)
     }
 

@@ -149,9 +149,25 @@ impl SharedMemory {
     /// A thread's load of 1, 2, 4 or 8 bytes.
     #[inline]
     pub fn load(&mut self, address: u64, size: u32, thread: u32) -> Result<Loaded, Fault> {
-        let at = self.place(address, size, Kind::ReadOutOfBounds)?;
-        let fault = self.check(Access::Read, at, size as usize, thread);
-        Ok(Loaded { word: self.bytes.load(at, size as usize), fault })
+        let mut word = [Word::known(0)];
+        let fault = self.load_words(address, size, &mut word, thread)?;
+        Ok(Loaded { word: word[0], fault })
+    }
+
+    /// A thread's load of words of `size` bytes side by side: one access.
+    #[inline]
+    pub fn load_words(
+        &mut self,
+        address: u64,
+        size: u32,
+        words: &mut [Word],
+        thread: u32,
+    ) -> Result<Option<Fault>, Fault> {
+        let all = size * words.len() as u32;
+        let at = self.place(address, all, Kind::ReadOutOfBounds)?;
+        let fault = self.check(Access::Read, at, all as usize, thread);
+        self.bytes.load_words(at, size as usize, words);
+        Ok(fault)
     }
 
     /// A thread's store of 1, 2, 4 or 8 bytes; a race comes back beside it.

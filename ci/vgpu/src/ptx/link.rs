@@ -1,11 +1,12 @@
 //! A module's variables in memory, and its kernels as flat programs: scopes resolved, labels turned
 //! into numbers, called functions put in place of their calls.
 
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::decode::{Names, Symbol, decode};
-use super::isa::{Guard, Instruction, Op, Reg, Space};
+use super::isa::{Fixed, Guard, Instruction, Op, Reg, Space};
 use super::modifiers::Modifiers;
 use super::program::{Parameter, Program};
 use super::syntax::*;
@@ -105,7 +106,8 @@ impl Loaded {
             shared: linker.shared,
             dynamic_shared: linker.shared.next_multiple_of(linker.dynamic_align.max(1)),
             local: linker.local,
-            registers: linker.registers,
+            registers: linker.registers.get(),
+            fixed: linker.fixed.into_inner().into_iter().collect(),
             code: linker.code,
         })
     }
@@ -133,7 +135,9 @@ struct Linker<'a> {
     labels: HashMap<(usize, String), u32>,
     fixups: Vec<Fixup>,
     code: Vec<Instruction>,
-    registers: Reg,
+    registers: Cell<Reg>,
+    /// Registers that no instruction writes, made when an operand is decoded.
+    fixed: RefCell<HashMap<Fixed, Reg>>,
     shared: u64,
     dynamic_align: u64,
     local: u64,
@@ -155,6 +159,10 @@ impl Names for Linker<'_> {
         })
     }
 
+    fn fixed(&self, what: Fixed) -> Reg {
+        *self.fixed.borrow_mut().entry(what).or_insert_with(|| self.allocate(1))
+    }
+
     fn parameter_space(&self) -> Space {
         if self.in_call { Space::Local } else { Space::Param }
     }
@@ -169,7 +177,8 @@ impl<'a> Linker<'a> {
             labels: HashMap::new(),
             fixups: Vec::new(),
             code: Vec::new(),
-            registers: 1, // register 0 takes what nobody reads
+            fixed: RefCell::default(),
+            registers: Cell::new(1), // register 0 takes what nobody reads
             shared: 0,
             dynamic_align: 1,
             local: 0,
@@ -177,6 +186,12 @@ impl<'a> Linker<'a> {
             floor: 0,
             in_call: false,
         }
+    }
+
+    fn allocate(&self, count: u32) -> Reg {
+        let first = self.registers.get();
+        self.registers.set(first + count);
+        first
     }
 
     fn define(&mut self, name: &str, symbol: Symbol) {
@@ -264,16 +279,14 @@ impl<'a> Linker<'a> {
     fn declare(&mut self, name: &str, count: Option<u32>) {
         match count {
             None => {
-                let reg = self.registers;
-                self.registers += 1;
+                let reg = self.allocate(1);
                 self.define(name, Symbol::Register(reg));
             }
             Some(count) => {
+                let first = self.allocate(count);
                 for i in 0..count {
-                    let reg = self.registers + i;
-                    self.define(&format!("{name}{i}"), Symbol::Register(reg));
+                    self.define(&format!("{name}{i}"), Symbol::Register(first + i));
                 }
-                self.registers += count;
             }
         }
     }

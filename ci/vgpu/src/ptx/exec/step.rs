@@ -6,7 +6,7 @@ use super::warp::{LANES, Status, Vector, Warp, lanes};
 use crate::finding::Kind;
 use crate::memory::{Fault, Word};
 use crate::ptx::Result;
-use crate::ptx::isa::{Guard, Op, Operand, Space};
+use crate::ptx::isa::{Guard, Op, Reg, Space};
 
 /// Where other memories begin in the generic address space; they end before global memory.
 pub const SHARED_WINDOW: u64 = 0x0100_0000_0000;
@@ -178,8 +178,8 @@ impl Launch<'_> {
         block: &mut Block,
         warp: &mut Warp,
         mask: u32,
-        id: Operand,
-        count: Option<Operand>,
+        id: Reg,
+        count: Option<Reg>,
         wait: bool,
     ) {
         if mask != warp.live {
@@ -210,7 +210,7 @@ impl Launch<'_> {
     }
 }
 
-fn pack(warp: &mut Warp, mask: u32, dst: u32, src: &[Operand], bytes: u32) {
+fn pack(warp: &mut Warp, mask: u32, dst: u32, src: &[Reg], bytes: u32) {
     let mut out = Vector::splat(0);
     let used = u64::MAX >> (64 - 8 * bytes);
     for (i, operand) in src.iter().enumerate() {
@@ -226,7 +226,7 @@ fn pack(warp: &mut Warp, mask: u32, dst: u32, src: &[Operand], bytes: u32) {
     warp.write(dst, mask, &out);
 }
 
-fn unpack(warp: &mut Warp, mask: u32, dst: &[Option<u32>], src: Operand, bytes: u32) {
+fn unpack(warp: &mut Warp, mask: u32, dst: &[Option<u32>], src: Reg, bytes: u32) {
     let whole = warp.read(src);
     let used = u64::MAX >> (64 - 8 * bytes);
     for (i, dst) in dst.iter().enumerate() {
