@@ -24,7 +24,7 @@ const END: usize = 0;
 
 /// The parameters' bytes.
 fn parameters(function: u64, each: *mut *mut c_void, extra: *mut *mut c_void) -> Result<Vec<u8>> {
-    let facts = lock().ready(function)?.facts.clone();
+    let facts = lock().functions.get(function)?.facts.clone();
     front::parameters(&facts, each, extra, END)
 }
 
@@ -120,8 +120,8 @@ export! {
         blocks: c_int,
         threads: c_int,
     ) {
-        let mut d = lock();
-        let declared = d.ready(function)?.facts.shared;
+        let d = lock();
+        let declared = d.functions.get(function)?.facts.shared;
         let m = d.model;
         let of_unit = (m.unit_shared / blocks.max(1) as u32).saturating_sub(m.block_shared_reserved);
         put(bytes, of_unit.min(m.block_shared_optin).saturating_sub(declared) as usize)
@@ -139,7 +139,7 @@ export! {
         if shared_of.is_some() {
             return Err(Error::NotSupported);
         }
-        let (blocks, best) = front::best_block(&mut lock(), function, shared as u64, limit)?;
+        let (blocks, best) = front::best_block(&lock(), function, shared as u64, limit)?;
         put_if(grid, blocks as c_int);
         put(threads, best as c_int)
     }

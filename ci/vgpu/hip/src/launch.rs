@@ -13,7 +13,7 @@ const END: usize = 3;
 
 /// The parameters' bytes.
 fn parameters(function: u64, each: *mut *mut c_void, extra: *mut *mut c_void) -> Result<Vec<u8>> {
-    let facts = lock().ready(function)?.facts.clone();
+    let facts = lock().functions.get(function)?.facts.clone();
     front::parameters(&facts, each, extra, END)
 }
 
@@ -72,7 +72,7 @@ export! {
         shared: usize,
         limit: c_int,
     ) {
-        let (blocks, best) = front::best_block(&mut lock(), function, shared as u64, limit)?;
+        let (blocks, best) = front::best_block(&lock(), function, shared as u64, limit)?;
         put_if(grid, blocks as c_int);
         put(threads, best as c_int)
     }

@@ -24,20 +24,13 @@ pub struct Module {
 pub struct Function {
     /// Its module.
     pub module: u64,
-    name: String,
-    /// Known once it is used.
-    ready: Option<Ready>,
-}
-
-/// A kernel that was decoded.
-#[derive(Debug)]
-pub struct Ready {
-    /// What runs.
-    pub kernel: Arc<Kernel>,
     /// What is known of it.
     pub facts: Facts,
     /// Bytes of shared memory that a launch may ask for.
     pub max_dynamic: u32,
+    name: String,
+    /// What runs, decoded when that is wanted.
+    kernel: Option<Arc<Kernel>>,
 }
 
 impl Driver {
@@ -61,40 +54,46 @@ impl Driver {
         Ok(())
     }
 
-    /// A kernel of a module. It is decoded when something of it is used: of the kernels that a
-    /// program asks for, it launches few.
+    /// A kernel of a module. It is decoded when it is launched: of the kernels that a program asks for,
+    /// it launches few.
     pub fn function(&mut self, module: u64, name: &str) -> Result<u64> {
         let found = self.modules.get(module)?;
         self.sound(found.context)?;
         if let Some((_, function)) = found.functions.iter().find(|(known, _)| known == name) {
             return Ok(*function);
         }
-        if !found.code.has(name) {
-            return Err(Error::NotFound);
-        }
-        let function = self.functions.add(Function { module, name: name.into(), ready: None });
+        let facts = match found.code.facts(name) {
+            Ok(facts) => facts,
+            // To ask for what is not there is no fault; not to be able to read it is.
+            Err((Error::NotFound, _)) => return Err(Error::NotFound),
+            Err((error, what)) => {
+                self.journal.complain(what, None);
+                return Err(error);
+            }
+        };
+        let max_dynamic = self.model.block_shared.saturating_sub(facts.shared);
+        let function = Function { module, facts, max_dynamic, name: name.into(), kernel: None };
+        let function = self.functions.add(function);
         self.modules.get_mut(module)?.functions.push((name.into(), function));
         Ok(function)
     }
 
-    /// What is known of a function, for which it is decoded. An instruction that is not known is
-    /// an error here, with its name in the journal.
-    pub fn ready(&mut self, function: u64) -> Result<&mut Ready> {
+    /// A function's code, decoded. An instruction that is not known is an error here, with its name in
+    /// the journal.
+    pub fn kernel(&mut self, function: u64) -> Result<Arc<Kernel>> {
         let found = self.functions.get(function)?;
-        if found.ready.is_none() {
-            let kernel = match self.modules.get(found.module)?.code.kernel(&found.name) {
-                Ok(kernel) => Arc::new(kernel),
-                Err((error, what)) => {
-                    self.journal.complain(what, None);
-                    return Err(error);
-                }
-            };
-            let facts = kernel.facts();
-            let max_dynamic = self.model.block_shared.saturating_sub(facts.shared);
-            let ready = Ready { kernel, facts, max_dynamic };
-            self.functions.get_mut(function)?.ready = Some(ready);
+        if let Some(kernel) = &found.kernel {
+            return Ok(kernel.clone());
         }
-        self.functions.get_mut(function)?.ready.as_mut().ok_or(Error::InvalidHandle)
+        let kernel = match self.modules.get(found.module)?.code.kernel(&found.name) {
+            Ok(kernel) => Arc::new(kernel),
+            Err((error, what)) => {
+                self.journal.complain(what, None);
+                return Err(error);
+            }
+        };
+        self.functions.get_mut(function)?.kernel = Some(kernel.clone());
+        Ok(kernel)
     }
 
     /// A variable of a module: address and bytes.
@@ -110,9 +109,7 @@ impl Driver {
         params: Vec<u8>,
         stream: u64,
     ) -> Result {
-        let module = self.functions.get(function)?.module;
-        let unit = self.model.wave;
-        let found = self.ready(function)?;
+        let found = self.functions.get(function)?;
         let threads: u64 = grid.threads.iter().map(|n| u64::from(*n)).product();
         let [_, by, bz] = grid.blocks;
         let [tx, ty, tz] = grid.threads;
@@ -123,7 +120,7 @@ impl Driver {
             && threads > 0
             && tx <= 1024
             && ty <= 1024
-            && tz <= if unit == 32 { 64 } else { 1024 }
+            && tz <= if self.model.wave == 32 { 64 } else { 1024 }
             && threads <= 1024;
         if !shape || grid.shared > found.max_dynamic {
             return Err(Error::InvalidValue);
@@ -131,17 +128,17 @@ impl Driver {
         if threads > found.facts.max_threads.into() {
             return Err(Error::InvalidValue);
         }
-        let kernel = found.kernel.clone();
-        if self.modules.get(module)?.context != self.streams.get(stream)?.context {
+        if self.modules.get(found.module)?.context != self.streams.get(stream)?.context {
             return Err(Error::InvalidHandle);
         }
+        let kernel = self.kernel(function)?;
         self.submit(stream, Work::Launch(Arc::new(Launch { kernel, grid, params })))
     }
 
     /// Lets launches of a function ask for more shared memory.
     pub fn set_max_dynamic(&mut self, function: u64, bytes: u32) -> Result {
         let most = self.model.block_shared_optin;
-        let found = self.ready(function)?;
+        let found = self.functions.get_mut(function)?;
         if bytes > most.saturating_sub(found.facts.shared) {
             return Err(Error::InvalidValue);
         }
@@ -150,8 +147,8 @@ impl Driver {
     }
 
     /// Blocks of a function that a unit holds at once.
-    pub fn occupancy(&mut self, function: u64, threads: u32, shared: u64) -> Result<u32> {
-        let declared = self.ready(function)?.facts.shared;
+    pub fn occupancy(&self, function: u64, threads: u32, shared: u64) -> Result<u32> {
+        let declared = self.functions.get(function)?.facts.shared;
         if threads == 0 || threads > 1024 {
             return Err(Error::InvalidValue);
         }
@@ -174,7 +171,7 @@ impl Driver {
 
     /// Registers of a thread. PTX does not say how many there will be; 64 is what most kernels are
     /// kept to.
-    pub fn registers(&mut self, function: u64) -> Result<u32> {
-        Ok(self.ready(function)?.facts.registers.unwrap_or(64))
+    pub fn registers(&self, function: u64) -> Result<u32> {
+        Ok(self.functions.get(function)?.facts.registers.unwrap_or(64))
     }
 }

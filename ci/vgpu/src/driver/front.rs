@@ -166,14 +166,9 @@ pub fn parameters(
 }
 
 /// The most threads of a block whose blocks fill a unit best, and blocks to fill the device.
-pub fn best_block(
-    driver: &mut Driver,
-    function: u64,
-    shared: u64,
-    limit: i32,
-) -> Result<(u32, u32)> {
+pub fn best_block(driver: &Driver, function: u64, shared: u64, limit: i32) -> Result<(u32, u32)> {
     let wave = driver.model.wave;
-    let most = driver.ready(function)?.facts.max_threads;
+    let most = driver.functions.get(function)?.facts.max_threads;
     let most = if limit > 0 { most.min(limit as u32) } else { most };
     let mut best = (0, 0);
     for threads in (1..=most / wave).rev().map(|waves| wave * waves) {

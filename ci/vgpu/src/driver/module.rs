@@ -40,7 +40,7 @@ pub struct Facts {
     pub parameter_bytes: usize,
     /// Bytes of shared memory that it declares.
     pub shared: u32,
-    /// Bytes of local memory of a thread.
+    /// Bytes of local memory of a thread, as far as it is known without its code.
     pub local: u32,
     /// Registers of a thread, where the image says it.
     pub registers: Option<u32>,
@@ -99,12 +99,26 @@ impl Code {
         }
     }
 
-    /// Whether there is a kernel of this name.
-    pub fn has(&self, name: &str) -> bool {
-        match self {
+    /// What is known of a kernel before its code is looked at.
+    pub fn facts(&self, name: &str) -> Result<Facts, Refusal> {
+        let found = match self {
             Self::Ptx(loaded) => loaded.kernels().any(|kernel| kernel == name),
             Self::Gfx(loaded) => loaded.kernels().any(|kernel| kernel == name),
+        };
+        if !found {
+            return Err((Error::NotFound, format!("no kernel {name}")));
         }
+        let outline = match self {
+            Self::Ptx(loaded) => {
+                let outline = loaded.outline(name).map_err(|error| error.to_string());
+                outline.map(|program| Kernel::Ptx(Arc::new(program)))
+            }
+            Self::Gfx(loaded) => {
+                loaded.outline(name).map(Kernel::Gfx).map_err(|error| error.to_string())
+            }
+        };
+        let refuse = |what| (Error::InvalidCode, format!("{name}: {what}"));
+        outline.map(|kernel| kernel.facts()).map_err(refuse)
     }
 
     /// Makes a kernel ready.

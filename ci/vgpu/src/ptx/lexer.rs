@@ -149,6 +149,37 @@ fn body(bytes: &[u8], mut at: usize, line: &mut u32) -> Result<usize> {
     Err(PtxError::new(first, "a function without its end"))
 }
 
+/// The statements of a body that begin with a directive, each with the line it begins in.
+pub fn statements_of<'a>(
+    text: &'a str,
+    directive: &str,
+    mut line: u32,
+) -> Result<Vec<(&'a str, u32)>> {
+    let bytes = text.as_bytes();
+    let (mut at, mut found) = (0, Vec::new());
+    while at < bytes.len() {
+        match bytes[at] {
+            b'\n' => line += 1,
+            b'"' => {
+                at = skip(bytes, at, &mut line)?;
+                continue;
+            }
+            b'/' if matches!(bytes.get(at + 1), Some(b'/' | b'*')) => {
+                at = skip(bytes, at, &mut line)?;
+                continue;
+            }
+            // `ld.shared` is one word.
+            b'.' if (at == 0 || !is_word(bytes[at - 1])) && text[at..].starts_with(directive) => {
+                let len = bytes[at..].iter().position(|c| *c == b';').unwrap_or(0) + 1;
+                found.push((&text[at..at + len], line));
+            }
+            _ => {}
+        }
+        at += 1;
+    }
+    Ok(found)
+}
+
 fn number(word: &str) -> Option<Literal> {
     let lower = word.to_ascii_lowercase();
     if let Some(digits) = lower.strip_prefix("0f") {

@@ -63,21 +63,38 @@ impl Loaded {
         self.globals.values().copied()
     }
 
-    /// A kernel, decoded if nobody asked for it before with the variables where they are.
+    /// A kernel, decoded if nobody asked for it before with the variables that it names where they
+    /// are.
     pub fn program(&self, kernel: &str) -> Result<Arc<Program>> {
-        let places: Vec<u64> = self.globals().map(|(address, _)| address).collect();
         let programs = || self.module.programs.lock().unwrap_or_else(|error| error.into_inner());
-        if let Some((known, program)) = programs().get(kernel)
-            && *known == places
+        let same = |(name, address): (&String, &u64)| {
+            self.globals.get(name).is_some_and(|(now, _)| now == address)
+        };
+        if let Some((variables, program)) = programs().get(kernel)
+            && variables.iter().all(same)
         {
             return Ok(program.clone());
         }
-        let program = Arc::new(self.decode(kernel)?);
-        programs().insert(kernel.into(), (places, program.clone()));
+        let (function, mut linker, head) = self.head(kernel)?;
+        linker.body(function, 0)?;
+        linker.resolve()?;
+        let program = Arc::new(Program {
+            local: linker.local,
+            registers: linker.registers.get(),
+            fixed: linker.fixed.into_inner().into_iter().collect(),
+            code: linker.code,
+            ..head
+        });
+        programs().insert(kernel.into(), (linker.named.into_inner(), program.clone()));
         Ok(program)
     }
 
-    fn decode(&self, kernel: &str) -> Result<Program> {
+    /// A kernel without its code, for which that need not be read.
+    pub fn outline(&self, kernel: &str) -> Result<Program> {
+        self.head(kernel).map(|(_, _, head)| head)
+    }
+
+    fn head(&self, kernel: &str) -> Result<(&Function, Linker<'_>, Program)> {
         let function = self.module.functions.iter().find(|f| f.entry && f.name == kernel);
         let Some(function) = function else {
             let names: Vec<_> = self.kernels().collect();
@@ -96,20 +113,19 @@ impl Loaded {
             offset += param.size;
         }
         linker.place_shared(function)?;
-        linker.body(function, 0)?;
-        linker.resolve()?;
-        Ok(Program {
+        let head = Program {
             name: kernel.into(),
             parameters,
             max_threads: function.max_threads,
             required_block: function.required_block,
             shared: linker.shared,
             dynamic_shared: linker.shared.next_multiple_of(linker.dynamic_align.max(1)),
-            local: linker.local,
-            registers: linker.registers.get(),
-            fixed: linker.fixed.into_inner().into_iter().collect(),
-            code: linker.code,
-        })
+            local: 0,
+            registers: 0,
+            fixed: Vec::new(),
+            code: Vec::new(),
+        };
+        Ok((function, linker, head))
     }
 }
 
@@ -138,6 +154,8 @@ struct Linker<'a> {
     registers: Cell<Reg>,
     /// Registers that no instruction writes, made when an operand is decoded.
     fixed: RefCell<HashMap<Fixed, Reg>>,
+    /// The module's variables that are named, and where they are.
+    named: RefCell<BTreeMap<String, u64>>,
     shared: u64,
     dynamic_align: u64,
     local: u64,
@@ -152,10 +170,9 @@ impl Names for Linker<'_> {
         let visible = self.scopes[self.floor..].iter().rev().chain(self.scopes.first());
         let mut found = visible.filter_map(|scope| scope.symbols.get(name).copied());
         found.next().or_else(|| {
-            self.loaded
-                .globals
-                .get(name)
-                .map(|(address, _)| Symbol::Memory(Space::Global, *address))
+            let (address, _) = *self.loaded.globals.get(name)?;
+            self.named.borrow_mut().insert(name.into(), address);
+            Some(Symbol::Memory(Space::Global, address))
         })
     }
 
@@ -178,6 +195,7 @@ impl<'a> Linker<'a> {
             fixups: Vec::new(),
             code: Vec::new(),
             fixed: RefCell::default(),
+            named: RefCell::default(),
             registers: Cell::new(1), // register 0 takes what nobody reads
             shared: 0,
             dynamic_align: 1,
@@ -214,9 +232,8 @@ impl<'a> Linker<'a> {
         // The kernel's own and those of functions are placed now too: the unsized come after all.
         let functions = loaded.module.functions.iter().filter(|f| !f.entry);
         for body in functions.chain([kernel]).filter_map(|f| f.body.as_ref()) {
-            for statement in body.statements()? {
-                let StatementKind::Variable(v) = &statement.kind else { continue };
-                if v.home == Home::Shared && !self.scopes[0].symbols.contains_key(&v.name) {
+            for v in body.shared()? {
+                if !self.scopes[0].symbols.contains_key(&v.name) {
                     self.variable(v);
                 }
             }

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use super::lexer::{Literal, Part, Token, lex};
+use super::lexer::{Literal, Part, Token, lex, statements_of};
 use super::syntax::*;
 use super::{PtxError, Result};
 
@@ -35,6 +35,20 @@ impl Body {
         let read = self.statements.get_or_init(|| {
             let tokens = lex(&self.text, Part::Body, self.line)?;
             Parser { tokens, text: &self.text, at: 0 }.body()
+        });
+        read.as_deref().map_err(Clone::clone)
+    }
+
+    /// The shared variables that are declared in it.
+    pub fn shared(&self) -> Result<&[Variable]> {
+        let read = self.shared.get_or_init(|| {
+            let mut list = Vec::new();
+            for (statement, line) in statements_of(&self.text, ".shared", self.line)? {
+                let tokens = lex(statement, Part::Body, line)?;
+                let mut parser = Parser { tokens, text: statement, at: 1 };
+                list.append(&mut parser.variables(Home::Shared, false)?);
+            }
+            Ok(list)
         });
         read.as_deref().map_err(Clone::clone)
     }
@@ -299,8 +313,8 @@ impl<'a> Parser<'a> {
             }
             if let Some(&Token::Body(text, line)) = self.peek() {
                 self.at += 1;
-                let (text, statements) = (text.into(), OnceLock::new());
-                function.body = Some(Body { text, line, statements });
+                let (statements, shared) = (OnceLock::new(), OnceLock::new());
+                function.body = Some(Body { text: text.into(), line, statements, shared });
                 return Ok(function);
             }
             let word = self.word()?;

@@ -1,6 +1,6 @@
 //! A PTX file as a tree: what is written, not yet what it means.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use super::lexer::Literal;
@@ -11,8 +11,8 @@ use super::{Program, Result};
 pub struct Module {
     pub(super) variables: Vec<Variable>,
     pub(super) functions: Vec<Function>,
-    /// Kernels that were decoded, with where the module's variables were then.
-    pub(super) programs: Mutex<HashMap<String, (Vec<u64>, Arc<Program>)>>,
+    /// Kernels that were decoded, each with the variables that it names and where they were.
+    pub(super) programs: Mutex<HashMap<String, (BTreeMap<String, u64>, Arc<Program>)>>,
 }
 
 /// Where a variable lives.
@@ -61,6 +61,8 @@ pub struct Body {
     /// The line that the text begins in.
     pub line: u32,
     pub statements: OnceLock<Result<Vec<Statement>>>,
+    /// Its shared variables, found without reading the rest.
+    pub shared: OnceLock<Result<Vec<Variable>>>,
 }
 
 /// One statement of a body.
