@@ -170,3 +170,25 @@ fn what_is_not_known_is_an_error_that_names_it() {
         assert!(error(body).contains(named), "{}", error(body));
     }
 }
+
+/// Of many kernels few are run: what is wrong in one is an error when that one is wanted, and a file
+/// that is cut short is none at all.
+#[test]
+fn kernels_are_read_one_by_one() {
+    use halfstep_vgpu::memory::GlobalMemory;
+    use halfstep_vgpu::ptx::Module;
+    let text = format!(
+        "{HEAD}ret;\n}}\n// }} {{ \".shared\"\n.visible .entry odd()\n{{\n.shared .b32 a[3];\n\
+         {{ .shared .b64 b; }}\n/* .shared .b64 c; */\nfrobnicate;\nret;\n}}\n"
+    );
+    let module = Module::parse(&text).and_then(|m| m.load(&mut GlobalMemory::new())).unwrap();
+    assert_eq!(module.kernels().collect::<Vec<_>>(), ["k", "odd"]);
+    let odd = module.outline("odd").unwrap();
+    assert_eq!((odd.shared, odd.max_threads), (24, None));
+    module.program("k").unwrap();
+    let error = module.program("odd").unwrap_err();
+    let line = 1 + text.lines().position(|line| line == "frobnicate;").unwrap() as u32;
+    assert!(error.line == line && error.what.contains("frobnicate"), "{error}");
+    let cut = Module::parse(text.trim_end().trim_end_matches('}')).unwrap_err();
+    assert!(cut.what.contains("without its end"), "{cut}");
+}
