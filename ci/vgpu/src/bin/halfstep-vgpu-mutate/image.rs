@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use halfstep_vgpu::gfx::{self, CodeObject};
 use halfstep_vgpu::launch::{Checks, Report};
@@ -78,35 +80,54 @@ impl Image {
         }
     }
 
-    /// One launch. Inputs come first in memory, so that no change of the code moves them.
-    fn run(
-        &self,
-        kernel: &str,
-        case: &Case,
-        change: Option<&Change>,
-        checks: Checks,
-    ) -> Result<(Report, GlobalMemory, usize), String> {
-        let mut memory = GlobalMemory::new();
-        case.place(&mut memory);
-        let inputs = memory.allocations().len();
-        let report = match self {
+    /// The file with one change, as far as one kernel needs it.
+    fn changed(&self, kernel: &str, change: Option<&Change>) -> Result<Changed, String> {
+        match self {
             Self::Ptx(text) => {
                 let change = match change {
                     Some(Change::Line(at, with)) => Some((*at, with.as_str())),
                     _ => None,
                 };
                 let text = Text::cut(text).with(kernel, change);
-                let module = Module::parse(&text).and_then(|m| m.load(&mut memory));
-                let program = module.and_then(|m| m.program(kernel)).map_err(|e| e.to_string())?;
-                ptx::launch(&program, case.grid, &case.params, &mut memory, checks)
-                    .map_err(|e| e.to_string())?
+                Module::parse(&text).map(Changed::Ptx).map_err(|e| e.to_string())
             }
             Self::Gfx(object) => {
                 let mut object = object.clone();
                 if let Some(Change::Words(words)) = change {
                     words.iter().for_each(|(at, word)| object.patch(*at, *word));
                 }
-                let loaded = object.load(&mut memory);
+                Ok(Changed::Gfx(Box::new(object)))
+            }
+        }
+    }
+}
+
+/// A file with one change.
+enum Changed {
+    Ptx(Arc<Module>),
+    Gfx(Box<CodeObject>),
+}
+
+impl Changed {
+    /// One launch. Inputs come first in memory, so that no change of the code moves them.
+    fn run(
+        &self,
+        kernel: &str,
+        case: &Case,
+        checks: Checks,
+    ) -> Result<(Report, GlobalMemory, usize), String> {
+        let mut memory = GlobalMemory::new();
+        case.place(&mut memory);
+        let inputs = memory.allocations().len();
+        let report = match self {
+            Self::Ptx(module) => {
+                let loaded = module.clone().load(&mut memory);
+                let program = loaded.and_then(|m| m.program(kernel)).map_err(|e| e.to_string())?;
+                ptx::launch(&program, case.grid, &case.params, &mut memory, checks)
+                    .map_err(|e| e.to_string())?
+            }
+            Self::Gfx(object) => {
+                let loaded = (**object).clone().load(&mut memory);
                 let program = loaded.and_then(|l| l.program(kernel)).map_err(|e| e.to_string())?;
                 gfx::launch(&program, case.grid, &case.params, &mut memory, checks)
                     .map_err(|e| e.to_string())?
@@ -129,8 +150,10 @@ impl<'a> Subject<'a> {
     /// Runs the kernel as it is: a finding or an error here is not a mutant's.
     pub fn new(image: &'a Image, kernel: &'a str) -> Result<Self, String> {
         let (mut cases, mut waits) = (Vec::new(), [BTreeSet::new(), BTreeSet::new()]);
+        let unchanged = image.changed(kernel, None)?;
         for case in of(kernel, matches!(image, Image::Ptx(_))) {
-            let (report, memory, inputs) = image.run(kernel, &case, None, Checks::default())?;
+            let run = unchanged.run(kernel, &case, Checks::default());
+            let (report, memory, inputs) = run.map_err(|e| format!("case {}: {e}", cases.len()))?;
             if let Some(finding) = report.findings.first() {
                 return Err(format!("case {}: {finding}", cases.len()));
             }
@@ -171,12 +194,36 @@ impl<'a> Subject<'a> {
         self.fate(&trap) != Fate::Survived
     }
 
+    /// What becomes of mutants, in their order: on every core that there is.
+    pub fn fates(&self, mutants: &[Mutant]) -> Vec<Fate> {
+        let next = AtomicUsize::new(0);
+        let work = || {
+            let mut mine = Vec::new();
+            loop {
+                let i = next.fetch_add(1, Ordering::Relaxed);
+                let Some(mutant) = mutants.get(i) else { return mine };
+                mine.push((i, self.fate(mutant)));
+            }
+        };
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let mut all: Vec<(usize, Fate)> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..cores).map(|_| scope.spawn(work)).collect();
+            let results = threads.into_iter().map(|t| t.join().expect("panics are caught"));
+            results.flatten().collect()
+        });
+        all.sort_unstable_by_key(|(i, _)| *i);
+        all.into_iter().map(|(_, fate)| fate).collect()
+    }
+
     /// Runs a mutant on case after case until one shows a difference.
     pub fn fate(&self, mutant: &Mutant) -> Fate {
+        let Ok(changed) = self.image.changed(self.kernel, Some(&mutant.change)) else {
+            return Fate::Error;
+        };
         for (case, wanted) in &self.cases {
             let checks =
                 Checks { max_instructions: 3 * wanted.executed + 10_000, ..Checks::default() };
-            let run = || self.image.run(self.kernel, case, Some(&mutant.change), checks);
+            let run = || changed.run(self.kernel, case, checks);
             // What stops the interpreter is found, too; its text would be in the way.
             match catch_unwind(AssertUnwindSafe(run)) {
                 Err(_) | Ok(Err(_)) => return Fate::Error,

@@ -114,8 +114,8 @@ fn run(program: &Program) -> Result<bool, String> {
             let idle = possible - mutants.len();
             let most = if program.all { usize::MAX } else { program.sample };
             let (mut count, mut fates) = (Count::default(), BTreeMap::<Fate, u32>::new());
-            for mutant in mutant::sample(mutants, kernel, most, program.seed) {
-                let fate = subject.fate(&mutant);
+            let mutants = mutant::sample(mutants, kernel, most, program.seed);
+            for (mutant, fate) in mutants.iter().zip(subject.fates(&mutants)) {
                 *fates.entry(fate).or_default() += 1;
                 let killed = fate != Fate::Survived;
                 let operator = by_operator.entry((vendor, mutant.operator)).or_default();
@@ -133,7 +133,7 @@ fn run(program: &Program) -> Result<bool, String> {
                         "{vendor} {kernel} {} `{}`: {}{:x?}",
                         mutant.operator,
                         mutant.place,
-                        if subject.reaches(&mutant) { "" } else { "not reached, " },
+                        if subject.reaches(mutant) { "" } else { "not reached, " },
                         mutant.change
                     )),
                 }

@@ -6,6 +6,7 @@
 
 mod gemm;
 mod optim;
+mod product;
 mod reduce;
 
 use halfstep_vgpu::launch::Grid;
@@ -156,6 +157,8 @@ pub fn of(kernel: &str, ptx: bool) -> Vec<Case> {
         optim::cases(kernel)
     } else if kernel.starts_with("hs_reduce") {
         reduce::cases(kernel)
+    } else if kernel.starts_with("hs_gemm") {
+        product::cases(kernel)
     } else if kernel.starts_with("gemm_") {
         gemm::cases(kernel, ptx)
     } else {
