@@ -53,4 +53,7 @@ pub struct Report {
     /// vector memory, and for those of LDS, scalar loads and messages. Compilers also put waits
     /// where on no path anything is left.
     pub waits: [Vec<u64>; 2],
+    /// Places of the instructions that were executed, of any lane or of none: lines of PTX, bytes from
+    /// the start of a code object's image.
+    pub reached: Vec<u64>,
 }

@@ -1,6 +1,6 @@
 //! One kernel of one file, run on its cases with or without a change.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -24,6 +24,8 @@ pub enum Image {
 struct Outcome {
     memory: Vec<Vec<u8>>,
     executed: u64,
+    /// Places of instructions that were executed.
+    reached: HashSet<u64>,
 }
 
 /// What became of a mutant.
@@ -142,6 +144,8 @@ pub struct Subject<'a> {
     image: &'a Image,
     kernel: &'a str,
     cases: Vec<(Case, Outcome)>,
+    /// Lines before the kernel's own, which its mutants count from.
+    before: u64,
     /// Waits that had something to wait for.
     waits: [BTreeSet<u64>; 2],
 }
@@ -159,10 +163,15 @@ impl<'a> Subject<'a> {
             }
             waits.iter_mut().zip(&report.waits).for_each(|(all, some)| all.extend(some));
             let executed = report.counters.instructions().map(|(_, n)| n).sum();
-            let outcome = Outcome { memory: contents(memory, inputs), executed };
+            let reached = report.reached.into_iter().collect();
+            let outcome = Outcome { memory: contents(memory, inputs), executed, reached };
             cases.push((case, outcome));
         }
-        Ok(Self { image, kernel, cases, waits })
+        let before = match image {
+            Image::Ptx(text) => Text::cut(text).before(),
+            Image::Gfx(_) => 0,
+        };
+        Ok(Self { image, kernel, cases, before, waits })
     }
 
     pub fn cases(&self) -> usize {
@@ -190,8 +199,16 @@ impl<'a> Subject<'a> {
 
     /// Whether any case comes to a mutant's place.
     pub fn reaches(&self, mutant: &Mutant) -> bool {
-        let trap = Mutant { change: mutant.trap.clone(), ..mutant.clone() };
-        self.fate(&trap) != Fate::Survived
+        let place = self.place(mutant);
+        self.cases.iter().any(|(_, outcome)| outcome.reached.contains(&place))
+    }
+
+    /// A mutant's place as a report has it.
+    fn place(&self, mutant: &Mutant) -> u64 {
+        match &mutant.change {
+            Change::Line(line, _) => self.before + *line as u64 + 1,
+            Change::Words(words) => words[0].0,
+        }
     }
 
     /// What becomes of mutants, in their order: on every core that there is.
@@ -217,10 +234,16 @@ impl<'a> Subject<'a> {
 
     /// Runs a mutant on case after case until one shows a difference.
     pub fn fate(&self, mutant: &Mutant) -> Fate {
+        if !self.reaches(mutant) {
+            return Fate::Survived;
+        }
         let Ok(changed) = self.image.changed(self.kernel, Some(&mutant.change)) else {
             return Fate::Error;
         };
-        for (case, wanted) in &self.cases {
+        let place = self.place(mutant);
+        for (case, wanted) in
+            self.cases.iter().filter(|(_, wanted)| wanted.reached.contains(&place))
+        {
             let checks =
                 Checks { max_instructions: 3 * wanted.executed + 10_000, ..Checks::default() };
             let run = || changed.run(self.kernel, case, checks);

@@ -101,7 +101,11 @@ fn run(program: &Program) -> Result<bool, String> {
     for path in &program.files {
         let image = Image::read(path)?;
         let vendor = image.vendor();
-        for kernel in image.kernels()?.iter().filter(|k| k.contains(&program.kernel)) {
+        let wanted = |kernel: &&String| match program.kernel.as_str() {
+            "" => program.all || cases::sampled(kernel),
+            part => kernel.contains(part),
+        };
+        for kernel in image.kernels()?.iter().filter(wanted) {
             let named = |what: String| format!("{vendor} {kernel}: {what}");
             let subject = Subject::new(&image, kernel).map_err(named)?;
             if subject.cases() == 0 {

@@ -9,8 +9,6 @@ pub struct Mutant {
     pub operator: &'static str,
     /// The instruction as it was.
     pub place: String,
-    /// The same place with a trap: whether it is reached at all.
-    pub trap: Change,
     pub change: Change,
 }
 

@@ -46,6 +46,8 @@ struct Launch<'a> {
     findings: Findings,
     counters: Counters,
     executed: u64,
+    /// By instruction, whether it was executed.
+    reached: Vec<bool>,
     /// Of each instruction: whether it waited for vector memory (1), for the rest (2).
     waited: Vec<u8>,
     /// Whether the kernel has atomic operations, by which blocks can order themselves.
@@ -91,6 +93,7 @@ pub fn launch(
         findings: Findings::default(),
         counters: Counters::default(),
         executed: 0,
+        reached: vec![false; program.code.len()],
         waited: vec![0; program.code.len()],
         publishes: program.code.iter().any(|step| step.class == Class::Atomic),
     };
@@ -106,5 +109,8 @@ pub fn launch(
         let waited = launch.waited.iter().zip(&program.code).filter(|(w, _)| *w & bit != 0);
         waited.map(|(_, step)| step.instruction.address).collect()
     });
-    Ok(Report { findings: launch.findings.into_vec(), counters: launch.counters, waits })
+    let reached = launch.reached.iter().zip(&program.code).filter(|(reached, _)| **reached);
+    let reached = reached.map(|(_, step)| step.instruction.address).collect();
+    let (findings, counters) = (launch.findings.into_vec(), launch.counters);
+    Ok(Report { findings, counters, waits, reached })
 }

@@ -178,6 +178,7 @@ impl Launch<'_> {
             return Err(GfxError::new(format!("{}: runs past its end", program.name)));
         };
         self.executed += 1;
+        self.reached[w.pc as usize] = true;
         if self.executed > self.checks.max_instructions {
             return self.error(w, "the launch does not come to an end");
         }

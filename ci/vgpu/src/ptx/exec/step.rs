@@ -31,6 +31,7 @@ impl Launch<'_> {
         let program = self.program;
         let instruction = &program.code[warp.pc as usize];
         self.executed += 1;
+        self.reached[warp.pc as usize] = true;
         if self.executed > self.checks.max_instructions {
             return self.error(warp, "the launch does not come to an end");
         }

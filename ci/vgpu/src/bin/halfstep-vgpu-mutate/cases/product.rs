@@ -3,6 +3,10 @@
 use super::{BF16_TYPE, Builder, Case, F16_TYPE, F32_TYPE, Plain, TYPES};
 use crate::params::Partial;
 use crate::params::gemm::*;
+use crate::random::Random;
+
+/// Products of each layout.
+const CASES: usize = 140;
 
 /// Activations by their numbers: none, ReLU, GELU by tanh and by erf, SiLU.
 const ACTIVATIONS: u32 = 5;
@@ -22,7 +26,7 @@ pub fn cases(kernel: &str) -> Vec<Case> {
             };
             let layout = parts.next().unwrap_or_default();
             let large = parts.next().is_some();
-            (0..5).map(|i| product(i, input, layout, large)).collect()
+            (0..CASES).map(|i| product(i, input, layout, large)).collect()
         }
     }
 }
@@ -95,33 +99,38 @@ fn matrix(b: &mut Builder, shape: [usize; 3], ty: u32, even: bool, odd: bool) ->
     Matrix { at: b.values(&values, ty, usize::from(!even)), ld }
 }
 
-/// The `i`-th product of a layout: a batch with all that an epilogue can do; groups of rows of a gated
-/// one; groups of steps, or a transposed D; a derivative; and a sum over nothing but a tail.
-fn product(i: usize, input: u32, layout: &str, large: bool) -> Case {
-    let mut b = Builder::default();
+/// The `i`-th product of a layout, drawn from its number: sizes with tails of every length, each
+/// activation in each role, each type of what is added and stored, aligned to eights, to pairs and not at
+/// all.
+fn product(i: usize, ty: u32, layout: &str, large: bool) -> Case {
+    let b = &mut Builder::default();
+    let mut random = Random::of(layout, i as u64);
+    let mut below = |n: u64| random.below(n) as usize;
+    let draw: [usize; 28] = std::array::from_fn(|_| below(2520));
     let (ta, tb) = (layout.starts_with('t'), layout.ends_with('t'));
-    let gated = i == 1;
-    // Two tiles each way, the second ones cut; several steps of k and a tail, of eight if large.
-    let [m, n, k] = match (i, large) {
-        (4, false) => [9, 10, 5],
-        (4, true) => [16, 24, 8],
-        (1, false) => [74, 40, 35],
-        (1, true) => [136, 72, 40],
-        (_, false) => [68, 70, 71],
-        (_, true) => [136, 144, 104],
+    // Now and then a second tile each way; several steps of k and a tail, of eight if large.
+    let tile = if large { 128 } else { 64 };
+    let whole = |n: usize| if large { n.next_multiple_of(8) } else { n };
+    let (m, n) = match i % 6 {
+        0 => (tile + 1 + below(8), tile + 1 + below(8)),
+        _ => (1 + below(40), 1 + below(40)),
     };
-    let cuts_k = i == 2 && ta && !tb && !large;
-    let groups = if cuts_k || i == 1 && !ta { 3 } else { 0 };
-    let batch = if i == 0 && !large { 2 } else { 1 };
-    let output = if i == 1 || i == 3 { input } else { F32_TYPE };
+    let (m, n, k) = (whole(m), whole(n), whole([71, 5, 33, 1][i % 4] + below(8)));
+    let gated = draw[0] % 5 == 1;
+    let cuts_k = draw[1] % 7 == 2 && ta && !tb && !large && !gated;
+    let groups = if cuts_k || draw[2] % 7 == 4 && !ta { 3 } else { 0 };
+    let batch = if groups == 0 && draw[3] % 3 == 0 { 2 } else { 1 };
+    let output = [F32_TYPE, BF16_TYPE, F16_TYPE, ty][draw[4] % 4];
+    // Of one member only, what is around the product may have a type of its own.
+    let input = if groups == 0 && batch == 1 { TYPES[draw[27] % 3] } else { ty };
     let columns = if gated { 2 * n } else { n };
     let members = groups.max(batch);
-    // A is cut by groups, B is each group's own, unless groups cut both.
     let a_shape = if ta { [batch, k, m] } else { [batch, m, k] };
     let b_members = if cuts_k { 1 } else { members };
     let b_shape = if tb { [b_members, columns, k] } else { [b_members, k, columns] };
-    let a = matrix(&mut b, a_shape, input, large, false);
-    let y = matrix(&mut b, b_shape, input, large, false);
+    let even = large || draw[5] % 3 == 1;
+    let a = matrix(b, a_shape, ty, even, draw[6] % 6 == 5);
+    let y = matrix(b, b_shape, ty, even, false);
     let mut p = empty();
     (p.a, p.lda, p.stride_a) = (a.at, a.ld as u64, (a_shape[1] * a.ld) as u64);
     (p.b, p.ldb, p.stride_b) = (y.at, y.ld as u64, (b_shape[1] * y.ld) as u64);
@@ -130,39 +139,41 @@ fn product(i: usize, input: u32, layout: &str, large: bool) -> Case {
     (p.input, p.output, p.tile) = (input, output, if large { 128 } else { 64 });
     p.flags = u32::from(ta) * FLAG_A_TRANSPOSED | u32::from(tb) * FLAG_B_TRANSPOSED;
     p.flags |= u32::from(gated) * FLAG_GATED | u32::from(cuts_k) * FLAG_GROUPS_CUT_K;
-    if i == 1 && !large {
-        p.flags |= FLAG_FLUSH;
-    }
+    p.flags |= u32::from(draw[7] % 4 == 3) * FLAG_FLUSH;
     if groups > 0 {
         let end = if cuts_k { k } else { m } as u32;
         p.group_ends = b.table(&[end / 3, end / 3, end]);
         p.stride_a = 0;
+        p.stride_b *= u64::from(!cuts_k);
     }
-    p.alpha = if i == 4 { 1.0 } else { 0.75 };
-    p.activation = [3, 4, 0, 2, 1][i];
-    // What is added and stored, by groups as a whole, by members one after the other.
+    p.alpha = if draw[8] % 6 == 4 { 1.0 } else { 0.75 };
+    p.activation = draw[26] as u32 % ACTIVATIONS;
+    // By groups of rows as a whole, by members one after the other.
     let copies = if groups > 0 && !cuts_k { 1 } else { members };
-    let add = |b: &mut Builder, columns: usize, ty: u32| {
-        let x = matrix(b, [copies, m, columns], ty, i % 2 == 1, i == 0);
-        (x.at, x.ld as u64, if copies > 1 { (m * x.ld) as u64 } else { 0 })
+    let stride = |rows: usize, ld: usize| if copies > 1 { (rows * ld) as u64 } else { 0 };
+    let add = |b: &mut Builder, columns: usize, ty: u32, even: bool| {
+        let x = matrix(b, [copies, m, columns], ty, even, draw[9] % 3 == 2);
+        (x.at, x.ld as u64, stride(m, x.ld))
     };
-    let transposed = i == 2;
-    if i < 2 {
-        (p.residual, p.ldr, p.stride_residual) = add(&mut b, n, output);
+    let transposed = draw[10] % 7 == 2 && !gated;
+    if !transposed && draw[11] % 2 == 0 {
+        (p.residual, p.ldr, p.stride_residual) = add(b, n, output, draw[12] % 4 == 0);
         let bias = b.noise(members * columns, false);
-        (p.bias, p.stride_bias) = (b.values(&bias, input, i), columns as u64);
-        let ld = columns + 3 + i;
-        let room = b.room_for(copies * m * ld, input, 1 - i);
-        let stride = if copies > 1 { m * ld } else { 0 } as u64;
-        (p.preactivation, p.ldp, p.stride_preactivation) = (room, ld as u64, stride);
+        (p.bias, p.stride_bias) = (b.values(&bias, input, draw[13] % 3), columns as u64);
     }
-    if i == 3 {
+    if !transposed && (gated || draw[14] % 3 == 2) {
+        let ld = if draw[15] % 2 == 0 { columns.next_multiple_of(8) } else { columns | 1 };
+        p.preactivation = b.room_for(copies * m * ld, input, draw[16] % 2);
+        (p.ldp, p.stride_preactivation) = (ld as u64, stride(m, ld));
+    }
+    if !transposed && !gated && draw[17] % 2 == 1 {
         p.role = ROLE_DERIVATIVE;
-        (p.z, p.ldz, p.stride_z) = add(&mut b, n, input);
-        if !large && !ta {
+        (p.z, p.ldz, p.stride_z) = add(b, n, input, draw[18] % 4 == 1);
+        if !large && draw[19] % 6 > 2 {
             // A's own derivative instead, which lies as A does.
-            let z = matrix(&mut b, a_shape, input, true, false);
+            let z = matrix(b, a_shape, input, true, draw[20] % 4 == 1);
             (p.role, p.z, p.ldz) = (ROLE_FUSED_A, z.at, z.ld as u64);
+            p.stride_z = if batch > 1 { (a_shape[1] * z.ld) as u64 } else { 0 };
         }
     }
     let (rows, wide) = if transposed { (n, m) } else { (m, n) };
@@ -170,19 +181,21 @@ fn product(i: usize, input: u32, layout: &str, large: bool) -> Case {
         // Added to in place.
         p.flags |= FLAG_D_TRANSPOSED;
         p.beta = 0.5;
-        let d = matrix(&mut b, [copies, rows, wide], output, true, false);
-        (p.d, p.ldd, p.stride_d) = (d.at, d.ld as u64, (rows * d.ld) as u64);
+        let d = matrix(b, [copies, rows, wide], output, draw[21] % 2 == 0, false);
+        (p.d, p.ldd, p.stride_d) = (d.at, d.ld as u64, stride(rows, d.ld));
         (p.c, p.ldc, p.stride_c) = (p.d, p.ldd, p.stride_d);
     } else {
-        if i == 0 {
+        if draw[22] % 3 == 0 {
             p.beta = -0.5;
-            (p.c, p.ldc, p.stride_c) = add(&mut b, n, output);
+            (p.c, p.ldc, p.stride_c) = add(b, n, output, draw[23] % 2 == 0);
         }
-        let ld = wide + 5;
-        p.d = b.room_for(copies * rows * ld, output, i % 2);
-        (p.ldd, p.stride_d) = (ld as u64, if copies > 1 { rows * ld } else { 0 } as u64);
+        let ld = if draw[24] % 4 < 2 { wide.next_multiple_of(8) } else { wide + 1 | 1 };
+        p.d = b.room_for(copies * rows * ld, output, usize::from(draw[25] % 4 > 1));
+        (p.ldd, p.stride_d) = (ld as u64, stride(rows, ld));
     }
-    b.launch([if i == 0 { 3 } else { 2 }, 1, 1], 256, p.bytes())
+    // Never more blocks than there are tiles: nothing launches them.
+    let tiles = m.div_ceil(if large { 128 } else { 64 }) * batch;
+    std::mem::take(b).launch([tiles.min(2) as u32, 1, 1], 256, p.bytes())
 }
 
 /// Columns beyond a block's 32, steps beyond a round of 8 × 256 where sums are wanted.
