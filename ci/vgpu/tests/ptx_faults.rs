@@ -105,6 +105,21 @@ plant!(global_write_after_read, GlobalRace, 1 x 64, &with(OTHER, "st.global.u32 
 plant!(global_race_inside_a_warp, GlobalRace, 1 x 32, "st.global.u32 [%d4], %r1; ld.global.u32 %r2, [%d1];", "st.global.u32 [%d4], %r1; bar.warp.sync -1; ld.global.u32 %r2, [%d1];");
 plant!(a_fence_is_no_barrier, GlobalRace, 1 x 64, &with(OTHER, "st.global.u32 [%d4], %r1; membar.gl; ld.global.u32 %r2, [%d6];"), &with(OTHER, "st.global.u32 [%d4], %r1; membar.gl; bar.sync 0; ld.global.u32 %r2, [%d6];"));
 
+// A block hands a word over with a flag: its address is in %d0, that of the flag beside it.
+plant!(relaxed_flag_orders_nothing, GlobalRace, 2 x 1, &flag("st.relaxed.gpu", "ld.relaxed.gpu"), &flag("st.release.gpu", "ld.acquire.gpu"));
+plant!(flag_without_release, GlobalRace, 2 x 1, &flag("st.relaxed.gpu", "ld.acquire.gpu"), &flag("fence.acq_rel.gpu; st.relaxed.gpu", "ld.acquire.gpu"));
+plant!(flag_without_acquire, GlobalRace, 2 x 1, &flag("st.release.gpu", "ld.relaxed.gpu"), &flag("st.release.sys", "ld.acquire.sys"));
+plant!(plain_flag, GlobalRace, 2 x 1, &flag("st.release.gpu", "ld.weak"), &flag("st.release.gpu", "ld.acquire.gpu"));
+plant!(released_to_a_block_only, GlobalRace, 2 x 1, &flag("st.release.cta", "ld.acquire.gpu"), &flag("st.release.gpu", "ld.acquire.gpu"));
+
+fn flag(store: &str, load: &str) -> String {
+    format!(
+        "setp.eq.u32 %p0, %b, 0; @!%p0 bra READS;\n\
+         st.global.u32 [%d0], %r1; {store}.global.u32 [%d0+4], %r1; ret;\n\
+         READS: {load}.global.u32 %r2, [%d0+4]; ld.global.u32 %r3, [%d0];"
+    )
+}
+
 // The last block reads what the others have written: each writes a word, fences, meets, and counts
 // itself in `in[0]` by one thread, whose count tells the others through shared memory.
 fn last_block(release: &str, meet: &str, acquire: &str) -> String {

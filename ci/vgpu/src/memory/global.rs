@@ -40,6 +40,9 @@ pub struct GlobalMemory {
     pub check_races: bool,
     /// Whether it is noted what a launch touches, for [`take_footprint`](Self::take_footprint).
     pub note_footprint: bool,
+    /// Whether loads and stores are the kind that others like them do not race with, and that take part
+    /// in the order of blocks.
+    pub strong: bool,
     /// The homes that a launch may reach, a bit each.
     pub visible: u64,
     /// Where new allocations belong.
@@ -57,6 +60,7 @@ impl Default for GlobalMemory {
             order: Publication::default(),
             check_races: true,
             note_footprint: false,
+            strong: false,
             visible: u64::MAX,
             home: 0,
         }
@@ -240,7 +244,12 @@ impl GlobalMemory {
     ) -> Result<Option<Fault>, Fault> {
         let all = size as usize * words.len();
         let (i, at) = self.place(address, all as u64, Access::Read)?;
-        let fault = self.race(Access::Read, i, at, all, agent);
+        let fault = if self.strong {
+            self.order.see(address, agent);
+            self.race(Access::Atomic, i, at, all, agent)
+        } else {
+            self.race(Access::Read, i, at, all, agent)
+        };
         self.allocations[i].bytes.load_words(at, size as usize, words);
         Ok(fault)
     }
@@ -268,7 +277,12 @@ impl GlobalMemory {
     ) -> Result<Option<Fault>, Fault> {
         let all = size as usize * words.len();
         let (i, at) = self.place(address, all as u64, Access::Write)?;
-        let fault = self.race(Access::Write, i, at, all, agent);
+        let fault = if self.strong {
+            self.order.replace(address, agent);
+            self.race(Access::Atomic, i, at, all, agent)
+        } else {
+            self.race(Access::Write, i, at, all, agent)
+        };
         let bytes = &mut self.allocations[i].bytes;
         for (n, word) in words.iter().enumerate() {
             bytes.store(at + n * size as usize, size as usize, *word);

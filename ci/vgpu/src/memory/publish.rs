@@ -3,7 +3,8 @@
 //!
 //! A block publishes by a fence and then an atomic operation; another one sees it by an atomic
 //! operation on the same address and then a fence. This is how the last of several blocks learns
-//! that it may sum what the others have written. Without either fence, nothing is ordered.
+//! that it may sum what the others have written. Without either fence, nothing is ordered. A store with
+//! release is a fence and a store that publishes, a load with acquire one that sees and a fence.
 //!
 //! Times are counts of a wave's own: they advance where the wave meets others and where it fences.
 //! Blocks run one after the other, so only the waves of one are there at a time.
@@ -191,6 +192,25 @@ impl Publication {
     pub fn acquire(&mut self, wave: usize) {
         let seen = std::mem::take(&mut self.waves[wave].seen);
         join(&mut self.waves[wave].view, &seen);
+    }
+
+    /// A thread's load of the kind that sees what was published there.
+    pub fn see(&mut self, address: u64, agent: u32) {
+        let wave = (agent % THREADS) >> self.lanes;
+        let Some(wave) = self.waves.get_mut(wave as usize) else { return };
+        if let Some(published) = self.published.get(&address) {
+            join(&mut wave.seen, published);
+        }
+    }
+
+    /// A thread's store of the kind that publishes: what was published there before is gone.
+    pub fn replace(&mut self, address: u64, agent: u32) {
+        let wave = (agent % THREADS) >> self.lanes;
+        let Some(wave) = self.waves.get(wave as usize) else { return };
+        match &wave.fenced {
+            Some(fenced) => _ = self.published.insert(address, fenced.clone()),
+            None => _ = self.published.remove(&address),
+        }
     }
 
     /// A thread's atomic operation.

@@ -6,7 +6,7 @@ use super::warp::{LANES, Status, Vector, Warp, lanes};
 use crate::finding::Kind;
 use crate::memory::{Fault, Word};
 use crate::ptx::Result;
-use crate::ptx::isa::{Guard, Op, Reg, Space};
+use crate::ptx::isa::{Guard, Op, Reg, Space, Strength};
 
 /// Where other memories begin in the generic address space; they end before global memory.
 pub const SHARED_WINDOW: u64 = 0x0100_0000_0000;
@@ -133,11 +133,22 @@ impl Launch<'_> {
                 };
                 warp.map(mask, *dst, &[*src], |[a]| inside(a).into());
             }
-            Op::Load { space, ty, dst, address } => {
+            Op::Load { space, ty, dst, address, strength } => {
+                self.memory.strong = *strength != Strength::Weak;
                 self.load(block, warp, mask, *space, *ty, dst, *address);
+                self.memory.strong = false;
+                if *strength == Strength::Fenced {
+                    self.memory.order.acquire(warp.index as usize);
+                }
             }
-            Op::Store { space, ty, src, address } => {
+            Op::Store { space, ty, src, address, strength } => {
+                if *strength == Strength::Fenced {
+                    let all = mask == warp.live;
+                    self.memory.order.release(warp.index as usize, mask.into(), all);
+                }
+                self.memory.strong = *strength != Strength::Weak;
                 self.store(block, warp, mask, *space, *ty, src, *address);
+                self.memory.strong = false;
             }
             Op::Atomic { .. } => self.atomic(block, warp, mask, op)?,
             Op::CopyAsync { bytes, to, from, source_bytes } => {

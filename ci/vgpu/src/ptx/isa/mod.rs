@@ -254,6 +254,17 @@ pub enum AtomicOp {
     Decrement,
 }
 
+/// How an access takes part in the order of blocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Strength {
+    /// Not at all: what nothing else orders is a race.
+    Weak,
+    /// `.relaxed` and `.volatile`: no race with others like it, and no order.
+    Relaxed,
+    /// `.acquire` and `.release`: others like it are ordered by what they hand over.
+    Fenced,
+}
+
 /// Ways in which `shfl` picks a lane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shuffle {

@@ -72,12 +72,14 @@ pub enum Op {
         ty: Type,
         dst: Vec<Option<Reg>>,
         address: Address,
+        strength: Strength,
     },
     Store {
         space: Space,
         ty: Type,
         src: Vec<Reg>,
         address: Address,
+        strength: Strength,
     },
     /// Adds (or takes away) the start of a memory's window in the generic address space.
     ToGeneric {

@@ -155,7 +155,7 @@ fn product(i: usize, ty: u32, layout: &str, large: bool) -> Case {
         let x = matrix(b, [copies, m, columns], ty, even, draw[9] % 3 == 2);
         (x.at, x.ld as u64, stride(m, x.ld))
     };
-    let transposed = draw[10] % 7 == 2 && !gated;
+    let transposed = draw[10] % 7 == 2 && !gated && (groups == 0 || cuts_k);
     if !transposed && draw[11] % 2 == 0 {
         (p.residual, p.ldr, p.stride_residual) = add(b, n, output, draw[12] % 4 == 0);
         let bias = b.noise(members * columns, false);
