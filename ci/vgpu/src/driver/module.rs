@@ -28,7 +28,7 @@ pub enum Kernel {
     /// Of PTX.
     Ptx(Arc<ptx::Program>),
     /// Of a code object.
-    Gfx(gfx::Program),
+    Gfx(Arc<gfx::Program>),
 }
 
 /// What the driver and its callers ask about a kernel.
@@ -114,7 +114,8 @@ impl Code {
                 outline.map(|program| Kernel::Ptx(Arc::new(program)))
             }
             Self::Gfx(loaded) => {
-                loaded.outline(name).map(Kernel::Gfx).map_err(|error| error.to_string())
+                let outline = loaded.outline(name).map_err(|error| error.to_string());
+                outline.map(|program| Kernel::Gfx(Arc::new(program)))
             }
         };
         let refuse = |what| (Error::InvalidCode, format!("{name}: {what}"));
@@ -128,7 +129,8 @@ impl Code {
                 loaded.program(name).map(Kernel::Ptx).map_err(|error| error.to_string())
             }
             Self::Gfx(loaded) => {
-                loaded.program(name).map(Kernel::Gfx).map_err(|error| error.to_string())
+                let program = loaded.program(name).map_err(|error| error.to_string());
+                program.map(|program| Kernel::Gfx(Arc::new(program)))
             }
         };
         kernel.map_err(|what| (Error::InvalidCode, format!("{name}: {what}")))

@@ -1,12 +1,13 @@
 //! Tokens to the tree of a file.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 
-use super::lexer::{Literal, Part, Token, lex, statements_of};
+use super::lexer::{Literal, Part, Token, lex};
 use super::syntax::*;
 use super::{PtxError, Result};
 
-struct Parser<'a> {
+/// Reads tokens one after the other.
+pub struct Parser<'a> {
     tokens: Vec<(Token<'a>, u32, usize)>,
     text: &'a str,
     at: usize,
@@ -17,45 +18,12 @@ const LINKAGE: [&str; 4] = [".visible", ".extern", ".weak", ".common"];
 /// Advice to ptxas without a meaning for results.
 const PRAGMAS: [&str; 4] = ["nounroll", "used_bytes_mask", "enable_smem_spilling", "frequency"];
 
-impl Module {
-    /// Reads a file, and cuts it into functions. Their bodies are read when they are wanted.
-    pub fn parse(text: &str) -> Result<Arc<Self>> {
-        let mut parser = Parser { tokens: lex(text, Part::File, 1)?, text, at: 0 };
-        let mut module = Self::default();
-        while !parser.done() {
-            parser.top(&mut module)?;
-        }
-        Ok(Arc::new(module))
-    }
-}
-
-impl Body {
-    /// The statements, read the first time that they are asked for.
-    pub fn statements(&self) -> Result<&[Statement]> {
-        let read = self.statements.get_or_init(|| {
-            let tokens = lex(&self.text, Part::Body, self.line)?;
-            Parser { tokens, text: &self.text, at: 0 }.body()
-        });
-        read.as_deref().map_err(Clone::clone)
-    }
-
-    /// The shared variables that are declared in it.
-    pub fn shared(&self) -> Result<&[Variable]> {
-        let read = self.shared.get_or_init(|| {
-            let mut list = Vec::new();
-            for (statement, line) in statements_of(&self.text, ".shared", self.line)? {
-                let tokens = lex(statement, Part::Body, line)?;
-                let mut parser = Parser { tokens, text: statement, at: 1 };
-                list.append(&mut parser.variables(Home::Shared, false)?);
-            }
-            Ok(list)
-        });
-        read.as_deref().map_err(Clone::clone)
-    }
-}
-
 impl<'a> Parser<'a> {
-    fn done(&self) -> bool {
+    /// Begins at a text's token `at`; `line` is that of the text's start.
+    pub fn new(text: &'a str, part: Part, line: u32, at: usize) -> Result<Self> {
+        Ok(Self { tokens: lex(text, part, line)?, text, at })
+    }
+    pub fn done(&self) -> bool {
         self.at >= self.tokens.len()
     }
     fn line(&self) -> u32 {
@@ -108,7 +76,7 @@ impl<'a> Parser<'a> {
         }
     }
 
-    fn top(&mut self, module: &mut Module) -> Result<()> {
+    pub fn top(&mut self, module: &mut Module) -> Result<()> {
         let line = self.line();
         let mut external = false;
         let mut word = self.word()?;
@@ -187,7 +155,7 @@ impl<'a> Parser<'a> {
     }
 
     /// `.align n .type name[count] = {…}, …;` after the state space.
-    fn variables(&mut self, home: Home, external: bool) -> Result<Vec<Variable>> {
+    pub fn variables(&mut self, home: Home, external: bool) -> Result<Vec<Variable>> {
         let mut list = vec![self.variable(home, external)?];
         while self.take(',') {
             let first = &list[0];
@@ -343,7 +311,7 @@ impl<'a> Parser<'a> {
         Ok(extents)
     }
 
-    fn body(&mut self) -> Result<Vec<Statement>> {
+    pub fn body(&mut self) -> Result<Vec<Statement>> {
         let mut body = Vec::new();
         let mut depth = 0;
         loop {

@@ -12,8 +12,11 @@ pub struct Module {
     pub(super) variables: Vec<Variable>,
     pub(super) functions: Vec<Function>,
     /// Kernels that were decoded, each with the variables that it names and where they were.
-    pub(super) programs: Mutex<HashMap<String, (BTreeMap<String, u64>, Arc<Program>)>>,
+    pub(super) programs: Mutex<HashMap<String, Decoded>>,
 }
+
+/// A kernel, and addresses that are in it, by name.
+pub type Decoded = (BTreeMap<String, u64>, Arc<Program>);
 
 /// Where a variable lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

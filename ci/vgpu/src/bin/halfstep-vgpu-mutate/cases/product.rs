@@ -119,7 +119,7 @@ fn product(i: usize, ty: u32, layout: &str, large: bool) -> Case {
     let gated = draw[0] % 5 == 1;
     let cuts_k = draw[1] % 7 == 2 && ta && !tb && !large && !gated;
     let groups = if cuts_k || draw[2] % 7 == 4 && !ta { 3 } else { 0 };
-    let batch = if groups == 0 && draw[3] % 3 == 0 { 2 } else { 1 };
+    let batch = if groups == 0 && draw[3].is_multiple_of(3) { 2 } else { 1 };
     let output = [F32_TYPE, BF16_TYPE, F16_TYPE, ty][draw[4] % 4];
     // Of one member only, what is around the product may have a type of its own.
     let input = if groups == 0 && batch == 1 { TYPES[draw[27] % 3] } else { ty };
@@ -137,8 +137,8 @@ fn product(i: usize, ty: u32, layout: &str, large: bool) -> Case {
     (p.m, p.n, p.k) = (m as u64, n as u64, k as u64);
     (p.batch, p.groups) = (batch as u64, groups as u64);
     (p.input, p.output, p.tile) = (input, output, if large { 128 } else { 64 });
-    p.flags = u32::from(ta) * FLAG_A_TRANSPOSED | u32::from(tb) * FLAG_B_TRANSPOSED;
-    p.flags |= u32::from(gated) * FLAG_GATED | u32::from(cuts_k) * FLAG_GROUPS_CUT_K;
+    p.flags = u32::from(ta) * FLAG_A_TRANSPOSED + u32::from(tb) * FLAG_B_TRANSPOSED;
+    p.flags |= u32::from(gated) * FLAG_GATED + u32::from(cuts_k) * FLAG_GROUPS_CUT_K;
     p.flags |= u32::from(draw[7] % 4 == 3) * FLAG_FLUSH;
     if groups > 0 {
         let end = if cuts_k { k } else { m } as u32;
@@ -156,13 +156,13 @@ fn product(i: usize, ty: u32, layout: &str, large: bool) -> Case {
         (x.at, x.ld as u64, stride(m, x.ld))
     };
     let transposed = draw[10] % 7 == 2 && !gated && (groups == 0 || cuts_k);
-    if !transposed && draw[11] % 2 == 0 {
-        (p.residual, p.ldr, p.stride_residual) = add(b, n, output, draw[12] % 4 == 0);
+    if !transposed && draw[11].is_multiple_of(2) {
+        (p.residual, p.ldr, p.stride_residual) = add(b, n, output, draw[12].is_multiple_of(4));
         let bias = b.noise(members * columns, false);
         (p.bias, p.stride_bias) = (b.values(&bias, input, draw[13] % 3), columns as u64);
     }
     if !transposed && (gated || draw[14] % 3 == 2) {
-        let ld = if draw[15] % 2 == 0 { columns.next_multiple_of(8) } else { columns | 1 };
+        let ld = if draw[15].is_multiple_of(2) { columns.next_multiple_of(8) } else { columns | 1 };
         p.preactivation = b.room_for(copies * m * ld, input, draw[16] % 2);
         (p.ldp, p.stride_preactivation) = (ld as u64, stride(m, ld));
     }
@@ -171,7 +171,7 @@ fn product(i: usize, ty: u32, layout: &str, large: bool) -> Case {
         (p.z, p.ldz, p.stride_z) = add(b, n, input, draw[18] % 4 == 1);
         if !large && draw[19] % 6 > 2 {
             // A's own derivative instead, which lies as A does.
-            let z = matrix(b, a_shape, input, true, draw[20] % 4 == 1);
+            let z = matrix(b, a_shape, ty, true, draw[20] % 4 == 1);
             (p.role, p.z, p.ldz) = (ROLE_FUSED_A, z.at, z.ld as u64);
             p.stride_z = if batch > 1 { (a_shape[1] * z.ld) as u64 } else { 0 };
         }
@@ -181,15 +181,15 @@ fn product(i: usize, ty: u32, layout: &str, large: bool) -> Case {
         // Added to in place.
         p.flags |= FLAG_D_TRANSPOSED;
         p.beta = 0.5;
-        let d = matrix(b, [copies, rows, wide], output, draw[21] % 2 == 0, false);
+        let d = matrix(b, [copies, rows, wide], output, draw[21].is_multiple_of(2), false);
         (p.d, p.ldd, p.stride_d) = (d.at, d.ld as u64, stride(rows, d.ld));
         (p.c, p.ldc, p.stride_c) = (p.d, p.ldd, p.stride_d);
     } else {
-        if draw[22] % 3 == 0 {
+        if draw[22].is_multiple_of(3) {
             p.beta = -0.5;
-            (p.c, p.ldc, p.stride_c) = add(b, n, output, draw[23] % 2 == 0);
+            (p.c, p.ldc, p.stride_c) = add(b, n, output, draw[23].is_multiple_of(2));
         }
-        let ld = if draw[24] % 4 < 2 { wide.next_multiple_of(8) } else { wide + 1 | 1 };
+        let ld = if draw[24] % 4 < 2 { wide.next_multiple_of(8) } else { (wide + 1) | 1 };
         p.d = b.room_for(copies * rows * ld, output, usize::from(draw[25] % 4 > 1));
         (p.ldd, p.stride_d) = (ld as u64, stride(rows, ld));
     }
@@ -206,8 +206,8 @@ fn prepare(i: usize) -> Case {
     let groups = if i == 2 || i == 5 { 3 } else { 0 };
     // As it is stored: sums are over the rows.
     let (rows, columns) = if sums { ([2309, 300, 610][i % 3], 37) } else { (70, 45) };
-    let a = matrix(&mut b, [1, rows, columns], input, i % 2 == 0, i == 3);
-    let z = matrix(&mut b, [1, rows, columns], input, i % 2 == 0, i == 3);
+    let a = matrix(&mut b, [1, rows, columns], input, i.is_multiple_of(2), i == 3);
+    let z = matrix(&mut b, [1, rows, columns], input, i.is_multiple_of(2), i == 3);
     let mut p = empty();
     (p.a, p.lda, p.z, p.ldz) = (a.at, a.ld as u64, z.at, z.ld as u64);
     (p.input, p.groups) = (input, groups);
@@ -223,8 +223,8 @@ fn prepare(i: usize) -> Case {
         p.flags |= FLAG_GROUPS_CUT_K;
         p.group_ends = b.table(&[7_u32, 300, rows as u32]);
     }
-    p.flags |=
-        u32::from(i % 2 == 0) * FLAG_ADD_A_SUMS | u32::from(i % 3 != 2 && i > 2) * FLAG_FLUSH;
+    p.flags |= u32::from(i.is_multiple_of(2)) * FLAG_ADD_A_SUMS
+        + u32::from(i % 3 != 2 && i > 2) * FLAG_FLUSH;
     if i != 0 {
         p.ldf = (columns + 3) as u64;
         p.fused_a = b.room_for(rows * (columns + 3), input, i % 2);
