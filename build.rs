@@ -204,7 +204,12 @@ fn kernels() -> String {
         let _ = writeln!(text, "#include \"{header}\"");
     }
     for (entry, source) in rows() {
-        let _ = writeln!(text, "HS_KERNEL({}, {}, {})", entry.symbol, entry.block, source.function);
+        let (threads, teams) = match source.team {
+            table::Team::Threads => (table::THREADS.to_string(), 2),
+            table::Team::FourWaves(teams) => ("4 * hs::WAVE".to_string(), teams),
+        };
+        let (symbol, block, function) = (entry.symbol, entry.block, source.function);
+        let _ = writeln!(text, "HS_KERNEL({symbol}, {block}, {threads}, {teams}, {function})");
     }
     text
 }

@@ -35,6 +35,56 @@ fn d06_a_size_that_overflows_is_an_error() {
     assert!(device.zeros::<bf16>(0).unwrap().is_empty());
 }
 
+/// D-17: a library that flushes subnormals or rounds upwards in our thread, and so in threads that we start from
+/// it, changes nothing of what is computed, and keeps its mode.
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn d17_the_floating_point_mode_of_the_caller_is_not_ours() {
+    use std::arch::asm;
+
+    use halfstep::gemm::{Gemm, Operands};
+    use halfstep::optim::{Config, Group, Optimizer, Sgd, Tensor};
+
+    fn mode() -> u32 {
+        let mut value = 0u32;
+        // SAFETY: stores four bytes at the address of `value`.
+        unsafe { asm!("stmxcsr [{}]", in(reg) &mut value) };
+        value & 0xffc0
+    }
+    fn set(value: u32) {
+        // SAFETY: a value that masks every exception.
+        unsafe { asm!("ldmxcsr [{}]", in(reg) &value) };
+    }
+    fn results(threads: usize) -> Vec<u32> {
+        const N: usize = 300;
+        let device = common::cpu(threads);
+        let stream = device.stream().unwrap();
+        let (a, b) = (vec![f32::from_bits(0x0012_3457); N * N], vec![0.333_333_34f32; N * N]);
+        let mut d = vec![0.0f32; N * N];
+        let plan = Gemm::new(N, N, N).plan::<f32, f32>(&device).unwrap();
+        plan.run(&stream, Operands::new(&a, &b, &mut d)).unwrap();
+        let group = Group::new(Sgd { lr: 0.1, ..Sgd::default() }).tensor(Tensor::new("d", d.len()));
+        let mut optimizer =
+            Optimizer::<f32, f32>::new(&device, &[group], Config::default()).unwrap();
+        optimizer.run(&stream, &mut [&mut d], &[Some(&a)]).unwrap();
+        d.iter().map(|v| v.to_bits()).collect()
+    }
+    let standard = mode();
+    for threads in [1, 2] {
+        let expected = results(threads);
+        assert!(expected[0] != 0, "of subnormal factors");
+        // Flush to zero and denormals are zeros; rounding upwards, with all exceptions masked.
+        for foreign in [0x9fc0, 0x5f80] {
+            set(foreign);
+            let found = results(threads);
+            let kept = mode();
+            set(standard);
+            assert_eq!(kept, foreign, "the caller's own");
+            assert!(found == expected, "{threads} threads, mode {foreign:#x}");
+        }
+    }
+}
+
 #[test]
 fn streams_and_handles_move_between_threads() {
     fn send_sync<T: Send + Sync>() {}

@@ -33,12 +33,12 @@ fn replay(op: &str, cases: usize, devices: Vec<halfstep::Device>) {
 
 #[test]
 fn gemm() {
-    replay("gemm", 64, common::gemm_devices());
+    replay("gemm", 64, common::devices());
 }
 
 #[test]
 fn linear_backward() {
-    replay("linear_backward", 30, common::gemm_devices());
+    replay("linear_backward", 30, common::devices());
 }
 
 #[test]

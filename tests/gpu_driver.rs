@@ -5,11 +5,8 @@
 //!
 //! | id | reason |
 //! |---|---|
-//! | D-02 | a driver without a function is one that lacks its name: `Table::load` is the one place, and has one line |
-//! | D-13 | nothing is held after a call that could be forgotten: `Lent` is made and used inside it |
-//! | D-17 | CPU rounding modes: no GPU takes part |
-//! | D-18 | uploads go through pinned memory of ours, which is drained before it is freed |
-//! | D-20 | another library resetting the device is the sticky error of D-08 |
+//! | D-02 | in src/backend/gpu/tests.rs |
+//! | D-06, D-17 | in tests/device.rs |
 #![allow(missing_docs)]
 #![cfg(any(feature = "cuda", feature = "hip"))]
 
@@ -131,11 +128,35 @@ fn d01_devices_that_are_not_there_are_named() {
     assert!(error.to_string().starts_with("cuda device 1000: "), "{error}");
 }
 
-/// D-08, D-09: after an error that the device cannot recover from, every call gives it again, and it
-/// names what was launched before, not the call that met it.
+/// D-13, D-18: what the host had while it made a call is its own again afterwards, whatever the device has done of
+/// it; and what is forgotten is lost, not freed under anybody's feet.
+#[test]
+fn d18_a_source_may_go_before_its_copy_has_come() {
+    for (device, door) in gpus() {
+        for seed in 0..8 {
+            door.seed(seed);
+            let stream = device.stream().unwrap();
+            let mut values: Buffer<f32> = device.zeros(100_000).unwrap();
+            let mut source = vec![3.0f32; 100_000];
+            values.write(&stream, 0, &source).unwrap();
+            source.fill(5.0);
+            drop(source);
+            let forgotten = device.stream().unwrap();
+            forgotten.wait(&stream.record().unwrap()).unwrap();
+            std::mem::forget(device.upload(&[7.0f32; 3000]).unwrap());
+            std::mem::forget(forgotten);
+            assert_eq!(values.to_vec(&stream).unwrap(), vec![3.0; 100_000], "seed {seed}");
+            assert_eq!(door.findings(), [""; 0], "seed {seed}");
+        }
+    }
+}
+
+/// D-08, D-09, D-20: after an error that the device cannot recover from (a launch that failed, a context that
+/// another library has reset), every call gives it again, and it names what was launched before, not the call
+/// that met it.
 #[test]
 fn d08_a_lost_device_gives_the_same_error_to_everyone() {
-    for (of, door) in gpus() {
+    for ((of, door), code) in gpus().iter().flat_map(|gpu| [719, 709].map(|code| (gpu, code))) {
         let device = match of.info().kind {
             #[cfg(feature = "cuda")]
             DeviceKind::Cuda => Device::cuda(0).unwrap(),
@@ -151,7 +172,7 @@ fn d08_a_lost_device_gives_the_same_error_to_everyone() {
                 .unwrap();
         optimizer.run(&stream, &mut [&mut w], &[Some(&g)]).unwrap();
         let call = if door.vendor == "cuda" { "cuEventSynchronize" } else { "hipEventSynchronize" };
-        door.fail(call, 1, 719);
+        door.fail(call, 1, code);
         let first = stream.sync().unwrap_err();
         door.fail_end();
         let Error::Driver { deferred: true, recent, .. } = &first else { panic!("{first}") };

@@ -7,13 +7,55 @@ mod common;
 
 use std::collections::BTreeSet;
 
+use common::bound::Growth;
 use common::devices;
+use common::gemm_case::{Case, Data, check, run};
 use common::optim::*;
 use common::reduction::params_from;
 use common::vgpu::Door;
+use halfstep::gemm::{Activation, Copy, Layout, SwigluGrad, WeightGrad, WeightGradOperands};
 use halfstep::optim::*;
 use halfstep::reduce::{BucketPlan, Config as Reduction, FixedPoint, Reducer, Unscale, local};
-use halfstep::{Device, Dtype, Write, bf16};
+use halfstep::{Device, Dtype, Storage, Write, bf16, f16};
+
+/// Each layout by each tile that the type has, the result within its bound; and what stands before and behind a
+/// product.
+fn products(device: &Device) {
+    fn of<T: Storage>(device: &Device, tiles: &[u32]) {
+        for layout in Layout::ALL {
+            for &tile in tiles {
+                let case =
+                    Case { layout, tile, aligned: true, ..Case::new(72, 80, 48) }.on::<T>(device);
+                let data = Data::<T, f32>::new(&case);
+                check(&case, &data, &run(&case, &data, device), Growth::Worst);
+            }
+        }
+    }
+    of::<bf16>(device, &[64, 128]);
+    of::<f16>(device, &[64, 128]);
+    of::<f32>(device, &[64]);
+
+    let stream = device.stream().unwrap();
+    let (dy, x) = (Values::from(vec![1.0f32; 12]), Values::from(vec![2.0f32; 20]));
+    let z = Values::from(vec![1.0f32; 12]);
+    let (mut dw, mut db) = (Values::from(vec![0.0f32; 15]), Values::from(vec![0.0f32; 3]));
+    let mut copy = Values::from(vec![bf16::ZERO; 15]);
+    let operands = WeightGradOperands {
+        z: Some(&z),
+        db: Some(&mut db),
+        copy: Some(Copy::Bf16(&mut copy)),
+        ..WeightGradOperands::new(&dy, &x, &mut dw)
+    };
+    let plan = WeightGrad::new(4, 5, 3).activation(Activation::Relu).plan::<f32>(device).unwrap();
+    plan.run(&stream, operands).unwrap();
+    assert_eq!((dw[14], copy[14], db[2]), (8.0, bf16::from_f32(8.0), 4.0));
+
+    let (gates, mut dz) = (Values::from(vec![1.0f32; 12]), Values::from(vec![0.0f32; 12]));
+    let dy = Values::from(vec![1.0f32; 6]);
+    let plan = SwigluGrad::new(2, 3).activation(Activation::Relu).plan::<f32>(device).unwrap();
+    plan.run(&stream, &dy, &gates, &mut dz).unwrap();
+    assert_eq!(*dz, [1.0; 12]);
+}
 
 fn steps(device: &Device) {
     for rule in rules().into_iter().chain([Adam { amsgrad: true, ..Adam::default() }.into()]) {
@@ -59,13 +101,12 @@ fn reductions(device: &Device) {
 fn every_row_runs() {
     for device in devices() {
         let Some(door) = Door::of(&device) else { continue };
+        products(&device);
         steps(&device);
         reductions(&device);
         let ran: BTreeSet<String> =
             door.launches().into_iter().map(|launch| launch.kernel).collect();
-        // Matrix products have suites of their own.
-        let rows: Vec<&str> =
-            halfstep::device_symbols().filter(|symbol| !symbol.starts_with("hs_gemm")).collect();
+        let rows: Vec<&str> = halfstep::device_symbols().collect();
         let missing: Vec<&&str> = rows.iter().filter(|row| !ran.contains(**row)).collect();
         println!("{}: {} rows loaded, {} executed", device.info(), rows.len(), ran.len());
         assert!(missing.is_empty(), "not executed: {missing:?}");

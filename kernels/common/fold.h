@@ -14,6 +14,7 @@ constexpr uint32_t FOLD_DOUBLES = 8 * (THREADS / 2);  // of shared memory: 8 KiB
 // lanes that are not 0: additions of 0 are left out, which makes tensors of a few elements cheap.
 HS_DEVICE double fold(double (&lane)[8], double* shared, uint32_t threads) {
   const uint32_t t = thread_index();
+#pragma unroll 1
   for (uint32_t half = THREADS / 2; half > 0; half /= 2) {
     if (half >= threads) continue;
     if (t >= half && t < 2 * half) {

@@ -1,10 +1,11 @@
-// The main loop for aligned 16-bit operands, for sm_80 and newer: 128×128 tiles, k in steps of 32, eight waves of
-// 64×32. Three stages of shared memory filled in the background (cp.async), so that two steps are under way
+// The main loop for aligned 16-bit operands, for sm_80 and newer: 128×128 tiles, k in steps of 32, four waves of
+// 64×64. Three stages of shared memory filled in the background (cp.async), so that two steps are under way
 // while one is multiplied; operands stay as they are stored, and ldmatrix transposes what has to be.
 //
-// Needs of each operand an address, leading dimension and batch stride in multiples of 16 bytes. Sizes are any: a
-// copy says how many of its bytes are there and fills up with zeros, so nothing behind an operand's rows is read,
-// and tails of k add 0·0.
+// Needs of each operand an address, leading dimension and batch stride in multiples of 16 bytes. Sizes are any. Lanes
+// that are not there are copies of one that is: their sums are nobody's. Only where a chunk is there in part, at the
+// end of k or of rows stored [k][lane], a copy says how many of its bytes are there, and fills up with zeros: nothing
+// outside the operands is read, and tails of k add 0·0.
 #pragma once
 #include "gemm/operand.h"
 #include "mma.h"
@@ -13,6 +14,9 @@ namespace hs {
 
 HS_DEVICE void copy16(uint32_t to, uint64_t from, uint32_t bytes) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" : : "r"(to), "l"(from), "r"(bytes) : "memory");
+}
+HS_DEVICE void copy16(uint32_t to, uint64_t from) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" : : "r"(to), "l"(from) : "memory");
 }
 HS_DEVICE void copies_end() { asm volatile("cp.async.commit_group;" : : : "memory"); }
 // All but the last `N` groups have arrived.
@@ -27,61 +31,66 @@ struct AlignedLoop {
   static constexpr uint32_t OPERAND = 128 * 64, STAGE = 2 * OPERAND, STAGES = 3;
   static constexpr uint32_t BYTES = STAGES * STAGE;  // 49,152: all there is without asking for more
 
-  // One operand of this thread: two chunks of 16 bytes a step, half a tile apart.
+  // One operand of this thread: `COUNT` chunks of 16 bytes a step.
   template <bool TOGETHER>
   struct Source {
-    uint64_t from;         // of the first chunk of the next step
-    uint64_t half, step;   // bytes to the second chunk, to the next step
-    uint32_t to, to_half;  // in the stage
-    uint32_t k;            // the chunk's first step of k
-    uint32_t bytes[2];     // of each chunk that are there, as far as lanes go
+    static constexpr uint32_t COUNT = 128 * 4 / Sums::THREADS;
+    static constexpr uint32_t APART = TOGETHER ? Sums::THREADS / 4 : 32 / COUNT;  // lanes, or steps of k, between two
 
-    // `lane(i)`: where lane i of the tile is, and whether it is there.
+    uint64_t from[COUNT];  // of each chunk of the next step
+    uint64_t step;         // bytes to the next step of the loop
+    uint32_t to;           // of the first chunk, in the stage
+    uint32_t k;            // the first chunk's first step of k
+    uint32_t lanes;        // stored [k][lane]: how many of each chunk are there, if not all
+
+    // `lane(i)`: where lane i of the tile is, and whether it is there; `all` are the operand's.
     template <class Lane>
-    HS_DEVICE void start(uint64_t base, uint64_t ld, Lane lane) {
+    HS_DEVICE void start(uint64_t base, uint64_t ld, uint64_t all, Lane lane) {
       const uint32_t i = thread_index();
       bool there;
-      if (TOGETHER) {  // [lane][k]: four chunks a lane, 64 lanes at once
+      lanes = 8;
+      if (TOGETHER) {  // [lane][k]: four chunks a lane
         k = i % 4 * 8;
-        const uint64_t first = lane(i / 4, there);
-        bytes[0] = there ? 16 : 0;
-        const uint64_t second = lane(i / 4 + 64, there);
-        bytes[1] = there ? 16 : 0;
-        from = base + (first * ld + k) * 2;
-        half = (second - first) * ld * 2;
+#pragma unroll
+        for (uint32_t c = 0; c < COUNT; c++) {
+          uint64_t at = lane(i / 4 + APART * c, there);
+          if (!there) at = lane(0, there);
+          from[c] = base + (at * ld + k) * 2;
+        }
         step = 64;
         to = offset_together(i / 4, i % 4);
-        to_half = OPERAND / 2;
-      } else {  // [k][lane]: sixteen chunks a step of k, 16 steps at once
+      } else {  // [k][lane]: sixteen chunks a step of k
         k = i / 16;
-        const uint64_t first = lane(i % 16 * 8, there);
-        bytes[0] = bytes[1] = there ? 16 : 0;
-        from = base + (k * ld + first) * 2;
-        half = 16 * ld * 2;
+        uint64_t at = lane(i % 16 * 8, there);
+        if (!there) at = lane(0, there);
+        // (The gate's and up's columns end together.)
+        const uint64_t end = at < all ? all : 2 * all;
+        if (end - at < 8) lanes = static_cast<uint32_t>(end - at);
+#pragma unroll
+        for (uint32_t c = 0; c < COUNT; c++) from[c] = base + ((k + APART * c) * ld + at) * 2;
         step = 32 * ld * 2;
         to = offset_across<128>(k, i % 16);
-        to_half = 16 * 256;
       }
     }
-    // `lanes`: how many of a chunk's eight lanes are there; for tiles stored [k][lane].
-    HS_DEVICE void limit(uint64_t lanes) {
-      if (!TOGETHER && bytes[0] != 0 && lanes < 8) bytes[0] = bytes[1] = 2 * static_cast<uint32_t>(lanes);
-    }
-    // The next step into a stage; `left` steps of k are there.
-    HS_DEVICE void copy(uint32_t stage, uint32_t left) {
-      uint32_t there[2];
-      if (TOGETHER) {
-        const uint32_t most = left <= k ? 0 : left - k < 8 ? 2 * (left - k) : 16;
-        there[0] = bytes[0] < most ? bytes[0] : most;
-        there[1] = bytes[1] < most ? bytes[1] : most;
-      } else {
-        there[0] = k < left ? bytes[0] : 0;
-        there[1] = k + 16 < left ? bytes[1] : 0;
+    // The next step into a stage. APART lanes or steps are a multiple of what chunks are exchanged by.
+    HS_DEVICE void copy(uint32_t stage) {
+#pragma unroll
+      for (uint32_t c = 0; c < COUNT; c++) {
+        copy16(stage + to + c * (OPERAND / COUNT), from[c]);
+        from[c] += step;
       }
-      // An address is formed for what is not there too, but nothing is read from it.
-      copy16(stage + to, from, there[0]);
-      copy16(stage + to + to_half, from + half, there[1]);
-      from += step;
+    }
+    // The same where chunks may be there in part: `left` steps of k are. An address is formed for what is not there
+    // too, but nothing is read from it.
+    HS_DEVICE void copy_part(uint32_t stage, uint32_t left) {
+#pragma unroll
+      for (uint32_t c = 0; c < COUNT; c++) {
+        const uint32_t first = TOGETHER ? k : k + APART * c;
+        const uint32_t steps = first < left ? left - first : 0;
+        const uint32_t elements = TOGETHER ? steps : steps > 0 ? lanes : 0;
+        copy16(stage + to + c * (OPERAND / COUNT), from[c], elements < 8 ? 2 * elements : 16);
+        from[c] += step;
+      }
     }
   };
 
@@ -89,41 +98,52 @@ struct AlignedLoop {
     const uint32_t stages = shared_address(shared);
     Source<!A_TRANSPOSED> a;
     Source<B_TRANSPOSED> b;
-    const uint64_t rows = t.m - t.row;
-    a.start(like_a(p, t, p.a, p.lda, p.stride_a), p.lda, [&](uint32_t i, bool& there) {
-      there = i < rows;
+    a.start(like_a(p, t, p.a, p.lda, p.stride_a), p.lda, t.m, [&](uint32_t i, bool& there) {
+      there = t.row + i < t.m;
       return t.row + i;
     });
-    a.limit(rows - thread_index() % 16 * 8);
-    b.start(start_of_b(p, t), p.ldb,
+    b.start(start_of_b(p, t), p.ldb, p.n,
             [&](uint32_t i, bool& there) { return column_of_b<128>(p, t, i, there); });
-    const bool gated = (p.flags & GATED) != 0;
-    const uint32_t column = thread_index() % 16 * 8;
-    b.limit(p.n - (t.column + (gated ? column % 64 : column)));
+    Fragments<true, !A_TRANSPOSED, 128> of_a;
+    Fragments<false, B_TRANSPOSED, 128> of_b;
+    of_a.start(Sums::first_row());
+    of_b.start(Sums::first_column());
 
     const uint32_t steps = tiles_of(t.k, 32);
-    auto copy = [&](uint32_t s, uint32_t stage) {
-      const uint64_t left = t.k - s * 32ull;
-      const uint32_t count = s >= steps ? 0 : left < 32 ? static_cast<uint32_t>(left) : 32u;
-      if (count > 0) {
-        a.copy(stages + stage * STAGE, count);
-        b.copy(stages + stage * STAGE + OPERAND, count);
+    auto copy_part = [&](uint32_t s, uint32_t stage) {
+      if (s < steps) {
+        const uint64_t left = t.k - s * 32ull;
+        const uint32_t count = left < 32 ? static_cast<uint32_t>(left) : 32u;
+        a.copy_part(stage, count);
+        b.copy_part(stage + OPERAND, count);
       }
       copies_end();
     };
-    copy(0, 0);
-    copy(1, 1);
-    uint32_t now = 0, next = 2;
-#pragma unroll 1
-    for (uint32_t s = 0; s < steps; s++) {
+    uint32_t now = stages, next = stages + 2 * STAGE;
+    auto step = [&](auto copy) {
       copies_arrived<STAGES - 2>();
       barrier();  // everybody's part has arrived, and the stage before has been read
-      copy(s + 2, next);
-      sums.template multiply_as<!A_TRANSPOSED, B_TRANSPOSED>(stages + now * STAGE,
-                                                             stages + now * STAGE + OPERAND);
+      copy();
+      sums.multiply_at(of_a, of_b, now, now + OPERAND);
       next = now;
-      now = now + 1 == STAGES ? 0 : now + 1;
+      now = now == stages + 2 * STAGE ? stages : now + STAGE;
+    };
+    copy_part(0, stages);
+    copy_part(1, stages + STAGE);
+    // Steps that are copied whole: all but the last, unless the tile has chunks that are not.
+    const bool ragged = (A_TRANSPOSED && t.m % 8 != 0 && t.m - t.row < 128) || (!B_TRANSPOSED && p.n % 8 != 0);
+    const uint32_t whole = ragged ? 0 : static_cast<uint32_t>(t.k / 32);
+    uint32_t s = 2;
+#pragma unroll 1
+    for (; s < whole; s++) {
+      step([&] {
+        a.copy(next);
+        b.copy(next + OPERAND);
+        copies_end();
+      });
     }
+#pragma unroll 1
+    for (; s < steps + 2; s++) step([&] { copy_part(s, next); });
     copies_arrived<0>();
   }
 };

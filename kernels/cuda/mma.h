@@ -48,37 +48,42 @@ HS_DEVICE uint32_t offset_across(uint32_t k, uint32_t chunk) {
   return k * (2 * LANES) + ((chunk ^ (k & 7)) << 4);
 }
 
-// 16 rows of A from row `m`, 16 steps from 16·`group`.
-template <bool TOGETHER, uint32_t LANES>
-HS_DEVICE void fragment_a(uint32_t (&r)[4], uint32_t tile, uint32_t m, uint32_t group) {
-  const uint32_t l = thread_index() % 32;
-  if (TOGETHER) {
-    ldmatrix(r, tile + offset_together(m + l % 16, 2 * group + l / 16));
-  } else {
-    ldmatrix_transposed(
-        r, tile + offset_across<LANES>(16 * group + l % 8 + l / 16 * 8, m / 8 + l / 8 % 2));
-  }
-}
-// 16 columns of B from column `n`: registers 0 and 1 are the first eight, 2 and 3 the others.
-template <bool TOGETHER, uint32_t LANES>
-HS_DEVICE void fragment_b(uint32_t (&r)[4], uint32_t tile, uint32_t n, uint32_t group) {
-  const uint32_t l = thread_index() % 32;
-  if (TOGETHER) {
-    ldmatrix(r, tile + offset_together(n + l % 8 + l / 16 * 8, 2 * group + l / 8 % 2));
-  } else {
-    ldmatrix_transposed(r, tile + offset_across<LANES>(16 * group + l % 16, n / 8 + l / 16));
-  }
-}
+// Where a wave's fragments are in a tile in shared memory, whatever the step: 16 lanes of A or B and 16 steps of k
+// each. How chunks are exchanged is the same for every sixteenth lane, so what is left to a step is one addition an
+// offset.
+template <bool OF_A, bool TOGETHER, uint32_t LANES>
+struct Fragments {
+  uint32_t at[TOGETHER ? 2 : LANES / 32];  // of each 16 steps, or of each 16 lanes of the wave's half of the tile
 
-// The sums of a TM×TN tile in eight waves: two down, four across.
+  // From lane `first` on, a multiple of 64 or, of tiles stored [lane][k], of 16.
+  HS_DEVICE void start(uint32_t first) {
+    const uint32_t l = thread_index() % 32;
+    // Which of the four matrices of 8×8 is the next along the lanes, and which along k.
+    const uint32_t lanes = OF_A ? l / 8 % 2 : l / 16, steps = OF_A ? l / 16 : l / 8 % 2;
+#pragma unroll
+    for (uint32_t i = 0; i < sizeof(at) / 4; i++) {
+      at[i] = TOGETHER ? offset_together(first + l % 8 + 8 * lanes, 2 * i + steps)
+                       : offset_across<LANES>(l % 8 + 8 * steps, (first + 16 * i) / 8 + lanes);
+    }
+  }
+
+  // Lanes 16·`i` …, steps 16·`group` ….
+  HS_DEVICE void read(uint32_t (&r)[4], uint32_t tile, uint32_t i, uint32_t group) const {
+    if (TOGETHER) ldmatrix(r, tile + at[group] + i * (16 * 64));
+    else ldmatrix_transposed(r, tile + at[i] + group * (16 * 2 * LANES));
+  }
+};
+
+// The sums of a TM×TN tile in four waves: two down, two across.
 template <uint32_t TYPE, uint32_t TM, uint32_t TN>
 struct MatrixSums {
+  static constexpr uint32_t THREADS = 4 * WAVE;
   static constexpr uint32_t OPERAND_BYTES = TM * 64;
-  static constexpr uint32_t DOWN = TM / 32, ACROSS = TN / 32;  // 16×8 products of a wave
+  static constexpr uint32_t DOWN = TM / 32, ACROSS = TN / 16;  // 16×8 products of a wave
   float sum[DOWN][ACROSS][4];
 
   HS_DEVICE static uint32_t first_row() { return thread_index() / 32 % 2 * (TM / 2); }
-  HS_DEVICE static uint32_t first_column() { return thread_index() / 64 * (TN / 4); }
+  HS_DEVICE static uint32_t first_column() { return thread_index() / 64 * (TN / 2); }
 
   HS_DEVICE void clear() {
 #pragma unroll
@@ -101,28 +106,29 @@ struct MatrixSums {
 
   // One step of 32 of operands that are stored [lane][k] both.
   HS_DEVICE void multiply(const char* a, const char* b) {
-    multiply_as<true, true>(shared_address(a), shared_address(b));
+    Fragments<true, true, TM> of_a;
+    Fragments<false, true, TN> of_b;
+    of_a.start(first_row());
+    of_b.start(first_column());
+    multiply_at(of_a, of_b, shared_address(a), shared_address(b));
   }
 
-  template <bool A_TOGETHER, bool B_TOGETHER>
-  HS_DEVICE void multiply_as(uint32_t a, uint32_t b) {
+  template <class OfA, class OfB>
+  HS_DEVICE void multiply_at(const OfA& of_a, const OfB& of_b, uint32_t a, uint32_t b) {
 #pragma unroll
     for (uint32_t group = 0; group < 2; group++) {
       uint32_t fa[DOWN][4], fb[ACROSS / 2][4];
 #pragma unroll
-      for (uint32_t i = 0; i < DOWN; i++) {
-        fragment_a<A_TOGETHER, TM>(fa[i], a, first_row() + 16 * i, group);
-      }
+      for (uint32_t i = 0; i < DOWN; i++) of_a.read(fa[i], a, i, group);
 #pragma unroll
-      for (uint32_t j = 0; j < ACROSS / 2; j++) {
-        fragment_b<B_TOGETHER, TN>(fb[j], b, first_column() + 16 * j, group);
-      }
+      for (uint32_t j = 0; j < ACROSS / 2; j++) of_b.read(fb[j], b, j, group);
 #pragma unroll
       for (uint32_t i = 0; i < DOWN; i++) {
 #pragma unroll
         for (uint32_t n = 0; n < ACROSS; n++) {
           // Back and forth: neighbours share a fragment, which stays in the unit's operand cache.
           const uint32_t j = i % 2 == 0 ? n : ACROSS - 1 - n;
+          // Registers 0 and 1 of B are the first eight columns, 2 and 3 the others.
           mma<TYPE>(sum[i][j], fa[i], fb[j / 2][j % 2 * 2], fb[j / 2][j % 2 * 2 + 1]);
         }
       }

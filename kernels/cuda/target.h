@@ -5,17 +5,19 @@
 
 #define HS_DEVICE __device__ __forceinline__
 
-// One entry point: a function (whose template arguments may have commas) on one parameter block.
-// 256 threads a block is what every kernel here is written for; two of them fit a multiprocessor, so that no kernel has to spill.
-#define HS_KERNEL(name, Block, ...)                                                   \
-  extern "C" __global__ void __launch_bounds__(256, 2) name(const __grid_constant__ hs::Block p) { \
-    hs::__VA_ARGS__(p);                                                                  \
+// One entry point: a function (whose template arguments may have commas) on one parameter block, in blocks of
+// so many threads, of which so many are to fit a multiprocessor.
+#define HS_KERNEL(name, Block, threads, blocks, ...)                                                              \
+  extern "C" __global__ void __launch_bounds__(threads, blocks) name(const __grid_constant__ hs::Block p) { \
+    hs::__VA_ARGS__(p);                                                                                            \
   }
 
 // What the loader compares with the crate's own number: parameter blocks and rows.
 #define HS_ABI(number) extern "C" __attribute__((used)) __device__ uint64_t hs_abi = number;
 
 namespace hs {
+
+constexpr uint32_t WAVE = 32;  // threads that go together
 
 // An address in global memory as a pointer. Addresses come out of parameter blocks, where nothing
 // says of which memory they are; an access that must find out costs more.
@@ -24,6 +26,13 @@ HS_DEVICE T* global(uint64_t address) {
   T* pointer = reinterpret_cast<T*>(address);
   __builtin_assume(__isGlobal(pointer));
   return pointer;
+}
+
+// The kernel's parameter block, whose fields are loaded where they are used: here they are operands of
+// instructions anyway.
+template <class Block>
+HS_DEVICE const Block& reload(const Block& block) {
+  return block;
 }
 
 HS_DEVICE uint32_t thread_index() { return threadIdx.x; }

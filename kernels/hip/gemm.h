@@ -46,7 +46,7 @@ struct AlignedLoop {
     uint32_t at[2];  // of each chunk, in bytes; NOWHERE for lanes that are not there
     uint32_t row;    // [k][lane]: bytes from one step of k to the next
     uint32_t step;   // bytes to the next 32 steps
-    uint32_t to[2];  // in the stage
+    uint32_t to;     // of the first chunk, in the stage
     uint32_t left;   // steps of k from the chunk's first on; wraps below 0 as a signed number
     int4_t word[2];  // the chunks, or eight pairs of lanes
 
@@ -63,8 +63,8 @@ struct AlignedLoop {
         for (uint32_t c = 0; c < 2; c++) {
           const uint32_t far = static_cast<uint32_t>(lane(i / 4 + 64 * c, there) - first);
           at[c] = there ? (far * l32 + 8 * chunk) * 2 : NOWHERE;
-          to[c] = chunk_offset<128>(chunk, i / 4 + 64 * c);
         }
+        to = chunk_offset<128>(chunk, i / 4);
         step = 64;
         left = static_cast<uint32_t>(steps) - 8 * chunk;
       } else {
@@ -75,8 +75,7 @@ struct AlignedLoop {
         row = l32 * 2;
         step = 64 * l32;
         left = static_cast<uint32_t>(steps) - 8 * chunk;
-        to[0] = chunk_offset<128>(chunk, pair);
-        to[1] = chunk_offset<128>(chunk, pair + 1);
+        to = chunk_offset<128>(chunk, pair);
       }
     }
     HS_DEVICE static uint32_t wave() { return __builtin_amdgcn_readfirstlane(thread_index() / 64); }
@@ -108,7 +107,8 @@ struct AlignedLoop {
           chunk[w] = __builtin_amdgcn_perm(word[w / 2][w % 2 * 2 + 1], word[w / 2][w % 2 * 2], halves);
         }
       }
-      *reinterpret_cast<int4_t*>(stage + to[c]) = chunk;
+      // 64 lanes, or one lane, further: exchanging is of eight lanes at most.
+      *reinterpret_cast<int4_t*>(stage + (TOGETHER ? to + 1024 * c : to ^ 16 * c)) = chunk;
     }
   };
 

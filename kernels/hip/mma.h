@@ -37,6 +37,7 @@ HS_DEVICE uint32_t chunk_offset(uint32_t chunk, uint32_t lane) {
 // The sums of a TM×TN tile in four waves: two down, two across.
 template <uint32_t TYPE, uint32_t TM, uint32_t TN>
 struct MatrixSums {
+  static constexpr uint32_t THREADS = 4 * WAVE;
   static constexpr uint32_t OPERAND_BYTES = TM * 64;
   static constexpr uint32_t DOWN = TM / 64, ACROSS = TN / 64;  // 32×32 products of a wave
   float16_t sum[DOWN][ACROSS];

@@ -5,11 +5,12 @@
 
 #define HS_DEVICE __device__ __forceinline__
 
-// One entry point: a function (whose template arguments may have commas) on one parameter block.
-// 256 threads a block is what every kernel here is written for; two of them fit a compute unit (two waves a SIMD, 256 registers a lane).
-#define HS_KERNEL(name, Block, ...)                                                   \
-  extern "C" __global__ void __launch_bounds__(256, 2) name(const hs::Block p) {         \
-    hs::__VA_ARGS__(p);                                                                  \
+// One entry point: a function (whose template arguments may have commas) on one parameter block, in blocks of
+// so many threads. How many of them are to fit a multiprocessor is for the other target; here two waves a SIMD
+// leave 256 registers a lane.
+#define HS_KERNEL(name, Block, threads, blocks, ...)                                     \
+  extern "C" __global__ void __launch_bounds__(threads, 2) name(const hs::Block p) { \
+    hs::__VA_ARGS__(p);                                                                   \
   }
 
 // What the loader compares with the crate's own number: parameter blocks and rows.
@@ -17,11 +18,23 @@
 
 namespace hs {
 
+constexpr uint32_t WAVE = 64;  // threads that go together
+
 // An address in global memory as a pointer. Addresses come out of parameter blocks, where nothing
 // says of which memory they are; an access that must find out (flat) counts on both wait counters.
 template <class T>
 HS_DEVICE T* global(uint64_t address) {
   return (T*)reinterpret_cast<T __attribute__((address_space(1)))*>(address);
+}
+
+// The kernel's parameter block, as if it were another: what is read of it is loaded where it is used, instead of
+// staying in a hundred scalar registers from the first line on. (The compiler keeps those that are too many in
+// lanes of vector registers.)
+template <class Block>
+HS_DEVICE const Block& reload(const Block&) {
+  auto* block = (const Block __attribute__((address_space(4)))*)__builtin_amdgcn_kernarg_segment_ptr();
+  asm volatile("" : "+s"(block));
+  return *(const Block*)block;
 }
 
 HS_DEVICE uint32_t thread_index() { return threadIdx.x; }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use crate::main_loop::{Instruction, Kind, MainLoop};
 use crate::{Needs, output};
 
 /// Vector registers of a SIMD's lane, their granule, and the waves that a SIMD holds at most.
@@ -44,16 +45,46 @@ pub fn read(image: &str) -> Result<Vec<Needs>, String> {
         }
     }
     let code = tool("objdump", &["-d", "--mcpu=gfx90a", &elf])?;
-    let mut current: Option<&mut Needs> = None;
-    for line in code.lines() {
-        if line.ends_with(">:") {
-            let name = line.split(['<', '>']).nth(1).unwrap_or("");
-            current = kernels.iter_mut().find(|k| k.kernel == name);
-        } else if let (Some(kernel), true) = (&mut current, line.starts_with('\t')) {
+    // `0000000000001000 <hs_gemm_prepare>:`, then a line an instruction.
+    for function in code.split("\n0000").skip(1) {
+        let (head, body) = function.split_once('\n').unwrap_or((function, ""));
+        let name = head.split(['<', '>']).nth(1).unwrap_or("");
+        let Some(kernel) = kernels.iter_mut().find(|k| k.kernel == name) else { continue };
+        let start = head.split_whitespace().next().and_then(hex).unwrap_or(0);
+        let mut list = Vec::new();
+        for line in body.lines().filter(|line| line.starts_with('\t')) {
             count(kernel, line.trim());
+            list.extend(instruction(line.trim(), start));
         }
+        kernel.main_loop = MainLoop::of(&list);
     }
     Ok(kernels)
+}
+
+fn hex(text: &str) -> Option<u64> {
+    u64::from_str_radix(text, 16).ok()
+}
+
+/// `s_cbranch_scc0 137    // 00000000ECE4: BF840089 <hs_gemm_prepare+0x50c>`, in a kernel that starts at `start`.
+fn instruction(line: &str, start: u64) -> Option<Instruction> {
+    let (text, note) = line.split_once("//")?;
+    let address = hex(note.split(':').next()?.trim())?;
+    let target = note.split_once("+0x").filter(|_| text.contains("branch"));
+    let target =
+        target.and_then(|(_, at)| hex(at.trim_end().trim_end_matches('>'))).map(|at| start + at);
+    let kind = match text.split_whitespace().next()? {
+        opcode if opcode.starts_with("v_mfma") => Kind::Matrix,
+        "ds_read_b128" => Kind::Fragment,
+        opcode if opcode.starts_with("ds_read") => Kind::NarrowFragment,
+        opcode if opcode.starts_with("ds_write") => Kind::Write,
+        opcode if opcode.starts_with("buffer_load") || opcode.starts_with("global_load") => {
+            Kind::Load
+        }
+        "s_barrier" => Kind::Barrier,
+        opcode if opcode.starts_with("v_accvgpr") => Kind::Move,
+        _ => Kind::Other,
+    };
+    Some(Instruction { address, target, kind })
 }
 
 fn tool(name: &str, arguments: &[&str]) -> Result<String, String> {

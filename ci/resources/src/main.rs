@@ -5,12 +5,19 @@
 //! Columns: registers of a thread (on gfx90a vector registers, accumulation registers included),
 //! bytes spilled and of scratch, scalars that are kept in lanes of a vector register, bytes of shared memory, waves that a multiprocessor (SIMD) holds,
 //! instructions, and of them global loads and stores of 16 bytes, of less, and matrix products.
-//! The last line counts the kernels that spill or use scratch: none should.
+//! A second table is of the loops that multiply matrices, and of CUTLASS's for the same tile; what every such loop
+//! has to keep to is checked (`MainLoop::faults`). The last line counts the kernels that spill, into whatever memory or register: none should.
 
 mod gfx90a;
+mod main_loop;
 mod sm80;
+#[path = "../../../src/kernel/table/mod.rs"]
+#[allow(dead_code)]
+mod table;
 
 use std::process::{Command, ExitCode};
+
+use main_loop::MainLoop;
 
 /// What one kernel needs.
 #[derive(Debug, Default, Clone)]
@@ -37,7 +44,13 @@ pub struct Needs {
     pub generic: u32,
     /// Matrix products.
     pub matrix: u32,
+    /// The loop that multiplies matrices.
+    pub main_loop: Option<MainLoop>,
 }
+
+/// CUTLASS's main loop for the same tile (128×128×32, four waves; A and B stored with k side by side), compiled by
+/// the same nvcc: matrix steps, fragment reads, copies, and all instructions. Ours may have a quarter more.
+const CUTLASS: [u32; 4] = [64, 16, 8, 162];
 
 /// Runs a tool and gives its output.
 pub fn output(tool: &str, arguments: &[&str]) -> Result<String, String> {
@@ -89,7 +102,29 @@ fn table(label: &str, image: &str) -> Result<usize, String> {
             k.matrix
         );
     }
-    Ok(kernels.iter().filter(|k| k.scratch > 0).count())
+    println!("\n{:<30} {}", "main loop, a step of 32", main_loop::COLUMNS);
+    for kernel in &kernels {
+        let Some(main) = kernel.main_loop else { continue };
+        println!("{:<30} {main}", kernel.kernel);
+        if !kernel.kernel.ends_with("_128") {
+            continue;
+        }
+        if let Some(fault) = main.faults() {
+            return Err(format!("{}: {fault}", kernel.kernel));
+        }
+        let [matrix, fragments, copies, all] = CUTLASS;
+        let same = [main.matrix, main.fragments, main.loads] == [matrix, fragments, copies];
+        if image.ends_with(".cubin") && !(same && main.all * 4 <= all * 5) {
+            return Err(format!("{}: {main}; CUTLASS has {CUTLASS:?}", kernel.kernel));
+        }
+    }
+    if image.ends_with(".cubin") {
+        let [matrix, fragments, copies, all] = CUTLASS;
+        let of =
+            MainLoop { matrix, fragments, loads: copies, barriers: 1, all, ..MainLoop::default() };
+        println!("{:<30} {of}", "(CUTLASS, nt, 4 stages)");
+    }
+    Ok(kernels.iter().filter(|k| k.scratch + k.lanes > 0).count())
 }
 
 fn main() -> ExitCode {
@@ -105,6 +140,6 @@ fn main() -> ExitCode {
             }
         }
     }
-    println!("\nkernels that spill or use scratch: {spilling}");
+    println!("\nkernels that spill or use scratch, lanes included: {spilling}");
     ExitCode::SUCCESS
 }

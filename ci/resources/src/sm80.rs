@@ -1,13 +1,13 @@
 //! Cubins for sm_80, through `cuobjdump`.
 
-use crate::{Needs, output};
+use crate::main_loop::{Instruction, Kind, MainLoop};
+use crate::{Needs, output, table};
 
 /// Registers, shared memory and threads of one multiprocessor of an A100.
 const REGISTERS: u32 = 65_536;
 const SHARED: u32 = 164 * 1024;
 const WAVES: u32 = 64;
-/// Threads of a block of ours, and what the system keeps of shared memory for each.
-const THREADS: u32 = 256;
+/// What the system keeps of shared memory for each block.
 const RESERVED: u32 = 1024;
 
 /// Every kernel of the image.
@@ -26,41 +26,67 @@ pub fn read(image: &str) -> Result<Vec<Needs>, String> {
             let registers = field("REG:").ok_or("no REG")?;
             let shared = field("SHARED:").unwrap_or(0);
             kernels.push(Needs {
-                kernel,
                 registers,
                 shared,
                 scratch: field("STACK:").unwrap_or(0) + field("LOCAL:").unwrap_or(0),
-                waves: waves(registers, shared),
+                waves: waves(registers, shared, threads(&kernel)),
+                kernel,
                 ..Needs::default()
             });
         }
     }
     let code = output("cuobjdump", &["-sass", image])?;
-    let mut current: Option<&mut Needs> = None;
-    for line in code.lines() {
-        if let Some((_, function)) = line.split_once("Function : ") {
-            current = kernels.iter_mut().find(|k| k.kernel == function.trim());
-        } else if let (Some(kernel), Some(text)) = (&mut current, instruction(line)) {
+    for function in code.split("Function : ").skip(1) {
+        let (name, body) = function.split_once('\n').unwrap_or((function, ""));
+        let Some(kernel) = kernels.iter_mut().find(|k| k.kernel == name.trim()) else { continue };
+        let mut list = Vec::new();
+        for (address, text) in body.lines().filter_map(instruction) {
             count(kernel, text);
+            list.push(Instruction { address, target: target(text), kind: kind(text) });
         }
+        kernel.main_loop = MainLoop::of(&list);
     }
     Ok(kernels)
 }
 
-fn waves(registers: u32, shared: u32) -> u32 {
-    let of_wave = (registers.max(1) * 32).next_multiple_of(256);
-    let by_registers = REGISTERS / of_wave * 32 / THREADS;
-    let by_shared = SHARED / (shared + RESERVED).max(1);
-    (by_registers.min(by_shared) * THREADS / 32).min(WAVES)
+/// Threads of a block of a kernel.
+fn threads(kernel: &str) -> u32 {
+    let row = table::entries().find(|entry| entry.symbol == kernel);
+    row.and_then(|row| row.device).map_or(table::THREADS, |source| source.team.threads(32))
 }
 
-/// The text of a line with code: `/*0010*/  @!P0 LDG.E.128 R4, [R2.64] ;`, without the predicate.
-fn instruction(line: &str) -> Option<&str> {
+fn waves(registers: u32, shared: u32, threads: u32) -> u32 {
+    let of_wave = (registers.max(1) * 32).next_multiple_of(256);
+    let by_registers = REGISTERS / of_wave * 32 / threads;
+    let by_shared = SHARED / (shared + RESERVED).max(1);
+    (by_registers.min(by_shared) * threads / 32).min(WAVES)
+}
+
+/// Where `BRA 0x4690` goes, also behind a predicate.
+fn target(text: &str) -> Option<u64> {
+    let (_, to) = text.strip_prefix("BRA")?.split_once("0x")?;
+    u64::from_str_radix(to.split(|c: char| !c.is_ascii_hexdigit()).next()?, 16).ok()
+}
+
+fn kind(text: &str) -> Kind {
+    match text.split(['.', ' ']).next().unwrap_or("") {
+        "HMMA" => Kind::Matrix,
+        "LDSM" => Kind::Fragment,
+        "LDS" if !text.starts_with("LDS RZ") => Kind::NarrowFragment,
+        "LDG" | "LDGSTS" => Kind::Load,
+        "STS" => Kind::Write,
+        "BAR" => Kind::Barrier,
+        _ => Kind::Other,
+    }
+}
+
+/// Address and text of a line with code, `/*0010*/  @!P0 LDG.E.128 R4, [R2.64] ;`, without the predicate.
+fn instruction(line: &str) -> Option<(u64, &str)> {
     let (address, text) = line.trim().strip_prefix("/*")?.split_once("*/")?;
     let text = text.trim();
     let code = address.len() >= 4 && address.len() <= 6 && text.contains(';');
     let text = if text.starts_with('@') { text.split_once(' ')?.1.trim() } else { text };
-    code.then_some(text)
+    code.then_some((u64::from_str_radix(address, 16).ok()?, text))
 }
 
 fn count(kernel: &mut Needs, text: &str) {

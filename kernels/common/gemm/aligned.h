@@ -5,7 +5,7 @@
 // unit's steps over k in ascending order, whatever the number of blocks. 128×128 tiles.
 //
 // Limiter: the matrix unit, closely followed by shared memory. A step takes an A100's multiprocessor 512 cycles of
-// 1,024 multiply-adds, and 8 waves read 2·(4 + 2)·512 bytes of fragments in 384 of them, 128 bytes each. 4,096³ are
+// 1,024 multiply-adds, and 4 waves read 2·(4 + 4)·512 bytes of fragments in 256 of them, 128 bytes each. 4,096³ are
 // 0.44 ms at 312 TFLOP/s; an MI250X GCD's 191.5 make 0.72 ms.
 #pragma once
 #include "gemm.h"
@@ -19,11 +19,11 @@ HS_DEVICE void aligned(const Product& p) {
   HS_SHARED __attribute__((aligned(128))) char shared[BYTES];
   Tile t;
 #pragma unroll 1
-  for (uint32_t index = block_index(); locate(p, index, 128, (p.flags & GATED) != 0 ? 64 : 128, t);
+  for (uint32_t index = block_index(); locate(reload(p), index, 128, (p.flags & GATED) != 0 ? 64 : 128, t);
        index += block_count()) {
     typename Loop::Sums sums;
     sums.clear();
-    if (t.k > 0) Loop::run(p, t, sums, shared);
+    if (t.k > 0) Loop::run(reload(p), t, sums, shared);
     epilogue<128, 128>(p, t, sums, reinterpret_cast<float*>(shared));
     barrier();  // the slab has been read
   }

@@ -52,7 +52,7 @@ HS_DEVICE void slab8(float (&v)[8], const float* from) {  // 32-byte aligned
 }
 
 // One slab into D stored [m,n].
-template <uint32_t TM, uint32_t TN>
+template <uint32_t TM, uint32_t TN, uint32_t THREADS>
 HS_DEVICE void epilogue_rows(const Product& p, const Tile& t, const float* slab, uint32_t pass) {
   const bool gated = (p.flags & GATED) != 0, flush = (p.flags & FLUSH) != 0;
   const uint32_t eights = gated ? TN / 16 : TN / 8;
@@ -105,7 +105,7 @@ HS_DEVICE void epilogue_rows(const Product& p, const Tile& t, const float* slab,
 
 // One slab into D stored [n,m]: eight rows at a time. Only the weight gradient asks for it, whose whole
 // epilogue is β·C.
-template <uint32_t TM, uint32_t TN>
+template <uint32_t TM, uint32_t TN, uint32_t THREADS>
 HS_DEVICE void epilogue_columns(const Product& p, const Tile& t, const float* slab, uint32_t pass) {
   const uint64_t c = p.c == 0 ? 0 : like_d(p, t, p.c, p.ldc, p.stride_c, p.output);
 #pragma unroll 1
@@ -123,20 +123,33 @@ HS_DEVICE void epilogue_columns(const Product& p, const Tile& t, const float* sl
   }
 }
 
-// All of a tile. `sums.slab(pass, slab)` writes a wave's part of a slab. Nothing else may be using the
-// shared memory any more once every thread is here. Registers have no index, so each pass's sums are named
-// in a copy of its own; as a recursion, since a compiler may refuse to unroll so long a loop.
-template <uint32_t TM, uint32_t TN, uint32_t PASS = 0, class Sums>
-HS_DEVICE void epilogue(const Product& p, const Tile& t, const Sums& sums, float* slab) {
-  barrier();  // what was read from this memory has been
-  sums.slab(PASS, slab);
-  barrier();
-  if ((p.flags & D_TRANSPOSED) != 0) {
-    epilogue_columns<TM, TN>(p, t, slab, PASS);
-  } else {
-    epilogue_rows<TM, TN>(p, t, slab, PASS);
+// Writes a wave's part of slab `pass`. Registers have no index, so each slab's sums are named in a branch of its
+// own, which all threads take alike.
+template <uint32_t SLABS, class Sums, uint32_t PASS = 0>
+HS_DEVICE void write_slab(const Sums& sums, uint32_t pass, float* slab) {
+  if (PASS + 1 == SLABS || pass == PASS) {
+    sums.slab(PASS, slab);
+    asm volatile("" : : "n"(PASS));  // no two branches are alike: merged, they would need an index
+    return;
   }
-  if constexpr (PASS + 1 < TM / 32) epilogue<TM, TN, PASS + 1>(p, t, sums, slab);
+  if constexpr (PASS + 1 < SLABS) write_slab<SLABS, Sums, PASS + 1>(sums, pass, slab);
+}
+
+// All of a tile. Nothing else may be using the shared memory any more once every thread is here.
+template <uint32_t TM, uint32_t TN, class Sums>
+HS_DEVICE void epilogue(const Product& product, const Tile& t, const Sums& sums, float* slab) {
+#pragma unroll 1
+  for (uint32_t pass = 0; pass < TM / 32; pass++) {
+    const Product& p = reload(product);
+    barrier();  // what was read from this memory has been
+    write_slab<TM / 32>(sums, pass, slab);
+    barrier();
+    if ((p.flags & D_TRANSPOSED) != 0) {
+      epilogue_columns<TM, TN, Sums::THREADS>(p, t, slab, pass);
+    } else {
+      epilogue_rows<TM, TN, Sums::THREADS>(p, t, slab, pass);
+    }
+  }
 }
 
 }  // namespace hs

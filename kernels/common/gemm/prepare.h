@@ -41,19 +41,18 @@ HS_DEVICE float prepared(const Product& p, uint64_t row, uint64_t column) {
   return x;
 }
 
-HS_DEVICE void prepare(const Product& p) {
+HS_DEVICE void prepare(const Product& block) {
   HS_SHARED float block_sum[THREADS];  // [SIDE][COLUMNS]
-  const bool transposed = (p.flags & 1) != 0, cuts_k = (p.flags & GROUPS_CUT_K) != 0;
-  const uint64_t columns = transposed ? p.m : p.k;  // as stored
-  const uint64_t all = transposed ? p.k : p.m;
+  const bool transposed = (block.flags & 1) != 0;
+  const uint64_t columns = transposed ? block.m : block.k;  // as stored
+  const uint64_t all = transposed ? block.k : block.m;
   const uint32_t across = tiles_of(columns, COLUMNS);
   // Groups cut the stored rows, whichever they are called. Each is a member of its own where it is summed;
   // rows behind the last group are nobody's.
-  const uint64_t members = p.groups > 0 ? p.groups : 1;
+  const uint64_t members = block.groups > 0 ? block.groups : 1;
   const uint32_t side = thread_index() / COLUMNS;
-  const uint64_t first_chunk = block_index() / across, chunks = block_count() / across;
   // A sum has one block; without sums, blocks share the columns' rounds of 2,048 rows.
-  const bool sums = p.a_sums != 0;
+  const bool sums = block.a_sums != 0;
   const uint64_t round_rows = SIDE * SUM_BLOCK, rounds = (all + round_rows - 1) / round_rows;
   const uint64_t turns = sums || rounds == 0 ? 1 : rounds;
 #pragma unroll 1
@@ -62,6 +61,7 @@ HS_DEVICE void prepare(const Product& p) {
     const uint64_t turn = item / across;
     uint64_t start = 0;
     for (uint64_t g = 0; g < members; g++) {
+      const Product& p = reload(block);
       const uint64_t end = p.groups > 0 ? group_end(p, g, start, all) : all;
       float total = 0.0f;
       for (uint64_t round = start + turn * round_rows; round < end; round += turns * round_rows) {
@@ -83,7 +83,7 @@ HS_DEVICE void prepare(const Product& p) {
         barrier();
       }
       if (sums && side == 0 && column < columns) {
-        const uint64_t at = p.a_sums + 4 * ((cuts_k ? g * p.m : 0) + column);
+        const uint64_t at = p.a_sums + 4 * (((p.flags & GROUPS_CUT_K) != 0 ? g * p.m : 0) + column);
         const float old = (p.flags & ADD_A_SUMS) != 0 ? from_bits(load4(at)) : 0.0f;
         store4(at, bits((p.flags & ADD_A_SUMS) != 0 ? old + total : total));
       }

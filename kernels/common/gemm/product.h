@@ -6,8 +6,8 @@
 // memory: step s + 1 is on its way through registers while step s is multiplied.
 //
 // Limiter: 16-bit types, shared memory. An A100's matrix unit takes 2·64·64·32 operations in 128 cycles of
-// a multiprocessor, the tile's 8 waves read 8·(2 + 1)·2 matrices of 512 bytes in 192, and write 8 KB in 64: half of
-// 312 TFLOP/s at the best. f32: the vector unit, 19.5 TFLOP/s of an A100, 23.9 of an MI250X GCD.
+// a multiprocessor, the tile's 4 waves read 4·(2 + 2)·2 matrices of 512 bytes in 128, and write 8 KB in 64: two
+// thirds of 312 TFLOP/s at the best. f32: the vector unit, 19.5 TFLOP/s of an A100, 23.9 of an MI250X GCD.
 #pragma once
 #include "gemm/epilogue.h"
 #include "gemm/operand.h"
@@ -29,35 +29,48 @@ struct Choice<F32> {
 };
 
 template <uint32_t TYPE, bool A_TRANSPOSED, bool B_TRANSPOSED>
-HS_DEVICE void product(const Product& p) {
+HS_DEVICE void product(const Product& block) {
   using Sums = typename Choice<TYPE>::Sums;
   constexpr uint32_t OPERAND = Sums::OPERAND_BYTES;  // of a step
   constexpr uint32_t BYTES = 4 * OPERAND > Slab<SMALL>::BYTES ? 4 * OPERAND : Slab<SMALL>::BYTES;
   HS_SHARED __attribute__((aligned(128))) char shared[BYTES];
-  // Which chunk of each operand is this thread's: neighbours take what is side by side in memory.
-  const uint32_t i = thread_index();
-  const uint32_t lane_a = A_TRANSPOSED ? i % SMALL : i / 4, chunk_a = A_TRANSPOSED ? i / SMALL : i % 4;
-  const uint32_t lane_b = B_TRANSPOSED ? i / 4 : i % SMALL, chunk_b = B_TRANSPOSED ? i % 4 : i / SMALL;
+  // Which chunks of each operand are this thread's: neighbours take what is side by side in memory.
+  constexpr uint32_t CHUNKS = 4 * SMALL / Sums::THREADS;
+  auto lane = [](bool together, uint32_t c) {
+    const uint32_t i = c * Sums::THREADS + thread_index();
+    return together ? i / 4 : i % SMALL;
+  };
+  auto chunk = [](bool together, uint32_t c) {
+    const uint32_t i = c * Sums::THREADS + thread_index();
+    return together ? i % 4 : i / SMALL;
+  };
 
   Tile t;
 #pragma unroll 1
-  for (uint32_t index = block_index(); locate(p, index, SMALL, (p.flags & GATED) != 0 ? SMALL / 2 : SMALL, t);
+  for (uint32_t index = block_index(); locate(reload(block), index, SMALL, (block.flags & GATED) != 0 ? SMALL / 2 : SMALL, t);
        index += block_count()) {
-    const bool has_a = t.row + lane_a < t.m;
-    bool has_b;
-    const uint64_t column = column_of_b<SMALL>(p, t, lane_b, has_b);
-    Chunk8<TYPE> a, b;
+    const Product& p = reload(block);
+    Chunk8<TYPE> a[CHUNKS], b[CHUNKS];
     auto load = [&](uint64_t k) {
       auto count = [&](uint64_t first) {
         return first >= t.k ? 0u : t.k - first < 8 ? static_cast<uint32_t>(t.k - first) : 8u;
       };
-      const uint64_t ka = k + 8 * chunk_a, kb = k + 8 * chunk_b;
-      load_a<TYPE, !A_TRANSPOSED>(a, p, t, t.row + lane_a, ka, has_a ? count(ka) : 0);
-      load_b<TYPE, B_TRANSPOSED>(b, p, t, column, kb, has_b ? count(kb) : 0);
+#pragma unroll
+      for (uint32_t c = 0; c < CHUNKS; c++) {
+        const uint64_t row = t.row + lane(!A_TRANSPOSED, c), ka = k + 8 * chunk(!A_TRANSPOSED, c);
+        load_a<TYPE, !A_TRANSPOSED>(a[c], p, t, row, ka, row < t.m ? count(ka) : 0);
+        bool there;
+        const uint64_t column = column_of_b<SMALL>(p, t, lane(B_TRANSPOSED, c), there);
+        const uint64_t kb = k + 8 * chunk(B_TRANSPOSED, c);
+        load_b<TYPE, B_TRANSPOSED>(b[c], p, t, column, kb, there ? count(kb) : 0);
+      }
     };
     auto store = [&](char* to) {
-      Sums::store(to, chunk_a, lane_a, a.x);
-      Sums::store(to + OPERAND, chunk_b, lane_b, b.x);
+#pragma unroll
+      for (uint32_t c = 0; c < CHUNKS; c++) {
+        Sums::store(to, chunk(!A_TRANSPOSED, c), lane(!A_TRANSPOSED, c), a[c].x);
+        Sums::store(to + OPERAND, chunk(B_TRANSPOSED, c), lane(B_TRANSPOSED, c), b[c].x);
+      }
     };
     Sums sums;
     sums.clear();

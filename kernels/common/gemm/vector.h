@@ -7,6 +7,7 @@
 namespace hs {
 
 struct VectorSums {
+  static constexpr uint32_t THREADS = 256;
   static constexpr uint32_t LD = 64 + 4;                    // [k][lane], rows of 16-byte units
   static constexpr uint32_t OPERAND_BYTES = 32 * LD * 4;
   float sum[4][4];

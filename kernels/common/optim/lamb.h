@@ -12,15 +12,15 @@
 
 namespace hs {
 
-HS_DEVICE void lamb_moments(const Step& p) {
+HS_DEVICE void lamb_moments(const Step& block) {
   HS_SHARED double shared[FOLD_DOUBLES];
-  const Status& status = *global<const Status>(p.status);
+  const Status& status = *global<const Status>(block.status);
   if (status.skip != APPLIED) return;
-  const Chunk* chunks = global<const Chunk>(p.chunks);        // [chunk_count]
-  const Tensor* tensors = global<const Tensor>(p.tensors);    // [tensor_count]
-  const Scalars* scalars = global<const Scalars>(p.scalars);  // [tensor_count]
-  double* norms = global<double>(p.norms);                    // [chunk_count][2]
-  for (uint64_t c = block_index(); c < p.chunk_count; c += block_count()) {
+  for (uint64_t c = block_index(); c < block.chunk_count; c += block_count()) {
+    const Step& p = reload(block);
+    const Chunk* chunks = global<const Chunk>(p.chunks);        // [chunk_count]
+    const Tensor* tensors = global<const Tensor>(p.tensors);    // [tensor_count]
+    const Scalars* scalars = global<const Scalars>(p.scalars);  // [tensor_count]
     const Chunk chunk = chunks[c];
     const Scalars s = scalars[chunk.tensor];
     if (s.active == 0) continue;
@@ -50,6 +50,7 @@ HS_DEVICE void lamb_moments(const Step& p) {
     const double sum_u = fold(of_u, shared, threads_of(chunk.len));
     barrier();
     if (thread_index() == 0) {
+      double* norms = global<double>(reload(block).norms);  // [chunk_count][2]
       norms[2 * c] = sum_p;
       norms[2 * c + 1] = sum_u;
     }

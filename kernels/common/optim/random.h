@@ -22,7 +22,7 @@ HS_DEVICE void random8(uint16_t (&to)[8], const Key& key, uint64_t first) {
   uint32_t c3 = static_cast<uint32_t>(key.step);
   uint32_t k0 = static_cast<uint32_t>(key.seed);
   uint32_t k1 = static_cast<uint32_t>(key.seed >> 32) ^ static_cast<uint32_t>(key.step >> 32);
-#pragma unroll
+#pragma unroll 5  // not all ten: twenty keys would stay in registers
   for (int round = 0; round < 10; round++) {
     const uint64_t a = static_cast<uint64_t>(c0) * 0xd2511f53u;
     const uint64_t b = static_cast<uint64_t>(c2) * 0xcd9e8d57u;

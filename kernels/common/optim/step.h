@@ -90,13 +90,14 @@ HS_DEVICE void update8(const Operands& o, const Scalars& s, uint64_t i, uint32_t
 }
 
 template <class Rule>
-HS_DEVICE void step(const Step& p) {
-  const Status& status = *global<const Status>(p.status);
+HS_DEVICE void step(const Step& block) {
+  const Status& status = *global<const Status>(block.status);
   if (status.skip != APPLIED) return;
-  const Chunk* chunks = global<const Chunk>(p.chunks);        // [chunk_count]
-  const Tensor* tensors = global<const Tensor>(p.tensors);    // [tensor_count]
-  const Scalars* scalars = global<const Scalars>(p.scalars);  // [tensor_count]
-  for (uint64_t item = block_index(); item < p.chunk_count * PIECES; item += block_count()) {
+  for (uint64_t item = block_index(); item < block.chunk_count * PIECES; item += block_count()) {
+    const Step& p = reload(block);
+    const Chunk* chunks = global<const Chunk>(p.chunks);        // [chunk_count]
+    const Tensor* tensors = global<const Tensor>(p.tensors);    // [tensor_count]
+    const Scalars* scalars = global<const Scalars>(p.scalars);  // [tensor_count]
     const Chunk chunk = chunks[item / PIECES];
     const uint32_t first = static_cast<uint32_t>(item % PIECES) * PIECE;
     if (first >= chunk.len) continue;

@@ -10,13 +10,13 @@
 
 namespace hs {
 
-
-HS_DEVICE void unpack(const Unpack& p) {
+HS_DEVICE void unpack(const Unpack& block) {
   HS_SHARED double lanes[FOLD_DOUBLES];
   HS_SHARED uint32_t bad_in_chunk;
-  const uint64_t* shards = global<const uint64_t>(p.shards);
-  const uint64_t chunks = (p.len + CHUNK - 1) / CHUNK;
+  const uint64_t chunks = (block.len + CHUNK - 1) / CHUNK;
   for (uint64_t chunk = block_index(); chunk < chunks; chunk += block_count()) {
+    const Unpack& p = reload(block);
+    const uint64_t* shards = global<const uint64_t>(p.shards);
     if (thread_index() == 0) bad_in_chunk = 0;
     barrier();
     const uint64_t end = p.len - chunk * CHUNK < CHUNK ? p.len : (chunk + 1) * CHUNK;

@@ -1,5 +1,6 @@
 //! The CPU backend: host memory, order by running each launch before the call returns, threads.
 
+mod environment;
 mod fold;
 pub(crate) mod gemm;
 mod optim;
@@ -9,6 +10,7 @@ pub(crate) mod threads;
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use self::environment::Environment;
 use self::threads::Threads;
 use super::{Address, Backend, GraphId, StreamId, Ticket};
 use crate::kernel::Launch;
@@ -145,6 +147,7 @@ impl Backend for Cpu {
     }
 
     unsafe fn launch(&self, _: StreamId, launch: &Launch) -> Result<()> {
+        let _environment = Environment::standard();
         match *launch {
             // SAFETY: the caller's promise, passed on unchanged.
             Launch::Gemm(block) => unsafe { gemm::run(&self.threads, self.path, &block) },

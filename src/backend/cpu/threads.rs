@@ -3,6 +3,8 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use super::environment::Environment;
+
 /// Threads that one piece of work uses, at most.
 const MOST: usize = 256;
 
@@ -50,7 +52,10 @@ impl Threads {
         let work = &work;
         pool.in_place_scope(|scope| {
             for range in 1..threads {
-                scope.spawn(move |_| work(range));
+                scope.spawn(move |_| {
+                    let _environment = Environment::standard();
+                    work(range);
+                });
             }
             work(0);
         });

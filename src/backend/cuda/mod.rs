@@ -22,6 +22,7 @@ static CUDA: Vendor = Vendor {
     // context destroyed.
     sticky: &[700, 702, 710, 714, 715, 716, 717, 718, 719, 214, 709],
     units_attribute: 16, // MULTIPROCESSOR_COUNT
+    wave: 32,
 };
 const COMPUTE_CAPABILITY_MAJOR: u32 = 75;
 const COMPUTE_CAPABILITY_MINOR: u32 = 76;

@@ -36,6 +36,8 @@ pub(crate) struct Vendor {
     pub(crate) sticky: &'static [u32],
     /// Attribute that counts the units which run blocks.
     pub(crate) units_attribute: u32,
+    /// Threads that go together, on every architecture that kernels are built for.
+    pub(crate) wave: u32,
 }
 
 /// A call that failed, before it is known on which device.

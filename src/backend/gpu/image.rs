@@ -11,6 +11,8 @@ use crate::kernel::table;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Function {
     pub(super) handle: Handle,
+    /// Threads of a block.
+    pub(super) threads: u32,
     /// Blocks that one unit runs at a time.
     pub(super) blocks_per_unit: u32,
 }
@@ -120,15 +122,17 @@ impl Kernels {
             );
             return Err(Unloadable::Damaged(what));
         }
-        for entry in table::entries().filter(|entry| entry.device.is_some()) {
+        for entry in table::entries() {
+            let Some(source) = entry.device else { continue };
+            let threads = source.team.threads(driver.vendor.wave);
             let name = CString::new(entry.symbol).expect("symbols have no zero inside");
             let (mut handle, mut blocks) = (std::ptr::null_mut(), 0);
             // SAFETY: a C string; one handle is written.
             unsafe { driver.module_function(&mut handle, self.module, name.as_ptr()) }?;
             // SAFETY: a function of a loaded module; one i32 is written.
-            unsafe { driver.occupancy(&mut blocks, handle, table::THREADS as i32, 0) }?;
+            unsafe { driver.occupancy(&mut blocks, handle, threads as i32, 0) }?;
             let blocks_per_unit = u32::try_from(blocks).unwrap_or(1).max(1);
-            self.functions.insert(entry.symbol, Function { handle, blocks_per_unit });
+            self.functions.insert(entry.symbol, Function { handle, threads, blocks_per_unit });
         }
         Ok(())
     }

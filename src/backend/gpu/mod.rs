@@ -20,7 +20,7 @@ use order::Order;
 use pool::{Pool, Staging};
 
 use super::{Address, Backend, GraphId, StreamId, Ticket};
-use crate::kernel::{Launch, table};
+use crate::kernel::Launch;
 use crate::{DeviceInfo, Error, Result};
 
 /// How a vendor makes a device the calling thread's.
@@ -355,7 +355,7 @@ impl Backend for Gpu {
                     blocks,
                     1,
                     1,
-                    table::THREADS,
+                    function.threads,
                     1,
                     1,
                     0,

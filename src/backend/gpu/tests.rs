@@ -2,8 +2,11 @@
 //! allocations cost what is touched, and are not filled here.
 
 use super::super::{Address, Backend, StreamId};
-use super::Gpu;
+use std::sync::OnceLock;
+
+use super::super::cpu::{Cpu, gemm};
 use super::image::{Kernels, Unloadable};
+use super::{Driver, Gpu, Vendor};
 use crate::bf16;
 use crate::kernel::Launch;
 use crate::kernel::image::{ABI, Image, checksum, images};
@@ -65,74 +68,152 @@ fn table<T: bytemuck::Pod>(gpu: &Gpu, stream: StreamId, values: &[T]) -> u64 {
     to.0
 }
 
-/// Stats and a step of bf16 parameters with f32 moments, over the last chunk of a tensor of 2³¹ + 9.
+/// What a tensor's last chunk has become: gradients' sum of squares, parameters, slots, LAMB's two norms.
+type Outcome = (f64, Vec<bf16>, [Vec<u32>; 3], Vec<f64>);
+
+/// Stats and one rule's step of bf16 parameters with f32 moments, over one chunk at `start` of a tensor that has
+/// nothing else in memory.
+fn last_chunk(
+    backend: &dyn Backend,
+    take: &dyn Fn(u64) -> Address,
+    row: Row,
+    start: u64,
+) -> Outcome {
+    let stream = backend.stream().unwrap();
+    let put = |to: Address, bytes: &[u8]| {
+        // SAFETY: inside an allocation of the test's.
+        unsafe { backend.upload(stream, to, bytes) }.unwrap();
+    };
+    fn get<T: bytemuck::Pod>(
+        backend: &dyn Backend,
+        stream: StreamId,
+        from: Address,
+        len: usize,
+    ) -> Vec<T> {
+        let mut values = vec![T::zeroed(); len];
+        // SAFETY: inside an allocation of the test's, written before.
+        unsafe { backend.download(stream, from, bytemuck::cast_slice_mut(&mut values)) }.unwrap();
+        values
+    }
+    fn table<T: bytemuck::Pod>(backend: &dyn Backend, stream: StreamId, values: &[T]) -> u64 {
+        let to = backend.alloc(size_of_val(values)).unwrap();
+        // SAFETY: just allocated, as long.
+        unsafe { backend.upload(stream, to, bytemuck::cast_slice(values)) }.unwrap();
+        to.0
+    }
+    let len = (LEN - START) as usize;
+    let whole = start + len as u64;
+    let (grad, param) = (take(2 * whole), take(2 * whole));
+    let slots = [0; 3].map(|_| take(4 * whole));
+    let values: Vec<bf16> = (0..len).map(|i| bf16::from_f32((i % 7) as f32)).collect();
+    put(grad.offset(2 * start as usize), bytemuck::cast_slice(&values));
+    let params: Vec<bf16> = (0..len).map(|i| bf16::from_f32((i % 11) as f32)).collect();
+    put(param.offset(2 * start as usize), bytemuck::cast_slice(&params));
+    for (n, slot) in slots.iter().enumerate() {
+        put(slot.offset(4 * start as usize), bytemuck::cast_slice(&vec![1.0 + n as f32; len]));
+    }
+    let table = |bytes: &[u8]| table(backend, stream, bytes);
+    let chunk = Chunk { start, tensor: 0, len: len as u32 };
+    let tensor = Tensor { len: whole, chunks: 1, ..bytemuck::Zeroable::zeroed() };
+    let scalars = Scalars {
+        a: 0.5,
+        b1: 0.5,
+        c1: 1.0,
+        b2: 0.25,
+        c2: 0.75,
+        s: 1.0,
+        n: 1.0,
+        w: 0.125,
+        eps: 1e-6,
+        active: 1,
+        ..bytemuck::Zeroable::zeroed()
+    };
+    let status = Status { factor: 1.0, inverse: 1.0, ..bytemuck::Zeroable::zeroed() };
+    let partials =
+        table(bytemuck::bytes_of(&Partial { sum_squares: 0.0, non_finite: 0, tensor: 0 }));
+    let (chunks, tensors) = (table(bytemuck::bytes_of(&chunk)), table(bytemuck::bytes_of(&tensor)));
+    let (status, grads) = (table(bytemuck::bytes_of(&status)), table(bytemuck::bytes_of(&grad.0)));
+    let norms = table(&[0; 16]);
+    let stats = Stats {
+        chunks,
+        tensors,
+        grads,
+        status,
+        partials,
+        chunk_count: 1,
+        tensor_count: 1,
+        grad: 0,
+        pad: 0,
+    };
+    let step = Step {
+        chunks,
+        tensors,
+        status,
+        grads,
+        norms,
+        scalars: table(bytemuck::bytes_of(&scalars)),
+        params: table(bytemuck::bytes_of(&param.0)),
+        slot0: slots[0].0,
+        slot1: slots[1].0,
+        slot2: slots[2].0,
+        chunk_count: 1,
+        tensor_count: 1,
+        state_len: whole,
+        row: row as u32,
+        moment: 2,
+        mode: MASTER_NEAREST,
+        ..bytemuck::Zeroable::zeroed()
+    };
+    for block in [Block::Stats(stats), Block::Step(step)] {
+        // SAFETY: every address is an allocation made above, of the lengths given.
+        unsafe { backend.launch(stream, &Launch::Optim(block)) }.unwrap();
+    }
+    let partial: Partial = get(backend, stream, Address(partials), 1)[0];
+    let params = get(backend, stream, param.offset(2 * start as usize), len);
+    let moved = slots.map(|slot| get(backend, stream, slot.offset(4 * start as usize), len));
+    let norms = get(backend, stream, Address(norms), 2);
+    for (address, size) in [(grad, 2), (param, 2)].into_iter().chain(slots.map(|slot| (slot, 4))) {
+        // SAFETY: taken above, used by nobody any more.
+        unsafe { backend.free(address, (size * whole) as usize) };
+    }
+    (partial.sum_squares, params, moved, norms)
+}
+
+/// Every rule, on the last chunk of a tensor of 2³¹ + 9 elements: what the CPU makes of the same chunk of a
+/// tensor that begins there.
 #[test]
 fn a_step_reaches_beyond_32_bits() {
+    let rules = [
+        Row::AdamW,
+        Row::AdamWMax,
+        Row::Adam,
+        Row::AdamMax,
+        Row::Sgd,
+        Row::SgdMomentum,
+        Row::Adagrad,
+        Row::Lion,
+        Row::LambMoments,
+        Row::LambApply,
+    ];
+    let cpu = Cpu::new(1, gemm::Path::detect());
     for gpu in gpus() {
-        let stream = gpu.stream().unwrap();
-        let len = (LEN - START) as usize;
-        let (grad, param, slot) =
-            (sparse(&gpu, 2 * LEN), sparse(&gpu, 2 * LEN), sparse(&gpu, 4 * LEN));
-        let values: Vec<bf16> = (0..len).map(|i| bf16::from_f32((i % 7) as f32)).collect();
-        put(&gpu, stream, grad.offset(2 * START as usize), &values);
-        put(&gpu, stream, param.offset(2 * START as usize), &vec![bf16::from_f32(2.0); len]);
-        put(&gpu, stream, slot.offset(4 * START as usize), &vec![1.0f32; len]);
-        let chunk = Chunk { start: START, tensor: 0, len: len as u32 };
-        let zero = <Tensor as bytemuck::Zeroable>::zeroed();
-        let tensor = Tensor { len: LEN, chunks: 1, ..zero };
-        let scalars =
-            Scalars { a: 0.5, b1: 0.5, c1: 1.0, active: 1, ..bytemuck::Zeroable::zeroed() };
-        let status = Status { factor: 1.0, inverse: 1.0, ..bytemuck::Zeroable::zeroed() };
-        let chunks = table(&gpu, stream, &[chunk]);
-        let tensors = table(&gpu, stream, &[tensor]);
-        let status = table(&gpu, stream, &[status]);
-        let grads = table(&gpu, stream, &[grad.0]);
-        let partials =
-            table(&gpu, stream, &[Partial { sum_squares: 0.0, non_finite: 0, tensor: 0 }]);
-        let stats = Stats {
-            chunks,
-            tensors,
-            grads,
-            status,
-            partials,
-            chunk_count: 1,
-            tensor_count: 1,
-            grad: 0,
-            pad: 0,
-        };
-        let step = Step {
-            chunks,
-            tensors,
-            status,
-            grads,
-            scalars: table(&gpu, stream, &[scalars]),
-            params: table(&gpu, stream, &[param.0]),
-            slot0: slot.0,
-            chunk_count: 1,
-            tensor_count: 1,
-            state_len: LEN,
-            row: Row::SgdMomentum as u32,
-            moment: 2,
-            mode: MASTER_NEAREST,
-            ..bytemuck::Zeroable::zeroed()
-        };
-        for block in [Block::Stats(stats), Block::Step(step)] {
-            // SAFETY: every address is an allocation made above, of the lengths given.
-            unsafe { gpu.launch(stream, &Launch::Optim(block)) }.unwrap();
+        for row in rules {
+            let found = last_chunk(&gpu, &|bytes| sparse(&gpu, bytes), row, START);
+            let expected = last_chunk(&cpu, &|bytes| cpu.alloc(bytes as usize).unwrap(), row, 0);
+            assert!(found.0 > 0.0 && found == expected, "{row:?}");
         }
-        let partial: Partial = get(&gpu, stream, Address(partials), 1)[0];
-        let squares: f64 = values.iter().map(|v| v.to_f64() * v.to_f64()).sum();
-        assert_eq!((partial.sum_squares, partial.non_finite), (squares, 0));
-        let moved: Vec<f32> = get(&gpu, stream, slot.offset(4 * START as usize), len);
-        let params: Vec<bf16> = get(&gpu, stream, param.offset(2 * START as usize), len);
-        for (i, (b, p)) in moved.iter().zip(&params).enumerate() {
-            let expected = 0.5 + values[i].to_f32();
-            assert_eq!(
-                (*b, p.to_f32()),
-                (expected, bf16::from_f32(2.0 - 0.5 * expected).to_f32()),
-                "{i}"
-            );
-        }
+    }
+}
+
+/// A driver without one of the functions is too old, and the function is named (D-02).
+#[test]
+fn a_driver_that_lacks_a_function_is_an_error() {
+    for gpu in gpus() {
+        // A library that every program of this system has, and that is no driver.
+        static VENDOR: OnceLock<Vendor> = OnceLock::new();
+        let vendor = Vendor { libraries: &["libm.so.6"], ..*gpu.driver.vendor };
+        let reason = Driver::open(VENDOR.get_or_init(|| vendor)).unwrap_err();
+        assert!(reason.contains("Init: it is too old"), "{reason}");
     }
 }
 

@@ -22,6 +22,7 @@ static HIP: Vendor = Vendor {
     // Illegal address, launch timeout, assertion, launch failure; uncorrectable ECC; context gone.
     sticky: &[700, 702, 710, 719, 214, 709],
     units_attribute: 63, // hipDeviceAttributeMultiprocessorCount
+    wave: 64,
 };
 
 type SetDevice = unsafe extern "C" fn(i32) -> u32;

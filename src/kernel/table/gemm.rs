@@ -2,7 +2,7 @@
 //! Everything else (epilogue, derivative, gate, groups, output type) is uniform over a launch and
 //! travels in the parameter block.
 
-use super::Source;
+use super::{Source, Team};
 
 /// One device entry point.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,12 +26,12 @@ impl Row {
 }
 
 macro_rules! rows {
-    ($($header:literal $tile:literal { $($symbol:literal: $storage:literal, $a:literal, $b:literal, $function:literal;)* })*) => {
+    ($($header:literal $tile:literal $team:expr, { $($symbol:literal: $storage:literal, $a:literal, $b:literal, $function:literal;)* })*) => {
         &[
             $($(Row {
                 symbol: $symbol,
                 block: "Product",
-                source: Source { header: $header, function: $function },
+                source: Source { header: $header, function: $function, team: $team },
                 product: Some(($storage, $a, $b, $tile)),
             },)*)*
             other("hs_gemm_prepare", "Product", "gemm/prepare.h", "prepare"),
@@ -47,7 +47,7 @@ const fn other(
     header: &'static str,
     function: &'static str,
 ) -> Row {
-    Row { symbol, block, source: Source { header, function }, product: None }
+    Row { symbol, block, source: Source { header, function, team: Team::Threads }, product: None }
 }
 
 /// Rows and columns of the tile of the path that takes every product.
@@ -57,7 +57,7 @@ pub const LARGE_TILE: u32 = 128;
 
 /// Every row.
 pub const ROWS: &[Row] = rows! {
-    "gemm/product.h" 64 {
+    "gemm/product.h" 64 Team::FourWaves(3), {
         "hs_gemm_product_bf16_nn": 0, false, false, "product<0, false, false>";
         "hs_gemm_product_bf16_nt": 0, false, true, "product<0, false, true>";
         "hs_gemm_product_bf16_tn": 0, true, false, "product<0, true, false>";
@@ -66,12 +66,14 @@ pub const ROWS: &[Row] = rows! {
         "hs_gemm_product_f16_nt": 1, false, true, "product<1, false, true>";
         "hs_gemm_product_f16_tn": 1, true, false, "product<1, true, false>";
         "hs_gemm_product_f16_tt": 1, true, true, "product<1, true, true>";
+    }
+    "gemm/product.h" 64 Team::Threads, {
         "hs_gemm_product_f32_nn": 2, false, false, "product<2, false, false>";
         "hs_gemm_product_f32_nt": 2, false, true, "product<2, false, true>";
         "hs_gemm_product_f32_tn": 2, true, false, "product<2, true, false>";
         "hs_gemm_product_f32_tt": 2, true, true, "product<2, true, true>";
     }
-    "gemm/aligned.h" 128 {
+    "gemm/aligned.h" 128 Team::FourWaves(2), {
         "hs_gemm_product_bf16_nn_128": 0, false, false, "aligned<0, false, false>";
         "hs_gemm_product_bf16_nt_128": 0, false, true, "aligned<0, false, true>";
         "hs_gemm_product_bf16_tn_128": 0, true, false, "aligned<0, true, false>";

@@ -9,8 +9,29 @@ pub mod gemm;
 pub mod optim;
 pub mod reduce;
 
-/// Threads of a block, of every row.
+/// Threads of a block of the rows that walk over elements.
 pub const THREADS: u32 = 256;
+
+/// The threads of a row's block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Team {
+    /// [`THREADS`], of which two teams fit a unit of the device at least.
+    Threads,
+    /// Four waves, whatever number of threads the vendor's wave has: each computes a quarter of a tile.
+    /// The compiler leaves room for so many teams on a unit.
+    FourWaves(u32),
+}
+
+impl Team {
+    /// How many threads, where a wave has `wave`.
+    #[allow(dead_code, reason = "GPUs' backends use it")]
+    pub const fn threads(self, wave: u32) -> u32 {
+        match self {
+            Self::Threads => THREADS,
+            Self::FourWaves(_) => 4 * wave,
+        }
+    }
+}
 
 /// A row, as the build and the loader see it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +51,8 @@ pub struct Source {
     pub header: &'static str,
     /// The function that takes the block.
     pub function: &'static str,
+    /// The threads that run it together.
+    pub team: Team,
 }
 
 /// Every row of every op.

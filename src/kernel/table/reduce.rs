@@ -1,7 +1,7 @@
 //! Rows of `reduce`. Storage types are uniform over a launch and limited by memory, so they are
 //! run-time branches: one row for each kernel.
 
-use super::{Entry, Source};
+use super::{Entry, Source, Team};
 
 /// A row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +41,6 @@ impl Row {
             Self::Encode => ("hs_reduce_encode", "Fixed", "reduce/fixed.h", "encode"),
             Self::Decode => ("hs_reduce_decode", "Fixed", "reduce/fixed.h", "decode"),
         };
-        Entry { symbol, block, device: Some(Source { header, function }) }
+        Entry { symbol, block, device: Some(Source { header, function, team: Team::Threads }) }
     }
 }

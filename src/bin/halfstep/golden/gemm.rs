@@ -4,7 +4,7 @@ use halfstep::gemm::bound::{self, Forward, Growth};
 use halfstep::gemm::{Gemm, Layout, Operands, Source};
 use halfstep::{Device, Storage};
 
-use super::{Case, Reason, Worst, failed, with_storage};
+use super::{Case, Reason, Worst, failed, subnormals, with_storage};
 
 pub fn replay(device: &Device, case: &Case) -> Result<f64, Reason> {
     with_storage!(case.dtype("dtype")?, |T| {
@@ -37,21 +37,29 @@ fn typed<T: Storage, O: Storage>(device: &Device, case: &Case) -> Result<f64, Re
     };
     let exact = case.output("d")?.shaped(&[m, n])?.f64s()?;
 
-    let mut d = vec![O::narrow(0.0); m * n];
+    let (policy, flushed) = subnormals::<T>(device);
     let gemm = Gemm::new(m, n, k)
         .layout(layout)
         .alpha(alpha as f32)
         .beta(beta as f32)
-        .activation(activation);
+        .activation(activation)
+        .subnormals(policy);
     let plan = gemm.plan::<T, O>(device).map_err(failed)?;
-    let operands = Operands {
-        c: c.as_ref().map_or(Source::None, |c| Source::From(c)),
-        bias: bias.as_ref().map(|bias| bias as _),
-        ..Operands::new(&a, &b, &mut d)
-    };
     let stream = device.stream().map_err(failed)?;
-    plan.run(&stream, operands).map_err(failed)?;
-    stream.sync().map_err(failed)?;
+    let run = || {
+        let mut d = device.zeros(m * n)?;
+        let c_there = c.as_ref().map(|c| device.upload(c)).transpose()?;
+        let bias_there = bias.as_ref().map(|bias| device.upload(bias)).transpose()?;
+        let (a, b) = (device.upload(&a)?, device.upload(&b)?);
+        let operands = Operands {
+            c: c_there.as_ref().map_or(Source::None, |c| Source::From(c)),
+            bias: bias_there.as_ref().map(|bias| bias as _),
+            ..Operands::new(&a, &b, &mut d)
+        };
+        plan.run(&stream, operands)?;
+        d.to_vec(&stream)
+    };
+    let d: Vec<O> = run().map_err(failed)?;
 
     let a_as_named = matches!(layout, Layout::NN | Layout::NT);
     let b_as_named = matches!(layout, Layout::NN | Layout::TN);
@@ -76,7 +84,7 @@ fn typed<T: Storage, O: Storage>(device: &Device, case: &Case) -> Result<f64, Re
             preactivation: alpha * sum + added + bias,
             exact,
             output: O::DTYPE,
-        });
+        }) + flushed;
         let got = f64::from(d.widen());
         // An infinity where the bound reaches the type's largest number is right.
         if !(got.is_infinite() && bound::within(got, exact, tolerance, O::DTYPE)) {

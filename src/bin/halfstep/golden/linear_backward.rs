@@ -6,7 +6,7 @@ use halfstep::gemm::{
 };
 use halfstep::{Device, Dtype, Storage};
 
-use super::{Case, Reason, Worst, failed, with_storage};
+use super::{Case, Reason, Worst, failed, subnormals, with_storage};
 
 pub fn replay(device: &Device, case: &Case) -> Result<f64, Reason> {
     with_storage!(case.dtype("dtype")?, |T| typed::<T>(device, case))
@@ -28,34 +28,55 @@ fn typed<T: Storage>(device: &Device, case: &Case) -> Result<f64, Reason> {
     let exact_dw = exact("dw_accumulated", &[output, input])?;
     let exact_db = exact("db", &[output])?;
 
-    // Forward: the pre-activation, kept in the operands' type as the backward pass reads it.
+    let (policy, flushed) = subnormals::<T>(device);
     let stream = device.stream().map_err(failed)?;
-    let mut z = vec![T::narrow(0.0); rows * output];
-    let mut y = vec![T::narrow(0.0); rows * output];
-    let forward = Gemm::new(rows, output, input).layout(Layout::NT).activation(activation);
-    let operands =
-        Operands { bias: Some(&b), preactivation: Some(&mut z), ..Operands::new(&x, &w, &mut y) };
-    forward.plan::<T, T>(device).and_then(|p| p.run(&stream, operands)).map_err(failed)?;
+    // Forward: the pre-activation, kept in the operands' type as the backward pass reads it.
+    let run = || {
+        let zeros = |len| device.zeros::<T>(len);
+        let (x, w, b) = (device.upload(&x)?, device.upload(&w)?, device.upload(&b)?);
+        let dy = device.upload(&dy)?;
+        let (mut z, mut y) = (zeros(rows * output)?, zeros(rows * output)?);
+        let forward = Gemm::new(rows, output, input)
+            .layout(Layout::NT)
+            .activation(activation)
+            .subnormals(policy);
+        let operands = Operands {
+            bias: Some(&b),
+            preactivation: Some(&mut z),
+            ..Operands::new(&x, &w, &mut y)
+        };
+        forward.plan::<T, T>(device)?.run(&stream, operands)?;
 
-    let mut dz = vec![T::narrow(0.0); rows * output];
-    let mut dx = vec![0.0f32; rows * input];
-    let data_grad = DataGrad::new(rows, input, output).activation(activation);
-    let operands = DataGradOperands {
-        z: Some(&z),
-        d_preactivation: Some(&mut dz),
-        ..DataGradOperands::new(&dy, &w, &mut dx)
-    };
-    data_grad.plan::<T, f32>(device).and_then(|p| p.run(&stream, operands)).map_err(failed)?;
+        let (mut dz, mut dx) = (zeros(rows * output)?, device.zeros::<f32>(rows * input)?);
+        let data_grad =
+            DataGrad::new(rows, input, output).activation(activation).subnormals(policy);
+        let operands = DataGradOperands {
+            z: Some(&z),
+            d_preactivation: Some(&mut dz),
+            ..DataGradOperands::new(&dy, &w, &mut dx)
+        };
+        data_grad.plan::<T, f32>(device)?.run(&stream, operands)?;
 
-    let (mut dw, mut db) = (main_grad.clone(), vec![0.0f32; output]);
-    let weight_grad = WeightGrad::new(rows, input, output).activation(activation).accumulate(true);
-    let operands = WeightGradOperands {
-        z: Some(&z),
-        db: Some(&mut db),
-        ..WeightGradOperands::new(&dy, &x, &mut dw)
+        let (mut dw, mut db) = (device.upload(&main_grad)?, device.zeros::<f32>(output)?);
+        let weight_grad = WeightGrad::new(rows, input, output)
+            .activation(activation)
+            .subnormals(policy)
+            .accumulate(true);
+        let operands = WeightGradOperands {
+            z: Some(&z),
+            db: Some(&mut db),
+            ..WeightGradOperands::new(&dy, &x, &mut dw)
+        };
+        weight_grad.plan::<T>(device)?.run(&stream, operands)?;
+        Ok((
+            z.to_vec(&stream)?,
+            dz.to_vec(&stream)?,
+            dx.to_vec(&stream)?,
+            dw.to_vec(&stream)?,
+            db.to_vec(&stream)?,
+        ))
     };
-    weight_grad.plan::<T>(device).and_then(|p| p.run(&stream, operands)).map_err(failed)?;
-    stream.sync().map_err(failed)?;
+    let (z, dz, dx, dw, db) = run().map_err(failed)?;
 
     let wide = |values: &[T]| -> Vec<f64> { values.iter().map(|v| f64::from(v.widen())).collect() };
     let f32s = |values: &[f32]| -> Vec<f64> { values.iter().map(|&v| v.into()).collect() };
@@ -76,8 +97,8 @@ fn typed<T: Storage>(device: &Device, case: &Case) -> Result<f64, Reason> {
             preactivation: exact_z[at],
             exact: exact_z[at],
             output: T::DTYPE,
-        });
-        dz_error[at] = bound::dz(activation, T::DTYPE, dy[at], exact_z[at], z_error[at]);
+        }) + flushed;
+        dz_error[at] = bound::dz(activation, T::DTYPE, dy[at], exact_z[at], z_error[at]) + flushed;
     }
     compare(&mut worst, &wide(&z), &exact_z, |at| z_error[at]);
     // Without an activation dz is dy itself, and not stored.

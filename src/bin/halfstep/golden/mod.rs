@@ -205,6 +205,18 @@ impl Worst {
     }
 }
 
+/// How a device is asked to treat subnormal numbers of a type, and what that adds to an error: the largest of
+/// them, where its matrix unit reads and writes them as zeros.
+fn subnormals<T: halfstep::Storage>(device: &Device) -> (halfstep::gemm::Subnormals, f64) {
+    use halfstep::gemm::Subnormals::{Flush, Preserve};
+    match T::DTYPE {
+        _ if !device.info().flushes_subnormals => (Preserve, 0.0),
+        Dtype::F32 => (Preserve, 0.0),
+        Dtype::Bf16 => (Flush, f64::from(f32::MIN_POSITIVE)),
+        Dtype::F16 => (Flush, halfstep::f16::MIN_POSITIVE.to_f64()),
+    }
+}
+
 /// A buffer for each list of values: operands that every device can use.
 fn upload<T: halfstep::Element>(
     device: &Device,
