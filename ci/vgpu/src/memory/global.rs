@@ -290,6 +290,18 @@ impl GlobalMemory {
         Ok(fault)
     }
 
+    /// A load that sees what was published there, and that no store of others races with.
+    pub fn observe(&mut self, address: u64, size: u32, agent: u32) -> Result<Loaded, Fault> {
+        let (i, at) = self.place(address, size.into(), Access::Read)?;
+        self.order.see(address, agent);
+        let launch = self.launch;
+        let a = &mut self.allocations[i];
+        if self.note_footprint && a.touched.mark(Access::Read, at, size as usize, launch) {
+            self.touched.push(i);
+        }
+        Ok(Loaded { word: a.bytes.load(at, size as usize), fault: None })
+    }
+
     /// An atomic exchange of 2, 4 or 8 bytes: `new` makes the new value of the old one, which comes
     /// back.
     pub fn atomic(
@@ -330,7 +342,10 @@ impl GlobalMemory {
         let order = &self.order;
         let conflict = a
             .races
-            .access(access, at, size, order.mark(agent), |mark| order.before(mark, agent))?;
+            .access(access, at, size, order.mark(agent), |mark| {
+                order.before(mark, agent)
+                    || access == Access::Atomic && order.publisher(a.base + at as u64, mark)
+            })?;
         let (block, thread) = (conflict.other / THREADS, conflict.other % THREADS);
         Some(Fault::new(
             Kind::GlobalRace,

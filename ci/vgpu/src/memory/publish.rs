@@ -78,8 +78,8 @@ pub struct Publication {
     lockstep: bool,
     block: u32,
     waves: Vec<Wave>,
-    /// By address, what was published there.
-    published: HashMap<u64, View>,
+    /// By address, what was published there, and the store that did it, if it was one.
+    published: HashMap<u64, (View, Mark)>,
     /// Times from here on are the running launch's.
     first: u32,
     last: u32,
@@ -149,16 +149,34 @@ impl Publication {
         self.last = self.last.max(self.waves[wave].now);
     }
 
+    /// A wave's clock advances: what it does next can be told from what it did before. The new time.
+    pub fn tick(&mut self, wave: usize) -> u32 {
+        self.advance(wave);
+        self.waves[wave].now
+    }
+
+    /// A wave's own clock.
+    pub fn now(&self, wave: usize) -> u32 {
+        self.waves[wave].now
+    }
+
     /// The given waves meet at a barrier.
     pub fn meet(&mut self, waves: &[usize]) {
+        let known: Vec<_> = waves.iter().map(|w| (*w, self.waves[*w].now)).collect();
+        self.meet_known(&known);
+    }
+
+    /// The given waves meet, each having finished what it did up to a time of its own clock. What it did
+    /// later is still on its way, and the others do not know of it.
+    pub fn meet_known(&mut self, waves: &[(usize, u32)]) {
         let (mut known, mut view) = (vec![0; self.waves.len()], View::new());
-        for &w in waves {
+        for &(w, done) in waves {
             let wave = &self.waves[w];
             known.iter_mut().zip(&wave.known).for_each(|(all, one)| *all = (*all).max(*one));
-            known[w] = known[w].max(wave.now);
+            known[w] = known[w].max(done);
             join(&mut view, &wave.view);
         }
-        for &w in waves {
+        for &(w, _) in waves {
             self.waves[w].known.copy_from_slice(&known);
             self.waves[w].view.clone_from(&view);
             self.meet_lanes(w);
@@ -198,31 +216,34 @@ impl Publication {
     pub fn see(&mut self, address: u64, agent: u32) {
         let wave = (agent % THREADS) >> self.lanes;
         let Some(wave) = self.waves.get_mut(wave as usize) else { return };
-        if let Some(published) = self.published.get(&address) {
+        if let Some((published, _)) = self.published.get(&address) {
             join(&mut wave.seen, published);
         }
     }
 
     /// A thread's store of the kind that publishes: what was published there before is gone.
     pub fn replace(&mut self, address: u64, agent: u32) {
+        let mark = self.mark(agent);
         let wave = (agent % THREADS) >> self.lanes;
         let Some(wave) = self.waves.get(wave as usize) else { return };
-        match &wave.fenced {
-            Some(fenced) => _ = self.published.insert(address, fenced.clone()),
-            None => _ = self.published.remove(&address),
-        }
+        let fenced = wave.fenced.clone().unwrap_or_default();
+        self.published.insert(address, (fenced, mark));
+    }
+
+    /// Whether `mark` stands for the store that published here last.
+    pub fn publisher(&self, address: u64, mark: Mark) -> bool {
+        self.published.get(&address).is_some_and(|(_, store)| *store == mark)
     }
 
     /// A thread's atomic operation.
     pub fn atomic(&mut self, address: u64, agent: u32) {
         let wave = (agent % THREADS) >> self.lanes;
         let Some(wave) = self.waves.get_mut(wave as usize) else { return };
-        let published = self.published.get(&address);
-        if let Some(published) = published {
+        if let Some((published, _)) = self.published.get(&address) {
             join(&mut wave.seen, published);
         }
         if let Some(fenced) = &wave.fenced {
-            join(self.published.entry(address).or_default(), fenced);
+            join(&mut self.published.entry(address).or_default().0, fenced);
         }
     }
 }

@@ -1,11 +1,11 @@
 //! One kernel of one file, run on its cases with or without a change.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use halfstep_vgpu::gfx::{self, CodeObject};
+use halfstep_vgpu::gfx::{self, CodeObject, Outstanding};
 use halfstep_vgpu::launch::{Checks, Report};
 use halfstep_vgpu::memory::GlobalMemory;
 use halfstep_vgpu::ptx::{self, Module};
@@ -82,6 +82,12 @@ impl Image {
         }
     }
 
+    /// What can be on its way in a kernel with or without a change, of gfx90a.
+    fn outstanding(&self, kernel: &str, change: Option<&Change>) -> Option<Outstanding> {
+        let Changed::Gfx(object) = self.changed(kernel, change).ok()? else { return None };
+        object.load(&mut GlobalMemory::new()).ok()?.program(kernel).ok()?.outstanding()
+    }
+
     /// The file with one change, as far as one kernel needs it.
     fn changed(&self, kernel: &str, change: Option<&Change>) -> Result<Changed, String> {
         match self {
@@ -146,14 +152,14 @@ pub struct Subject<'a> {
     cases: Vec<(Case, Outcome)>,
     /// Lines before the kernel's own, which its mutants count from.
     before: u64,
-    /// Waits that had something to wait for.
-    waits: [BTreeSet<u64>; 2],
+    /// What its waits leave on its way.
+    outstanding: Option<Outstanding>,
 }
 
 impl<'a> Subject<'a> {
     /// Runs the kernel as it is: a finding or an error here is not a mutant's.
     pub fn new(image: &'a Image, kernel: &'a str) -> Result<Self, String> {
-        let (mut cases, mut waits) = (Vec::new(), [BTreeSet::new(), BTreeSet::new()]);
+        let mut cases = Vec::new();
         let unchanged = image.changed(kernel, None)?;
         for case in of(kernel, matches!(image, Image::Ptx(_))) {
             let run = unchanged.run(kernel, &case, Checks::default());
@@ -161,7 +167,6 @@ impl<'a> Subject<'a> {
             if let Some(finding) = report.findings.first() {
                 return Err(format!("case {}: {finding}", cases.len()));
             }
-            waits.iter_mut().zip(&report.waits).for_each(|(all, some)| all.extend(some));
             let executed = report.counters.instructions().map(|(_, n)| n).sum();
             let reached = report.reached.into_iter().collect();
             let outcome = Outcome { memory: contents(memory, inputs), executed, reached };
@@ -171,29 +176,22 @@ impl<'a> Subject<'a> {
             Image::Ptx(text) => Text::cut(text).before(),
             Image::Gfx(_) => 0,
         };
-        Ok(Self { image, kernel, cases, before, waits })
+        let outstanding = image.outstanding(kernel, None);
+        Ok(Self { image, kernel, cases, before, outstanding })
     }
 
     pub fn cases(&self) -> usize {
         self.cases.len()
     }
 
-    /// Whether a mutant changes a wait that in no case has anything to wait for: the kernel does what
-    /// it did.
-    pub fn idle(&self, mutant: &Mutant) -> bool {
-        let (Image::Gfx(object), Change::Words(words)) = (self.image, &mutant.change) else {
-            return false;
-        };
-        let (at, word) = words[0];
-        let [vector, others] = [0, 1].map(|counter| self.waits[counter].contains(&at));
-        match mutant.operator {
-            "drop-wait" => !vector && !others,
-            // Which of the two counts is another one?
-            "widen-wait" => match object.word(at).is_some_and(|old| (old ^ word) & 0x0f00 != 0) {
-                true => !others,
-                false => !vector,
-            },
-            _ => false,
+    /// Why a mutant does what the kernel does, whatever it is run on, if the code's text shows that.
+    pub fn proof(&self, mutant: &Mutant) -> Option<&'static str> {
+        match (mutant.operator, &self.outstanding) {
+            ("drop-wait" | "widen-wait", Some(all)) => {
+                let changed = self.image.outstanding(self.kernel, Some(&mutant.change))?;
+                changed.within(all).then_some("wait")
+            }
+            _ => None,
         }
     }
 

@@ -129,7 +129,13 @@ impl Launch<'_> {
             })
             .collect();
         block.shared.order.meet_known(&known);
-        self.memory.order.meet(&waiting);
+        let order = &mut self.memory.order;
+        let known = waiting.iter().map(|i| {
+            let oldest = waves[*i].vm.oldest_stamp();
+            (*i, oldest.map_or(order.now(*i), |stamp| stamp - 1))
+        });
+        let known: Vec<(usize, u32)> = known.collect();
+        order.meet_known(&known);
         for i in waiting {
             waves[i].status = Status::Ready;
         }

@@ -83,7 +83,6 @@ pub fn launch(
     Ok(Report {
         findings: launch.findings.into_vec(),
         counters: launch.counters,
-        waits: Default::default(),
         reached,
     })
 }

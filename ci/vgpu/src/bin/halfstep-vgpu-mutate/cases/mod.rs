@@ -168,7 +168,7 @@ pub fn of(kernel: &str, ptx: bool) -> Vec<Case> {
     } else if kernel.starts_with("hs_reduce") {
         reduce::cases(kernel)
     } else if kernel.starts_with("hs_gemm") {
-        product::cases(kernel)
+        product::cases(kernel, ptx)
     } else if kernel.starts_with("gemm_") {
         gemm::cases(kernel, ptx)
     } else {

@@ -11,7 +11,7 @@ const CASES: usize = 140;
 /// Activations by their numbers: none, ReLU, GELU by tanh and by erf, SiLU.
 const ACTIVATIONS: u32 = 5;
 
-pub fn cases(kernel: &str) -> Vec<Case> {
+pub fn cases(kernel: &str, ptx: bool) -> Vec<Case> {
     let name = kernel.trim_start_matches("hs_gemm_");
     match name {
         "prepare" => (0..6).map(prepare).collect(),
@@ -26,7 +26,9 @@ pub fn cases(kernel: &str) -> Vec<Case> {
             };
             let layout = parts.next().unwrap_or_default();
             let large = parts.next().is_some();
-            (0..CASES).map(|i| product(i, input, layout, large)).collect()
+            // Four waves a tile, but for f32's.
+            let threads = if ptx && input != F32_TYPE { 128 } else { 256 };
+            (0..CASES).map(|i| product(i, input, layout, large, threads)).collect()
         }
     }
 }
@@ -102,7 +104,7 @@ fn matrix(b: &mut Builder, shape: [usize; 3], ty: u32, even: bool, odd: bool) ->
 /// The `i`-th product of a layout, drawn from its number: sizes with tails of every length, each
 /// activation in each role, each type of what is added and stored, aligned to eights, to pairs and not at
 /// all.
-fn product(i: usize, ty: u32, layout: &str, large: bool) -> Case {
+fn product(i: usize, ty: u32, layout: &str, large: bool, threads: u32) -> Case {
     let b = &mut Builder::default();
     let mut random = Random::of(layout, i as u64);
     let mut below = |n: u64| random.below(n) as usize;
@@ -115,7 +117,9 @@ fn product(i: usize, ty: u32, layout: &str, large: bool) -> Case {
         0 => (tile + 1 + below(8), tile + 1 + below(8)),
         _ => (1 + below(40), 1 + below(40)),
     };
-    let (m, n, k) = (whole(m), whole(n), whole([71, 5, 33, 1][i % 4] + below(8)));
+    // Beyond four steps of 32, the large loop runs twice where nothing is missing.
+    let long = if large { 135 } else { 71 };
+    let (m, n, k) = (whole(m), whole(n), whole([long, 5, 33, 1][i % 4] + below(8)));
     let gated = draw[0] % 5 == 1;
     let cuts_k = draw[1] % 7 == 2 && ta && !tb && !large && !gated;
     let groups = if cuts_k || draw[2] % 7 == 4 && !ta { 3 } else { 0 };
@@ -195,7 +199,7 @@ fn product(i: usize, ty: u32, layout: &str, large: bool) -> Case {
     }
     // Never more blocks than there are tiles: nothing launches them.
     let tiles = m.div_ceil(if large { 128 } else { 64 }) * batch;
-    std::mem::take(b).launch([tiles.min(2) as u32, 1, 1], 256, p.bytes())
+    std::mem::take(b).launch([tiles.min(2) as u32, 1, 1], threads, p.bytes())
 }
 
 /// Columns beyond a block's 32, steps beyond a round of 8 × 256 where sums are wanted.
