@@ -1,7 +1,7 @@
 //! One block: its waves, its LDS, and the barrier they meet at.
 
 use super::Launch;
-use super::memory::{ARGUMENTS, PRIVATE_BUFFER};
+use super::memory::{ARGUMENTS, PRIVATE_BUFFER, undefined_bits};
 use super::wave::{EXEC, LANES, Status, Wave};
 use crate::finding::{Finding, Kind};
 use crate::gfx::object::User;
@@ -76,6 +76,11 @@ impl Launch<'_> {
                 User::QueuePointer => {}
             }
             next += words as u8;
+        }
+        let (words, first) = d.preload();
+        for word in (first..first + words).map(|n| self.arguments.load(4 * n as usize, 4)) {
+            w.set(next, word.bits as u32, undefined_bits(word));
+            next += 1;
         }
         // Registers that are counted as the command's and not asked for hold nothing.
         next = next.max(d.user_count() as u8);

@@ -26,9 +26,16 @@ pub fn program(loaded: &Loaded, name: &str) -> Result<Program> {
     }
     code.resolve()?;
     code.check_registers(&head.descriptor)?;
-    let entry = code.places.get(&entry).copied().unwrap_or(0);
+    // What loads the arguments is skipped, as by firmware that has done it.
+    let preloaded = head.descriptor.preload().0 > 0;
+    let start = if preloaded { entry + PRELOAD } else { entry };
+    let entry = code.places.get(&start).copied();
+    let entry = entry.ok_or_else(|| GfxError::new(format!("{name}: no code at {start:#x}")))?;
     Ok(Program { entry, code: code.steps, places: code.places, ..head })
 }
+
+/// Bytes of code that load arguments which are in registers already.
+const PRELOAD: u64 = 256;
 
 /// A kernel without its code, and where that begins in the image.
 pub fn head(loaded: &Loaded, name: &str) -> Result<(Program, u64)> {

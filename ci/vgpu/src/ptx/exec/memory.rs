@@ -201,11 +201,20 @@ impl Launch<'_> {
                 let at = start + u64::from(size) * i as u64;
                 let mut word = value.word(lane);
                 word.defined |= outside;
-                self.store_one(block, warp, lane, (space, at), size, word);
+                let Some(fault) = self.store_one(block, warp, lane, (space, at), size, word) else {
+                    continue;
+                };
+                // Lanes that store the same at once to one place agree on what is there then.
+                let same = |l: usize| places[l] == places[lane] && value.word(l) == value.word(lane);
+                let race = matches!(fault.kind, Kind::SharedRace | Kind::GlobalRace);
+                if !race || !lanes(mask & ((1 << lane) - 1)).any(same) {
+                    self.fault(block, warp, lane, Some(at), fault);
+                }
             }
         }
     }
 
+    /// Writes one value; the fault, if there is one, is the caller's to report.
     fn store_one(
         &mut self,
         block: &mut Block,
@@ -214,7 +223,7 @@ impl Launch<'_> {
         at: (Space, u64),
         size: u32,
         word: Word,
-    ) {
+    ) -> Option<Fault> {
         let (space, address) = at;
         let result = match space {
             Space::Global | Space::Generic => {
@@ -234,7 +243,7 @@ impl Launch<'_> {
                 })
             }
         };
-        let fault = match result {
+        match result {
             Ok(fault) => fault,
             Err(mut fault) => {
                 if fault.kind == Kind::ReadOutOfBounds {
@@ -242,9 +251,6 @@ impl Launch<'_> {
                 }
                 Some(fault)
             }
-        };
-        if let Some(fault) = fault {
-            self.fault(block, warp, lane, Some(address), fault);
         }
     }
 

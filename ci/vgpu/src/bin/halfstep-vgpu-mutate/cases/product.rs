@@ -15,8 +15,8 @@ pub fn cases(kernel: &str, ptx: bool) -> Vec<Case> {
     let name = kernel.trim_start_matches("hs_gemm_");
     match name {
         "prepare" => (0..6).map(prepare).collect(),
-        "finish" => (0..5).map(finish).collect(),
-        "swiglu_grad" => (0..5).map(swiglu_grad).collect(),
+        "finish" => (0..8).map(finish).collect(),
+        "swiglu_grad" => (0..9).map(swiglu_grad).collect(),
         _ => {
             let mut parts = name.split('_').skip(1);
             let input = match parts.next() {
@@ -240,11 +240,13 @@ fn prepare(i: usize) -> Case {
 fn finish(i: usize) -> Case {
     let mut b = Builder::default();
     let mut p = empty();
-    let (m, n) = [(131, 127), (33, 250), (7, 3), (129, 255), (300, 1)][i];
+    let (m, n) = [(131, 127), (33, 250), (7, 3), (129, 255), (300, 1), (5, 3), (7, 9), (131, 254)][i];
     (p.m, p.n, p.k) = (m as u64, n as u64, 1);
     p.groups = u64::from(i == 3) * 2;
     let members = if i == 3 { 2 } else { 1 };
     let d = b.noise(members * m * n, i != 1);
+    // Without partials of D, and more chunks of it than blocks.
+    let partials = i != 1 && i != 7;
     p.d = b.values(&d, F32_TYPE, 0);
     p.copy_type = TYPES[i % 3];
     if i != 4 {
@@ -252,7 +254,7 @@ fn finish(i: usize) -> Case {
     }
     let room =
         |b: &mut Builder, len: usize| b.room((len.div_ceil(16_384) * size_of::<Partial>()) as u64);
-    if i != 1 {
+    if partials {
         p.partials = room(&mut b, members * m * n);
     }
     if i != 2 {
@@ -266,7 +268,7 @@ fn finish(i: usize) -> Case {
 fn swiglu_grad(i: usize) -> Case {
     let mut b = Builder::default();
     let input = TYPES[i % 3];
-    let (rows, n) = [(9, 77), (40, 64), (3, 5), (67, 33), (5, 130)][i];
+    let (rows, n) = [(9, 77), (40, 64), (3, 5), (67, 33), (5, 130), (3, 7), (2, 15), (4, 23), (2, 16)][i];
     let even = i % 2 == 1;
     let dy = matrix(&mut b, [1, rows, n], input, even, true);
     let z = matrix(&mut b, [1, rows, 2 * n], input, even, true);
@@ -281,7 +283,7 @@ fn swiglu_grad(i: usize) -> Case {
         rows: rows as u64,
         n: n as u64,
         input,
-        activation: [4, 2, 1, 3, 0][i],
+        activation: [4, 2, 1, 3, 0][i % 5],
         flags: u32::from(i == 3) * FLAG_FLUSH,
         padding: 0,
     };

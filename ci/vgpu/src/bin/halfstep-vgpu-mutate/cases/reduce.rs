@@ -116,7 +116,16 @@ fn unpack_of_a_large_bucket(wire: u32) -> Case {
 fn fixed(kernel: &str, len: usize, value_type: u32, before: usize) -> Case {
     let mut b = Builder::default();
     let blocks = len.div_ceil(FIXED_BLOCK);
-    let values = b.noise(len, true);
+    let mut values = b.noise(len, kernel != "hs_reduce_measure");
+    if kernel == "hs_reduce_measure" {
+        // The largest is another of eight in every block; some blocks have what is not finite.
+        for (i, x) in values.iter_mut().enumerate() {
+            let block = i / FIXED_BLOCK;
+            let largest = i % 8 == block % 8 && i / 8 % 5 == block % 5;
+            *x *= if largest { 2.0_f32.powi(block as i32 % 7 + 3) } else { 1.0 };
+            *x = if block % 6 == 5 && i % 80 == 3 { f32::NAN } else { *x };
+        }
+    }
     let sums: Vec<u32> = (0..len as u32).map(|i| i.wrapping_mul(0x9e37_79b9)).collect();
     // 255 stands for what is not finite.
     let exponents = (0..blocks).map(|i| [129, 255, 1, 140, 254, 120][i % 6]).collect();
@@ -131,7 +140,7 @@ fn fixed(kernel: &str, len: usize, value_type: u32, before: usize) -> Case {
         },
         sums: match kernel {
             "hs_reduce_decode" => b.table(&sums),
-            _ => b.room(4 * len as u64),
+            _ => b.room_for(len, F32_TYPE, before),
         },
         len: len as u64,
         factor: 0.5,
