@@ -142,7 +142,8 @@ fn flag(release: &str, acquire: &str) -> String {
          global_load_dword v9, v5, s[6:7]; .Lend1:"
     )
 }
-const ACQUIRE: &str = "global_load_dword v8, v5, s[4:5] offset:128 glc; s_waitcnt vmcnt(0); buffer_wbinvl1_vol";
+const ACQUIRE: &str =
+    "global_load_dword v8, v5, s[4:5] offset:128 glc; s_waitcnt vmcnt(0); buffer_wbinvl1_vol";
 plant!(flag_stored_before_its_data_is, GlobalRace, 2 x 1, &flag("", ACQUIRE), &flag("s_waitcnt vmcnt(0)", ACQUIRE));
 plant!(flag_loaded_from_the_cache, GlobalRace, 2 x 1, &flag("s_waitcnt vmcnt(0)", "global_load_dword v8, v5, s[4:5] offset:128; s_waitcnt vmcnt(0); buffer_wbinvl1_vol"), &flag("s_waitcnt vmcnt(0)", ACQUIRE));
 plant!(data_loaded_from_the_cache, GlobalRace, 2 x 1, &flag("s_waitcnt vmcnt(0)", "global_load_dword v8, v5, s[4:5] offset:128 glc; s_waitcnt vmcnt(0)"), &flag("buffer_wbl2; s_waitcnt vmcnt(0)", "global_load_dword v8, v5, s[4:5] offset:128 glc; s_waitcnt vmcnt(0); buffer_invl2; buffer_wbinvl1_vol"));

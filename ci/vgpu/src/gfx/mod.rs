@@ -27,6 +27,7 @@ mod exec;
 mod isa;
 mod object;
 mod outstanding;
+mod path;
 mod program;
 
 pub use exec::launch;

@@ -2,16 +2,18 @@
 //!
 //! The same counters as the executor's, of the text alone: for each register the fewest operations
 //! that were issued after the one that will write it, for memory the most that are not known to be
-//! done. Two programs that differ in their waits only do the same if the one with weaker waits has
+//! done. Paths that contradict themselves are none: a comparison of a register that has not changed comes
+//! out as it did before. Two programs that differ in their waits only do the same if the one with weaker waits has
 //! nothing on its way, where it counts, that the other has not: registers that are used, LDS and global
 //! memory at barriers, and at what publishes to other blocks.
 
 use std::collections::BTreeMap;
 
-use super::exec::{Action, Condition, Move, Wait};
+use super::decode::Operand;
+use super::exec::{Action, Move, Wait};
 use super::isa::Format;
+use super::path::{Comparison, Facts, comparison};
 use super::program::{Program, Step};
-use crate::gfx::decode::Operand;
 
 /// Vector registers, then scalar ones.
 const VECTORS: usize = 512;
@@ -103,6 +105,9 @@ struct State {
     lgkm: Counter,
 }
 
+/// States of an instruction; more are not told apart.
+const PATHS: usize = 64;
+
 impl Program {
     /// What can be on its way, on every path; none where code jumps to addresses in registers.
     pub fn outstanding(&self) -> Option<Outstanding> {
@@ -114,34 +119,45 @@ impl Program {
             lgkm: !self.code.iter().any(|s| flat(s) || matches!(s.action, Action::ScalarMemory)),
         };
         let empty = State { vm: Counter::EMPTY, lgkm: Counter::EMPTY };
-        let mut leaders = BTreeMap::from([(self.entry as usize, empty)]);
-        let mut work = vec![self.entry as usize];
+        // Only what is asked again is worth remembering.
+        let mut asked = BTreeMap::<Comparison, u32>::new();
+        for comparison in self.code.iter().filter_map(comparison) {
+            *asked.entry(comparison).or_default() += 1;
+        }
+        let mut leaders = Leaders::default();
+        for step in &self.code {
+            if let Action::Branch(_) = step.action {
+                leaders.states.entry(step.target as usize).or_default();
+            }
+        }
+        let facts = Facts::start();
+        leaders.arrive(self.entry as usize, facts, &empty);
         let mut found = BTreeMap::new();
-        while let Some(first) = work.pop() {
-            let mut state = leaders[&first].clone();
-            let mut pc = first;
+        while let Some((mut pc, mut facts)) = leaders.work.pop() {
+            let Some(mut state) = leaders.states[&pc].get(&facts).cloned() else { continue };
             // To the end of a straight piece: what comes after is joined there.
             loop {
                 let step = self.code.get(pc)?;
                 self.look(step, pc, &state, &mut found);
                 self.effect(step, order, &mut state);
-                let (falls, branches) = match step.action {
-                    Action::Branch(Condition::Always) => (false, true),
-                    Action::Branch(_) => (true, true),
-                    Action::End | Action::Trap => (false, false),
-                    _ => (true, false),
-                };
-                let targets =
-                    [branches.then_some(step.target as usize), falls.then_some(pc + 1)];
-                if branches || !falls {
-                    for to in targets.into_iter().flatten() {
-                        arrive(&mut leaders, &mut work, to, &state);
+                facts.after(step);
+                match step.action {
+                    Action::End | Action::Trap => break,
+                    Action::Branch(condition) => {
+                        for taken in [true, false] {
+                            let mut facts = facts.clone();
+                            if !facts.goes(condition, taken, &asked) {
+                                continue;
+                            }
+                            let to = if taken { step.target as usize } else { pc + 1 };
+                            leaders.arrive(to, facts, &state);
+                        }
+                        break;
                     }
-                    break;
+                    _ => pc += 1,
                 }
-                pc += 1;
-                if leaders.contains_key(&pc) {
-                    arrive(&mut leaders, &mut work, pc, &state);
+                if leaders.states.contains_key(&pc) {
+                    leaders.arrive(pc, facts, &state);
                     break;
                 }
             }
@@ -163,13 +179,7 @@ impl Program {
     }
 
     /// Notes what is on its way where an instruction needs it.
-    fn look(
-        &self,
-        step: &Step,
-        pc: usize,
-        state: &State,
-        found: &mut BTreeMap<(usize, Need), u8>,
-    ) {
+    fn look(&self, step: &Step, pc: usize, state: &State, found: &mut BTreeMap<(usize, Need), u8>) {
         let mut note = |need: Need, most: u8| {
             if most > 0 {
                 let all = found.entry((pc, need)).or_default();
@@ -232,20 +242,28 @@ fn publishes(step: &Step) -> bool {
     matches!(step.action, Action::Memory(Move::Atomic { .. }))
 }
 
-fn arrive(
-    leaders: &mut BTreeMap<usize, State>,
-    work: &mut Vec<usize>,
-    to: usize,
-    state: &State,
-) {
-    let Some(known) = leaders.get_mut(&to) else {
-        leaders.insert(to, state.clone());
-        return work.push(to);
-    };
-    let old = known.clone();
-    known.vm.join(&state.vm);
-    known.lgkm.join(&state.lgkm);
-    if *known != old {
-        work.push(to);
+/// Where pieces of code begin, with what is known and on its way there, and what is still to be looked at.
+#[derive(Default)]
+struct Leaders {
+    states: BTreeMap<usize, BTreeMap<Facts, State>>,
+    work: Vec<(usize, Facts)>,
+}
+
+impl Leaders {
+    fn arrive(&mut self, to: usize, mut facts: Facts, state: &State) {
+        let states = self.states.entry(to).or_default();
+        if !states.contains_key(&facts) && states.len() >= PATHS {
+            facts = Facts::default();
+        }
+        let Some(known) = states.get_mut(&facts) else {
+            states.insert(facts.clone(), state.clone());
+            return self.work.push((to, facts));
+        };
+        let old = known.clone();
+        known.vm.join(&state.vm);
+        known.lgkm.join(&state.lgkm);
+        if *known != old {
+            self.work.push((to, facts));
+        }
     }
 }

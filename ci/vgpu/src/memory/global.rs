@@ -340,12 +340,10 @@ impl GlobalMemory {
             return None;
         }
         let order = &self.order;
-        let conflict = a
-            .races
-            .access(access, at, size, order.mark(agent), |mark| {
-                order.before(mark, agent)
-                    || access == Access::Atomic && order.publisher(a.base + at as u64, mark)
-            })?;
+        let conflict = a.races.access(access, at, size, order.mark(agent), |mark| {
+            order.before(mark, agent)
+                || access == Access::Atomic && order.publisher(a.base + at as u64, mark)
+        })?;
         let (block, thread) = (conflict.other / THREADS, conflict.other % THREADS);
         Some(Fault::new(
             Kind::GlobalRace,

@@ -176,6 +176,8 @@ fn run(program: &Program) -> Result<bool, String> {
     for ((vendor, operator, proof), count) in &equivalent {
         println!("{vendor:6} {operator:14} {count:4} equivalent, proved by {proof}");
     }
+    // Of a vendor whose code is not there nothing is known.
+    accepted.retain(|entry| by_operator.keys().any(|(vendor, _)| *vendor == entry.vendor));
     Ok(conclude(program, &all, &accepted, &unlisted, &uncovered))
 }
 

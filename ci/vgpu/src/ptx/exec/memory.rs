@@ -205,7 +205,8 @@ impl Launch<'_> {
                     continue;
                 };
                 // Lanes that store the same at once to one place agree on what is there then.
-                let same = |l: usize| places[l] == places[lane] && value.word(l) == value.word(lane);
+                let same =
+                    |l: usize| places[l] == places[lane] && value.word(l) == value.word(lane);
                 let race = matches!(fault.kind, Kind::SharedRace | Kind::GlobalRace);
                 if !race || !lanes(mask & ((1 << lane) - 1)).any(same) {
                     self.fault(block, warp, lane, Some(at), fault);

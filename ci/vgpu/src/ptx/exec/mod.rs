@@ -80,9 +80,5 @@ pub fn launch(
     }
     let reached = launch.reached.iter().zip(&program.code).filter(|(reached, _)| **reached);
     let reached = reached.map(|(_, instruction)| instruction.line.into()).collect();
-    Ok(Report {
-        findings: launch.findings.into_vec(),
-        counters: launch.counters,
-        reached,
-    })
+    Ok(Report { findings: launch.findings.into_vec(), counters: launch.counters, reached })
 }

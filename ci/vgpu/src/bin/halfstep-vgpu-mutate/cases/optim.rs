@@ -163,7 +163,11 @@ fn step(name: &str, i: usize, skipped: bool) -> Case {
     let mut array = |ty: u32, positive: bool| {
         let mut values = b.noise(t.state_len, odd && !positive);
         for (i, x) in values.iter_mut().enumerate().filter(|_| positive) {
-            *x = if i % 4 == 1 { [1e-37, 1e-41, 3e-43][i / 4 % 3] * (i % 7) as f32 } else { x.abs() };
+            *x = if i % 4 == 1 {
+                [1e-37, 1e-41, 3e-43][i / 4 % 3] * (i % 7) as f32
+            } else {
+                x.abs()
+            };
         }
         b.values(&values, ty, 0)
     };

@@ -240,7 +240,8 @@ fn prepare(i: usize) -> Case {
 fn finish(i: usize) -> Case {
     let mut b = Builder::default();
     let mut p = empty();
-    let (m, n) = [(131, 127), (33, 250), (7, 3), (129, 255), (300, 1), (5, 3), (7, 9), (131, 254)][i];
+    let (m, n) =
+        [(131, 127), (33, 250), (7, 3), (129, 255), (300, 1), (5, 3), (7, 9), (131, 254)][i];
     (p.m, p.n, p.k) = (m as u64, n as u64, 1);
     p.groups = u64::from(i == 3) * 2;
     let members = if i == 3 { 2 } else { 1 };
@@ -268,7 +269,8 @@ fn finish(i: usize) -> Case {
 fn swiglu_grad(i: usize) -> Case {
     let mut b = Builder::default();
     let input = TYPES[i % 3];
-    let (rows, n) = [(9, 77), (40, 64), (3, 5), (67, 33), (5, 130), (3, 7), (2, 15), (4, 23), (2, 16)][i];
+    let (rows, n) =
+        [(9, 77), (40, 64), (3, 5), (67, 33), (5, 130), (3, 7), (2, 15), (4, 23), (2, 16)][i];
     let even = i % 2 == 1;
     let dy = matrix(&mut b, [1, rows, n], input, even, true);
     let z = matrix(&mut b, [1, rows, 2 * n], input, even, true);
