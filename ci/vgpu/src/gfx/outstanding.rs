@@ -115,7 +115,7 @@ impl Program {
             return None;
         }
         let order = InOrder {
-            vm: !self.code.iter().any(|s| flat(s)),
+            vm: !self.code.iter().any(flat),
             lgkm: !self.code.iter().any(|s| flat(s) || matches!(s.action, Action::ScalarMemory)),
         };
         let empty = State { vm: Counter::EMPTY, lgkm: Counter::EMPTY };

@@ -118,7 +118,7 @@ fn product(i: usize, ty: u32, layout: &str, large: bool, threads: u32) -> Case {
         _ => (1 + below(40), 1 + below(40)),
     };
     // Beyond four steps of 32, the large loop runs twice where nothing is missing.
-    let long = if large { 135 } else { 71 };
+    let long = if large { 135 + 16 * (i / 12 % 2) } else { 71 };
     let (m, n, k) = (whole(m), whole(n), whole([long, 5, 33, 1][i % 4] + below(8)));
     let gated = draw[0] % 5 == 1;
     let cuts_k = draw[1] % 7 == 2 && ta && !tb && !large && !gated;
