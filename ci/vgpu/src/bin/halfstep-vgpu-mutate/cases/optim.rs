@@ -105,7 +105,7 @@ pub fn cases(kernel: &str) -> Vec<Case> {
     let name = kernel.trim_start_matches("hs_optim_");
     match name {
         "stats" => (0..4).map(stats).collect(),
-        "control" => (0..24).map(control).collect(),
+        "control" => (0..34).map(control).collect(),
         "convert" => (0..WAYS.len()).map(convert).collect(),
         "step_lamb_trust" => vec![trust(0), trust(1)],
         _ => (0..MODES.len()).map(|i| step(name, i, false)).chain([step(name, 0, true)]).collect(),
