@@ -74,7 +74,9 @@ plant!(race_read_after_write, SharedRace, 1 x 64, &with(NEIGHBOUR, "st.shared.u3
 plant!(race_write_after_read, SharedRace, 1 x 64, &with(NEIGHBOUR, "ld.shared.u32 %r8, [%r7]; st.shared.u32 [%r5], %r1;"), &with(NEIGHBOUR, "ld.shared.u32 %r8, [%r7]; bar.sync 0; st.shared.u32 [%r5], %r1;"));
 plant!(race_write_after_write, SharedRace, 1 x 64, "st.shared.u32 [s], %r1;", "setp.eq.u32 %p0, %t, 5; @%p0 st.shared.u32 [s], %r1;");
 plant!(race_with_one_of_many_readers, SharedRace, 1 x 64, "ld.shared.u32 %r2, [s]; setp.eq.u32 %p0, %t, 0; @%p0 st.shared.u32 [s], %r1;", "ld.shared.u32 %r2, [s]; bar.sync 0; setp.eq.u32 %p0, %t, 0; @%p0 st.shared.u32 [s], %r1;");
-plant!(race_inside_a_warp, SharedRace, 1 x 32, "st.shared.u32 [s], %r1; ", "mov.u32 %r5, s; add.s32 %r5, %r5, %r0; st.shared.u32 [%r5], %r1; bar.warp.sync -1; ld.shared.u32 %r2, [s];");
+plant!(race_inside_a_warp, SharedRace, 1 x 32, "mov.u32 %r5, s; add.s32 %r5, %r5, %r0; st.shared.u32 [%r5], %r1; ld.shared.u32 %r2, [s];", "mov.u32 %r5, s; add.s32 %r5, %r5, %r0; st.shared.u32 [%r5], %r1; bar.warp.sync -1; ld.shared.u32 %r2, [s];");
+// Lanes that store the same at once agree on what is there then; others do not.
+plant!(lanes_store_different_values, SharedRace, 1 x 32, "st.shared.u32 [s], %t;", "st.shared.u32 [s], %r1;");
 plant!(race_of_atomic_and_plain, SharedRace, 1 x 64, "setp.eq.u32 %p0, %t, 0; @%p0 st.shared.u32 [s], 0; red.shared.add.u32 [s], 1;", "setp.eq.u32 %p0, %t, 0; @%p0 st.shared.u32 [s], 0; bar.sync 0; red.shared.add.u32 [s], 1;");
 plant!(barrier_of_others_does_not_order, SharedRace, 1 x 96, &with(NEIGHBOUR, "st.shared.u32 [%r5], %r1; setp.ge.u32 %p0, %t, 64; @%p0 bra A; bar.sync 1, 64; bra B; A: ld.shared.u32 %r8, [s]; B:"), &with(NEIGHBOUR, "st.shared.u32 [%r5], %r1; setp.ge.u32 %p0, %t, 64; @%p0 bra A; bar.sync 1, 64; ld.shared.u32 %r8, [%r7]; A:"));
 

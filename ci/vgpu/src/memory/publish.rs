@@ -68,6 +68,9 @@ struct Wave {
     fenced: Option<View>,
     /// What its atomic operations have seen, known after the next fence.
     seen: View,
+    /// The stores themselves that published what it knows, and what it has seen.
+    stores: Vec<Mark>,
+    seen_stores: Vec<Mark>,
 }
 
 /// The order of one launch.
@@ -79,7 +82,7 @@ pub struct Publication {
     block: u32,
     waves: Vec<Wave>,
     /// By address, what was published there, and the store that did it, if it was one.
-    published: HashMap<u64, (View, Mark)>,
+    published: HashMap<u64, (View, Option<Mark>)>,
     /// Times from here on are the running launch's.
     first: u32,
     last: u32,
@@ -136,6 +139,9 @@ impl Publication {
         if own && me.known[wave as usize] >= mark.stamp {
             return true;
         }
+        if me.stores.contains(&mark) {
+            return true;
+        }
         if me.view.is_empty() {
             return false;
         }
@@ -170,13 +176,18 @@ impl Publication {
     /// later is still on its way, and the others do not know of it.
     pub fn meet_known(&mut self, waves: &[(usize, u32)]) {
         let (mut known, mut view) = (vec![0; self.waves.len()], View::new());
+        let mut stores = Vec::new();
         for &(w, done) in waves {
             let wave = &self.waves[w];
             known.iter_mut().zip(&wave.known).for_each(|(all, one)| *all = (*all).max(*one));
             known[w] = known[w].max(done);
             join(&mut view, &wave.view);
+            stores.extend_from_slice(&wave.stores);
         }
+        stores.sort_unstable_by_key(|store| (store.agent, store.stamp));
+        stores.dedup();
         for &(w, _) in waves {
+            self.waves[w].stores.clone_from(&stores);
             self.waves[w].known.copy_from_slice(&known);
             self.waves[w].view.clone_from(&view);
             self.meet_lanes(w);
@@ -208,16 +219,19 @@ impl Publication {
 
     /// A wave fences: what its atomic operations have seen is known now.
     pub fn acquire(&mut self, wave: usize) {
-        let seen = std::mem::take(&mut self.waves[wave].seen);
-        join(&mut self.waves[wave].view, &seen);
+        let wave = &mut self.waves[wave];
+        let seen = std::mem::take(&mut wave.seen);
+        join(&mut wave.view, &seen);
+        wave.stores.append(&mut wave.seen_stores);
     }
 
     /// A thread's load of the kind that sees what was published there.
     pub fn see(&mut self, address: u64, agent: u32) {
         let wave = (agent % THREADS) >> self.lanes;
         let Some(wave) = self.waves.get_mut(wave as usize) else { return };
-        if let Some((published, _)) = self.published.get(&address) {
+        if let Some((published, store)) = self.published.get(&address) {
             join(&mut wave.seen, published);
+            wave.seen_stores.extend(store);
         }
     }
 
@@ -227,20 +241,23 @@ impl Publication {
         let wave = (agent % THREADS) >> self.lanes;
         let Some(wave) = self.waves.get(wave as usize) else { return };
         let fenced = wave.fenced.clone().unwrap_or_default();
-        self.published.insert(address, (fenced, mark));
+        // Where every access has a time of its own, the store's is known from the rest.
+        let store = self.lockstep.then_some(mark);
+        self.published.insert(address, (fenced, store));
     }
 
     /// Whether `mark` stands for the store that published here last.
     pub fn publisher(&self, address: u64, mark: Mark) -> bool {
-        self.published.get(&address).is_some_and(|(_, store)| *store == mark)
+        self.published.get(&address).is_some_and(|(_, store)| *store == Some(mark))
     }
 
     /// A thread's atomic operation.
     pub fn atomic(&mut self, address: u64, agent: u32) {
         let wave = (agent % THREADS) >> self.lanes;
         let Some(wave) = self.waves.get_mut(wave as usize) else { return };
-        if let Some((published, _)) = self.published.get(&address) {
+        if let Some((published, store)) = self.published.get(&address) {
             join(&mut wave.seen, published);
+            wave.seen_stores.extend(store);
         }
         if let Some(fenced) = &wave.fenced {
             join(&mut self.published.entry(address).or_default().0, fenced);
