@@ -106,27 +106,35 @@ impl Counters {
     }
 
     /// Counts the sectors of one wave-wide access of `size` bytes a lane.
-    pub fn global_access(&mut self, addresses: impl Iterator<Item = u64>, size: u64) {
-        // Most accesses are ascending, and few enough to keep in a row.
-        let mut touched = Few::default();
-        let mut lanes = 0;
-        for address in addresses {
+    pub fn global_access(&mut self, addresses: impl Iterator<Item = u64> + Clone, size: u64) {
+        let sectors = |address: u64| address / 32..(address + size).div_ceil(32);
+        // Most accesses are ascending: each sector is met in a row.
+        let (mut lanes, mut touched, mut next, mut ascending) = (0, 0, 0, true);
+        for address in addresses.clone() {
+            let these = sectors(address);
             lanes += 1;
-            (address / 32..(address + size).div_ceil(32)).for_each(|sector| touched.push(sector));
+            ascending &= these.start + 1 >= next;
+            touched += these.end.saturating_sub(these.start.max(next));
+            next = these.end.max(next);
         }
-        let touched = touched.distinct() as u64;
+        if !ascending {
+            let mut list: Vec<u64> = addresses.flat_map(sectors).collect();
+            list.sort_unstable();
+            list.dedup();
+            touched = list.len() as u64;
+        }
         self.sectors += touched;
         self.ideal_sectors += (lanes * size).div_ceil(32).min(touched);
     }
 
-    /// Counts the bank conflicts of one wave-wide access of `size` bytes a lane: `banks` of 4 bytes
-    /// serve one word each a pass, equal words together. Wide accesses are served in groups of lanes
-    /// that need each bank once at best.
+    /// Counts the bank conflicts of one wave-wide access of `size` bytes a lane: `banks` (32 at most)
+    /// of 4 bytes serve one word each a pass, equal words together. Wide accesses are served in groups
+    /// of lanes that need each bank once at best.
     pub fn shared_access(&mut self, addresses: impl Iterator<Item = u64>, size: u64, banks: usize) {
         let group = (4 * banks as u64 / size.max(4)).max(1);
-        let (mut words, mut lanes) = (Few::default(), 0);
+        let (mut words, mut lanes) = (Banks::default(), 0);
         for address in addresses {
-            (address / 4..(address + size).div_ceil(4)).for_each(|word| words.push(word));
+            (address / 4..(address + size).div_ceil(4)).for_each(|word| words.take(word, banks));
             lanes += 1;
             if lanes % group == 0 {
                 self.bank_conflicts += std::mem::take(&mut words).conflicts(banks);
@@ -136,39 +144,31 @@ impl Counters {
     }
 }
 
-/// A few numbers, most often ascending, equal neighbours once.
+/// The words that a group of lanes wants of each bank.
 #[derive(Default)]
-struct Few {
-    list: Vec<u64>,
-    unsorted: bool,
+struct Banks {
+    /// The first word of each bank that is wanted, and others that are.
+    first: [Option<u64>; 32],
+    more: Vec<u64>,
 }
 
-impl Few {
-    fn push(&mut self, x: u64) {
-        match self.list.last() {
-            Some(last) if *last == x => return,
-            Some(last) => self.unsorted |= *last > x,
-            None => self.list.reserve(64),
+impl Banks {
+    #[inline]
+    fn take(&mut self, word: u64, banks: usize) {
+        match &mut self.first[word as usize % banks] {
+            Some(first) if *first == word => {}
+            Some(_) => self.more.push(word),
+            none => *none = Some(word),
         }
-        self.list.push(x);
     }
 
-    fn distinct(&mut self) -> usize {
-        if self.unsorted {
-            self.list.sort_unstable();
-            self.list.dedup();
-        }
-        self.list.len()
-    }
-
-    /// Passes beyond the first that one group of lanes needs.
+    /// Passes beyond the first that the group needs.
     fn conflicts(mut self, banks: usize) -> u64 {
-        self.distinct();
-        let mut load = [0_u8; 64];
-        for word in &self.list {
-            load[*word as usize % banks.min(64)] += 1;
-        }
-        u64::from(load.into_iter().max().unwrap_or(0).saturating_sub(1))
+        self.more.sort_unstable();
+        self.more.dedup();
+        let mut load = [0_u64; 32];
+        self.more.iter().for_each(|word| load[*word as usize % banks] += 1);
+        load.into_iter().max().unwrap_or(0)
     }
 }
 

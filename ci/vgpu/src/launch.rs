@@ -49,8 +49,7 @@ pub struct Report {
     pub findings: Vec<Finding>,
     /// What was done.
     pub counters: Counters,
-    /// Places of the wait instructions that had something to wait for, of gfx90a: for those of
-    /// vector memory, and for those of LDS, scalar loads and messages. Compilers also put waits
-    /// where on no path anything is left.
-    pub waits: [Vec<u64>; 2],
+    /// Places of the instructions that were executed, of any lane or of none: lines of PTX, bytes from
+    /// the start of a code object's image.
+    pub reached: Vec<u64>,
 }

@@ -108,6 +108,17 @@ plant!(sum_over_blocks_without_atomics, GlobalRace, 2 x 1, "global_load_dword v5
 plant!(global_read_after_write, GlobalRace, 1 x 128, "v_xor_b32_e32 v5, 0x80, v1; v_and_b32_e32 v6, 0x7c, v1; v_lshrrev_b32_e32 v7, 1, v1; v_and_b32_e32 v7, 0x80, v7; v_or_b32_e32 v6, v6, v7; v_xor_b32_e32 v7, 0x80, v6; v_cmp_gt_u32_e32 vcc, 32, v0; global_store_dword v6, v3, s[6:7]; s_waitcnt vmcnt(0); global_load_dword v8, v7, s[6:7]", "v_and_b32_e32 v6, 0xfc, v1; v_cmp_gt_u32_e32 vcc, 64, v0; s_and_saveexec_b64 s[8:9], vcc; global_store_dword v6, v3, s[6:7]; s_waitcnt vmcnt(0); s_or_b64 exec, exec, s[8:9]; s_barrier; global_load_dword v8, v6, s[6:7]");
 plant!(global_write_after_write, GlobalRace, 1 x 128, "global_store_dword v4, v3, s[6:7]", "v_cmp_gt_u32_e32 vcc, 64, v0; s_and_saveexec_b64 s[8:9], vcc; global_store_dword v4, v3, s[6:7]");
 
+// The first wave stores, or loads; the second does the other thing after the barrier.
+fn waves(first: &str, second: &str) -> String {
+    format!(
+        "v_and_b32_e32 v6, 0xfc, v1; v_readfirstlane_b32 s8, v0; s_cmp_lg_u32 s8, 0; s_cbranch_scc1 .Lsecond;
+         {first}; s_barrier; s_branch .Lend1; .Lsecond:; s_barrier; {second}; .Lend1:"
+    )
+}
+plant!(global_store_not_waited_for_at_the_barrier, GlobalRace, 1 x 128, &waves("global_store_dword v6, v3, s[6:7]; s_waitcnt lgkmcnt(0)", "global_load_dword v8, v6, s[6:7]"), &waves("global_store_dword v6, v3, s[6:7]; s_waitcnt vmcnt(0)", "global_load_dword v8, v6, s[6:7]"));
+plant!(global_load_not_waited_for_at_the_barrier, GlobalRace, 1 x 128, &waves("global_load_dword v8, v6, s[4:5]", "global_store_dword v6, v3, s[4:5]"), &waves("global_load_dword v8, v6, s[4:5]; s_waitcnt vmcnt(0)", "global_store_dword v6, v3, s[4:5]"));
+plant!(last_global_store_not_waited_for, GlobalRace, 1 x 128, &waves("global_load_dword v8, v6, s[4:5]; global_store_dword v6, v3, s[6:7]; s_waitcnt vmcnt(1)", "global_load_dword v8, v6, s[6:7]"), &waves("global_store_dword v6, v3, s[6:7]; global_load_dword v8, v6, s[4:5]; s_waitcnt vmcnt(1)", "global_load_dword v8, v6, s[6:7]"));
+
 // The last block reads what the others have written: see the same tests of PTX. One wave a block.
 fn last_block(release: &str, acquire: &str) -> String {
     format!(
@@ -120,6 +131,36 @@ fn last_block(release: &str, acquire: &str) -> String {
 }
 plant!(last_block_whose_stores_are_not_waited_for, GlobalRace, 2 x 32, &last_block("", "buffer_wbinvl1_vol"), &last_block("s_waitcnt vmcnt(0)", "buffer_wbinvl1_vol"));
 plant!(last_block_that_does_not_read_anew, GlobalRace, 2 x 32, &last_block("s_waitcnt vmcnt(0)", ""), &last_block("s_waitcnt vmcnt(0) lgkmcnt(0)", "buffer_invl2; buffer_wbinvl1_vol"));
+
+// Block 0 stores a word and then a flag, block 1 loads the flag and then the word: as clang 15 and 19
+// compile __hip_atomic_store(RELEASE, AGENT) and __hip_atomic_load(ACQUIRE, AGENT).
+fn flag(release: &str, acquire: &str) -> String {
+    format!(
+        "v_mov_b32_e32 v5, 0; s_cmp_eq_u32 s2, 1; s_cbranch_scc1 .Lother;
+         global_store_dword v5, v3, s[6:7]; {release}; global_store_dword v5, v3, s[4:5] offset:128; s_branch .Lend1;
+         .Lother:; {acquire}; v_readfirstlane_b32 s10, v8; s_cmp_lg_u32 s10, 7; s_cbranch_scc1 .Lend1;
+         global_load_dword v9, v5, s[6:7]; .Lend1:"
+    )
+}
+const ACQUIRE: &str =
+    "global_load_dword v8, v5, s[4:5] offset:128 glc; s_waitcnt vmcnt(0); buffer_wbinvl1_vol";
+plant!(flag_stored_before_its_data_is, GlobalRace, 2 x 1, &flag("", ACQUIRE), &flag("s_waitcnt vmcnt(0)", ACQUIRE));
+plant!(flag_loaded_from_the_cache, GlobalRace, 2 x 1, &flag("s_waitcnt vmcnt(0)", "global_load_dword v8, v5, s[4:5] offset:128; s_waitcnt vmcnt(0); buffer_wbinvl1_vol"), &flag("s_waitcnt vmcnt(0)", ACQUIRE));
+plant!(data_loaded_from_the_cache, GlobalRace, 2 x 1, &flag("s_waitcnt vmcnt(0)", "global_load_dword v8, v5, s[4:5] offset:128 glc; s_waitcnt vmcnt(0)"), &flag("buffer_wbl2; s_waitcnt vmcnt(0)", "global_load_dword v8, v5, s[4:5] offset:128 glc; s_waitcnt vmcnt(0); buffer_invl2; buffer_wbinvl1_vol"));
+plant!(cache_emptied_before_the_flag_is_there, GlobalRace, 2 x 1, &flag("s_waitcnt vmcnt(0)", "global_load_dword v8, v5, s[4:5] offset:128 glc; buffer_wbinvl1_vol; s_waitcnt vmcnt(0)"), &flag("s_waitcnt vmcnt(0)", ACQUIRE));
+plant!(only_the_second_cache_is_emptied, GlobalRace, 2 x 1, &flag("s_waitcnt vmcnt(0)", "global_load_dword v8, v5, s[4:5] offset:128 glc; s_waitcnt vmcnt(0); buffer_invl2"), &flag("s_waitcnt vmcnt(0)", ACQUIRE));
+
+// Blocks add to a word one after the other: a lock taken by compare-and-swap, given back by a store.
+fn locked(release: &str, acquire: &str) -> String {
+    format!(
+        "v_mov_b32_e32 v5, 0; v_mov_b32_e32 v10, 1; v_mov_b32_e32 v11, 1;
+         global_atomic_cmpswap v8, v5, v[10:11], s[4:5] offset:128 glc; s_waitcnt vmcnt(0); {acquire};
+         global_load_dword v9, v5, s[4:5] offset:132; s_waitcnt vmcnt(0); v_add_u32_e32 v9, 1, v9;
+         global_store_dword v5, v9, s[4:5] offset:132; {release}; global_store_dword v5, v10, s[4:5] offset:128"
+    )
+}
+plant!(lock_given_back_too_early, GlobalRace, 2 x 1, &locked("", "buffer_wbinvl1_vol"), &locked("s_waitcnt vmcnt(0)", "buffer_wbinvl1_vol"));
+plant!(lock_taken_with_old_data, GlobalRace, 2 x 1, &locked("s_waitcnt vmcnt(0)", ""), &locked("s_waitcnt vmcnt(0)", "buffer_wbinvl1_vol"));
 
 #[test]
 fn freed_memory_is_not_used() {

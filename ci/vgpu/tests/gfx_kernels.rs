@@ -291,3 +291,20 @@ fn a_broken_main_loop_is_noticed() {
         broken("f16 for bf16", &|w| matrix(w).then_some(w & 0xff80_ffff | 0x4c << 16));
     }
 }
+
+#[test]
+fn arguments_are_preloaded_in_registers() {
+    // The first 256 bytes would load them, and here would fail; s[2:5] are the two pointers, s6 the block.
+    let body = "s_trap 2\n.fill 63, 4, 0xbf800000\nv_lshlrev_b32_e32 v1, 2, v0\n\
+                global_load_dword v2, v1, s[2:3]\ns_waitcnt vmcnt(0)\nglobal_store_dword v1, v2, s[4:5]";
+    let text = common::gfx::kernel(body, 0).replace(
+        "  .amdhsa_next_free_vgpr",
+        "  .amdhsa_user_sgpr_kernarg_preload_length 4\n  .amdhsa_next_free_vgpr",
+    );
+    let Some(object) = common::gfx::assemble(&text) else { return };
+    let mut device = Device::gfx(&object);
+    let input: Vec<u32> = (5..69).collect();
+    let (a, b) = (device.upload(&input, "in"), device.memory.allocate(256, "out"));
+    clean(&device.run("k", 1, 64, Params::default().ptr(a).ptr(b)));
+    assert_eq!(device.download(b, 64, u32::from_le_bytes), input);
+}

@@ -74,7 +74,9 @@ plant!(race_read_after_write, SharedRace, 1 x 64, &with(NEIGHBOUR, "st.shared.u3
 plant!(race_write_after_read, SharedRace, 1 x 64, &with(NEIGHBOUR, "ld.shared.u32 %r8, [%r7]; st.shared.u32 [%r5], %r1;"), &with(NEIGHBOUR, "ld.shared.u32 %r8, [%r7]; bar.sync 0; st.shared.u32 [%r5], %r1;"));
 plant!(race_write_after_write, SharedRace, 1 x 64, "st.shared.u32 [s], %r1;", "setp.eq.u32 %p0, %t, 5; @%p0 st.shared.u32 [s], %r1;");
 plant!(race_with_one_of_many_readers, SharedRace, 1 x 64, "ld.shared.u32 %r2, [s]; setp.eq.u32 %p0, %t, 0; @%p0 st.shared.u32 [s], %r1;", "ld.shared.u32 %r2, [s]; bar.sync 0; setp.eq.u32 %p0, %t, 0; @%p0 st.shared.u32 [s], %r1;");
-plant!(race_inside_a_warp, SharedRace, 1 x 32, "st.shared.u32 [s], %r1; ", "mov.u32 %r5, s; add.s32 %r5, %r5, %r0; st.shared.u32 [%r5], %r1; bar.warp.sync -1; ld.shared.u32 %r2, [s];");
+plant!(race_inside_a_warp, SharedRace, 1 x 32, "mov.u32 %r5, s; add.s32 %r5, %r5, %r0; st.shared.u32 [%r5], %r1; ld.shared.u32 %r2, [s];", "mov.u32 %r5, s; add.s32 %r5, %r5, %r0; st.shared.u32 [%r5], %r1; bar.warp.sync -1; ld.shared.u32 %r2, [s];");
+// Lanes that store the same at once agree on what is there then; others do not.
+plant!(lanes_store_different_values, SharedRace, 1 x 32, "st.shared.u32 [s], %t;", "st.shared.u32 [s], %r1;");
 plant!(race_of_atomic_and_plain, SharedRace, 1 x 64, "setp.eq.u32 %p0, %t, 0; @%p0 st.shared.u32 [s], 0; red.shared.add.u32 [s], 1;", "setp.eq.u32 %p0, %t, 0; @%p0 st.shared.u32 [s], 0; bar.sync 0; red.shared.add.u32 [s], 1;");
 plant!(barrier_of_others_does_not_order, SharedRace, 1 x 96, &with(NEIGHBOUR, "st.shared.u32 [%r5], %r1; setp.ge.u32 %p0, %t, 64; @%p0 bra A; bar.sync 1, 64; bra B; A: ld.shared.u32 %r8, [s]; B:"), &with(NEIGHBOUR, "st.shared.u32 [%r5], %r1; setp.ge.u32 %p0, %t, 64; @%p0 bra A; bar.sync 1, 64; ld.shared.u32 %r8, [%r7]; A:"));
 
@@ -104,6 +106,21 @@ plant!(global_read_after_write, GlobalRace, 1 x 64, &with(OTHER, "st.global.u32 
 plant!(global_write_after_read, GlobalRace, 1 x 64, &with(OTHER, "st.global.u32 [%d4], %r1; bar.sync 0; ld.global.u32 %r2, [%d6]; st.global.u32 [%d4], %r2;"), &with(OTHER, "st.global.u32 [%d4], %r1; bar.sync 0; ld.global.u32 %r2, [%d6]; bar.sync 0; st.global.u32 [%d4], %r2;"));
 plant!(global_race_inside_a_warp, GlobalRace, 1 x 32, "st.global.u32 [%d4], %r1; ld.global.u32 %r2, [%d1];", "st.global.u32 [%d4], %r1; bar.warp.sync -1; ld.global.u32 %r2, [%d1];");
 plant!(a_fence_is_no_barrier, GlobalRace, 1 x 64, &with(OTHER, "st.global.u32 [%d4], %r1; membar.gl; ld.global.u32 %r2, [%d6];"), &with(OTHER, "st.global.u32 [%d4], %r1; membar.gl; bar.sync 0; ld.global.u32 %r2, [%d6];"));
+
+// A block hands a word over with a flag: its address is in %d0, that of the flag beside it.
+plant!(relaxed_flag_orders_nothing, GlobalRace, 2 x 1, &flag("st.relaxed.gpu", "ld.relaxed.gpu"), &flag("st.release.gpu", "ld.acquire.gpu"));
+plant!(flag_without_release, GlobalRace, 2 x 1, &flag("st.relaxed.gpu", "ld.acquire.gpu"), &flag("fence.acq_rel.gpu; st.relaxed.gpu", "ld.acquire.gpu"));
+plant!(flag_without_acquire, GlobalRace, 2 x 1, &flag("st.release.gpu", "ld.relaxed.gpu"), &flag("st.release.sys", "ld.acquire.sys"));
+plant!(plain_flag, GlobalRace, 2 x 1, &flag("st.release.gpu", "ld.weak"), &flag("st.release.gpu", "ld.acquire.gpu"));
+plant!(released_to_a_block_only, GlobalRace, 2 x 1, &flag("st.release.cta", "ld.acquire.gpu"), &flag("st.release.gpu", "ld.acquire.gpu"));
+
+fn flag(store: &str, load: &str) -> String {
+    format!(
+        "setp.eq.u32 %p0, %b, 0; @!%p0 bra READS;\n\
+         st.global.u32 [%d0], %r1; {store}.global.u32 [%d0+4], %r1; ret;\n\
+         READS: {load}.global.u32 %r2, [%d0+4]; ld.global.u32 %r3, [%d0];"
+    )
+}
 
 // The last block reads what the others have written: each writes a word, fences, meets, and counts
 // itself in `in[0]` by one thread, whose count tells the others through shared memory.
@@ -169,4 +186,26 @@ fn what_is_not_known_is_an_error_that_names_it() {
     ] {
         assert!(error(body).contains(named), "{}", error(body));
     }
+}
+
+/// Of many kernels few are run: what is wrong in one is an error when that one is wanted, and a file
+/// that is cut short is none at all.
+#[test]
+fn kernels_are_read_one_by_one() {
+    use halfstep_vgpu::memory::GlobalMemory;
+    use halfstep_vgpu::ptx::Module;
+    let text = format!(
+        "{HEAD}ret;\n}}\n// }} {{ \".shared\"\n.visible .entry odd()\n{{\n.shared .b32 a[3];\n\
+         {{ .shared .b64 b; }}\n/* .shared .b64 c; */\nfrobnicate;\nret;\n}}\n"
+    );
+    let module = Module::parse(&text).and_then(|m| m.load(&mut GlobalMemory::new())).unwrap();
+    assert_eq!(module.kernels().collect::<Vec<_>>(), ["k", "odd"]);
+    let odd = module.outline("odd").unwrap();
+    assert_eq!((odd.shared, odd.max_threads), (24, None));
+    module.program("k").unwrap();
+    let error = module.program("odd").unwrap_err();
+    let line = 1 + text.lines().position(|line| line == "frobnicate;").unwrap() as u32;
+    assert!(error.line == line && error.what.contains("frobnicate"), "{error}");
+    let cut = Module::parse(text.trim_end().trim_end_matches('}')).unwrap_err();
+    assert!(cut.what.contains("without its end"), "{cut}");
 }

@@ -121,9 +121,9 @@ export! {
         threads: c_int,
     ) {
         let d = lock();
+        let declared = d.functions.get(function)?.facts.shared;
         let m = d.model;
         let of_unit = (m.unit_shared / blocks.max(1) as u32).saturating_sub(m.block_shared_reserved);
-        let declared = d.functions.get(function)?.facts.shared;
         put(bytes, of_unit.min(m.block_shared_optin).saturating_sub(declared) as usize)
     }
 

@@ -114,14 +114,15 @@ export! {
 
     #[doc = "One of a kernel's properties."]
     fn hipFuncGetAttribute(value: *mut c_int, number: c_uint, function: u64) {
-        let d = lock();
+        let mut d = lock();
+        let local = if number == 3 { d.kernel(function)?.facts().local } else { 0 };
         let found = d.functions.get(function)?;
         let facts = &found.facts;
         put(value, match number {
             0 => facts.max_threads as c_int,
             1 => facts.shared as c_int,
             2 => 0,
-            3 => facts.local as c_int,
+            3 => local as c_int,
             4 => d.registers(function)? as c_int,
             5 | 6 => 90,
             7 => 0,

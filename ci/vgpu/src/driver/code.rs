@@ -24,12 +24,13 @@ pub struct Module {
 pub struct Function {
     /// Its module.
     pub module: u64,
-    /// What runs.
-    pub kernel: Arc<Kernel>,
     /// What is known of it.
     pub facts: Facts,
     /// Bytes of shared memory that a launch may ask for.
     pub max_dynamic: u32,
+    name: String,
+    /// What runs, decoded when that is wanted.
+    kernel: Option<Arc<Kernel>>,
 }
 
 impl Driver {
@@ -53,27 +54,46 @@ impl Driver {
         Ok(())
     }
 
-    /// A kernel of a module.
+    /// A kernel of a module. It is decoded when it is launched: of the kernels that a program asks for,
+    /// it launches few.
     pub fn function(&mut self, module: u64, name: &str) -> Result<u64> {
         let found = self.modules.get(module)?;
         self.sound(found.context)?;
         if let Some((_, function)) = found.functions.iter().find(|(known, _)| known == name) {
             return Ok(*function);
         }
-        let kernel = match found.code.kernel(name) {
-            Ok(kernel) => Arc::new(kernel),
-            // To ask for what is not there is no fault; not to know an instruction is.
+        let facts = match found.code.facts(name) {
+            Ok(facts) => facts,
+            // To ask for what is not there is no fault; not to be able to read it is.
             Err((Error::NotFound, _)) => return Err(Error::NotFound),
             Err((error, what)) => {
                 self.journal.complain(what, None);
                 return Err(error);
             }
         };
-        let facts = kernel.facts();
         let max_dynamic = self.model.block_shared.saturating_sub(facts.shared);
-        let function = self.functions.add(Function { module, kernel, facts, max_dynamic });
+        let function = Function { module, facts, max_dynamic, name: name.into(), kernel: None };
+        let function = self.functions.add(function);
         self.modules.get_mut(module)?.functions.push((name.into(), function));
         Ok(function)
+    }
+
+    /// A function's code, decoded. An instruction that is not known is an error here, with its name in
+    /// the journal.
+    pub fn kernel(&mut self, function: u64) -> Result<Arc<Kernel>> {
+        let found = self.functions.get(function)?;
+        if let Some(kernel) = &found.kernel {
+            return Ok(kernel.clone());
+        }
+        let kernel = match self.modules.get(found.module)?.code.kernel(&found.name) {
+            Ok(kernel) => Arc::new(kernel),
+            Err((error, what)) => {
+                self.journal.complain(what, None);
+                return Err(error);
+            }
+        };
+        self.functions.get_mut(function)?.kernel = Some(kernel.clone());
+        Ok(kernel)
     }
 
     /// A variable of a module: address and bytes.
@@ -111,7 +131,7 @@ impl Driver {
         if self.modules.get(found.module)?.context != self.streams.get(stream)?.context {
             return Err(Error::InvalidHandle);
         }
-        let kernel = found.kernel.clone();
+        let kernel = self.kernel(function)?;
         self.submit(stream, Work::Launch(Arc::new(Launch { kernel, grid, params })))
     }
 
@@ -128,17 +148,18 @@ impl Driver {
 
     /// Blocks of a function that a unit holds at once.
     pub fn occupancy(&self, function: u64, threads: u32, shared: u64) -> Result<u32> {
-        let found = self.functions.get(function)?;
+        let declared = self.functions.get(function)?.facts.shared;
         if threads == 0 || threads > 1024 {
             return Err(Error::InvalidValue);
         }
+        let registers = self.registers(function)?;
         let m = &self.model;
         let waves = threads.div_ceil(m.wave);
         let by_threads = m.unit_threads / (waves * m.wave);
         // Registers are given to waves in steps of 256.
-        let registers = (self.registers(function)? * m.wave).next_multiple_of(256) * waves;
+        let registers = (registers * m.wave).next_multiple_of(256) * waves;
         let by_registers = m.unit_registers.checked_div(registers).unwrap_or(u32::MAX);
-        let bytes = u64::from(found.facts.shared) + shared;
+        let bytes = u64::from(declared) + shared;
         if bytes > m.block_shared_optin.into() {
             return Ok(0);
         }

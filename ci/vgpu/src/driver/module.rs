@@ -2,6 +2,8 @@
 //!
 //! Another interpreter is one more arm of each `match`, and nothing else in this folder.
 
+use std::sync::{Arc, Mutex};
+
 use crate::driver::error::Error;
 use crate::driver::model::Vendor;
 use crate::launch::{Checks, Grid, Report};
@@ -24,9 +26,9 @@ pub enum Code {
 #[derive(Debug)]
 pub enum Kernel {
     /// Of PTX.
-    Ptx(ptx::Program),
+    Ptx(Arc<ptx::Program>),
     /// Of a code object.
-    Gfx(gfx::Program),
+    Gfx(Arc<gfx::Program>),
 }
 
 /// What the driver and its callers ask about a kernel.
@@ -38,12 +40,28 @@ pub struct Facts {
     pub parameter_bytes: usize,
     /// Bytes of shared memory that it declares.
     pub shared: u32,
-    /// Bytes of local memory of a thread.
+    /// Bytes of local memory of a thread, as far as it is known without its code.
     pub local: u32,
     /// Registers of a thread, where the image says it.
     pub registers: Option<u32>,
     /// Most threads of a block.
     pub max_threads: u32,
+}
+
+/// A module of PTX, read if it is none of the last few that the process read: programs load one image
+/// for every device, again and again.
+fn read(text: &str) -> Result<Arc<ptx::Module>, ptx::PtxError> {
+    const FEW: usize = 4;
+    type Known = (Box<str>, Arc<ptx::Module>);
+    static KNOWN: Mutex<Vec<Known>> = Mutex::new(Vec::new());
+    let mut known = KNOWN.lock().unwrap_or_else(|error| error.into_inner());
+    if let Some((_, module)) = known.iter().find(|(other, _)| **other == *text) {
+        return Ok(module.clone());
+    }
+    let module = ptx::Module::parse(text)?;
+    known.insert(0, (text.into(), module.clone()));
+    known.truncate(FEW);
+    Ok(module)
 }
 
 impl Code {
@@ -61,7 +79,7 @@ impl Code {
                 }
                 let text = std::str::from_utf8(image)
                     .map_err(|error| (Error::InvalidImage, format!("no text: {error}")))?;
-                let loaded = ptx::Module::parse(text).and_then(|module| module.load(memory));
+                let loaded = read(text).and_then(|module| module.load(memory));
                 loaded.map(Self::Ptx).map_err(|error| (Error::InvalidCode, error.to_string()))
             }
             Vendor::Amd => {
@@ -81,17 +99,38 @@ impl Code {
         }
     }
 
-    /// Makes a kernel ready.
-    pub fn kernel(&self, name: &str) -> Result<Kernel, Refusal> {
-        if !self.kernels().iter().any(|kernel| kernel == name) {
+    /// What is known of a kernel before its code is looked at.
+    pub fn facts(&self, name: &str) -> Result<Facts, Refusal> {
+        let found = match self {
+            Self::Ptx(loaded) => loaded.kernels().any(|kernel| kernel == name),
+            Self::Gfx(loaded) => loaded.kernels().any(|kernel| kernel == name),
+        };
+        if !found {
             return Err((Error::NotFound, format!("no kernel {name}")));
         }
+        let outline = match self {
+            Self::Ptx(loaded) => {
+                let outline = loaded.outline(name).map_err(|error| error.to_string());
+                outline.map(|program| Kernel::Ptx(Arc::new(program)))
+            }
+            Self::Gfx(loaded) => {
+                let outline = loaded.outline(name).map_err(|error| error.to_string());
+                outline.map(|program| Kernel::Gfx(Arc::new(program)))
+            }
+        };
+        let refuse = |what| (Error::InvalidCode, format!("{name}: {what}"));
+        outline.map(|kernel| kernel.facts()).map_err(refuse)
+    }
+
+    /// Makes a kernel ready.
+    pub fn kernel(&self, name: &str) -> Result<Kernel, Refusal> {
         let kernel = match self {
             Self::Ptx(loaded) => {
                 loaded.program(name).map(Kernel::Ptx).map_err(|error| error.to_string())
             }
             Self::Gfx(loaded) => {
-                loaded.program(name).map(Kernel::Gfx).map_err(|error| error.to_string())
+                let program = loaded.program(name).map_err(|error| error.to_string());
+                program.map(|program| Kernel::Gfx(Arc::new(program)))
             }
         };
         kernel.map_err(|what| (Error::InvalidCode, format!("{name}: {what}")))

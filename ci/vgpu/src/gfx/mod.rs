@@ -6,8 +6,12 @@
 //!
 //! Waits: data of a load is on its way until the counter that covers it is waited for; a register
 //! read or written before is a finding, and what was read is undefined. LDS accesses that a wave has
-//! not waited for at a barrier are not ordered by it. Global stores are seen by the block's other
-//! waves at once: a missing wait there is not found.
+//! not waited for at a barrier are not ordered by it, nor are accesses of global memory.
+//!
+//! Blocks are ordered as compilers use the machine (LLVM's memory model of gfx90a): what is done before
+//! `s_waitcnt vmcnt(0)` is published by the atomic operations that follow, and by the stores if the
+//! kernel has loads with `glc` or a compare-and-swap; it is seen by those, once `buffer_wbinvl1_vol`
+//! has followed. Write-backs of the second cache, for other devices, are not modelled.
 //!
 //! Numerics: rounding, subnormals and clamping follow the MODE register. Approximate functions are
 //! exact functions, rounded, which lies within their documented errors. Matrix products add one
@@ -22,10 +26,13 @@ mod decode;
 mod exec;
 mod isa;
 mod object;
+mod outstanding;
+mod path;
 mod program;
 
 pub use exec::launch;
 pub use object::{CodeObject, Loaded};
+pub use outstanding::Outstanding;
 pub use program::{Parameter, Program};
 
 /// Why a file cannot be read or a kernel cannot be run, with the name of what is not known.

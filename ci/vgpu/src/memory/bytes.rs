@@ -69,26 +69,65 @@ impl Bytes {
     /// Reads `size` (1, 2, 4 or 8) bytes. The caller has checked the bounds.
     #[inline]
     pub fn load(&self, at: usize, size: usize) -> Word {
-        let mut bits = [0; 8];
-        bits[..size].copy_from_slice(&self.data[at..at + size]);
-        let mut shadow = [1; 8];
-        shadow[..size].copy_from_slice(&self.defined[at..at + size]);
-        // Gathers bit 0 of each byte into one byte.
-        let gathered = u64::from_le_bytes(shadow).wrapping_mul(0x0102_0408_1020_4080) >> 56;
-        if gathered != 0xff {
-            (0..size).filter(|i| shadow[*i] == 0).for_each(|i| bits[i] = POISON);
+        match size {
+            1 => self.load_fixed::<1>(at),
+            2 => self.load_fixed::<2>(at),
+            4 => self.load_fixed::<4>(at),
+            _ => self.load_fixed::<8>(at),
         }
-        Word { bits: u64::from_le_bytes(bits), defined: gathered as u8 }
+    }
+
+    /// As [`load`](Self::load); of a width that is known, copies are moves.
+    #[inline(always)]
+    fn load_fixed<const N: usize>(&self, at: usize) -> Word {
+        let (data, shadow) = (&self.data[at..at + N], &self.defined[at..at + N]);
+        let mut bits = [0; 8];
+        bits[..N].copy_from_slice(data);
+        if shadow == [1; N] {
+            return Word { bits: u64::from_le_bytes(bits), defined: 0xff };
+        }
+        let mut defined = 0xff;
+        for i in (0..N).filter(|i| shadow[*i] == 0) {
+            bits[i] = POISON;
+            defined &= !(1 << i);
+        }
+        Word { bits: u64::from_le_bytes(bits), defined }
+    }
+
+    /// Reads words of `size` bytes side by side. The caller has checked the bounds.
+    #[inline]
+    pub fn load_words(&self, at: usize, size: usize, words: &mut [Word]) {
+        fn each<const N: usize>(bytes: &Bytes, at: usize, words: &mut [Word]) {
+            for (n, word) in words.iter_mut().enumerate() {
+                *word = bytes.load_fixed::<N>(at + n * N);
+            }
+        }
+        match size {
+            1 => each::<1>(self, at, words),
+            2 => each::<2>(self, at, words),
+            4 => each::<4>(self, at, words),
+            _ => each::<8>(self, at, words),
+        }
     }
 
     /// Writes `size` (1, 2, 4 or 8) bytes. The caller has checked the bounds.
     #[inline]
     pub fn store(&mut self, at: usize, size: usize, word: Word) {
-        self.data[at..at + size].copy_from_slice(&word.bits.to_le_bytes()[..size]);
+        match size {
+            1 => self.store_fixed::<1>(at, word),
+            2 => self.store_fixed::<2>(at, word),
+            4 => self.store_fixed::<4>(at, word),
+            _ => self.store_fixed::<8>(at, word),
+        }
+    }
+
+    #[inline(always)]
+    fn store_fixed<const N: usize>(&mut self, at: usize, word: Word) {
+        self.data[at..at + N].copy_from_slice(&word.bits.to_le_bytes()[..N]);
         if word.defined == 0xff {
-            self.defined[at..at + size].fill(1);
+            self.defined[at..at + N].copy_from_slice(&[1; N]);
         } else if !self.is_host() {
-            for i in 0..size {
+            for i in 0..N {
                 self.defined[at + i] = word.defined >> i & 1;
             }
         }

@@ -40,6 +40,9 @@ pub struct GlobalMemory {
     pub check_races: bool,
     /// Whether it is noted what a launch touches, for [`take_footprint`](Self::take_footprint).
     pub note_footprint: bool,
+    /// Whether loads and stores are the kind that others like them do not race with, and that take part
+    /// in the order of blocks.
+    pub strong: bool,
     /// The homes that a launch may reach, a bit each.
     pub visible: u64,
     /// Where new allocations belong.
@@ -57,6 +60,7 @@ impl Default for GlobalMemory {
             order: Publication::default(),
             check_races: true,
             note_footprint: false,
+            strong: false,
             visible: u64::MAX,
             home: 0,
         }
@@ -224,9 +228,30 @@ impl GlobalMemory {
     /// access with [`aligned`](Self::aligned).
     #[inline]
     pub fn load(&mut self, address: u64, size: u32, agent: u32) -> Result<Loaded, Fault> {
-        let (i, at) = self.place(address, size.into(), Access::Read)?;
-        let fault = self.race(Access::Read, i, at, size as usize, agent);
-        Ok(Loaded { word: self.allocations[i].bytes.load(at, size as usize), fault })
+        let mut word = [Word::known(0)];
+        let fault = self.load_words(address, size, &mut word, agent)?;
+        Ok(Loaded { word: word[0], fault })
+    }
+
+    /// A load of words of `size` bytes side by side: one access.
+    #[inline]
+    pub fn load_words(
+        &mut self,
+        address: u64,
+        size: u32,
+        words: &mut [Word],
+        agent: u32,
+    ) -> Result<Option<Fault>, Fault> {
+        let all = size as usize * words.len();
+        let (i, at) = self.place(address, all as u64, Access::Read)?;
+        let fault = if self.strong {
+            self.order.see(address, agent);
+            self.race(Access::Atomic, i, at, all, agent)
+        } else {
+            self.race(Access::Read, i, at, all, agent)
+        };
+        self.allocations[i].bytes.load_words(at, size as usize, words);
+        Ok(fault)
     }
 
     /// A store by a block's thread of 1, 2, 4 or 8 bytes; a race comes back beside it.
@@ -238,10 +263,43 @@ impl GlobalMemory {
         word: Word,
         agent: u32,
     ) -> Result<Option<Fault>, Fault> {
-        let (i, at) = self.place(address, size.into(), Access::Write)?;
-        let fault = self.race(Access::Write, i, at, size as usize, agent);
-        self.allocations[i].bytes.store(at, size as usize, word);
+        self.store_words(address, size, &[word], agent)
+    }
+
+    /// A store of words of `size` bytes side by side: one access.
+    #[inline]
+    pub fn store_words(
+        &mut self,
+        address: u64,
+        size: u32,
+        words: &[Word],
+        agent: u32,
+    ) -> Result<Option<Fault>, Fault> {
+        let all = size as usize * words.len();
+        let (i, at) = self.place(address, all as u64, Access::Write)?;
+        let fault = if self.strong {
+            self.order.replace(address, agent);
+            self.race(Access::Atomic, i, at, all, agent)
+        } else {
+            self.race(Access::Write, i, at, all, agent)
+        };
+        let bytes = &mut self.allocations[i].bytes;
+        for (n, word) in words.iter().enumerate() {
+            bytes.store(at + n * size as usize, size as usize, *word);
+        }
         Ok(fault)
+    }
+
+    /// A load that sees what was published there, and that no store of others races with.
+    pub fn observe(&mut self, address: u64, size: u32, agent: u32) -> Result<Loaded, Fault> {
+        let (i, at) = self.place(address, size.into(), Access::Read)?;
+        self.order.see(address, agent);
+        let launch = self.launch;
+        let a = &mut self.allocations[i];
+        if self.note_footprint && a.touched.mark(Access::Read, at, size as usize, launch) {
+            self.touched.push(i);
+        }
+        Ok(Loaded { word: a.bytes.load(at, size as usize), fault: None })
     }
 
     /// An atomic exchange of 2, 4 or 8 bytes: `new` makes the new value of the old one, which comes
@@ -282,9 +340,10 @@ impl GlobalMemory {
             return None;
         }
         let order = &self.order;
-        let conflict = a
-            .races
-            .access(access, at, size, order.mark(agent), |mark| order.before(mark, agent))?;
+        let conflict = a.races.access(access, at, size, order.mark(agent), |mark| {
+            order.before(mark, agent)
+                || access == Access::Atomic && order.publisher(a.base + at as u64, mark)
+        })?;
         let (block, thread) = (conflict.other / THREADS, conflict.other % THREADS);
         Some(Fault::new(
             Kind::GlobalRace,
@@ -376,100 +435,4 @@ impl GlobalMemory {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::memory::agent;
-
-    fn kind<T>(result: Result<T, Fault>) -> Kind {
-        match result {
-            Ok(_) => panic!("no fault"),
-            Err(fault) => fault.kind,
-        }
-    }
-
-    #[test]
-    fn bounds_and_frees_are_checked_by_allocation() {
-        let mut memory = GlobalMemory::new();
-        let a = memory.allocate(6, "a");
-        let b = memory.allocate_with(vec![1; 8], "b");
-        assert_eq!(memory.load(b, 8, 0).unwrap().word, Word::known(0x0101_0101_0101_0101));
-        assert_eq!(kind(memory.load(a + 4, 4, 0)), Kind::ReadOutOfBounds);
-        assert_eq!(kind(memory.store(a + 8, 4, Word::known(0), 0)), Kind::WriteOutOfBounds);
-        assert_eq!(kind(memory.load(16, 4, 0)), Kind::ReadOutOfBounds);
-        memory.free(a).unwrap();
-        assert_eq!(kind(memory.load(a, 4, 0)), Kind::UseAfterFree);
-        assert_eq!(kind(memory.free(a)), Kind::UseAfterFree);
-        assert_ne!(memory.allocate(6, "c"), a);
-        memory.make_constant(b);
-        assert_eq!(kind(memory.store(b, 4, Word::known(0), 0)), Kind::WriteToConstant);
-        assert!(GlobalMemory::aligned(b + 2, 4).is_err());
-    }
-
-    #[test]
-    fn blocks_of_one_launch_race_and_launches_do_not() {
-        let mut memory = GlobalMemory::new();
-        let a = memory.allocate_with(vec![0; 64], "a");
-        assert_eq!(memory.store(a, 4, Word::known(1), agent(0, 0)), Ok(None));
-        assert_eq!(memory.store(a + 4, 2, Word::known(1), agent(1, 0)), Ok(None));
-        assert_eq!(memory.load(a, 4, agent(1, 0)).unwrap().fault.unwrap().kind, Kind::GlobalRace);
-        memory.begin_launch();
-        assert_eq!(memory.load(a, 4, agent(1, 0)).unwrap().fault, None);
-        for block in 0..3 {
-            let sum =
-                memory.atomic(a + 8, 4, agent(block, 0), |w| Word::known(w.bits + 1)).unwrap();
-            assert_eq!(sum.fault, None);
-        }
-        assert_eq!(memory.load(a + 8, 4, 9).unwrap().word.bits, 3);
-    }
-
-    #[test]
-    fn other_homes_are_seen_where_allowed() {
-        let mut memory = GlobalMemory::new();
-        memory.home = 1;
-        let a = memory.allocate_with(vec![0; 8], "a");
-        memory.visible = 0b01;
-        memory.begin_launch();
-        assert_eq!(kind(memory.load(a, 4, 0)), Kind::ReadOutOfBounds);
-        memory.visible = 0b11;
-        assert!(memory.load(a, 4, 0).is_ok());
-    }
-
-    #[test]
-    fn the_hosts_memory_is_reached_at_its_own_address() {
-        let mut memory = GlobalMemory::new();
-        let a = memory.allocate_with(vec![3; 8], "a");
-        let mut host = vec![1_u8; 8];
-        // SAFETY: `host` outlives its mapping, and is not used while a method runs.
-        let base = unsafe { memory.map_host(host.as_mut_ptr(), 8, "host") }.unwrap();
-        memory.store(base + 4, 4, Word::known(0x0505_0505), 0).unwrap();
-        assert_eq!(host, [1, 1, 1, 1, 5, 5, 5, 5]);
-        memory.copy(base, a, 2).unwrap();
-        assert_eq!(host[..3], [3, 3, 1]);
-        memory.free(base).unwrap();
-        assert_eq!(kind(memory.load(base, 4, 0)), Kind::UseAfterFree);
-    }
-
-    #[test]
-    fn a_launchs_footprint_is_what_it_touched() {
-        let mut memory = GlobalMemory::new();
-        let a = memory.allocate(1 << 40, "a");
-        memory.note_footprint = true;
-        memory.begin_launch();
-        memory.store(a + (1 << 39), 8, Word::known(1), 0).unwrap();
-        memory.load(a, 4, 0).unwrap();
-        let footprint = memory.take_footprint();
-        assert_eq!((footprint.reads.bytes(), footprint.writes.bytes()), (4, 8));
-        assert_eq!(memory.take_footprint(), Footprint::default());
-    }
-
-    #[test]
-    fn copies_keep_what_is_undefined() {
-        let mut memory = GlobalMemory::new();
-        let a = memory.allocate(8, "a");
-        let b = memory.allocate_with(vec![0; 8], "b");
-        memory.write(a, &[7; 3]).unwrap();
-        memory.copy(b, a, 8).unwrap();
-        assert_eq!(memory.first_undefined(b, 8), Ok(Some(b + 3)));
-        assert_eq!(memory.read(b, 3).unwrap(), [7; 3]);
-    }
-}
+mod tests;

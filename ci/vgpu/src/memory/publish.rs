@@ -3,7 +3,8 @@
 //!
 //! A block publishes by a fence and then an atomic operation; another one sees it by an atomic
 //! operation on the same address and then a fence. This is how the last of several blocks learns
-//! that it may sum what the others have written. Without either fence, nothing is ordered.
+//! that it may sum what the others have written. Without either fence, nothing is ordered. A store with
+//! release is a fence and a store that publishes, a load with acquire one that sees and a fence.
 //!
 //! Times are counts of a wave's own: they advance where the wave meets others and where it fences.
 //! Blocks run one after the other, so only the waves of one are there at a time.
@@ -67,6 +68,9 @@ struct Wave {
     fenced: Option<View>,
     /// What its atomic operations have seen, known after the next fence.
     seen: View,
+    /// The stores themselves that published what it knows, and what it has seen.
+    stores: Vec<Mark>,
+    seen_stores: Vec<Mark>,
 }
 
 /// The order of one launch.
@@ -77,8 +81,8 @@ pub struct Publication {
     lockstep: bool,
     block: u32,
     waves: Vec<Wave>,
-    /// By address, what was published there.
-    published: HashMap<u64, View>,
+    /// By address, what was published there, and the store that did it, if it was one.
+    published: HashMap<u64, (View, Option<Mark>)>,
     /// Times from here on are the running launch's.
     first: u32,
     last: u32,
@@ -135,6 +139,9 @@ impl Publication {
         if own && me.known[wave as usize] >= mark.stamp {
             return true;
         }
+        if me.stores.contains(&mark) {
+            return true;
+        }
         if me.view.is_empty() {
             return false;
         }
@@ -148,16 +155,39 @@ impl Publication {
         self.last = self.last.max(self.waves[wave].now);
     }
 
+    /// A wave's clock advances: what it does next can be told from what it did before. The new time.
+    pub fn tick(&mut self, wave: usize) -> u32 {
+        self.advance(wave);
+        self.waves[wave].now
+    }
+
+    /// A wave's own clock.
+    pub fn now(&self, wave: usize) -> u32 {
+        self.waves[wave].now
+    }
+
     /// The given waves meet at a barrier.
     pub fn meet(&mut self, waves: &[usize]) {
+        let known: Vec<_> = waves.iter().map(|w| (*w, self.waves[*w].now)).collect();
+        self.meet_known(&known);
+    }
+
+    /// The given waves meet, each having finished what it did up to a time of its own clock. What it did
+    /// later is still on its way, and the others do not know of it.
+    pub fn meet_known(&mut self, waves: &[(usize, u32)]) {
         let (mut known, mut view) = (vec![0; self.waves.len()], View::new());
-        for &w in waves {
+        let mut stores = Vec::new();
+        for &(w, done) in waves {
             let wave = &self.waves[w];
             known.iter_mut().zip(&wave.known).for_each(|(all, one)| *all = (*all).max(*one));
-            known[w] = known[w].max(wave.now);
+            known[w] = known[w].max(done);
             join(&mut view, &wave.view);
+            stores.extend_from_slice(&wave.stores);
         }
-        for &w in waves {
+        stores.sort_unstable_by_key(|store| (store.agent, store.stamp));
+        stores.dedup();
+        for &(w, _) in waves {
+            self.waves[w].stores.clone_from(&stores);
             self.waves[w].known.copy_from_slice(&known);
             self.waves[w].view.clone_from(&view);
             self.meet_lanes(w);
@@ -189,20 +219,48 @@ impl Publication {
 
     /// A wave fences: what its atomic operations have seen is known now.
     pub fn acquire(&mut self, wave: usize) {
-        let seen = std::mem::take(&mut self.waves[wave].seen);
-        join(&mut self.waves[wave].view, &seen);
+        let wave = &mut self.waves[wave];
+        let seen = std::mem::take(&mut wave.seen);
+        join(&mut wave.view, &seen);
+        wave.stores.append(&mut wave.seen_stores);
+    }
+
+    /// A thread's load of the kind that sees what was published there.
+    pub fn see(&mut self, address: u64, agent: u32) {
+        let wave = (agent % THREADS) >> self.lanes;
+        let Some(wave) = self.waves.get_mut(wave as usize) else { return };
+        if let Some((published, store)) = self.published.get(&address) {
+            join(&mut wave.seen, published);
+            wave.seen_stores.extend(store);
+        }
+    }
+
+    /// A thread's store of the kind that publishes: what was published there before is gone.
+    pub fn replace(&mut self, address: u64, agent: u32) {
+        let mark = self.mark(agent);
+        let wave = (agent % THREADS) >> self.lanes;
+        let Some(wave) = self.waves.get(wave as usize) else { return };
+        let fenced = wave.fenced.clone().unwrap_or_default();
+        // Where every access has a time of its own, the store's is known from the rest.
+        let store = self.lockstep.then_some(mark);
+        self.published.insert(address, (fenced, store));
+    }
+
+    /// Whether `mark` stands for the store that published here last.
+    pub fn publisher(&self, address: u64, mark: Mark) -> bool {
+        self.published.get(&address).is_some_and(|(_, store)| *store == Some(mark))
     }
 
     /// A thread's atomic operation.
     pub fn atomic(&mut self, address: u64, agent: u32) {
         let wave = (agent % THREADS) >> self.lanes;
         let Some(wave) = self.waves.get_mut(wave as usize) else { return };
-        let published = self.published.get(&address);
-        if let Some(published) = published {
+        if let Some((published, store)) = self.published.get(&address) {
             join(&mut wave.seen, published);
+            wave.seen_stores.extend(store);
         }
         if let Some(fenced) = &wave.fenced {
-            join(self.published.entry(address).or_default(), fenced);
+            join(&mut self.published.entry(address).or_default().0, fenced);
         }
     }
 }

@@ -9,22 +9,22 @@ use crate::finding::Kind;
 /// the waves that meet at it; a wave's own clock also advances where its lanes meet.
 #[derive(Debug, Clone)]
 pub struct Order {
+    /// log2 of a wave's lanes.
     lanes: u32,
     /// Whether lanes of one wave are always ordered among themselves (they are on gfx90a, where a
     /// wave's LDS operations are done in order; not on NVIDIA's).
     lockstep: bool,
-    /// `clocks[w][v]`: what wave w knows of wave v's clock.
-    clocks: Vec<Vec<u32>>,
+    waves: usize,
+    /// What wave w knows of wave v's clock, at `w * waves + v`.
+    clocks: Vec<u32>,
 }
 
 impl Order {
-    /// Waves that have not met yet.
+    /// Waves, of a power of two of lanes, that have not met yet.
     pub fn new(waves: usize, lanes: u32, lockstep: bool) -> Self {
-        let mut clocks = vec![vec![0; waves]; waves];
-        for (w, clock) in clocks.iter_mut().enumerate() {
-            clock[w] = 1;
-        }
-        Self { lanes, lockstep, clocks }
+        let mut clocks = vec![0; waves * waves];
+        (0..waves).for_each(|w| clocks[w * waves + w] = 1);
+        Self { lanes: lanes.trailing_zeros(), lockstep, waves, clocks }
     }
 
     /// The given waves meet at a barrier.
@@ -36,48 +36,51 @@ impl Order {
     /// The given waves meet, each having finished what it did up to a time of its own clock. What it
     /// did later is still on its way, and the others do not know of it.
     pub fn meet_known(&mut self, waves: &[(usize, u32)]) {
-        let mut joined = vec![0; self.clocks.len()];
+        let mut joined = vec![0; self.waves];
         for &(w, done) in waves {
-            for (v, (all, one)) in joined.iter_mut().zip(&self.clocks[w]).enumerate() {
+            let known = &self.clocks[w * self.waves..][..self.waves];
+            for (v, (all, one)) in joined.iter_mut().zip(known).enumerate() {
                 *all = (*all).max(if v == w { done } else { *one });
             }
         }
         for &(w, _) in waves {
             let own = self.now(w);
-            self.clocks[w].copy_from_slice(&joined);
-            self.clocks[w][w] = own + 1;
+            let known = &mut self.clocks[w * self.waves..][..self.waves];
+            known.copy_from_slice(&joined);
+            known[w] = own + 1;
         }
     }
 
     /// A wave's own clock.
+    #[inline]
     pub fn now(&self, wave: usize) -> u32 {
-        self.clocks[wave][wave]
+        self.clocks[wave * self.waves + wave]
     }
 
     /// Advances a wave's own clock, and gives the new time.
     pub fn tick(&mut self, wave: usize) -> u32 {
-        self.clocks[wave][wave] += 1;
-        self.clocks[wave][wave]
+        self.clocks[wave * self.waves + wave] += 1;
+        self.now(wave)
     }
 
     /// All lanes of one wave meet.
     pub fn meet_lanes(&mut self, wave: usize) {
-        self.clocks[wave][wave] += 1;
+        self.tick(wave);
     }
 
+    #[inline]
     fn mark(&self, thread: u32) -> Mark {
-        let wave = (thread / self.lanes) as usize;
-        Mark { agent: thread, stamp: self.clocks[wave][wave] }
+        Mark { agent: thread, stamp: self.now((thread >> self.lanes) as usize) }
     }
 
     /// Whether what `mark` stands for comes before what `thread` does now.
     #[inline]
     fn before(&self, mark: Mark, thread: u32) -> bool {
-        let (other, wave) = ((mark.agent / self.lanes) as usize, (thread / self.lanes) as usize);
+        let (other, wave) = ((mark.agent >> self.lanes) as usize, (thread >> self.lanes) as usize);
         if other == wave {
-            return self.lockstep || self.clocks[wave][wave] > mark.stamp;
+            return self.lockstep || self.now(wave) > mark.stamp;
         }
-        self.clocks[wave][other] >= mark.stamp
+        self.clocks[wave * self.waves + other] >= mark.stamp
     }
 }
 
@@ -129,6 +132,7 @@ impl SharedMemory {
         ))
     }
 
+    #[inline]
     fn check(&mut self, access: Access, at: usize, size: usize, thread: u32) -> Option<Fault> {
         if self.any_pending > 0 && self.pending[at..at + size].contains(&1) {
             let what = "an asynchronous copy to here was not waited for";
@@ -149,9 +153,25 @@ impl SharedMemory {
     /// A thread's load of 1, 2, 4 or 8 bytes.
     #[inline]
     pub fn load(&mut self, address: u64, size: u32, thread: u32) -> Result<Loaded, Fault> {
-        let at = self.place(address, size, Kind::ReadOutOfBounds)?;
-        let fault = self.check(Access::Read, at, size as usize, thread);
-        Ok(Loaded { word: self.bytes.load(at, size as usize), fault })
+        let mut word = [Word::known(0)];
+        let fault = self.load_words(address, size, &mut word, thread)?;
+        Ok(Loaded { word: word[0], fault })
+    }
+
+    /// A thread's load of words of `size` bytes side by side: one access.
+    #[inline]
+    pub fn load_words(
+        &mut self,
+        address: u64,
+        size: u32,
+        words: &mut [Word],
+        thread: u32,
+    ) -> Result<Option<Fault>, Fault> {
+        let all = size * words.len() as u32;
+        let at = self.place(address, all, Kind::ReadOutOfBounds)?;
+        let fault = self.check(Access::Read, at, all as usize, thread);
+        self.bytes.load_words(at, size as usize, words);
+        Ok(fault)
     }
 
     /// A thread's store of 1, 2, 4 or 8 bytes; a race comes back beside it.

@@ -1,10 +1,12 @@
 //! A module's variables in memory, and its kernels as flat programs: scopes resolved, labels turned
 //! into numbers, called functions put in place of their calls.
 
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use super::decode::{Names, Symbol, decode};
-use super::isa::{Guard, Instruction, Op, Reg, Space};
+use super::isa::{Fixed, Guard, Instruction, Op, Reg, Space};
 use super::modifiers::Modifiers;
 use super::program::{Parameter, Program};
 use super::syntax::*;
@@ -17,13 +19,13 @@ const MAX_CALL_DEPTH: usize = 32;
 /// A module whose variables are in a device's memory.
 #[derive(Debug, Clone)]
 pub struct Loaded {
-    module: Module,
+    module: Arc<Module>,
     globals: BTreeMap<String, (u64, u64)>,
 }
 
 impl Module {
     /// Puts the module's variables in global memory.
-    pub fn load(self, memory: &mut GlobalMemory) -> Result<Loaded> {
+    pub fn load(self: Arc<Self>, memory: &mut GlobalMemory) -> Result<Loaded> {
         let mut globals = BTreeMap::new();
         for variable in &self.variables {
             if variable.home == Home::Shared {
@@ -61,8 +63,38 @@ impl Loaded {
         self.globals.values().copied()
     }
 
-    /// Decodes a kernel.
-    pub fn program(&self, kernel: &str) -> Result<Program> {
+    /// A kernel, decoded if nobody asked for it before with the variables that it names where they
+    /// are.
+    pub fn program(&self, kernel: &str) -> Result<Arc<Program>> {
+        let programs = || self.module.programs.lock().unwrap_or_else(|error| error.into_inner());
+        let same = |(name, address): (&String, &u64)| {
+            self.globals.get(name).is_some_and(|(now, _)| now == address)
+        };
+        if let Some((variables, program)) = programs().get(kernel)
+            && variables.iter().all(same)
+        {
+            return Ok(program.clone());
+        }
+        let (function, mut linker, head) = self.head(kernel)?;
+        linker.body(function, 0)?;
+        linker.resolve()?;
+        let program = Arc::new(Program {
+            local: linker.local,
+            registers: linker.registers.get(),
+            fixed: linker.fixed.into_inner().into_iter().collect(),
+            code: linker.code,
+            ..head
+        });
+        programs().insert(kernel.into(), (linker.named.into_inner(), program.clone()));
+        Ok(program)
+    }
+
+    /// A kernel without its code, for which that need not be read.
+    pub fn outline(&self, kernel: &str) -> Result<Program> {
+        self.head(kernel).map(|(_, _, head)| head)
+    }
+
+    fn head(&self, kernel: &str) -> Result<(&Function, Linker<'_>, Program)> {
         let function = self.module.functions.iter().find(|f| f.entry && f.name == kernel);
         let Some(function) = function else {
             let names: Vec<_> = self.kernels().collect();
@@ -80,20 +112,20 @@ impl Loaded {
             linker.define(&param.name, Symbol::Memory(Space::Param, offset));
             offset += param.size;
         }
-        linker.place_shared(function);
-        linker.body(function, 0)?;
-        linker.resolve()?;
-        Ok(Program {
+        linker.place_shared(function)?;
+        let head = Program {
             name: kernel.into(),
             parameters,
             max_threads: function.max_threads,
             required_block: function.required_block,
             shared: linker.shared,
             dynamic_shared: linker.shared.next_multiple_of(linker.dynamic_align.max(1)),
-            local: linker.local,
-            registers: linker.registers,
-            code: linker.code,
-        })
+            local: 0,
+            registers: 0,
+            fixed: Vec::new(),
+            code: Vec::new(),
+        };
+        Ok((function, linker, head))
     }
 }
 
@@ -119,7 +151,11 @@ struct Linker<'a> {
     labels: HashMap<(usize, String), u32>,
     fixups: Vec<Fixup>,
     code: Vec<Instruction>,
-    registers: Reg,
+    registers: Cell<Reg>,
+    /// Registers that no instruction writes, made when an operand is decoded.
+    fixed: RefCell<HashMap<Fixed, Reg>>,
+    /// The module's variables that are named, and where they are.
+    named: RefCell<BTreeMap<String, u64>>,
     shared: u64,
     dynamic_align: u64,
     local: u64,
@@ -134,11 +170,14 @@ impl Names for Linker<'_> {
         let visible = self.scopes[self.floor..].iter().rev().chain(self.scopes.first());
         let mut found = visible.filter_map(|scope| scope.symbols.get(name).copied());
         found.next().or_else(|| {
-            self.loaded
-                .globals
-                .get(name)
-                .map(|(address, _)| Symbol::Memory(Space::Global, *address))
+            let (address, _) = *self.loaded.globals.get(name)?;
+            self.named.borrow_mut().insert(name.into(), address);
+            Some(Symbol::Memory(Space::Global, address))
         })
+    }
+
+    fn fixed(&self, what: Fixed) -> Reg {
+        *self.fixed.borrow_mut().entry(what).or_insert_with(|| self.allocate(1))
     }
 
     fn parameter_space(&self) -> Space {
@@ -155,7 +194,9 @@ impl<'a> Linker<'a> {
             labels: HashMap::new(),
             fixups: Vec::new(),
             code: Vec::new(),
-            registers: 1, // register 0 takes what nobody reads
+            fixed: RefCell::default(),
+            named: RefCell::default(),
+            registers: Cell::new(1), // register 0 takes what nobody reads
             shared: 0,
             dynamic_align: 1,
             local: 0,
@@ -163,6 +204,12 @@ impl<'a> Linker<'a> {
             floor: 0,
             in_call: false,
         }
+    }
+
+    fn allocate(&self, count: u32) -> Reg {
+        let first = self.registers.get();
+        self.registers.set(first + count);
+        first
     }
 
     fn define(&mut self, name: &str, symbol: Symbol) {
@@ -176,7 +223,7 @@ impl<'a> Linker<'a> {
     }
 
     /// The module's shared variables; those without a size begin where the others end.
-    fn place_shared(&mut self, kernel: &Function) {
+    fn place_shared(&mut self, kernel: &Function) -> Result<()> {
         let loaded = self.loaded;
         let shared = || loaded.module.variables.iter().filter(|v| v.home == Home::Shared);
         for variable in shared().filter(|v| !v.external || v.size > 0) {
@@ -184,10 +231,11 @@ impl<'a> Linker<'a> {
         }
         // The kernel's own and those of functions are placed now too: the unsized come after all.
         let functions = loaded.module.functions.iter().filter(|f| !f.entry);
-        for statement in functions.chain([kernel]).flat_map(|f| f.body.iter().flatten()) {
-            let StatementKind::Variable(v) = &statement.kind else { continue };
-            if v.home == Home::Shared && !self.scopes[0].symbols.contains_key(&v.name) {
-                self.variable(v);
+        for body in functions.chain([kernel]).filter_map(|f| f.body.as_ref()) {
+            for v in body.shared()? {
+                if !self.scopes[0].symbols.contains_key(&v.name) {
+                    self.variable(v);
+                }
             }
         }
         for variable in shared().filter(|v| v.external && v.size == 0) {
@@ -197,6 +245,7 @@ impl<'a> Linker<'a> {
         for variable in shared().filter(|v| v.external && v.size == 0) {
             self.define(&variable.name, Symbol::Memory(Space::Shared, start));
         }
+        Ok(())
     }
 
     fn variable(&mut self, variable: &Variable) {
@@ -216,7 +265,7 @@ impl<'a> Linker<'a> {
             return Err(PtxError::new(function.line, what));
         };
         self.open();
-        for statement in body {
+        for statement in body.statements()? {
             let line = statement.line;
             match &statement.kind {
                 StatementKind::Open => self.open(),
@@ -247,16 +296,14 @@ impl<'a> Linker<'a> {
     fn declare(&mut self, name: &str, count: Option<u32>) {
         match count {
             None => {
-                let reg = self.registers;
-                self.registers += 1;
+                let reg = self.allocate(1);
                 self.define(name, Symbol::Register(reg));
             }
             Some(count) => {
+                let first = self.allocate(count);
                 for i in 0..count {
-                    let reg = self.registers + i;
-                    self.define(&format!("{name}{i}"), Symbol::Register(reg));
+                    self.define(&format!("{name}{i}"), Symbol::Register(first + i));
                 }
-                self.registers += count;
             }
         }
     }

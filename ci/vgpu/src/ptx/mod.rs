@@ -17,6 +17,7 @@ mod link;
 mod modifiers;
 mod parse;
 mod program;
+mod read;
 mod syntax;
 
 pub use exec::launch;

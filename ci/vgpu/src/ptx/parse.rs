@@ -1,12 +1,15 @@
 //! Tokens to the tree of a file.
 
-use super::lexer::{Literal, Token, lex};
+use std::sync::OnceLock;
+
+use super::lexer::{Literal, Part, Token, lex};
 use super::syntax::*;
 use super::{PtxError, Result};
 
-struct Parser {
-    tokens: Vec<(Token, u32, usize)>,
-    text: Vec<char>,
+/// Reads tokens one after the other.
+pub struct Parser<'a> {
+    tokens: Vec<(Token<'a>, u32, usize)>,
+    text: &'a str,
     at: usize,
 }
 
@@ -15,38 +18,29 @@ const LINKAGE: [&str; 4] = [".visible", ".extern", ".weak", ".common"];
 /// Advice to ptxas without a meaning for results.
 const PRAGMAS: [&str; 4] = ["nounroll", "used_bytes_mask", "enable_smem_spilling", "frequency"];
 
-impl Module {
-    /// Reads a file.
-    pub fn parse(text: &str) -> Result<Self> {
-        let text: Vec<char> = text.chars().collect();
-        let mut parser = Parser { tokens: lex(&text)?, text, at: 0 };
-        let mut module = Self::default();
-        while !parser.done() {
-            parser.top(&mut module)?;
-        }
-        Ok(module)
+impl<'a> Parser<'a> {
+    /// Begins at a text's token `at`; `line` is that of the text's start.
+    pub fn new(text: &'a str, part: Part, line: u32, at: usize) -> Result<Self> {
+        Ok(Self { tokens: lex(text, part, line)?, text, at })
     }
-}
-
-impl Parser {
-    fn done(&self) -> bool {
+    pub fn done(&self) -> bool {
         self.at >= self.tokens.len()
     }
     fn line(&self) -> u32 {
         self.tokens.get(self.at.min(self.tokens.len().saturating_sub(1))).map_or(0, |t| t.1)
     }
-    fn peek(&self) -> Option<&Token> {
+    fn peek(&self) -> Option<&Token<'a>> {
         self.tokens.get(self.at).map(|t| &t.0)
     }
     fn error<T>(&self, what: impl Into<String>) -> Result<T> {
         Err(PtxError::new(self.line(), what))
     }
-    fn next(&mut self) -> Result<Token> {
+    fn next(&mut self) -> Result<Token<'a>> {
         let Some((token, ..)) = self.tokens.get(self.at) else {
             return self.error("the file ends too early");
         };
         self.at += 1;
-        Ok(token.clone())
+        Ok(*token)
     }
     fn sees(&self, mark: char) -> bool {
         self.peek() == Some(&Token::Mark(mark))
@@ -62,7 +56,7 @@ impl Parser {
         }
         self.error(format!("`{mark}` is missing before {:?}", self.peek()))
     }
-    fn word(&mut self) -> Result<String> {
+    fn word(&mut self) -> Result<&'a str> {
         match self.next()? {
             Token::Word(word) => Ok(word),
             other => self.error(format!("a name is missing before {other:?}")),
@@ -82,15 +76,15 @@ impl Parser {
         }
     }
 
-    fn top(&mut self, module: &mut Module) -> Result<()> {
+    pub fn top(&mut self, module: &mut Module) -> Result<()> {
         let line = self.line();
         let mut external = false;
         let mut word = self.word()?;
-        while LINKAGE.contains(&word.as_str()) {
+        while LINKAGE.contains(&word) {
             external |= word == ".extern";
             word = self.word()?;
         }
-        match word.as_str() {
+        match word {
             ".version" | ".target" | ".file" | ".loc" => self.skip_line(line),
             ".address_size" => {
                 if self.integer()? != 64 {
@@ -103,7 +97,7 @@ impl Parser {
             }
             ".pragma" => self.pragma()?,
             ".global" | ".const" | ".shared" => {
-                let home = match word.as_str() {
+                let home = match word {
                     ".global" => Home::Global,
                     ".const" => Home::Const,
                     _ => Home::Shared,
@@ -148,9 +142,9 @@ impl Parser {
         }
     }
 
-    fn scalar(&mut self) -> Result<(u64, String)> {
+    fn scalar(&mut self) -> Result<(u64, &'a str)> {
         let word = self.word()?;
-        let bytes = match word.as_str() {
+        let bytes = match word {
             ".b8" | ".u8" | ".s8" => 1,
             ".b16" | ".u16" | ".s16" | ".f16" | ".bf16" => 2,
             ".b32" | ".u32" | ".s32" | ".f32" | ".f16x2" | ".bf16x2" => 4,
@@ -161,7 +155,7 @@ impl Parser {
     }
 
     /// `.align n .type name[count] = {…}, …;` after the state space.
-    fn variables(&mut self, home: Home, external: bool) -> Result<Vec<Variable>> {
+    pub fn variables(&mut self, home: Home, external: bool) -> Result<Vec<Variable>> {
         let mut list = vec![self.variable(home, external)?];
         while self.take(',') {
             let first = &list[0];
@@ -175,7 +169,7 @@ impl Parser {
     fn variable(&mut self, home: Home, external: bool) -> Result<Variable> {
         let mut align = 0;
         while let Some(Token::Word(word)) = self.peek() {
-            match word.as_str() {
+            match *word {
                 ".align" => {
                     self.at += 1;
                     align = self.integer()? as u64;
@@ -187,7 +181,7 @@ impl Parser {
         let (scalar, kind) = self.scalar()?;
         // `.ptr .global .align 4` of a kernel's parameter: advice.
         while let Some(Token::Word(word)) = self.peek() {
-            match word.as_str() {
+            match *word {
                 ".ptr" | ".global" | ".shared" | ".const" | ".local" => self.at += 1,
                 ".align" => {
                     self.at += 1;
@@ -196,7 +190,7 @@ impl Parser {
                 _ => break,
             }
         }
-        self.declarator(home, external, align.max(scalar), scalar, &kind)
+        self.declarator(home, external, align.max(scalar), scalar, kind)
     }
 
     fn declarator(
@@ -226,7 +220,7 @@ impl Parser {
             size = bytes.len() as u64;
             initial = Some(bytes);
         }
-        Ok(Variable { name, home, align, size, initial, external, line })
+        Ok(Variable { name: name.into(), home, align, size, initial, external, line })
     }
 
     fn initializer(&mut self, scalar: usize, kind: &str, bytes: &mut Vec<u8>) -> Result<()> {
@@ -257,7 +251,7 @@ impl Parser {
         let mut list = Vec::new();
         self.expect('(')?;
         while !self.take(')') {
-            match self.word()?.as_str() {
+            match self.word()? {
                 ".param" => list.push(self.variable(Home::Param, false)?),
                 other => return self.error(format!("parameter in {other}")),
             }
@@ -272,7 +266,7 @@ impl Parser {
         let name = self.word()?;
         let params = if self.sees('(') { self.params()? } else { Vec::new() };
         let mut function = Function {
-            name,
+            name: name.into(),
             entry,
             results,
             params,
@@ -285,12 +279,14 @@ impl Parser {
             if self.take(';') {
                 return Ok(function);
             }
-            if self.take('{') {
-                function.body = Some(self.body()?);
+            if let Some(&Token::Body(text, line)) = self.peek() {
+                self.at += 1;
+                let (statements, shared) = (OnceLock::new(), OnceLock::new());
+                function.body = Some(Body { text: text.into(), line, statements, shared });
                 return Ok(function);
             }
             let word = self.word()?;
-            match word.as_str() {
+            match word {
                 ".maxntid" => {
                     function.max_threads = Some(self.extents()?.iter().product());
                 }
@@ -315,7 +311,7 @@ impl Parser {
         Ok(extents)
     }
 
-    fn body(&mut self) -> Result<Vec<Statement>> {
+    pub fn body(&mut self) -> Result<Vec<Statement>> {
         let mut body = Vec::new();
         let mut depth = 0;
         loop {
@@ -333,20 +329,19 @@ impl Parser {
             } else if self.take(';') {
             } else if self.take('@') {
                 let negated = self.take('!');
-                let guard = Some((self.word()?, negated));
+                let guard = Some((self.word()?.to_string(), negated));
                 push(StatementKind::Instruction(self.instruction(guard)?));
             } else if self.tokens.get(self.at + 1).map(|t| &t.0) == Some(&Token::Mark(':')) {
-                let name = self.word()?;
+                let name = self.word()?.to_string();
                 self.at += 1;
                 push(StatementKind::Label(name));
-            } else if let Some(Token::Word(word)) = self.peek() {
-                let word = word.clone();
+            } else if let Some(&Token::Word(word)) = self.peek() {
                 if !word.starts_with('.') {
                     push(StatementKind::Instruction(self.instruction(None)?));
                     continue;
                 }
                 self.at += 1;
-                match word.as_str() {
+                match word {
                     ".loc" | ".file" => self.skip_line(line),
                     ".pragma" => self.pragma()?,
                     ".reg" => {
@@ -355,7 +350,7 @@ impl Parser {
                         }
                     }
                     ".shared" | ".local" | ".param" => {
-                        let home = match word.as_str() {
+                        let home = match word {
                             ".shared" => Home::Shared,
                             ".local" => Home::Local,
                             _ => Home::Param,
@@ -378,7 +373,7 @@ impl Parser {
             ".pred", ".b8", ".b16", ".b32", ".b64", ".u8", ".u16", ".u32", ".u64", ".s8", ".s16",
             ".s32", ".s64", ".f16", ".f16x2", ".bf16", ".bf16x2", ".f32", ".f64",
         ]
-        .contains(&kind.as_str())
+        .contains(&kind)
         {
             return self.error(format!("registers of type {kind}"));
         }
@@ -390,7 +385,7 @@ impl Parser {
                 count = Some(self.integer()? as u32);
                 self.expect('>')?;
             }
-            list.push(StatementKind::Registers { name, count });
+            list.push(StatementKind::Registers { name: name.into(), count });
             if !self.take(',') {
                 self.expect(';')?;
                 return Ok(list);
@@ -409,13 +404,12 @@ impl Parser {
             }
         }
         // As it is written, up to its semicolon, white space apart.
-        let text: String =
-            self.text[self.tokens[start].2..=self.tokens[self.at - 1].2].iter().collect();
+        let text = &self.text[self.tokens[start].2..=self.tokens[self.at - 1].2];
         let mut text = text.split_whitespace().collect::<Vec<_>>().join(" ");
         if let Some((predicate, negated)) = &guard {
             text = format!("@{}{predicate} {text}", if *negated { "!" } else { "" });
         }
-        Ok(Written { guard, opcode, operands, text })
+        Ok(Written { guard, opcode: opcode.into(), operands, text })
     }
 
     fn offset(&mut self) -> Result<i64> {
@@ -429,7 +423,7 @@ impl Parser {
 
     fn argument(&mut self) -> Result<Argument> {
         if self.take('!') {
-            return Ok(Argument::Not(self.word()?));
+            return Ok(Argument::Not(self.word()?.into()));
         }
         if self.take('{') {
             return Ok(Argument::Vector(self.list('}')?));
@@ -439,7 +433,7 @@ impl Parser {
         }
         if self.take('[') {
             let base = match self.next()? {
-                Token::Word(word) => Argument::Name(word),
+                Token::Word(word) => Argument::Name(word.into()),
                 Token::Number(number) => Argument::Number(number),
                 other => return self.error(format!("an address cannot begin with {other:?}")),
             };
@@ -457,11 +451,11 @@ impl Parser {
             })),
             Token::Word(word) if !negative => {
                 if self.take('|') {
-                    return Ok(Argument::Pair(word, self.word()?));
+                    return Ok(Argument::Pair(word.into(), self.word()?.into()));
                 }
                 match self.offset()? {
-                    0 => Ok(Argument::Name(word)),
-                    offset => Ok(Argument::Sum(word, offset)),
+                    0 => Ok(Argument::Name(word.into())),
+                    offset => Ok(Argument::Sum(word.into(), offset)),
                 }
             }
             other => self.error(format!("unexpected {other:?}")),

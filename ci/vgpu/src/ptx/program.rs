@@ -1,6 +1,6 @@
 //! A decoded kernel.
 
-use super::isa::Instruction;
+use super::isa::{Fixed, Instruction, Reg};
 pub use crate::launch::Parameter;
 
 /// A kernel, ready to run.
@@ -21,6 +21,8 @@ pub struct Program {
     /// Bytes of local memory of a thread.
     pub(super) local: u64,
     pub(super) registers: u32,
+    /// Registers that no instruction writes.
+    pub(super) fixed: Vec<(Fixed, Reg)>,
     pub(super) code: Vec<Instruction>,
 }
 

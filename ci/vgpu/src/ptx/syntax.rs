@@ -1,13 +1,22 @@
 //! A PTX file as a tree: what is written, not yet what it means.
 
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, OnceLock};
+
 use super::lexer::Literal;
+use super::{Program, Result};
 
 /// A parsed file.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub struct Module {
     pub(super) variables: Vec<Variable>,
     pub(super) functions: Vec<Function>,
+    /// Kernels that were decoded, each with the variables that it names and where they were.
+    pub(super) programs: Mutex<HashMap<String, Decoded>>,
 }
+
+/// A kernel, and addresses that are in it, by name.
+pub type Decoded = (BTreeMap<String, u64>, Arc<Program>);
 
 /// Where a variable lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,11 +50,22 @@ pub struct Function {
     pub entry: bool,
     pub results: Vec<Variable>,
     pub params: Vec<Variable>,
-    pub body: Option<Vec<Statement>>,
+    pub body: Option<Body>,
     /// Most threads of a block, and the exact block, where they are given.
     pub max_threads: Option<u32>,
     pub required_block: Option<[u32; 3]>,
     pub line: u32,
+}
+
+/// What a function does, between its braces. Of an image with many large kernels few are run.
+#[derive(Debug, Clone)]
+pub struct Body {
+    pub text: String,
+    /// The line that the text begins in.
+    pub line: u32,
+    pub statements: OnceLock<Result<Vec<Statement>>>,
+    /// Its shared variables, found without reading the rest.
+    pub shared: OnceLock<Result<Vec<Variable>>>,
 }
 
 /// One statement of a body.

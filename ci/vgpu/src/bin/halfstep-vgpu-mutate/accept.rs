@@ -6,7 +6,7 @@
 /// One line.
 pub struct Entry {
     pub line: usize,
-    vendor: String,
+    pub vendor: String,
     kernel: String,
     operator: String,
     place: String,

@@ -8,7 +8,6 @@ use crate::random::Random;
 use crate::slice::{self, Flow};
 
 const NOP: u32 = 0xbf80_0000;
-const TRAP: u32 = 0xbf92_0002;
 
 /// All mutants of a kernel, given its instructions' places and texts.
 pub fn mutants(object: &CodeObject, code: &[(u64, String)]) -> Vec<Mutant> {
@@ -26,8 +25,8 @@ pub fn mutants(object: &CodeObject, code: &[(u64, String)]) -> Vec<Mutant> {
                 continue;
             }
             let words = words.iter().enumerate().map(|(i, w)| (at + 4 * i as u64, *w)).collect();
-            let (place, trap) = (text.clone(), Change::Words(vec![(*at, TRAP)]));
-            list.push(Mutant { operator, place, trap, change: Change::Words(words) });
+            let place = text.clone();
+            list.push(Mutant { operator, place, change: Change::Words(words) });
         }
     }
     list

@@ -1,9 +1,11 @@
 //! One kernel of one file, run on its cases with or without a change.
 
-use std::collections::BTreeSet;
+use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use halfstep_vgpu::gfx::{self, CodeObject};
+use halfstep_vgpu::gfx::{self, CodeObject, Outstanding};
 use halfstep_vgpu::launch::{Checks, Report};
 use halfstep_vgpu::memory::GlobalMemory;
 use halfstep_vgpu::ptx::{self, Module};
@@ -22,6 +24,8 @@ pub enum Image {
 struct Outcome {
     memory: Vec<Vec<u8>>,
     executed: u64,
+    /// Places of instructions that were executed.
+    reached: HashSet<u64>,
 }
 
 /// What became of a mutant.
@@ -78,35 +82,60 @@ impl Image {
         }
     }
 
-    /// One launch. Inputs come first in memory, so that no change of the code moves them.
-    fn run(
-        &self,
-        kernel: &str,
-        case: &Case,
-        change: Option<&Change>,
-        checks: Checks,
-    ) -> Result<(Report, GlobalMemory, usize), String> {
-        let mut memory = GlobalMemory::new();
-        case.place(&mut memory);
-        let inputs = memory.allocations().len();
-        let report = match self {
+    /// What can be on its way in a kernel with or without a change, of gfx90a.
+    fn outstanding(&self, kernel: &str, change: Option<&Change>) -> Option<Outstanding> {
+        let Changed::Gfx(object) = self.changed(kernel, change).ok()? else { return None };
+        object.load(&mut GlobalMemory::new()).ok()?.program(kernel).ok()?.outstanding()
+    }
+
+    /// The file with one change, as far as one kernel needs it.
+    fn changed(&self, kernel: &str, change: Option<&Change>) -> Result<Changed, String> {
+        match self {
             Self::Ptx(text) => {
                 let change = match change {
                     Some(Change::Line(at, with)) => Some((*at, with.as_str())),
                     _ => None,
                 };
                 let text = Text::cut(text).with(kernel, change);
-                let module = Module::parse(&text).and_then(|m| m.load(&mut memory));
-                let program = module.and_then(|m| m.program(kernel)).map_err(|e| e.to_string())?;
-                ptx::launch(&program, case.grid, &case.params, &mut memory, checks)
-                    .map_err(|e| e.to_string())?
+                Module::parse(&text).map(Changed::Ptx).map_err(|e| e.to_string())
             }
             Self::Gfx(object) => {
                 let mut object = object.clone();
                 if let Some(Change::Words(words)) = change {
                     words.iter().for_each(|(at, word)| object.patch(*at, *word));
                 }
-                let loaded = object.load(&mut memory);
+                Ok(Changed::Gfx(Box::new(object)))
+            }
+        }
+    }
+}
+
+/// A file with one change.
+enum Changed {
+    Ptx(Arc<Module>),
+    Gfx(Box<CodeObject>),
+}
+
+impl Changed {
+    /// One launch. Inputs come first in memory, so that no change of the code moves them.
+    fn run(
+        &self,
+        kernel: &str,
+        case: &Case,
+        checks: Checks,
+    ) -> Result<(Report, GlobalMemory, usize), String> {
+        let mut memory = GlobalMemory::new();
+        case.place(&mut memory);
+        let inputs = memory.allocations().len();
+        let report = match self {
+            Self::Ptx(module) => {
+                let loaded = module.clone().load(&mut memory);
+                let program = loaded.and_then(|m| m.program(kernel)).map_err(|e| e.to_string())?;
+                ptx::launch(&program, case.grid, &case.params, &mut memory, checks)
+                    .map_err(|e| e.to_string())?
+            }
+            Self::Gfx(object) => {
+                let loaded = (**object).clone().load(&mut memory);
                 let program = loaded.and_then(|l| l.program(kernel)).map_err(|e| e.to_string())?;
                 gfx::launch(&program, case.grid, &case.params, &mut memory, checks)
                     .map_err(|e| e.to_string())?
@@ -121,62 +150,101 @@ pub struct Subject<'a> {
     image: &'a Image,
     kernel: &'a str,
     cases: Vec<(Case, Outcome)>,
-    /// Waits that had something to wait for.
-    waits: [BTreeSet<u64>; 2],
+    /// Lines before the kernel's own, which its mutants count from.
+    before: u64,
+    /// What its waits leave on its way.
+    outstanding: Option<Outstanding>,
 }
 
 impl<'a> Subject<'a> {
     /// Runs the kernel as it is: a finding or an error here is not a mutant's.
     pub fn new(image: &'a Image, kernel: &'a str) -> Result<Self, String> {
-        let (mut cases, mut waits) = (Vec::new(), [BTreeSet::new(), BTreeSet::new()]);
+        let mut cases = Vec::new();
+        let unchanged = image.changed(kernel, None)?;
         for case in of(kernel, matches!(image, Image::Ptx(_))) {
-            let (report, memory, inputs) = image.run(kernel, &case, None, Checks::default())?;
+            let run = unchanged.run(kernel, &case, Checks::default());
+            let (report, memory, inputs) = run.map_err(|e| format!("case {}: {e}", cases.len()))?;
             if let Some(finding) = report.findings.first() {
                 return Err(format!("case {}: {finding}", cases.len()));
             }
-            waits.iter_mut().zip(&report.waits).for_each(|(all, some)| all.extend(some));
             let executed = report.counters.instructions().map(|(_, n)| n).sum();
-            let outcome = Outcome { memory: contents(memory, inputs), executed };
+            let reached = report.reached.into_iter().collect();
+            let outcome = Outcome { memory: contents(memory, inputs), executed, reached };
             cases.push((case, outcome));
         }
-        Ok(Self { image, kernel, cases, waits })
+        let before = match image {
+            Image::Ptx(text) => Text::cut(text).before(),
+            Image::Gfx(_) => 0,
+        };
+        let outstanding = image.outstanding(kernel, None);
+        Ok(Self { image, kernel, cases, before, outstanding })
     }
 
     pub fn cases(&self) -> usize {
         self.cases.len()
     }
 
-    /// Whether a mutant changes a wait that in no case has anything to wait for: the kernel does what
-    /// it did.
-    pub fn idle(&self, mutant: &Mutant) -> bool {
-        let (Image::Gfx(object), Change::Words(words)) = (self.image, &mutant.change) else {
-            return false;
-        };
-        let (at, word) = words[0];
-        let [vector, others] = [0, 1].map(|counter| self.waits[counter].contains(&at));
-        match mutant.operator {
-            "drop-wait" => !vector && !others,
-            // Which of the two counts is another one?
-            "widen-wait" => match object.word(at).is_some_and(|old| (old ^ word) & 0x0f00 != 0) {
-                true => !others,
-                false => !vector,
-            },
-            _ => false,
+    /// Why a mutant does what the kernel does, whatever it is run on, if the code's text shows that.
+    pub fn proof(&self, mutant: &Mutant) -> Option<&'static str> {
+        match (mutant.operator, &self.outstanding) {
+            ("drop-wait" | "widen-wait", Some(all)) => {
+                let changed = self.image.outstanding(self.kernel, Some(&mutant.change))?;
+                changed.within(all).then_some("wait")
+            }
+            _ => None,
         }
     }
 
     /// Whether any case comes to a mutant's place.
     pub fn reaches(&self, mutant: &Mutant) -> bool {
-        let trap = Mutant { change: mutant.trap.clone(), ..mutant.clone() };
-        self.fate(&trap) != Fate::Survived
+        let place = self.place(mutant);
+        self.cases.iter().any(|(_, outcome)| outcome.reached.contains(&place))
+    }
+
+    /// A mutant's place as a report has it.
+    fn place(&self, mutant: &Mutant) -> u64 {
+        match &mutant.change {
+            Change::Line(line, _) => self.before + *line as u64 + 1,
+            Change::Words(words) => words[0].0,
+        }
+    }
+
+    /// What becomes of mutants, in their order: on every core that there is.
+    pub fn fates(&self, mutants: &[Mutant]) -> Vec<Fate> {
+        let next = AtomicUsize::new(0);
+        let work = || {
+            let mut mine = Vec::new();
+            loop {
+                let i = next.fetch_add(1, Ordering::Relaxed);
+                let Some(mutant) = mutants.get(i) else { return mine };
+                mine.push((i, self.fate(mutant)));
+            }
+        };
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let mut all: Vec<(usize, Fate)> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..cores).map(|_| scope.spawn(work)).collect();
+            let results = threads.into_iter().map(|t| t.join().expect("panics are caught"));
+            results.flatten().collect()
+        });
+        all.sort_unstable_by_key(|(i, _)| *i);
+        all.into_iter().map(|(_, fate)| fate).collect()
     }
 
     /// Runs a mutant on case after case until one shows a difference.
     pub fn fate(&self, mutant: &Mutant) -> Fate {
-        for (case, wanted) in &self.cases {
+        if !self.reaches(mutant) {
+            return Fate::Survived;
+        }
+        let Ok(changed) = self.image.changed(self.kernel, Some(&mutant.change)) else {
+            return Fate::Error;
+        };
+        let place = self.place(mutant);
+        for (case, wanted) in
+            self.cases.iter().filter(|(_, wanted)| wanted.reached.contains(&place))
+        {
             let checks =
                 Checks { max_instructions: 3 * wanted.executed + 10_000, ..Checks::default() };
-            let run = || self.image.run(self.kernel, case, Some(&mutant.change), checks);
+            let run = || changed.run(self.kernel, case, checks);
             // What stops the interpreter is found, too; its text would be in the way.
             match catch_unwind(AssertUnwindSafe(run)) {
                 Err(_) | Ok(Err(_)) => return Fate::Error,

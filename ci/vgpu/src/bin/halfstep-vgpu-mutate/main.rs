@@ -62,6 +62,9 @@ struct Program {
     /// What the sample is drawn from.
     #[arg(long, default_value_t = 0)]
     seed: u64,
+    /// Runs those that are proved equivalent, too: a difference is an error.
+    #[arg(long)]
+    check_proofs: bool,
     /// Percent that have to be killed.
     #[arg(long, default_value_t = 95.0)]
     least: f64,
@@ -98,24 +101,40 @@ fn run(program: &Program) -> Result<bool, String> {
     };
     let (mut all, mut unlisted, mut uncovered) = (Count::default(), Vec::new(), Vec::new());
     let mut by_operator: BTreeMap<(&str, &str), Count> = BTreeMap::new();
+    let mut equivalent: BTreeMap<(&str, &str, &str), u32> = BTreeMap::new();
     for path in &program.files {
         let image = Image::read(path)?;
         let vendor = image.vendor();
-        for kernel in image.kernels()?.iter().filter(|k| k.contains(&program.kernel)) {
+        let wanted = |kernel: &&String| match program.kernel.as_str() {
+            "" => program.all || cases::sampled(kernel),
+            part => kernel.contains(part),
+        };
+        for kernel in image.kernels()?.iter().filter(wanted) {
             let named = |what: String| format!("{vendor} {kernel}: {what}");
             let subject = Subject::new(&image, kernel).map_err(named)?;
             if subject.cases() == 0 {
                 uncovered.push(format!("{vendor} {kernel}"));
                 continue;
             }
-            let mut mutants = image.mutants(kernel).map_err(named)?;
+            let mutants = image.mutants(kernel).map_err(named)?;
             let possible = mutants.len();
-            mutants.retain(|mutant| !subject.idle(mutant));
-            let idle = possible - mutants.len();
             let most = if program.all { usize::MAX } else { program.sample };
             let (mut count, mut fates) = (Count::default(), BTreeMap::<Fate, u32>::new());
-            for mutant in mutant::sample(mutants, kernel, most, program.seed) {
-                let fate = subject.fate(&mutant);
+            let proof = |mutant: &mutant::Mutant| subject.proof(mutant);
+            let (mutants, proved) = mutant::sample(mutants, kernel, most, program.seed, proof);
+            if program.check_proofs {
+                let equal: Vec<_> = proved.iter().map(|(mutant, _)| mutant.clone()).collect();
+                for ((mutant, name), fate) in proved.iter().zip(subject.fates(&equal)) {
+                    if fate != Fate::Survived {
+                        let place = format!("{} `{}`", mutant.operator, mutant.place);
+                        return Err(named(format!("{place}: killed, but equivalent by {name}")));
+                    }
+                }
+            }
+            for (mutant, name) in &proved {
+                *equivalent.entry((vendor, mutant.operator, *name)).or_default() += 1;
+            }
+            for (mutant, fate) in mutants.iter().zip(subject.fates(&mutants)) {
                 *fates.entry(fate).or_default() += 1;
                 let killed = fate != Fate::Survived;
                 let operator = by_operator.entry((vendor, mutant.operator)).or_default();
@@ -133,19 +152,20 @@ fn run(program: &Program) -> Result<bool, String> {
                         "{vendor} {kernel} {} `{}`: {}{:x?}",
                         mutant.operator,
                         mutant.place,
-                        if subject.reaches(&mutant) { "" } else { "not reached, " },
+                        if subject.reaches(mutant) { "" } else { "not reached, " },
                         mutant.change
                     )),
                 }
             }
             let of = |fate| fates.get(&fate).copied().unwrap_or(0);
             println!(
-                "{vendor:6} {kernel:28} {:4} of {:4} killed ({} by results, {} by checks, {} by errors); {possible} possible, {idle} of idle waits, {} cases",
+                "{vendor:6} {kernel:28} {:4} of {:4} killed ({} by results, {} by checks, {} by errors), {} equivalent; {possible} possible, {} cases",
                 count.killed,
                 count.total,
                 of(Fate::Result),
                 of(Fate::Finding),
                 of(Fate::Error),
+                proved.len(),
                 subject.cases()
             );
         }
@@ -153,6 +173,11 @@ fn run(program: &Program) -> Result<bool, String> {
     for ((vendor, operator), count) in &by_operator {
         println!("{vendor:6} {operator:14} {:4} of {:4}", count.killed, count.total);
     }
+    for ((vendor, operator, proof), count) in &equivalent {
+        println!("{vendor:6} {operator:14} {count:4} equivalent, proved by {proof}");
+    }
+    // Of a vendor whose code is not there nothing is known.
+    accepted.retain(|entry| by_operator.keys().any(|(vendor, _)| *vendor == entry.vendor));
     Ok(conclude(program, &all, &accepted, &unlisted, &uncovered))
 }
 

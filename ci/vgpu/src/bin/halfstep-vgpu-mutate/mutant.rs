@@ -9,8 +9,6 @@ pub struct Mutant {
     pub operator: &'static str,
     /// The instruction as it was.
     pub place: String,
-    /// The same place with a trap: whether it is reached at all.
-    pub trap: Change,
     pub change: Change,
 }
 
@@ -36,9 +34,16 @@ pub fn flip(n: i64, shift: bool, mask: bool, random: &mut Random) -> i64 {
     n ^ 1 << random.below(12)
 }
 
-/// At most `most` mutants of each operator, chosen by what they are and not by where they stand. Of
-/// those that look alike, all but the first get a number.
-pub fn sample(all: Vec<Mutant>, kernel: &str, most: usize, seed: u64) -> Vec<Mutant> {
+/// At most `most` mutants of each operator, chosen by what they are and not by where they stand, and the
+/// proofs of those that came before them and are proved to change nothing. Of those that look alike, all
+/// but the first get a number.
+pub fn sample(
+    all: Vec<Mutant>,
+    kernel: &str,
+    most: usize,
+    seed: u64,
+    proof: impl Fn(&Mutant) -> Option<&'static str>,
+) -> (Vec<Mutant>, Vec<(Mutant, &'static str)>) {
     let mut keyed: Vec<(u64, Mutant)> = Vec::new();
     let mut seen = std::collections::HashMap::<String, u32>::new();
     for mut mutant in all {
@@ -52,12 +57,16 @@ pub fn sample(all: Vec<Mutant>, kernel: &str, most: usize, seed: u64) -> Vec<Mut
         keyed.push((Random::of(&text, seed).next(), mutant));
     }
     keyed.sort_by_key(|(key, mutant)| (mutant.operator, *key));
-    let mut out: Vec<Mutant> = Vec::new();
+    let (mut out, mut proved): (Vec<Mutant>, Vec<_>) = (Vec::new(), Vec::new());
     for (_, mutant) in keyed {
         let same = out.iter().rev().take_while(|m| m.operator == mutant.operator).count();
-        if same < most {
-            out.push(mutant);
+        if same >= most {
+            continue;
+        }
+        match proof(&mutant) {
+            Some(name) => proved.push((mutant, name)),
+            None => out.push(mutant),
         }
     }
-    out
+    (out, proved)
 }

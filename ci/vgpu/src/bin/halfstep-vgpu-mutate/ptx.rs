@@ -29,6 +29,11 @@ impl<'a> Text<'a> {
         self.kernels.iter().map(|(name, _)| *name).collect()
     }
 
+    /// Lines before the kernel in such a file.
+    pub fn before(&self) -> u64 {
+        self.preamble.lines().count() as u64
+    }
+
     /// A file with one kernel in it, with the given change.
     pub fn with(&self, name: &str, change: Option<(usize, &str)>) -> String {
         let body = self.body(name);
@@ -57,8 +62,7 @@ impl<'a> Text<'a> {
             let mut random = Random::of(text, i as u64);
             for (operator, with) in changes(text, addresses[i], &mut random) {
                 let place = text.split_whitespace().collect::<Vec<_>>().join(" ");
-                let trap = Change::Line(i, format!("trap; {text}"));
-                list.push(Mutant { operator, place, trap, change: Change::Line(i, with) });
+                list.push(Mutant { operator, place, change: Change::Line(i, with) });
             }
         }
         list

@@ -1,7 +1,7 @@
 //! One block: its waves, its LDS, and the barrier they meet at.
 
 use super::Launch;
-use super::memory::{ARGUMENTS, PRIVATE_BUFFER};
+use super::memory::{ARGUMENTS, PRIVATE_BUFFER, undefined_bits};
 use super::wave::{EXEC, LANES, Status, Wave};
 use crate::finding::{Finding, Kind};
 use crate::gfx::object::User;
@@ -77,6 +77,11 @@ impl Launch<'_> {
             }
             next += words as u8;
         }
+        let (words, first) = d.preload();
+        for word in (first..first + words).map(|n| self.arguments.load(4 * n as usize, 4)) {
+            w.set(next, word.bits as u32, undefined_bits(word));
+            next += 1;
+        }
         // Registers that are counted as the command's and not asked for hold nothing.
         next = next.max(d.user_count() as u8);
         for (axis, given) in d.block_index().into_iter().enumerate() {
@@ -129,7 +134,13 @@ impl Launch<'_> {
             })
             .collect();
         block.shared.order.meet_known(&known);
-        self.memory.order.meet(&waiting);
+        let order = &mut self.memory.order;
+        let known = waiting.iter().map(|i| {
+            let oldest = waves[*i].vm.oldest_stamp();
+            (*i, oldest.map_or(order.now(*i), |stamp| stamp - 1))
+        });
+        let known: Vec<(usize, u32)> = known.collect();
+        order.meet_known(&known);
         for i in waiting {
             waves[i].status = Status::Ready;
         }

@@ -73,6 +73,16 @@ fn extreme(a: f64, b: f64, largest: bool) -> f64 {
     if first { a } else { b }
 }
 
+/// A number 2^27 to 2^28 units in the last place away from one that needs all its bits.
+fn rough(exact: f64) -> f64 {
+    let bits = exact.to_bits();
+    if !exact.is_finite() || bits & 0xffff_ffff == 0 {
+        return exact;
+    }
+    let by = (1 << 27) + (bits.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 37);
+    f64::from_bits(bits ^ by)
+}
+
 /// What an instruction of this kind does.
 pub fn action(name: &str) -> Option<Act> {
     Some(match name {
@@ -90,10 +100,10 @@ pub fn action(name: &str) -> Option<Act> {
             double(w, i, false, |[a]| (a - a.floor()).min(f64::from_bits(0x3fef_ffff_ffff_ffff)));
         },
         "v_ldexp_f64" => |w, i| double(w, i, false, |[a, n]| ldexp(a, n.to_bits() as i32)),
-        // Approximations to 2^-14 or so on hardware; code refines them, so exact ones will do.
-        "v_rcp_f64" => |w, i| double(w, i, false, |[a]| 1.0 / a),
-        "v_rsq_f64" => |w, i| double(w, i, false, |[a]| 1.0 / a.sqrt()),
-        "v_sqrt_f64" => |w, i| double(w, i, false, |[a]| a.sqrt()),
+        // Within 2^29 units in the last place on hardware; code refines them, and must not count on more.
+        "v_rcp_f64" => |w, i| double(w, i, false, |[a]| rough(1.0 / a)),
+        "v_rsq_f64" => |w, i| double(w, i, false, |[a]| rough(1.0 / a.sqrt())),
+        "v_sqrt_f64" => |w, i| double(w, i, false, |[a]| rough(a.sqrt())),
         "v_frexp_mant_f64" => |w, i| double(w, i, false, |[a]| frexp(a).0),
         "v_frexp_exp_i32_f64" => |w, i| {
             let (x, tainted) = w.fetch64(i, 0);

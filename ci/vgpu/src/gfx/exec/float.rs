@@ -158,10 +158,11 @@ pub fn action(name: &str) -> Option<Act> {
         },
         "v_frexp_mant_f32" => |w, i| map(w, i, |[a]| frexp(a).0),
         "v_frexp_exp_i32_f32" => |w, i| map(w, i, |[a]| frexp(a).1 as u32),
-        // Approximate functions: exact ones, rounded, lie within the documented unit in the last
-        // place. All but the reciprocal flush subnormals whatever the mode.
+        // Approximate functions, within the documented unit in the last place and hardly ever nearer than
+        // they need to be: what code refines it must not count on. All but the reciprocal flush
+        // subnormals whatever the mode.
         "v_rcp_f32" | "v_rcp_iflag_f32" => {
-            |w, i| float(w, i, false, |[a], _| (1.0 / f64::from(a)) as f32)
+            |w, i| float(w, i, false, |[a], _| near(a, 1.0 / f64::from(a)))
         }
         "v_rsq_f32" => |w, i| approximate(w, i, |x| 1.0 / x.sqrt()),
         "v_sqrt_f32" => |w, i| approximate(w, i, f64::sqrt),
@@ -183,10 +184,26 @@ fn mad([a, b, c]: [f32; 3], m: Rounding) -> f32 {
     z(add_f32(z(mul_f32(z(a), z(b), m)), z(c), m))
 }
 
+/// One of the two neighbours of an exact result: which one, the argument says.
+fn near(x: f32, exact: f64) -> f32 {
+    let nearest = exact as f32;
+    let wide = f64::from(nearest);
+    // What a float can say is said: powers of two, 0, infinities, NaN.
+    if wide == exact || !nearest.is_finite() || nearest == 0.0 {
+        return nearest;
+    }
+    let up = x.to_bits().wrapping_mul(0x9e37_79b9) >> 31 == 1;
+    match (up, wide < exact) {
+        (true, true) => nearest.next_up(),
+        (false, false) => nearest.next_down(),
+        _ => nearest,
+    }
+}
+
 fn approximate(w: &mut Wave, i: &Instruction, f: impl Fn(f64) -> f64) {
     float(w, i, false, |[a], _| {
         let x = f32::from_bits(flush(a.to_bits()));
-        f32::from_bits(flush((f(x.into()) as f32).to_bits()))
+        f32::from_bits(flush(near(a, f(x.into())).to_bits()))
     });
 }
 

@@ -75,10 +75,18 @@ impl Launch<'_> {
             _ => self.flat_places(block, w, i),
         };
         let places = self.aligned(block, w, places, bytes);
+        // Each has a time of its own, so that a barrier can tell which are known to be done.
+        let stamp = self.memory.order.tick(w.index as usize);
+        (self.observing, self.publishing) = match what {
+            Move::Load { .. } => (i.access.glc && bytes >= 4, false),
+            Move::Store { .. } => (false, self.observes),
+            _ => (false, false),
+        };
         self.transfer(block, w, i, what, &places, 0);
+        (self.observing, self.publishing) = (false, false);
         let flat = i.format == Format::Flat && i.access.segment == 0;
         let registers = w.range(i.dst, i.dst_type.words()).unwrap_or_default();
-        w.vm.push(registers, !flat, 0);
+        w.vm.push(registers, !flat, stamp);
         if flat {
             let stamp = block.shared.order.now(w.index as usize);
             w.lgkm.push(registers, false, stamp);
@@ -168,7 +176,11 @@ impl Launch<'_> {
                 );
             }
             Space::Global => {
-                self.memory.load(address, size.into(), agent(block.linear, w.thread(lane)))
+                let agent = agent(block.linear, w.thread(lane));
+                match self.observing {
+                    true => self.memory.observe(address, size.into(), agent),
+                    false => self.memory.load(address, size.into(), agent),
+                }
             }
             Space::Shared => block.shared.load(address, size.into(), w.thread(lane)),
             Space::Arguments => inside(address, size, self.arguments.len() as u64, "the arguments")
@@ -216,10 +228,11 @@ impl Launch<'_> {
                     let fault = Fault::new(Kind::UndefinedStore, "the value is undefined");
                     self.fault(block, w, lane, Some(address), fault);
                 }
-                {
-                    let agent = agent(block.linear, w.thread(lane));
-                    self.memory.store(address, size.into(), word, agent)
+                let agent = agent(block.linear, w.thread(lane));
+                if self.publishing {
+                    self.memory.order.replace(address, agent);
                 }
+                self.memory.store(address, size.into(), word, agent)
             }
             Space::Shared => block.shared.store(address, size.into(), word, w.thread(lane)),
             Space::Private => {

@@ -23,10 +23,11 @@ mod step;
 mod wait;
 mod wave;
 
-pub use step::{Action, Use, action, uses};
+pub use access::Move;
+pub use step::{Action, Condition, Use, action, uses};
 pub use wait::Wait;
 
-use super::program::Program;
+use super::program::{Program, Step};
 use super::{GfxError, Result};
 use crate::counters::{Class, Counters};
 use crate::finding::Findings;
@@ -46,10 +47,16 @@ struct Launch<'a> {
     findings: Findings,
     counters: Counters,
     executed: u64,
-    /// Of each instruction: whether it waited for vector memory (1), for the rest (2).
-    waited: Vec<u8>,
-    /// Whether the kernel has atomic operations, by which blocks can order themselves.
+    /// By instruction, whether it was executed.
+    reached: Vec<bool>,
+    /// Whether the kernel has atomic operations, or loads past the caches, by which blocks can order
+    /// themselves.
     publishes: bool,
+    /// Whether it can tell others' plain stores from what was there: atomic stores are compiled to them.
+    observes: bool,
+    /// Whether the load, or the store, that is made now takes part in the order of blocks.
+    observing: bool,
+    publishing: bool,
 }
 
 /// Runs `program` with the bytes of its explicit arguments.
@@ -91,8 +98,11 @@ pub fn launch(
         findings: Findings::default(),
         counters: Counters::default(),
         executed: 0,
-        waited: vec![0; program.code.len()],
-        publishes: program.code.iter().any(|step| step.class == Class::Atomic),
+        reached: vec![false; program.code.len()],
+        publishes: program.code.iter().any(|step| step.class == Class::Atomic || observes(step)),
+        observes: program.code.iter().any(observes),
+        observing: false,
+        publishing: false,
     };
     let mut waves = Vec::new();
     for z in 0..grid.blocks[2] {
@@ -102,9 +112,18 @@ pub fn launch(
             }
         }
     }
-    let waits = [1, 2].map(|bit| {
-        let waited = launch.waited.iter().zip(&program.code).filter(|(w, _)| *w & bit != 0);
-        waited.map(|(_, step)| step.instruction.address).collect()
-    });
-    Ok(Report { findings: launch.findings.into_vec(), counters: launch.counters, waits })
+    let reached = launch.reached.iter().zip(&program.code).filter(|(reached, _)| **reached);
+    let reached = reached.map(|(_, step)| step.instruction.address).collect();
+    let (findings, counters) = (launch.findings.into_vec(), launch.counters);
+    Ok(Report { findings, counters, reached })
+}
+
+/// Whether an instruction sees what others have stored, whoever they are: loads past the first cache, and
+/// exchanges that a comparison decides about, as of locks.
+fn observes(step: &Step) -> bool {
+    match step.action {
+        Action::Memory(Move::Load { .. }) => step.instruction.access.glc,
+        Action::Memory(Move::Atomic { op, .. }) => op == atomic::Atomic::CompareSwap,
+        _ => false,
+    }
 }

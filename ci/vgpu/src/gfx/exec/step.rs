@@ -78,7 +78,9 @@ pub fn action(i: &Instruction) -> Result<(Action, Class)> {
         Format::Flat | Format::Mubuf => {
             let what = access::movement(i).filter(|_| !i.access.lds).ok_or_else(unknown)?;
             Ok(match what {
-                Move::Fence => (Action::Fence, Class::Barrier),
+                // Only the first cache holds what a block of the same device has overwritten.
+                Move::Fence if i.name.contains("wbinvl1") => (Action::Fence, Class::Barrier),
+                Move::Fence => (Action::Nothing, Class::Barrier),
                 Move::Atomic { .. } => (Action::Memory(what), Class::Atomic),
                 _ if i.access.segment == 1 => (Action::Memory(what), Class::Private),
                 _ => (Action::Memory(what), Class::Global),
@@ -178,6 +180,7 @@ impl Launch<'_> {
             return Err(GfxError::new(format!("{}: runs past its end", program.name)));
         };
         self.executed += 1;
+        self.reached[w.pc as usize] = true;
         if self.executed > self.checks.max_instructions {
             return self.error(w, "the launch does not come to an end");
         }
@@ -210,9 +213,6 @@ impl Launch<'_> {
             Action::Lds(what) => self.lds(block, w, i, what),
             Action::ScalarMemory => self.scalar_memory(block, w, i)?,
             Action::Wait(wait) => {
-                let (vm, lgkm) = (w.vm.len(), w.lgkm.len());
-                let waits = u8::from(vm > wait.vm.into()) | u8::from(lgkm > wait.lgkm.into()) << 1;
-                self.waited[w.pc as usize] |= waits;
                 w.vm.wait(wait.vm.into());
                 w.lgkm.wait(wait.lgkm.into());
                 // Stores are done and seen by other blocks: caches write through.
@@ -233,7 +233,9 @@ impl Launch<'_> {
             Action::Barrier => w.status = Status::Barrier,
             Action::End => w.status = Status::Done,
             Action::Trap => return self.error(w, "the kernel trapped"),
-            Action::Fence => self.memory.order.acquire(w.index as usize),
+            // What was not there yet when the cache was emptied may be from before.
+            Action::Fence if w.vm.is_empty() => self.memory.order.acquire(w.index as usize),
+            Action::Fence => {}
             Action::Nothing => {}
         }
         w.pc += 1;

@@ -33,7 +33,7 @@ pub struct Range {
 struct Entry {
     registers: Range,
     in_order: bool,
-    /// When an LDS access was made, in the wave's clock; 0 for others.
+    /// When it was made, in the wave's clock of LDS or of global memory; 0 for others.
     stamp: u32,
 }
 
@@ -63,11 +63,6 @@ impl Queue {
     /// Whether nothing is on its way.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
-    }
-
-    /// How many instructions are on their way.
-    pub fn len(&self) -> usize {
-        self.entries.len()
     }
 
     fn places(range: Range) -> std::ops::Range<usize> {
@@ -113,7 +108,7 @@ impl Queue {
         self.pending[Self::places(registers)].iter_mut().for_each(|n| *n -= 1);
     }
 
-    /// When the oldest LDS access that is not known to be done was made.
+    /// When the oldest access that is not known to be done was made.
     pub fn oldest_stamp(&self) -> Option<u32> {
         self.entries.iter().map(|e| e.stamp).find(|stamp| *stamp != 0)
     }

@@ -14,6 +14,7 @@ pub struct Descriptor {
     rsrc1: u32,
     rsrc2: u32,
     properties: u16,
+    preload: u16,
 }
 
 /// Scalar registers that a kernel starts with, in this order.
@@ -58,10 +59,8 @@ impl Descriptor {
             rsrc1: u32(48)?,
             rsrc2: u32(52)?,
             properties: last as u16,
+            preload: (last >> 16) as u16,
         };
-        if last >> 16 != 0 {
-            return Err(GfxError::new(format!("{name}: arguments preloaded in registers")));
-        }
         if d.properties & 1 << 10 != 0 {
             return Err(GfxError::new(format!("{name}: waves of 32")));
         }
@@ -98,6 +97,13 @@ impl Descriptor {
     /// Scalar registers filled by the command, not by the wave.
     pub fn user_count(&self) -> u32 {
         self.rsrc2 >> 1 & 31
+    }
+
+    /// Words of the arguments that are in registers from the start, after those of [`user`](Self::user):
+    /// how many, and the first one's place among them. Such a kernel has 256 bytes in front that load
+    /// them where the firmware does not.
+    pub fn preload(&self) -> (u32, u32) {
+        (u32::from(self.preload & 127), u32::from(self.preload >> 7))
     }
 
     /// Which of the block's three indices are given.

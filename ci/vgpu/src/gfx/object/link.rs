@@ -9,24 +9,9 @@ use crate::gfx::program::{Parameter, Program, Step};
 use crate::gfx::{GfxError, Result};
 
 pub fn program(loaded: &Loaded, name: &str) -> Result<Program> {
+    let (head, entry) = head(loaded, name)?;
     let kernels = &loaded.object.kernels;
-    let Some(kernel) = kernels.iter().find(|k| k.name == name) else {
-        let names: Vec<_> = loaded.kernels().collect();
-        let list = names.join(", ");
-        return Err(GfxError::new(format!("no kernel {name}; there are {list}")));
-    };
     let symbols = &loaded.object.elf.symbols;
-    let find = |name: &str| {
-        let found = symbols.iter().find(|s| s.name == name && s.defined);
-        found.ok_or_else(|| GfxError::new(format!("there is no symbol {name}")))
-    };
-    let at = find(&kernel.symbol)?.value;
-    let bytes = loaded.image.get(at as usize..).unwrap_or_default();
-    let descriptor = Descriptor::parse(bytes, &kernel.symbol)?;
-    if kernel.dynamic_stack {
-        return Err(GfxError::new(format!("{name} uses a stack of unknown size")));
-    }
-    let entry = at.wrapping_add_signed(descriptor.entry);
     // Symbol sizes say where code ends; without one, it is the section's.
     let size = symbols.iter().find(|s| s.value == entry && s.kind == 2 && s.size > 0);
     let mut code = Code { loaded, steps: Vec::new(), places: HashMap::new(), name };
@@ -40,14 +25,42 @@ pub fn program(loaded: &Loaded, name: &str) -> Result<Program> {
         }
     }
     code.resolve()?;
-    code.check_registers(&descriptor)?;
+    code.check_registers(&head.descriptor)?;
+    // What loads the arguments is skipped, as by firmware that has done it.
+    let preloaded = head.descriptor.preload().0 > 0;
+    let start = if preloaded { entry + PRELOAD } else { entry };
+    let entry = code.places.get(&start).copied();
+    let entry = entry.ok_or_else(|| GfxError::new(format!("{name}: no code at {start:#x}")))?;
+    Ok(Program { entry, code: code.steps, places: code.places, ..head })
+}
+
+/// Bytes of code that load arguments which are in registers already.
+const PRELOAD: u64 = 256;
+
+/// A kernel without its code, and where that begins in the image.
+pub fn head(loaded: &Loaded, name: &str) -> Result<(Program, u64)> {
+    let kernels = &loaded.object.kernels;
+    let Some(kernel) = kernels.iter().find(|k| k.name == name) else {
+        let names: Vec<_> = loaded.kernels().collect();
+        let list = names.join(", ");
+        return Err(GfxError::new(format!("no kernel {name}; there are {list}")));
+    };
+    let mut symbols = loaded.object.elf.symbols.iter();
+    let at = symbols.find(|s| s.name == kernel.symbol && s.defined);
+    let at = at.ok_or_else(|| GfxError::new(format!("there is no symbol {}", kernel.symbol)))?;
+    let bytes = loaded.image.get(at.value as usize..).unwrap_or_default();
+    let descriptor = Descriptor::parse(bytes, &kernel.symbol)?;
+    if kernel.dynamic_stack {
+        return Err(GfxError::new(format!("{name} uses a stack of unknown size")));
+    }
     let explicit = |kind: &str| !kind.starts_with("hidden_");
     let parameters = kernel.arguments.iter().filter(|a| explicit(&a.kind));
     let parameters = parameters
         .map(|a| Parameter { name: a.name.clone(), offset: a.offset, size: a.size })
         .collect();
     let hidden = kernel.arguments.iter().filter(|a| !explicit(&a.kind)).cloned().collect();
-    Ok(Program {
+    let entry = at.value.wrapping_add_signed(descriptor.entry);
+    let program = Program {
         name: name.into(),
         parameters,
         max_threads: kernel.max_threads.map(|n| n as u32),
@@ -58,10 +71,11 @@ pub fn program(loaded: &Loaded, name: &str) -> Result<Program> {
         hidden,
         descriptor,
         base: loaded.base,
-        entry: code.places.get(&entry).copied().unwrap_or(0),
-        code: code.steps,
-        places: code.places,
-    })
+        entry: 0,
+        code: Vec::new(),
+        places: HashMap::new(),
+    };
+    Ok((program, entry))
 }
 
 struct Code<'a> {

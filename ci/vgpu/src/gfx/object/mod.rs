@@ -129,6 +129,11 @@ impl Loaded {
         self.base
     }
 
+    /// A kernel without its code, for which that need not be decoded.
+    pub fn outline(&self, kernel: &str) -> Result<Program> {
+        link::head(self, kernel).map(|(program, _)| program)
+    }
+
     /// Decodes a kernel.
     pub fn program(&self, kernel: &str) -> Result<Program> {
         link::program(self, kernel)

@@ -58,6 +58,15 @@ impl Decoder<'_> {
     }
 
     pub(super) fn load_store(&self, store: bool, m: Take) -> Result<Op> {
+        let strength = if m.flag("acquire") || m.flag("release") {
+            Strength::Fenced
+        } else if m.flag("relaxed") || m.flag("volatile") {
+            Strength::Relaxed
+        } else {
+            Strength::Weak
+        };
+        // Inside a block, barriers order.
+        let strength = if m.flag("cta") { Strength::Weak } else { strength };
         m.ignore(&ORDERS);
         m.ignore(&CACHES);
         let ty = m.ty()?;
@@ -71,10 +80,10 @@ impl Decoder<'_> {
         }
         if store {
             let src = list.iter().map(|a| self.value(a, ty)).collect::<Result<_>>()?;
-            return Ok(Op::Store { space, ty, src, address });
+            return Ok(Op::Store { space, ty, src, address, strength });
         }
         let dst = list.iter().map(|a| self.sink(a)).collect::<Result<_>>()?;
-        Ok(Op::Load { space, ty, dst, address })
+        Ok(Op::Load { space, ty, dst, address, strength })
     }
 
     pub(super) fn atomic(&self, reduction: bool, m: Take) -> Result<Op> {

@@ -23,6 +23,8 @@ pub enum Symbol {
 /// Looks names up.
 pub trait Names {
     fn symbol(&self, name: &str) -> Option<Symbol>;
+    /// The register with this in it.
+    fn fixed(&self, what: Fixed) -> Reg;
     /// What `ld.param` reads through a register: a kernel's parameters, or a called function's.
     fn parameter_space(&self) -> Space;
 }

@@ -47,22 +47,26 @@ impl Decoder<'_> {
         }
     }
 
-    pub(super) fn value(&self, arg: &Argument, ty: Type) -> Result<Operand> {
+    pub(super) fn constant(&self, bits: u64) -> Reg {
+        self.names.fixed(Fixed::Constant(bits))
+    }
+
+    pub(super) fn value(&self, arg: &Argument, ty: Type) -> Result<Reg> {
         match arg {
             Argument::Name(name) => {
                 if let Some(special) = special(name) {
-                    return Ok(Operand::Special(special));
+                    return Ok(self.names.fixed(Fixed::Special(special)));
                 }
                 match (name.as_str(), self.names.symbol(name)) {
-                    ("WARP_SZ", _) => Ok(Operand::Constant(32)),
-                    (_, Some(Symbol::Register(reg))) => Ok(Operand::Reg(reg)),
-                    (_, Some(Symbol::Memory(_, address))) => Ok(Operand::Constant(address)),
+                    ("WARP_SZ", _) => Ok(self.constant(32)),
+                    (_, Some(Symbol::Register(reg))) => Ok(reg),
+                    (_, Some(Symbol::Memory(_, address))) => Ok(self.constant(address)),
                     (_, None) => self.error(format!("unknown name {name}")),
                 }
             }
             Argument::Sum(name, offset) => match self.names.symbol(name) {
                 Some(Symbol::Memory(_, address)) => {
-                    Ok(Operand::Constant(address.wrapping_add_signed(*offset)))
+                    Ok(self.constant(address.wrapping_add_signed(*offset)))
                 }
                 _ => self.error(format!("unknown variable {name}")),
             },
@@ -79,17 +83,17 @@ impl Decoder<'_> {
                     (Literal::Double(bits), _) => bits,
                 };
                 let bytes = if ty == Type::Pred { 8 } else { ty.bytes() };
-                Ok(Operand::Constant(bits & u64::MAX >> (64 - 8 * bytes)))
+                Ok(self.constant(bits & u64::MAX >> (64 - 8 * bytes)))
             }
             other => self.error(format!("unexpected operand {other:?}")),
         }
     }
 
-    pub(super) fn src(&self, i: usize, ty: Type) -> Result<Operand> {
+    pub(super) fn src(&self, i: usize, ty: Type) -> Result<Reg> {
         self.value(self.arg(i)?, ty)
     }
 
-    pub(super) fn sources(&self, range: std::ops::Range<usize>, ty: Type) -> Result<Vec<Operand>> {
+    pub(super) fn sources(&self, range: std::ops::Range<usize>, ty: Type) -> Result<Vec<Reg>> {
         self.count(range.end)?;
         range.map(|i| self.src(i, ty)).collect()
     }
@@ -117,8 +121,8 @@ impl Decoder<'_> {
         let at = |base, space| Ok((Address { base, offset: *offset as u64 }, space));
         match base.as_ref() {
             Argument::Name(name) => match self.names.symbol(name) {
-                Some(Symbol::Register(reg)) => at(Operand::Reg(reg), None),
-                Some(Symbol::Memory(space, address)) => at(Operand::Constant(address), Some(space)),
+                Some(Symbol::Register(reg)) => at(reg, None),
+                Some(Symbol::Memory(space, address)) => at(self.constant(address), Some(space)),
                 None => self.error(format!("unknown name {name}")),
             },
             Argument::Number(_) => at(self.value(base, Type::U(8))?, None),
@@ -127,9 +131,9 @@ impl Decoder<'_> {
     }
 
     /// `p` or `!p`.
-    pub(super) fn predicate(&self, i: usize) -> Result<(Operand, bool)> {
+    pub(super) fn predicate(&self, i: usize) -> Result<(Reg, bool)> {
         match self.arg(i)? {
-            Argument::Not(name) => Ok((Operand::Reg(self.named_register(name)?), true)),
+            Argument::Not(name) => Ok((self.named_register(name)?, true)),
             _ => Ok((self.src(i, Type::Pred)?, false)),
         }
     }

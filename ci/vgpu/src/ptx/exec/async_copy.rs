@@ -4,7 +4,7 @@ use super::Launch;
 use super::block::Block;
 use super::warp::{LANES, Warp, lanes};
 use crate::memory::Word;
-use crate::ptx::isa::{Address, Operand, Space};
+use crate::ptx::isa::{Address, Reg, Space};
 
 /// A copy on its way.
 #[derive(Debug, Clone)]
@@ -42,7 +42,7 @@ impl Launch<'_> {
         mask: u32,
         bytes: u32,
         (to, from): (Address, Address),
-        source_bytes: Option<Operand>,
+        source_bytes: Option<Reg>,
     ) {
         let targets = self.addresses(block, warp, mask, Space::Shared, to, bytes.into());
         let limit = source_bytes.map(|operand| warp.read(operand));
@@ -55,17 +55,16 @@ impl Launch<'_> {
             let wanted = limit.as_ref().map_or(bytes, |l| (l.bits[lane] as u32).min(bytes));
             let mut words = [Word::known(0); 4];
             if let Some(source) = sources[lane] {
-                for byte in 0..wanted {
-                    let (i, shift) = (byte as usize / 4, byte % 4);
-                    let whole = wanted - byte >= 4 && shift == 0;
-                    if whole {
-                        words[i] = self.load_one(block, warp, lane, at(source, byte), 4);
-                    } else if shift == 0 || wanted & !3 == byte & !3 {
-                        // The last, incomplete word byte by byte; what is missing is zero.
-                        let part = self.load_one(block, warp, lane, at(source, byte), 1);
-                        words[i].bits |= (part.bits & 0xff) << (8 * shift);
-                        words[i].defined &= !((!part.defined & 1) << shift);
-                    }
+                let full = wanted as usize / 4;
+                if full > 0 {
+                    self.load_words(block, warp, lane, source, 4, &mut words[..full]);
+                }
+                // The last, incomplete word byte by byte; what is missing is zero.
+                for byte in 4 * full as u32..wanted {
+                    let at = (source.0, source.1 + u64::from(byte));
+                    let part = self.load_one(block, warp, lane, at, 1);
+                    words[full].bits |= (part.bits & 0xff) << (8 * (byte % 4));
+                    words[full].defined &= !((!part.defined & 1) << (byte % 4));
                 }
             }
             match block.shared.begin_async(target, bytes, warp.thread(lane)) {
@@ -113,8 +112,4 @@ impl Launch<'_> {
             }
         }
     }
-}
-
-fn at((space, address): (Space, u64), byte: u32) -> (Space, u64) {
-    (space, address + u64::from(byte))
 }

@@ -46,10 +46,10 @@ impl Launch<'_> {
             total_shared: shared_bytes as u32,
         };
         if warps.is_empty() {
-            let new = |i| Warp::new(i, place, self.program.registers, self.program.local);
+            let new = |i| Warp::new(i, place, self.program);
             *warps = (0..count).map(new).collect();
         } else {
-            warps.iter_mut().for_each(|warp| warp.restart(place));
+            warps.iter_mut().for_each(|warp| warp.restart(place, self.program));
         }
         let order = Order::new(count as usize, LANES as u32, false);
         let mut shared = SharedMemory::new(shared_bytes as usize, order);

@@ -4,7 +4,7 @@ use super::float::NAN_F32;
 use super::narrow;
 use super::warp::Warp;
 use crate::number::{BF16, F16, F32, F64, Format, from_integer};
-use crate::ptx::isa::{ConvertMode, Operand, Reg, Type};
+use crate::ptx::isa::{ConvertMode, Reg, Type};
 
 fn format(ty: Type) -> Option<Format> {
     match ty {
@@ -25,7 +25,7 @@ impl Warp {
         from: Type,
         mode: ConvertMode,
         dst: Reg,
-        src: &[Operand],
+        src: &[Reg],
     ) -> bool {
         match (format(to), format(from)) {
             (None, None) => self.integers(mask, to, from, mode.float.saturate, dst, src),
@@ -63,15 +63,7 @@ impl Warp {
         true
     }
 
-    fn integers(
-        &mut self,
-        mask: u32,
-        to: Type,
-        from: Type,
-        saturate: bool,
-        dst: Reg,
-        src: &[Operand],
-    ) {
+    fn integers(&mut self, mask: u32, to: Type, from: Type, saturate: bool, dst: Reg, src: &[Reg]) {
         let (bytes, signed) = (from.bytes(), matches!(from, Type::S(_)));
         let used = u64::MAX >> (64 - 8 * to.bytes());
         if saturate {

@@ -3,7 +3,7 @@
 use super::narrow;
 use super::warp::Warp;
 use crate::number::{Rounding, add_f32, fma_f32, mul_f32};
-use crate::ptx::isa::{FloatMode, FloatOp, Operand, Reg, Type};
+use crate::ptx::isa::{FloatMode, FloatOp, Reg, Type};
 
 /// The NaN that f32 operations give.
 pub const NAN_F32: u32 = 0x7fff_ffff;
@@ -39,7 +39,7 @@ impl Warp {
         ty: Type,
         mode: FloatMode,
         dst: Reg,
-        src: &[Operand],
+        src: &[Reg],
     ) -> bool {
         match ty {
             Type::F32 => self.single(mask, op, mode, dst, src),
@@ -49,7 +49,7 @@ impl Warp {
         true
     }
 
-    fn single(&mut self, mask: u32, op: FloatOp, mode: FloatMode, dst: Reg, src: &[Operand]) {
+    fn single(&mut self, mask: u32, op: FloatOp, mode: FloatMode, dst: Reg, src: &[Reg]) {
         use FloatOp as F;
         let rounding = mode.rounding;
         let x = |bits: u64| {
@@ -92,14 +92,7 @@ impl Warp {
         }
     }
 
-    fn double(
-        &mut self,
-        mask: u32,
-        op: FloatOp,
-        mode: FloatMode,
-        dst: Reg,
-        src: &[Operand],
-    ) -> bool {
+    fn double(&mut self, mask: u32, op: FloatOp, mode: FloatMode, dst: Reg, src: &[Reg]) -> bool {
         use FloatOp as F;
         if mode.flush || mode.saturate || mode.relu {
             return false;

@@ -5,7 +5,7 @@
 
 use super::warp::Warp;
 use crate::memory::Word;
-use crate::ptx::isa::{IntegerOp, Operand, Permute, Reg, Type};
+use crate::ptx::isa::{IntegerOp, Permute, Reg, Type};
 
 /// Runs an expression with `U` and `S` as the unsigned and signed type of a width.
 macro_rules! by_width {
@@ -45,7 +45,7 @@ macro_rules! by_width {
 
 impl Warp {
     /// Runs an integer operation.
-    pub fn integer(&mut self, mask: u32, op: IntegerOp, ty: Type, dst: Reg, src: &[Operand]) {
+    pub fn integer(&mut self, mask: u32, op: IntegerOp, ty: Type, dst: Reg, src: &[Reg]) {
         use IntegerOp as I;
         let bytes = ty.bytes();
         let signed = matches!(ty, Type::S(_));

@@ -5,11 +5,11 @@ use super::block::Block;
 use super::warp::{LANES, Vector, Warp, lanes};
 use crate::finding::Kind;
 use crate::memory::{Fault, Word};
-use crate::ptx::isa::{IntegerOp, Op, Operand, Shuffle, Vote};
+use crate::ptx::isa::{IntegerOp, Op, Reg, Shuffle, Vote};
 
 impl Launch<'_> {
     /// Checks that the lanes of an instruction's mask are there, and no others.
-    pub fn members(&mut self, block: &Block, warp: &Warp, mask: u32, members: Operand) -> u32 {
+    pub fn members(&mut self, block: &Block, warp: &Warp, mask: u32, members: Reg) -> u32 {
         let named = warp.read(members);
         let lane = mask.trailing_zeros() as usize;
         let members = named.bits[lane] as u32;

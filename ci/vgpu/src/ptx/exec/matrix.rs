@@ -12,7 +12,7 @@ use super::float::NAN_F32;
 use super::warp::{LANES, Vector, Warp};
 use crate::memory::Word;
 use crate::number::{bf16_to_f32, f16_to_f32};
-use crate::ptx::isa::{Address, Operand, Reg, Space};
+use crate::ptx::isa::{Address, Reg, Space};
 
 impl Launch<'_> {
     #[allow(clippy::too_many_arguments)]
@@ -32,9 +32,7 @@ impl Launch<'_> {
         let mut words = [[Word { bits: 0, defined: 0 }; 4]; LANES];
         for row in 0..rows {
             let Some((space, at)) = places[row] else { continue };
-            for (i, word) in words[row].iter_mut().enumerate() {
-                *word = self.load_one(block, warp, row, (space, at + 4 * i as u64), 4);
-            }
+            self.load_words(block, warp, row, (space, at), 4, &mut words[row]);
         }
         for (m, dst) in dst.iter().enumerate() {
             let matrix = &words[8 * m..8 * m + 8];
@@ -60,14 +58,7 @@ impl Launch<'_> {
 }
 
 /// A product of fragments. Terms are added to the accumulator in ascending k, in f32.
-pub fn multiply(
-    warp: &mut Warp,
-    half: bool,
-    dst: &[Reg; 4],
-    a: &[Reg],
-    b: &[Reg],
-    c: &[Operand; 4],
-) {
+pub fn multiply(warp: &mut Warp, half: bool, dst: &[Reg; 4], a: &[Reg], b: &[Reg], c: &[Reg; 4]) {
     let widen = |bits: u64| {
         if half { f16_to_f32(bits as u16) } else { bf16_to_f32(bits as u16) }
     };

@@ -8,10 +8,13 @@ use crate::finding::Kind;
 use crate::memory::{Fault, GlobalMemory, Loaded, Word, agent};
 use crate::number::{BF16, F16};
 use crate::ptx::Result;
-use crate::ptx::isa::{Address, AtomicOp, Op, Operand, Reg, Space, Type};
+use crate::ptx::isa::{Address, AtomicOp, Op, Reg, Space, Type};
 
 /// Banks of shared memory.
 const BANKS: usize = 32;
+
+/// Values of a vector at most: `.v4` is the widest that is decoded.
+const MOST_WORDS: usize = 4;
 
 /// What a load gives that cannot be made.
 const NOTHING: Word = Word { bits: 0xfdfd_fdfd_fdfd_fdfd, defined: 0 };
@@ -86,7 +89,6 @@ impl Launch<'_> {
     }
 
     /// One value; faults are reported.
-    #[inline]
     pub fn load_one(
         &mut self,
         block: &mut Block,
@@ -95,36 +97,53 @@ impl Launch<'_> {
         at: (Space, u64),
         size: u32,
     ) -> Word {
+        let mut word = [NOTHING];
+        self.load_words(block, warp, lane, at, size, &mut word);
+        word[0]
+    }
+
+    /// Values of `size` bytes side by side: one access of a lane. Faults are reported; what cannot be
+    /// loaded is undefined.
+    #[inline]
+    pub fn load_words(
+        &mut self,
+        block: &mut Block,
+        warp: &Warp,
+        lane: usize,
+        at: (Space, u64),
+        size: u32,
+        words: &mut [Word],
+    ) {
         let (space, address) = at;
+        let all = size * words.len() as u32;
         let result = match space {
             Space::Global | Space::Generic => {
                 let agent = agent(block.linear, warp.thread(lane));
-                self.memory.load(address, size, agent)
+                self.memory.load_words(address, size, words, agent)
             }
-            Space::Shared => block.shared.load(address, size, warp.thread(lane)),
+            Space::Shared => block.shared.load_words(address, size, words, warp.thread(lane)),
             Space::Param => {
                 let len = self.params.len() as u64;
-                inside(address, size, len, "parameters")
-                    .map(|at| Loaded { word: self.params.load(at, size as usize), fault: None })
+                inside(address, all, len, "parameters").map(|at| {
+                    self.params.load_words(at, size as usize, words);
+                    None
+                })
             }
             Space::Local => {
                 let len = self.program.local;
-                inside(address, size, len, "local memory").map(|at| {
+                inside(address, all, len, "local memory").map(|at| {
                     let at = lane * len as usize + at;
-                    Loaded { word: warp.local.load(at, size as usize), fault: None }
+                    warp.local.load_words(at, size as usize, words);
+                    None
                 })
             }
         };
-        match result {
-            Ok(Loaded { word, fault: None }) => word,
-            Ok(Loaded { word, fault: Some(fault) }) => {
-                self.fault(block, warp, lane, Some(address), fault);
-                word
-            }
-            Err(fault) => {
-                self.fault(block, warp, lane, Some(address), fault);
-                NOTHING
-            }
+        let fault = result.unwrap_or_else(|fault| {
+            words.fill(NOTHING);
+            Some(fault)
+        });
+        if let Some(fault) = fault {
+            self.fault(block, warp, lane, Some(address), fault);
         }
     }
 
@@ -142,23 +161,20 @@ impl Launch<'_> {
         let size = ty.bytes();
         let whole = u64::from(size) * dst.len() as u64;
         let places = self.addresses(block, warp, mask, space, address, whole);
+        // Into a wider register with the sign.
+        let unused = if matches!(ty, Type::S(_)) { 64 - 8 * size } else { 0 };
+        let mut words = [NOTHING; MOST_WORDS];
+        let words = &mut words[..dst.len()];
         for lane in lanes(mask) {
-            for (i, dst) in dst.iter().enumerate() {
-                let mut word = match places[lane] {
-                    Some((space, at)) => {
-                        let at = at + u64::from(size) * i as u64;
-                        self.load_one(block, warp, lane, (space, at), size)
-                    }
-                    None => NOTHING,
-                };
-                if let (Type::S(_), true) = (ty, size < 8) {
-                    // Into a wider register with the sign.
-                    let unused = 64 - 8 * size;
-                    word.bits = ((word.bits << unused) as i64 >> unused) as u64;
-                }
-                if let Some(dst) = dst {
-                    warp.set(*dst, lane, word);
-                }
+            match places[lane] {
+                Some(at) => self.load_words(block, warp, lane, at, size, words),
+                None => words.fill(NOTHING),
+            }
+            for (dst, word) in dst.iter().zip(&*words) {
+                let Some(dst) = dst else { continue };
+                let bits = ((word.bits << unused) as i64 >> unused) as u64;
+                let bits = if unused == 0 { word.bits } else { bits };
+                warp.set(*dst, lane, Word { bits, ..*word });
             }
         }
     }
@@ -171,7 +187,7 @@ impl Launch<'_> {
         mask: u32,
         space: Space,
         ty: Type,
-        src: &[Operand],
+        src: &[Reg],
         address: Address,
     ) {
         let size = ty.bytes();
@@ -185,11 +201,21 @@ impl Launch<'_> {
                 let at = start + u64::from(size) * i as u64;
                 let mut word = value.word(lane);
                 word.defined |= outside;
-                self.store_one(block, warp, lane, (space, at), size, word);
+                let Some(fault) = self.store_one(block, warp, lane, (space, at), size, word) else {
+                    continue;
+                };
+                // Lanes that store the same at once to one place agree on what is there then.
+                let same =
+                    |l: usize| places[l] == places[lane] && value.word(l) == value.word(lane);
+                let race = matches!(fault.kind, Kind::SharedRace | Kind::GlobalRace);
+                if !race || !lanes(mask & ((1 << lane) - 1)).any(same) {
+                    self.fault(block, warp, lane, Some(at), fault);
+                }
             }
         }
     }
 
+    /// Writes one value; the fault, if there is one, is the caller's to report.
     fn store_one(
         &mut self,
         block: &mut Block,
@@ -198,7 +224,7 @@ impl Launch<'_> {
         at: (Space, u64),
         size: u32,
         word: Word,
-    ) {
+    ) -> Option<Fault> {
         let (space, address) = at;
         let result = match space {
             Space::Global | Space::Generic => {
@@ -218,7 +244,7 @@ impl Launch<'_> {
                 })
             }
         };
-        let fault = match result {
+        match result {
             Ok(fault) => fault,
             Err(mut fault) => {
                 if fault.kind == Kind::ReadOutOfBounds {
@@ -226,9 +252,6 @@ impl Launch<'_> {
                 }
                 Some(fault)
             }
-        };
-        if let Some(fault) = fault {
-            self.fault(block, warp, lane, Some(address), fault);
         }
     }
 

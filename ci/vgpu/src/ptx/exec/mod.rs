@@ -30,6 +30,8 @@ struct Launch<'a> {
     findings: Findings,
     counters: Counters,
     executed: u64,
+    /// By instruction, whether it was executed.
+    reached: Vec<bool>,
 }
 
 /// Runs `program` with the bytes of its parameters.
@@ -66,6 +68,7 @@ pub fn launch(
         findings: Findings::default(),
         counters: Counters::default(),
         executed: 0,
+        reached: vec![false; program.code.len()],
     };
     let mut warps = Vec::new();
     for z in 0..grid.blocks[2] {
@@ -75,9 +78,7 @@ pub fn launch(
             }
         }
     }
-    Ok(Report {
-        findings: launch.findings.into_vec(),
-        counters: launch.counters,
-        waits: Default::default(),
-    })
+    let reached = launch.reached.iter().zip(&program.code).filter(|(reached, _)| **reached);
+    let reached = reached.map(|(_, instruction)| instruction.line.into()).collect();
+    Ok(Report { findings: launch.findings.into_vec(), counters: launch.counters, reached })
 }

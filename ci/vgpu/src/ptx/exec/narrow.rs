@@ -3,7 +3,7 @@
 
 use super::warp::Warp;
 use crate::number::{BF16, F16, Format, Rounding, add_to_odd};
-use crate::ptx::isa::{FloatMode, FloatOp, Operand, Reg, Type};
+use crate::ptx::isa::{FloatMode, FloatOp, Reg, Type};
 
 /// The NaN that operations on 16-bit types give.
 const NAN: u64 = 0x7fff;
@@ -16,7 +16,7 @@ pub fn arithmetic(
     ty: Type,
     mode: FloatMode,
     dst: Reg,
-    src: &[Operand],
+    src: &[Reg],
 ) -> bool {
     let (format, packed) = match ty {
         Type::F16 => (F16, false),

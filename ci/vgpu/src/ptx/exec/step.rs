@@ -6,7 +6,7 @@ use super::warp::{LANES, Status, Vector, Warp, lanes};
 use crate::finding::Kind;
 use crate::memory::{Fault, Word};
 use crate::ptx::Result;
-use crate::ptx::isa::{Guard, Op, Operand, Space};
+use crate::ptx::isa::{Guard, Op, Reg, Space, Strength};
 
 /// Where other memories begin in the generic address space; they end before global memory.
 pub const SHARED_WINDOW: u64 = 0x0100_0000_0000;
@@ -31,6 +31,7 @@ impl Launch<'_> {
         let program = self.program;
         let instruction = &program.code[warp.pc as usize];
         self.executed += 1;
+        self.reached[warp.pc as usize] = true;
         if self.executed > self.checks.max_instructions {
             return self.error(warp, "the launch does not come to an end");
         }
@@ -132,11 +133,22 @@ impl Launch<'_> {
                 };
                 warp.map(mask, *dst, &[*src], |[a]| inside(a).into());
             }
-            Op::Load { space, ty, dst, address } => {
+            Op::Load { space, ty, dst, address, strength } => {
+                self.memory.strong = *strength != Strength::Weak;
                 self.load(block, warp, mask, *space, *ty, dst, *address);
+                self.memory.strong = false;
+                if *strength == Strength::Fenced {
+                    self.memory.order.acquire(warp.index as usize);
+                }
             }
-            Op::Store { space, ty, src, address } => {
+            Op::Store { space, ty, src, address, strength } => {
+                if *strength == Strength::Fenced {
+                    let all = mask == warp.live;
+                    self.memory.order.release(warp.index as usize, mask.into(), all);
+                }
+                self.memory.strong = *strength != Strength::Weak;
                 self.store(block, warp, mask, *space, *ty, src, *address);
+                self.memory.strong = false;
             }
             Op::Atomic { .. } => self.atomic(block, warp, mask, op)?,
             Op::CopyAsync { bytes, to, from, source_bytes } => {
@@ -178,8 +190,8 @@ impl Launch<'_> {
         block: &mut Block,
         warp: &mut Warp,
         mask: u32,
-        id: Operand,
-        count: Option<Operand>,
+        id: Reg,
+        count: Option<Reg>,
         wait: bool,
     ) {
         if mask != warp.live {
@@ -210,7 +222,7 @@ impl Launch<'_> {
     }
 }
 
-fn pack(warp: &mut Warp, mask: u32, dst: u32, src: &[Operand], bytes: u32) {
+fn pack(warp: &mut Warp, mask: u32, dst: u32, src: &[Reg], bytes: u32) {
     let mut out = Vector::splat(0);
     let used = u64::MAX >> (64 - 8 * bytes);
     for (i, operand) in src.iter().enumerate() {
@@ -226,7 +238,7 @@ fn pack(warp: &mut Warp, mask: u32, dst: u32, src: &[Operand], bytes: u32) {
     warp.write(dst, mask, &out);
 }
 
-fn unpack(warp: &mut Warp, mask: u32, dst: &[Option<u32>], src: Operand, bytes: u32) {
+fn unpack(warp: &mut Warp, mask: u32, dst: &[Option<u32>], src: Reg, bytes: u32) {
     let whole = warp.read(src);
     let used = u64::MAX >> (64 - 8 * bytes);
     for (i, dst) in dst.iter().enumerate() {

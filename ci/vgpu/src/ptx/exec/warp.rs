@@ -2,7 +2,8 @@
 
 use super::async_copy::Copies;
 use crate::memory::{Bytes, Word};
-use crate::ptx::isa::{Operand, Reg, Special};
+use crate::ptx::isa::{Fixed, Reg, Special};
+use crate::ptx::program::Program;
 
 /// Lanes of a warp.
 pub const LANES: usize = 32;
@@ -87,15 +88,28 @@ pub struct Warp {
 
 impl Warp {
     /// A warp before its first instruction.
-    pub fn new(index: u32, place: Place, registers: u32, local: u64) -> Self {
+    pub fn new(index: u32, place: Place, program: &Program) -> Self {
+        let registers = vec![POISONED; program.registers as usize];
+        Self::with(registers, index, place, program)
+    }
+
+    /// The same warp of another block. What registers held is left in them, undefined: of thousands
+    /// most are not used.
+    pub fn restart(&mut self, place: Place, program: &Program) {
+        let mut registers = std::mem::take(&mut self.registers);
+        registers.iter_mut().for_each(|register| register.defined = [0; LANES]);
+        *self = Self::with(registers, self.index, place, program);
+    }
+
+    fn with(registers: Vec<Vector>, index: u32, place: Place, program: &Program) -> Self {
         let threads: u32 = place.threads.iter().product();
         let lanes = (threads - 32 * index).min(32);
         let live = u32::MAX >> (32 - lanes);
-        Self {
+        let mut warp = Self {
             index,
             place,
-            registers: vec![POISONED; registers as usize],
-            local: Bytes::undefined(local as usize * LANES),
+            registers,
+            local: Bytes::undefined(program.local as usize * LANES),
             copies: Copies::default(),
             status: Status::Ready,
             live,
@@ -103,17 +117,14 @@ impl Warp {
             pc: 0,
             others: Vec::new(),
             parked: Vec::new(),
+        };
+        for (what, reg) in &program.fixed {
+            warp.registers[*reg as usize] = match what {
+                Fixed::Constant(bits) => Vector::splat(*bits),
+                Fixed::Special(special) => warp.special(*special),
+            };
         }
-    }
-
-    /// The same warp of another block.
-    pub fn restart(&mut self, place: Place) {
-        let registers = std::mem::take(&mut self.registers);
-        let count = registers.len();
-        let local = (self.local.len() / LANES) as u64;
-        *self = Self { registers, ..Self::new(self.index, place, 0, local) };
-        self.registers.fill(POISONED);
-        debug_assert_eq!(self.registers.len(), count);
+        warp
     }
 
     /// A thread's index in its block.
@@ -194,14 +205,10 @@ impl Warp {
         }
     }
 
-    /// What an operand holds.
+    /// What a register holds.
     #[inline]
-    pub fn read(&self, operand: Operand) -> Vector {
-        match operand {
-            Operand::Reg(reg) => self.registers[reg as usize],
-            Operand::Constant(bits) => Vector::splat(bits),
-            Operand::Special(special) => self.special(special),
-        }
+    pub fn read(&self, reg: Reg) -> Vector {
+        self.registers[reg as usize]
     }
 
     fn special(&self, special: Special) -> Vector {
@@ -263,7 +270,7 @@ impl Warp {
         &mut self,
         mask: u32,
         dst: Reg,
-        src: &[Operand],
+        src: &[Reg],
         f: impl Fn([u64; N]) -> u64,
     ) {
         let whole =
@@ -278,11 +285,11 @@ impl Warp {
         &mut self,
         mask: u32,
         dst: Reg,
-        src: &[Operand],
+        src: &[Reg],
         f: impl Fn([u64; N]) -> u64,
         defined: impl Fn([Word; N]) -> u8,
     ) {
-        let src: [Vector; N] = std::array::from_fn(|i| self.read(src[i]));
+        let src: [&Vector; N] = std::array::from_fn(|i| &self.registers[src[i] as usize]);
         let mut out = Vector::splat(0);
         for lane in 0..LANES {
             out.bits[lane] = f(std::array::from_fn(|i| src[i].bits[lane]));

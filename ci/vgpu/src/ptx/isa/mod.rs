@@ -61,7 +61,7 @@ impl Type {
 }
 
 /// Registers that the hardware fills.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Special {
     Tid(usize),
     Ntid(usize),
@@ -85,10 +85,9 @@ pub enum Special {
     GridId,
 }
 
-/// A source.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Operand {
-    Reg(Reg),
+/// What a register holds that no instruction writes: sources are all registers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Fixed {
     Constant(u64),
     Special(Special),
 }
@@ -107,7 +106,7 @@ pub enum Space {
 /// A base and a distance from it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Address {
-    pub base: Operand,
+    pub base: Reg,
     pub offset: u64,
 }
 
@@ -253,6 +252,17 @@ pub enum AtomicOp {
     CompareSwap,
     Increment,
     Decrement,
+}
+
+/// How an access takes part in the order of blocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Strength {
+    /// Not at all: what nothing else orders is a race.
+    Weak,
+    /// `.relaxed` and `.volatile`: no race with others like it, and no order.
+    Relaxed,
+    /// `.acquire` and `.release`: others like it are ordered by what they hand over.
+    Fenced,
 }
 
 /// Ways in which `shfl` picks a lane.

@@ -6,6 +6,7 @@
 
 mod gemm;
 mod optim;
+mod product;
 mod reduce;
 
 use halfstep_vgpu::launch::Grid;
@@ -150,12 +151,24 @@ fn narrow(x: f32, ty: u32) -> u32 {
     }
 }
 
+/// Of the products, which differ in layouts and types only, those that a sample takes: both loops, each
+/// type, each layout.
+const SAMPLED: [&str; 5] = ["bf16_nt", "f16_tn", "f32_tt", "bf16_nn_128", "f16_tn_128"];
+
+/// Whether a sample of mutants takes some of a kernel's.
+pub fn sampled(kernel: &str) -> bool {
+    let product = kernel.strip_prefix("hs_gemm_product_");
+    product.is_none_or(|product| SAMPLED.contains(&product))
+}
+
 /// The cases of a kernel; none if nobody wrote any.
 pub fn of(kernel: &str, ptx: bool) -> Vec<Case> {
     if kernel.starts_with("hs_optim") {
         optim::cases(kernel)
     } else if kernel.starts_with("hs_reduce") {
         reduce::cases(kernel)
+    } else if kernel.starts_with("hs_gemm") {
+        product::cases(kernel, ptx)
     } else if kernel.starts_with("gemm_") {
         gemm::cases(kernel, ptx)
     } else {

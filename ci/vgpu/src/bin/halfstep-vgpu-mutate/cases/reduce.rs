@@ -1,7 +1,7 @@
 //! The kernels of `reduce`.
 
 use super::{Builder, Case, F32_TYPE, Plain, TYPES};
-use crate::params::reduce::{Accumulate, Pack, Sum, Unpack};
+use crate::params::reduce::{Accumulate, FIXED_BLOCK, Fixed, Pack, Sum, Unpack};
 
 /// Two strips and a bit, so that blocks go round; tails of every length come with the shorter ones.
 const LENGTHS: [usize; 4] = [4103, 13, 2054, 8];
@@ -17,6 +17,9 @@ pub fn cases(kernel: &str) -> Vec<Case> {
         "hs_reduce_unpack" => {
             let small = pairs.enumerate().map(|(i, types)| unpack(i, types));
             small.chain(TYPES.map(unpack_of_a_large_bucket)).collect()
+        }
+        "hs_reduce_measure" | "hs_reduce_encode" | "hs_reduce_decode" => {
+            (0..12).map(|i| fixed(kernel, LENGTHS[i % 4], TYPES[i % 3], i / 3 % 2)).collect()
         }
         _ => Vec::new(),
     }
@@ -107,4 +110,43 @@ fn unpack_of_a_large_bucket(wire: u32) -> Case {
     let block =
         Unpack { shards, to, partials, shard, offset, len, factor, gradient_type, wire, tensor: 7 };
     b.launch([1, 1, 1], 256, block.bytes())
+}
+
+/// What is written of values, exponents and sums has nothing in it before.
+fn fixed(kernel: &str, len: usize, value_type: u32, before: usize) -> Case {
+    let mut b = Builder::default();
+    let blocks = len.div_ceil(FIXED_BLOCK);
+    let mut values = b.noise(len, kernel != "hs_reduce_measure");
+    if kernel == "hs_reduce_measure" {
+        // The largest is another of eight in every block; some blocks have what is not finite.
+        for (i, x) in values.iter_mut().enumerate() {
+            let block = i / FIXED_BLOCK;
+            let largest = i % 8 == block % 8 && i / 8 % 5 == block % 5;
+            *x *= if largest { 2.0_f32.powi(block as i32 % 7 + 3) } else { 1.0 };
+            *x = if block % 6 == 5 && i % 80 == 3 { f32::NAN } else { *x };
+        }
+    }
+    let sums: Vec<u32> = (0..len as u32).map(|i| i.wrapping_mul(0x9e37_79b9)).collect();
+    // 255 stands for what is not finite.
+    let exponents = (0..blocks).map(|i| [129, 255, 1, 140, 254, 120][i % 6]).collect();
+    let block = Fixed {
+        values: match kernel {
+            "hs_reduce_decode" => b.room_for(len, value_type, before),
+            _ => b.values(&values, value_type, before),
+        },
+        exponents: match kernel {
+            "hs_reduce_measure" => b.room(blocks as u64),
+            _ => b.bytes(exponents),
+        },
+        sums: match kernel {
+            "hs_reduce_decode" => b.table(&sums),
+            _ => b.room_for(len, F32_TYPE, before),
+        },
+        len: len as u64,
+        factor: 0.5,
+        value_type,
+        headroom: before as u32,
+        padding: 0,
+    };
+    b.launch([2, 1, 1], 256, block.bytes())
 }
