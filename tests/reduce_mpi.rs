@@ -148,7 +148,7 @@ fn blocks_go_where_they_should(mpi: &Mpi) {
     println!("{}", mpi.library());
     let mut comm = mpi.comm().unwrap();
     let rank = comm.rank() as u8;
-    for (round, len) in [3, 0, 17, 100_000, 0, 3_000_001].into_iter().cycle().take(30).enumerate() {
+    for (round, len) in [3, 0, 17, 100_000, 0, 3_000_001].into_iter().cycle().take(12).enumerate() {
         let block = |from: u8, to: u8| {
             let mut block = vec![from.wrapping_mul(31) ^ to ^ round as u8; len];
             block.extend([from, to]);

@@ -104,7 +104,8 @@ impl MpiComm {
         }
     }
 
-    /// Reads all mail that has come. An error if the communicator is broken.
+    /// Reads all mail that has come. An error if the communicator is broken, at the collective in
+    /// progress or before: who broke it later had this rank's call for this one, and all its data.
     fn read_mail(&mut self) -> Result<(), Fault> {
         let mut bytes = [0; CAPACITY];
         let link = &self.link;
@@ -121,7 +122,10 @@ impl MpiComm {
                 }
             }
         }
-        link.fault().map_or(Ok(()), Err)
+        match link.fault() {
+            Some(fault) if !begins_later(&fault, self.sequence) => Err(fault),
+            _ => Ok(()),
+        }
     }
 
     /// Announces this rank's call and waits for everyone's.
@@ -231,6 +235,17 @@ impl Call {
     }
 }
 
+/// Whether a fault is of a later collective than `now`.
+fn begins_later(fault: &Fault, now: u64) -> bool {
+    match fault {
+        Fault::PeerLost { sequence, .. }
+        | Fault::Deadline { sequence, .. }
+        | Fault::Mismatch { sequence, .. }
+        | Fault::Length { sequence, .. } => *sequence > now,
+        _ => false,
+    }
+}
+
 /// Where what `peer` sends lies in `rank`'s receive buffer, which has no room for its own part.
 fn slot(peer: usize, rank: usize, part: usize) -> usize {
     (peer - usize::from(peer > rank)) * part.next_multiple_of(ALIGN)
@@ -324,5 +339,41 @@ struct MpiAbort(Arc<Link>);
 impl Abort for MpiAbort {
     fn abort(&self, reason: &str) {
         self.0.fail(Fault::Aborted { rank: self.0.rank, reason: reason.to_string() });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Parts of one sender are neither torn nor lost where they are longer than one message.
+    #[test]
+    fn pieces_cover_a_part_once() {
+        for len in [0, 1, PIECE - 1, PIECE, PIECE + 1, 3 * PIECE + 7] {
+            let mut at = 5;
+            for piece in pieces(2, 5, len) {
+                assert_eq!((piece.peer, piece.start), (2, at));
+                assert!((1..=PIECE).contains(&piece.len));
+                at += piece.len;
+            }
+            assert_eq!(at, 5 + len);
+        }
+    }
+
+    /// The slots of a receive buffer are one after the other, aligned, and none is a rank's own.
+    #[test]
+    fn slots_are_aligned_and_apart() {
+        for (rank, slots) in [(0, [1, 2]), (1, [0, 2]), (2, [0, 1])] {
+            assert_eq!(slots.map(|peer| slot(peer, rank, 17)), [0, 32]);
+        }
+    }
+
+    /// A collective that all ranks have called is finished, whatever breaks the next.
+    #[test]
+    fn faults_of_later_collectives_wait() {
+        let lost = Fault::PeerLost { sequence: 4, rank: 0 };
+        assert!(begins_later(&lost, 3) && !begins_later(&lost, 4) && !begins_later(&lost, 5));
+        let aborted = Fault::Aborted { rank: 0, reason: String::new() };
+        assert!(!begins_later(&aborted, 0));
     }
 }
