@@ -46,9 +46,9 @@ use crate::{Error, Result};
 /// [`Fault::Deadline`] or [`Fault::Transport`]. MPI cannot be ended in order then (a process that
 /// hangs would be waited for), and the launcher ends the job when processes exit.
 ///
-/// **Limits.** `init` has no deadline. What launchers do when a process dies is their choice: most
-/// kill the whole job at once, so that survivors report nothing; those told not to (Open MPI:
-/// `--enable-recovery`, MPICH: `-disable-auto-cleanup`) leave survivors to their deadline.
+/// **Limits.** `init` has no deadline. What a launcher does when a process dies is its choice: most
+/// kill the whole job at once, so that survivors report nothing. Open MPI's, given
+/// `--enable-recovery`, leaves survivors to their deadline; MPICH's (4.0) does not survive it.
 #[derive(Debug)]
 pub struct Mpi {
     rank: usize,
