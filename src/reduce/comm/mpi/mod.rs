@@ -84,7 +84,7 @@ impl Mpi {
         let (need, level) = (if opened.ours { 2 } else { 3 }, opened.level as usize);
         if level < need {
             let name = |level: usize| format!("MPI_THREAD_{}", LEVELS[level]);
-            return Err(Error::state(OP, &name(need), &name(level)));
+            return Err(Error::state(OP, name(need), name(level)));
         }
         Ok(Self {
             rank: opened.rank,
