@@ -1,8 +1,8 @@
 //! Compiles the device kernels: the table of kernels and the parameter blocks → generated C++ →
 //! nvcc and hipcc → images that the crate embeds. Without `cuda` or `hip` it only asks the compiler's
-//! version.
+//! version. With `mpi` it compiles the shim that calls MPI (`build/mpi.rs`).
 //!
-//! Standard library only. No shell, no network, nothing written outside `OUT_DIR`.
+//! Standard library only, and for `mpi` the crate `cc`. No shell, no network, nothing written outside `OUT_DIR`.
 
 use std::env;
 use std::error::Error;
@@ -32,6 +32,9 @@ macro_rules! block {
     };
 }
 
+#[cfg(feature = "mpi")]
+#[path = "build/mpi.rs"]
+mod mpi;
 #[path = "src/kernel/params/mod.rs"]
 #[allow(dead_code)]
 mod params;
@@ -102,6 +105,13 @@ fn main() {
     if rustc_minor().is_some_and(|minor| minor >= 89) {
         println!("cargo:rustc-cfg=halfstep_avx512");
     }
+    #[cfg(feature = "mpi")]
+    if skip().is_none()
+        && let Err(error) = mpi::build()
+    {
+        eprintln!("error: {error}");
+        std::process::exit(1);
+    }
     let wanted: Vec<&Compiler> =
         COMPILERS.iter().filter(|c| env::var_os(c.feature).is_some()).collect();
     if wanted.is_empty() {
@@ -112,6 +122,15 @@ fn main() {
         eprintln!("error: {error}");
         std::process::exit(1);
     }
+}
+
+/// The variable that says that nothing but Rust is to be compiled.
+fn skip() -> Option<&'static str> {
+    let variables = ["HALFSTEP_SKIP_KERNELS", "DOCS_RS"];
+    for variable in variables {
+        println!("cargo:rerun-if-env-changed={variable}");
+    }
+    variables.into_iter().find(|variable| env::var_os(variable).is_some())
 }
 
 /// The 88 of `rustc 1.88.0 (…)`.
@@ -125,12 +144,8 @@ fn build(wanted: &[&Compiler]) -> Result<()> {
     for path in ["kernels", "src/kernel"] {
         println!("cargo:rerun-if-changed={path}");
     }
-    for variable in ["HALFSTEP_SKIP_KERNELS", "DOCS_RS"] {
-        println!("cargo:rerun-if-env-changed={variable}");
-    }
     let out = PathBuf::from(env::var("OUT_DIR")?);
-    let skip = ["HALFSTEP_SKIP_KERNELS", "DOCS_RS"].into_iter().find(|v| env::var_os(v).is_some());
-    if let Some(variable) = skip {
+    if let Some(variable) = skip() {
         println!("cargo:warning={variable} is set: no device kernels are built in");
         return write_images(&out, 0, &[]);
     }

@@ -25,6 +25,8 @@ mod report;
 mod trailer;
 
 pub use comm::{Abort, Collective, Communicator, Fault, Local, Part, Parts, local};
+#[cfg(feature = "mpi")]
+pub use comm::{Mpi, MpiComm};
 pub use config::{Config, Unscale};
 pub use fixed::FixedPoint;
 pub use plan::{Bucket, BucketPlan, Link, Param, Slot, ready_by_elements};

@@ -1,14 +1,18 @@
 //! Communicators: ranks that exchange blocks of bytes. One trait, and an implementation for
-//! threads of one process ([`local`]).
+//! threads of one process ([`local`]); with the feature `mpi`, another for processes (`Mpi`).
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod local;
+#[cfg(feature = "mpi")]
+mod mpi;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use local::{Local, local};
+#[cfg(feature = "mpi")]
+pub use mpi::{Mpi, MpiComm};
 
 use crate::{Buffer, Error, Stream};
 
@@ -17,6 +21,7 @@ const ALIGN: usize = 16;
 
 /// Which ranks get which bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "mpi", derive(serde::Serialize, serde::Deserialize))]
 pub enum Collective {
     /// Rank `r`'s buffer is cut in as many equal blocks as there are ranks; rank `q` gets the
     /// `q`-th block of every rank.
@@ -125,6 +130,7 @@ pub trait Abort: Send + Sync {
 /// that one.
 #[non_exhaustive]
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[cfg_attr(feature = "mpi", derive(serde::Serialize, serde::Deserialize))]
 pub enum Fault {
     /// A rank ended, or its thread panicked, while others waited for it.
     #[error("collective {sequence}: rank {rank} is lost")]
@@ -172,6 +178,16 @@ pub enum Fault {
         /// The rank.
         rank: usize,
         /// Its reason.
+        reason: String,
+    },
+    /// The library that moves the blocks failed.
+    #[error("rank {rank}: {call}: {reason}")]
+    Transport {
+        /// The rank.
+        rank: usize,
+        /// The library's function.
+        call: String,
+        /// What it says of it.
         reason: String,
     },
     /// Ranks disagree about the parameters or their buckets.

@@ -1,0 +1,140 @@
+//! Ranks that are processes of MPI.
+//!
+//! Each rank sends every other its part, and adds what comes in rank order: MPI's own reductions,
+//! whose order of sums is the library's choice, are not used. Messages are started without waiting
+//! and tested until they have ended, on the thread that makes the call. That thread is what gives
+//! MPI time to move data; and a call that only ever tests can keep a deadline, which MPI's blocking
+//! calls cannot.
+
+#![deny(unsafe_code)]
+
+mod comm;
+mod mail;
+#[allow(unsafe_code)]
+mod shim;
+
+use std::cell::Cell;
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+pub use comm::MpiComm;
+
+use super::Fault;
+use crate::{Error, Result};
+
+/// This process's part in a job of MPI: `mpirun -n 4 program`. One in a process.
+///
+/// ```no_run
+/// use halfstep::{Device, Dtype, reduce::*};
+/// # fn main() -> halfstep::Result<()> {
+/// let mpi = Mpi::init()?;
+/// println!("rank {} of {} under {}", mpi.rank(), mpi.size(), mpi.library());
+/// let plan = BucketPlan::ddp(&[Param::new("w", 4)], Dtype::Bf16, 1 << 20, 25 << 20)?;
+/// let comm = Box::new(mpi.comm()?);
+/// let reducer = Reducer::<f32>::new(&Device::cpu(), plan, comm, Config::default())?;
+/// # drop(reducer);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// **Threads.** Stays on the thread that called [`init`](Self::init), which MPI wants to be the one
+/// that ends it; its communicators may go to others. MPI is asked for `MPI_THREAD_SERIALIZED`.
+///
+/// **End.** When dropped, ends MPI, in which it waits for all other processes to do the same; unless
+/// someone else had started MPI, a communicator is still alive, or one has met a
+/// [`Fault::Deadline`] or [`Fault::Transport`]. MPI cannot be ended in order then (a process that
+/// hangs would be waited for), and the launcher ends the job when processes exit.
+///
+/// **Limits.** `init` has no deadline. What a launcher does when a process dies is its choice: most
+/// kill the whole job at once, so that survivors report nothing. Open MPI's, given
+/// `--enable-recovery`, leaves survivors to their deadline; MPICH's (4.0) does not survive it.
+#[derive(Debug)]
+pub struct Mpi {
+    rank: usize,
+    size: usize,
+    /// Whether we started MPI.
+    ours: bool,
+    /// The next communicator's number.
+    next: Cell<u32>,
+    /// Held by every communicator.
+    alive: Arc<()>,
+    /// Stays on its thread.
+    not_send: PhantomData<*const ()>,
+}
+
+impl Mpi {
+    /// Starts MPI, or joins it where someone has started it. All processes of the job take part.
+    ///
+    /// # Errors
+    /// [`Error::State`] the second time in a process, after MPI has ended, or if MPI serves threads
+    /// at a lower level than needed: `MPI_THREAD_SERIALIZED`, or `MPI_THREAD_MULTIPLE` where someone
+    /// else makes calls of their own. [`Error::Comm`] with [`Fault::Transport`].
+    pub fn init() -> Result<Self> {
+        const OP: &str = "Mpi::init";
+        static ONCE: AtomicBool = AtomicBool::new(false);
+        if ONCE.swap(true, Ordering::Relaxed) {
+            return Err(Error::state(OP, "one Mpi in a process", "another, now or before"));
+        }
+        let opened = shim::open().map_err(|failed| Error::Comm(transport(0, failed)))?;
+        if opened.ended {
+            return Err(Error::state(OP, "MPI not ended yet", "that MPI_Finalize was called"));
+        }
+        const LEVELS: [&str; 4] = ["SINGLE", "FUNNELED", "SERIALIZED", "MULTIPLE"];
+        let (need, level) = (if opened.ours { 2 } else { 3 }, opened.level as usize);
+        if level < need {
+            let name = |level: usize| format!("MPI_THREAD_{}", LEVELS[level]);
+            return Err(Error::state(OP, name(need), name(level)));
+        }
+        Ok(Self {
+            rank: opened.rank,
+            size: opened.size,
+            ours: opened.ours,
+            next: Cell::new(0),
+            alive: Arc::new(()),
+            not_send: PhantomData,
+        })
+    }
+
+    /// This process, `0..size`.
+    pub fn rank(&self) -> usize {
+        self.rank
+    }
+
+    /// How many processes there are.
+    pub fn size(&self) -> usize {
+        self.size
+    }
+
+    /// The library's own name and version.
+    pub fn library(&self) -> String {
+        shim::library()
+    }
+
+    /// A communicator of all processes. Sends nothing; but the n-th of one process talks to the
+    /// n-th of the others.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] if MPI has no tags for one more (there are 16,384 at least).
+    pub fn comm(&self) -> Result<MpiComm> {
+        let id = self.next.get();
+        let channel = shim::Channel::new(id).ok_or_else(|| Error::Unsupported {
+            op: "Mpi::comm",
+            reason: format!("MPI has no tags, or no memory, for communicator {id}"),
+        })?;
+        self.next.set(id + 1);
+        Ok(MpiComm::new(channel, self.rank, self.size, self.alive.clone()))
+    }
+}
+
+impl Drop for Mpi {
+    fn drop(&mut self) {
+        if self.ours && Arc::strong_count(&self.alive) == 1 {
+            shim::close();
+        }
+    }
+}
+
+fn transport(rank: usize, failed: shim::Failed) -> Fault {
+    Fault::Transport { rank, call: failed.call.into(), reason: failed.reason }
+}

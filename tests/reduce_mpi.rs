@@ -1,0 +1,314 @@
+//! Ranks that are processes of MPI: this program starts itself four times under a launcher, once for
+//! each case, and reads what every rank says. Rows C-03 … C-12, C-21 and C-24 between processes.
+//!
+//! `MPIRUN` names the launcher (`mpirun` unless set), which must be of the MPI that `MPICC` named when
+//! this was built. Where there is none, and none was named, nothing is run.
+#![allow(missing_docs)]
+
+mod common;
+
+use std::io::Read;
+use std::process::{Command, ExitCode, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use common::data::{Distribution, Rng};
+use common::reduction::{params_from, refs};
+use common::{cpu, ranks};
+use halfstep::reduce::{
+    BucketPlan, Collective, Communicator, Config, Fault, Mpi, MpiComm, Parts, Reducer, Unscale,
+};
+use halfstep::{Dtype, Error, Storage, bf16, f16};
+
+const RANKS: usize = 4;
+const LONG: Duration = Duration::from_secs(30);
+const SHORT: Duration = Duration::from_millis(500);
+const CASE: &str = "HALFSTEP_MPI_CASE";
+
+/// A case: its name, what each rank does, and who is there at the end to say that it went well.
+type Case = (&'static str, fn(&Mpi), &'static [usize]);
+
+const ALL: &[usize] = &[0, 1, 2, 3];
+const CASES: [Case; 10] = [
+    ("blocks_go_where_they_should", blocks_go_where_they_should, ALL),
+    ("the_bits_of_threads", the_bits_of_threads, ALL),
+    ("communicators_do_not_meet", communicators_do_not_meet, ALL),
+    ("c01_a_buffer_that_is_not_a_block_for_each_rank", c01_length, ALL),
+    ("c03_c07_a_late_rank_is_named_by_the_deadline", c03_c07_late, ALL),
+    ("c05_a_different_call_is_named_on_every_rank", c05_call, ALL),
+    ("c05_a_different_plan_is_named_on_every_rank", c05_plan, ALL),
+    ("c06_a_rank_that_ends_is_lost", c06_ends, ALL),
+    ("c06_a_rank_that_is_killed_is_named_by_the_deadline", c06_killed, &[0, 2, 3]),
+    ("c11_c12_abort_ends_a_blocked_call_on_every_rank", c11_c12_abort, ALL),
+];
+
+fn main() -> ExitCode {
+    if let Ok(name) = std::env::var(CASE) {
+        let (_, rank, _) = CASES.iter().find(|case| case.0 == name).expect("a case");
+        let mpi = Mpi::init().expect("MPI");
+        assert_eq!(mpi.size(), RANKS, "MPIRUN is not the launcher of this MPI");
+        rank(&mpi);
+        println!("rank {} is well", mpi.rank());
+        std::thread::sleep(Duration::from_millis(200)); // launchers drop the words of the dying
+        return ExitCode::SUCCESS;
+    }
+    let named = std::env::var("MPIRUN").ok();
+    let launcher = named.clone().unwrap_or_else(|| "mpirun".into());
+    let version = match Command::new(&launcher).arg("--version").output() {
+        Ok(output) => String::from_utf8_lossy(&output.stdout).into_owned(),
+        Err(error) if named.is_none() => {
+            println!("skipped: {launcher}: {error}");
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => panic!("MPIRUN={launcher}: {error}"),
+    };
+    println!("launcher: {launcher}, {}", version.lines().next().unwrap_or_default());
+    let filter = std::env::args().skip(1).find(|arg| !arg.starts_with('-')).unwrap_or_default();
+    let mut failures = 0;
+    for (name, _, well) in CASES.iter().filter(|case| case.0.contains(&filter)) {
+        let start = Instant::now();
+        let outcome = launch(
+            &launcher,
+            ["Open MPI", "OpenRTE", "PRRTE"].iter().any(|n| version.contains(n)),
+            name,
+            well,
+        );
+        let took = start.elapsed().as_secs_f32();
+        match outcome {
+            Ok(()) => println!("test {name} ... ok ({took:.1} s)"),
+            Err(said) => {
+                failures += 1;
+                println!("test {name} ... FAILED ({took:.1} s)\n{said}");
+            }
+        }
+    }
+    ExitCode::from(u8::from(failures > 0))
+}
+
+/// Runs one case on four processes. An error, with all that was said, unless the ranks of `well`,
+/// and only they, say that all went well.
+fn launch(launcher: &str, open_mpi: bool, case: &str, well: &[usize]) -> Result<(), String> {
+    let mut command = Command::new(launcher);
+    // Survivors are to speak for themselves.
+    command.arg(if open_mpi { "--enable-recovery" } else { "-disable-auto-cleanup" });
+    command.args(["-n", &RANKS.to_string()]).arg(std::env::current_exe().unwrap());
+    command.env(CASE, case).env("OMPI_MCA_rmaps_base_oversubscribe", "1");
+    command.env("OMPI_ALLOW_RUN_AS_ROOT", "1").env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1");
+    let mut job = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let (stdout, stderr) = (job.stdout.take().unwrap(), job.stderr.take().unwrap());
+    let reader = |mut from: Box<dyn Read + Send>| {
+        std::thread::spawn(move || {
+            let mut text = Vec::new();
+            from.read_to_end(&mut text).unwrap();
+            String::from_utf8_lossy(&text).into_owned()
+        })
+    };
+    let (out, err) = (reader(Box::new(stdout)), reader(Box::new(stderr)));
+    let end = Instant::now() + LONG;
+    let status = loop {
+        if let Some(status) = job.try_wait().unwrap() {
+            break status;
+        }
+        if Instant::now() >= end {
+            job.kill().unwrap();
+            job.wait().unwrap();
+            return Err("hangs".into());
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    let (out, err) = (out.join().unwrap(), err.join().unwrap());
+    let said = |rank: usize| out.contains(&format!("rank {rank} is well"));
+    let speak = (0..RANKS).filter(|&rank| said(rank)).collect::<Vec<_>>();
+    let good = match well == ALL || open_mpi {
+        true => speak == well,
+        // MPICH's launcher ends the job, or itself, when a process dies: survivors may not come to
+        // speak. That must be an error all the same.
+        false => !status.success() && speak.iter().all(|rank| well.contains(rank)),
+    };
+    if good { Ok(()) } else { Err(format!("{status}\nstdout:\n{out}\nstderr:\n{err}")) }
+}
+
+fn exchange(
+    comm: &mut MpiComm,
+    how: Collective,
+    bytes: &[u8],
+    limit: Duration,
+) -> Result<Parts, Fault> {
+    let device = cpu(1);
+    let stream = device.stream().unwrap();
+    let send = Arc::new(device.upload(bytes).unwrap());
+    comm.exchange(how, &send, &stream, Instant::now() + limit)
+}
+
+fn bytes(parts: &Parts) -> Vec<Vec<u8>> {
+    let stream = cpu(1).stream().unwrap();
+    let read = |part: &halfstep::reduce::Part| {
+        let mut bytes = vec![0; part.len];
+        part.buffer.read(&stream, part.start, &mut bytes).unwrap();
+        bytes
+    };
+    parts.parts.iter().map(read).collect()
+}
+
+/// Lengths that leave at once, that are handed over, and 0 (C-21).
+fn blocks_go_where_they_should(mpi: &Mpi) {
+    println!("{}", mpi.library());
+    let mut comm = mpi.comm().unwrap();
+    let rank = comm.rank() as u8;
+    for (round, len) in [3, 0, 17, 100_000, 0, 3_000_001].into_iter().cycle().take(12).enumerate() {
+        let block = |from: u8, to: u8| {
+            let mut block = vec![from.wrapping_mul(31) ^ to ^ round as u8; len];
+            block.extend([from, to]);
+            block
+        };
+        let send: Vec<u8> = (0..RANKS as u8).flat_map(|to| block(rank, to)).collect();
+        let parts = exchange(&mut comm, Collective::AllToAll, &send, LONG).unwrap();
+        let expected: Vec<_> = (0..RANKS as u8).map(|from| block(from, rank)).collect();
+        assert!(bytes(&parts) == expected, "round {round}");
+        let parts = exchange(&mut comm, Collective::AllGather, &block(rank, 9), LONG).unwrap();
+        let expected: Vec<_> = (0..RANKS as u8).map(|from| block(from, 9)).collect();
+        assert!(bytes(&parts) == expected, "round {round}");
+        let empty = exchange(&mut comm, Collective::AllToAll, &[], LONG).unwrap();
+        assert!(empty.parts.iter().all(|part| part.len == 0));
+    }
+}
+
+/// Three steps of gradients from a seed, in an order of each rank's own; what rank `comm.rank()` gets.
+fn reduce<G: Storage>(comm: impl Communicator + 'static, wire: Dtype) -> Vec<u8> {
+    let lens = [1, 70_000, 0, 33, 4096, 250_001];
+    let device = cpu(1);
+    let stream = device.stream().unwrap();
+    let plan = BucketPlan::ddp(&params_from(&lens), wire, 1000, 300_000).unwrap();
+    let mut rng = Rng(7 + comm.rank() as u64);
+    let mut reducer = Reducer::<G>::new(&device, plan, Box::new(comm), Config::default()).unwrap();
+    let mut bits = Vec::new();
+    for _ in 0..3 {
+        reducer.set_weight((1 + rng.below(9)) as f64).unwrap();
+        let fill = |&len: &usize| Distribution::Outliers.fill::<G>(&mut rng, len);
+        let mut gradients: Vec<Vec<G>> = lens.iter().map(fill).collect();
+        let mut order: Vec<usize> = (0..lens.len()).collect();
+        (1..order.len()).rev().for_each(|i| order.swap(i, rng.below(i + 1)));
+        for param in order {
+            reducer.ready(&stream, param, &gradients[param]).unwrap();
+        }
+        reducer.finish(&stream, &mut refs(&mut gradients), Unscale::Keep).unwrap();
+        bits.extend(gradients.iter().flat_map(|g| bytemuck::cast_slice::<G, u8>(g).to_vec()));
+    }
+    bits
+}
+
+fn the_bits_of_threads(mpi: &Mpi) {
+    fn check<G: Storage>(mpi: &Mpi, wire: Dtype) {
+        let threads = ranks::run(RANKS, |comm| reduce::<G>(comm, wire));
+        assert!(threads[0].iter().any(|&byte| byte != 0));
+        let processes = reduce::<G>(mpi.comm().unwrap(), wire);
+        assert!(processes == threads[mpi.rank()], "{} over {wire:?}", G::DTYPE);
+    }
+    check::<f32>(mpi, Dtype::F32);
+    check::<f32>(mpi, Dtype::Bf16);
+    check::<bf16>(mpi, Dtype::Bf16);
+    check::<f16>(mpi, Dtype::F16);
+}
+
+/// Two at a time, and many after each other: what one has left behind reaches no other.
+fn communicators_do_not_meet(mpi: &Mpi) {
+    let (mut first, mut second) = (mpi.comm().unwrap(), mpi.comm().unwrap());
+    let late = std::thread::spawn(move || {
+        exchange(&mut second, Collective::AllGather, b"second", LONG).map(|parts| bytes(&parts))
+    });
+    let parts = exchange(&mut first, Collective::AllGather, b"first", LONG).unwrap();
+    assert_eq!(bytes(&parts), vec![b"first"; RANKS]);
+    assert_eq!(late.join().unwrap().unwrap(), vec![b"second"; RANKS]);
+    for round in 0..50u8 {
+        let mut comm = mpi.comm().unwrap();
+        let parts = exchange(&mut comm, Collective::AllGather, &[round], LONG).unwrap();
+        assert_eq!(bytes(&parts), vec![[round]; RANKS]);
+    }
+    // C-24: there is one MPI in a process.
+    assert!(matches!(Mpi::init(), Err(Error::State { .. })));
+}
+
+fn c01_length(mpi: &Mpi) {
+    let mut comm = mpi.comm().unwrap();
+    let fault = exchange(&mut comm, Collective::AllToAll, &[0; 5], LONG).unwrap_err();
+    assert!(matches!(fault, Fault::Length { bytes: 5, blocks: RANKS, .. }), "{fault}");
+}
+
+fn c03_c07_late(mpi: &Mpi) {
+    let mut comm = mpi.comm().unwrap();
+    exchange(&mut comm, Collective::AllGather, &[1], LONG).unwrap();
+    if comm.rank() == 1 {
+        std::thread::sleep(3 * SHORT);
+    }
+    let fault = exchange(&mut comm, Collective::AllGather, &[1], SHORT).unwrap_err();
+    assert_eq!(fault, Fault::Deadline { sequence: 1, waiting_on: vec![1] });
+    // C-10: the same answer for ever.
+    assert_eq!(exchange(&mut comm, Collective::AllToAll, &[1; 3], LONG).unwrap_err(), fault);
+}
+
+fn c05_call(mpi: &Mpi) {
+    let mut comm = mpi.comm().unwrap();
+    let how = if comm.rank() == 2 { Collective::AllToAll } else { Collective::AllGather };
+    let fault = exchange(&mut comm, how, &[0; 4], LONG).unwrap_err();
+    assert!(matches!(fault, Fault::Mismatch { rank: 2, sequence: 0, .. }), "{fault}");
+    let text = fault.to_string();
+    assert!(text.contains("AllToAll") && text.contains("AllGather"), "{text}");
+    let mut comm = mpi.comm().unwrap();
+    let len = if comm.rank() == 3 { 5_000_000 } else { 4 };
+    let fault = exchange(&mut comm, Collective::AllGather, &vec![0; len], LONG).unwrap_err();
+    assert!(matches!(fault, Fault::Mismatch { rank: 3, .. }), "{fault}");
+}
+
+fn c05_plan(mpi: &Mpi) {
+    let device = cpu(1);
+    let lens = if mpi.rank() == 2 { [5, 8] } else { [5, 7] };
+    let plan = BucketPlan::ddp(&params_from(&lens), Dtype::F32, 1000, 1000).unwrap();
+    let comm = Box::new(mpi.comm().unwrap());
+    let error =
+        Reducer::<f32>::new(&device, plan, comm, Config::default()).map(|_| ()).unwrap_err();
+    let Error::Comm(Fault::PlanMismatch { rank: 2, param }) = &error else { panic!("{error}") };
+    assert!(param.contains("p1"), "{error}");
+}
+
+fn c06_ends(mpi: &Mpi) {
+    let mut comm = mpi.comm().unwrap();
+    exchange(&mut comm, Collective::AllGather, &[1], LONG).unwrap();
+    if mpi.rank() == 1 {
+        return;
+    }
+    let fault = exchange(&mut comm, Collective::AllGather, &[1], LONG).unwrap_err();
+    assert_eq!(fault, Fault::PeerLost { sequence: 1, rank: 1 });
+}
+
+/// Without a word: the launcher, told to, leaves the others alone.
+fn c06_killed(mpi: &Mpi) {
+    let mut comm = mpi.comm().unwrap();
+    exchange(&mut comm, Collective::AllGather, &[1], LONG).unwrap();
+    if mpi.rank() == 1 {
+        std::process::abort();
+    }
+    let start = Instant::now();
+    let fault = exchange(&mut comm, Collective::AllGather, &[1], 2 * SHORT).unwrap_err();
+    assert!(start.elapsed() < LONG / 2, "no test asserts a time; this is an order of magnitude");
+    match fault {
+        Fault::Deadline { waiting_on, .. } => assert_eq!(waiting_on, [1]),
+        Fault::Transport { .. } => {} // the library noticed first
+        other => panic!("{other}"),
+    }
+}
+
+fn c11_c12_abort(mpi: &Mpi) {
+    let mut comm = mpi.comm().unwrap();
+    if mpi.rank() == 0 {
+        // Rank 0 never comes; another of its threads gives up.
+        let aborter = comm.aborter();
+        std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(100));
+            aborter.abort("no more data");
+        })
+        .join()
+        .unwrap();
+    }
+    let fault = exchange(&mut comm, Collective::AllGather, &[1], LONG).unwrap_err();
+    assert_eq!(fault, Fault::Aborted { rank: 0, reason: "no more data".into() });
+}
