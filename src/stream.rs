@@ -78,7 +78,7 @@ impl Stream {
     /// A stream known by its handle: `CUstream` or `hipStream_t`. Never destroyed from here.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] on the CPU.
+    /// [`Error::Unsupported`](crate::Error::Unsupported) on the CPU.
     ///
     /// # Safety
     /// `handle` is a stream of this device that lives for as long as the value.
