@@ -12,7 +12,7 @@ struct Unpack { uint64_t shards, to, partials, shard, offset, len; float factor;
 #include "reduce/pack.h"
 #include "reduce/sum.h"
 #include "reduce/unpack.h"
-HS_KERNEL(hs_reduce_pack, Pack, pack)
-HS_KERNEL(hs_reduce_accumulate, Accumulate, accumulate)
-HS_KERNEL(hs_reduce_sum, Sum, sum)
-HS_KERNEL(hs_reduce_unpack, Unpack, unpack)
+HS_KERNEL(hs_reduce_pack, Pack, 256, 2, pack)
+HS_KERNEL(hs_reduce_accumulate, Accumulate, 256, 2, accumulate)
+HS_KERNEL(hs_reduce_sum, Sum, 256, 2, sum)
+HS_KERNEL(hs_reduce_unpack, Unpack, 256, 2, unpack)

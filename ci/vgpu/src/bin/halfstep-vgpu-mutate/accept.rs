@@ -1,4 +1,4 @@
-//! Survivors that are known to be harmless, with the reason.
+//! Survivors that are known, with the reason.
 //!
 //! A line of the file: vendor, kernel, operator, and between backquotes the instruction; `*` in
 //! kernel and instruction stands for anything. Then `: ` and the reason.
@@ -10,6 +10,8 @@ pub struct Entry {
     kernel: String,
     operator: String,
     place: String,
+    /// Whether the reason is that nobody has found one yet.
+    pub open: bool,
     /// How many survivors it has covered, and how many others it named.
     pub survived: u32,
     pub killed: u32,
@@ -29,7 +31,9 @@ pub fn parse(text: &str) -> Result<Vec<Entry>, String> {
             let mut words = head.split_whitespace().map(str::to_string);
             let (vendor, kernel, operator) = (words.next()?, words.next()?, words.next()?);
             let place = place.to_string();
-            let entry = Entry { line, vendor, kernel, operator, place, survived: 0, killed: 0 };
+            let open = reason.starts_with("open: ");
+            let entry =
+                Entry { line, vendor, kernel, operator, place, open, survived: 0, killed: 0 };
             (!reason.trim().is_empty()).then_some(entry)
         };
         let wrong = || format!("line {line}: vendor kernel operator `instruction`: reason");

@@ -191,8 +191,9 @@ fn conclude(
 ) -> bool {
     let share = 100.0 * f64::from(all.killed) / f64::from(all.total.max(1));
     let known: u32 = accepted.iter().map(|e| e.survived).sum();
+    let open: u32 = accepted.iter().filter(|e| e.open).map(|e| e.survived).sum();
     println!(
-        "{} of {} mutants killed: {share:.1} % ({} at least); {known} survivors are known to be harmless",
+        "{} of {} mutants killed: {share:.1} % ({} at least); {known} survivors are known, {open} of them not explained",
         all.killed, all.total, program.least
     );
     unlisted.iter().for_each(|survivor| println!("survived: {survivor}"));
