@@ -56,6 +56,7 @@ fn empty() -> Product {
         copy: 0,
         partials: 0,
         a_sums_partials: 0,
+        workspace: 0,
         lda: 0,
         ldb: 0,
         ldc: 0,
@@ -88,7 +89,7 @@ fn empty() -> Product {
         role: ROLE_FORWARD,
         flags: 0,
         tile: 64,
-        padding: 0,
+        splits: 1,
     }
 }
 
