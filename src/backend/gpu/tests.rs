@@ -16,9 +16,11 @@ use crate::kernel::params::optim::{
 use crate::kernel::params::{Partial, reduce};
 use crate::kernel::table::optim::Row;
 
-/// Elements; the last chunk lies across 2³¹ and ends at an odd place.
+/// Elements before an offset in a bucket.
 const LEN: u64 = (1 << 31) + 9;
-const START: u64 = (1 << 31) - 16_384 + 16;
+/// Where the last chunk of a tensor starts and ends: before 2³¹, behind it, and across it.
+const LAST_CHUNKS: [(u64, u64); 3] =
+    [((1 << 31) - 16_384, (1 << 31) - 1), (1 << 31, (1 << 31) + 1), ((1 << 31) - 16_368, LEN)];
 
 fn gpus() -> Vec<Gpu> {
     let found = [
@@ -71,13 +73,13 @@ fn table<T: bytemuck::Pod>(gpu: &Gpu, stream: StreamId, values: &[T]) -> u64 {
 /// What a tensor's last chunk has become: gradients' sum of squares, parameters, slots, LAMB's two norms.
 type Outcome = (f64, Vec<bf16>, [Vec<u32>; 3], Vec<f64>);
 
-/// Stats and one rule's step of bf16 parameters with f32 moments, over one chunk at `start` of a tensor that has
-/// nothing else in memory.
+/// Stats and one rule's step of bf16 parameters with f32 moments, over one chunk of `len` elements at `start` of a
+/// tensor that has nothing else in memory.
 fn last_chunk(
     backend: &dyn Backend,
     take: &dyn Fn(u64) -> Address,
     row: Row,
-    start: u64,
+    (start, len): (u64, usize),
 ) -> Outcome {
     let stream = backend.stream().unwrap();
     let put = |to: Address, bytes: &[u8]| {
@@ -101,11 +103,10 @@ fn last_chunk(
         unsafe { backend.upload(stream, to, bytemuck::cast_slice(values)) }.unwrap();
         to.0
     }
-    let len = (LEN - START) as usize;
     let whole = start + len as u64;
     let (grad, param) = (take(2 * whole), take(2 * whole));
     let slots = [0; 3].map(|_| take(4 * whole));
-    let values: Vec<bf16> = (0..len).map(|i| bf16::from_f32((i % 7) as f32)).collect();
+    let values: Vec<bf16> = (0..len).map(|i| bf16::from_f32((i % 7 + 1) as f32)).collect();
     put(grad.offset(2 * start as usize), bytemuck::cast_slice(&values));
     let params: Vec<bf16> = (0..len).map(|i| bf16::from_f32((i % 11) as f32)).collect();
     put(param.offset(2 * start as usize), bytemuck::cast_slice(&params));
@@ -179,8 +180,8 @@ fn last_chunk(
     (partial.sum_squares, params, moved, norms)
 }
 
-/// Every rule, on the last chunk of a tensor of 2³¹ + 9 elements: what the CPU makes of the same chunk of a
-/// tensor that begins there.
+/// Every rule, on the last chunk of tensors of 2³¹ − 1, 2³¹ + 1 and 2³¹ + 9 elements: what the CPU makes of the
+/// same chunk of a tensor that begins there.
 #[test]
 fn a_step_reaches_beyond_32_bits() {
     let rules = [
@@ -198,9 +199,13 @@ fn a_step_reaches_beyond_32_bits() {
     let cpu = Cpu::new(1, gemm::Path::detect());
     for gpu in gpus() {
         for row in rules {
-            let found = last_chunk(&gpu, &|bytes| sparse(&gpu, bytes), row, START);
-            let expected = last_chunk(&cpu, &|bytes| cpu.alloc(bytes as usize).unwrap(), row, 0);
-            assert!(found.0 > 0.0 && found == expected, "{row:?}");
+            for (start, end) in LAST_CHUNKS {
+                let len = (end - start) as usize;
+                let found = last_chunk(&gpu, &|bytes| sparse(&gpu, bytes), row, (start, len));
+                let own = |bytes| cpu.alloc(bytes as usize).unwrap();
+                let expected = last_chunk(&cpu, &own, row, (0, len));
+                assert!(found.0 > 0.0 && found == expected, "{row:?} of {end}");
+            }
         }
     }
 }
