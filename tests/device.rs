@@ -24,6 +24,25 @@ fn buffers_hold_what_was_written_and_refuse_what_does_not_fit() {
     }
 }
 
+/// A clock sees what the stream does while it runs, and nothing else.
+#[test]
+fn work_is_timed_by_the_device() {
+    for device in common::devices() {
+        let stream = device.stream().unwrap();
+        let mut buffer = device.zeros::<u8>(1 << 24).unwrap();
+        let time = |work: &mut dyn FnMut() -> halfstep::Result<()>| {
+            (0..5).map(|_| stream.time(&mut *work).unwrap()).min().unwrap()
+        };
+        let nothing = time(&mut || Ok(()));
+        let much = time(&mut || (0..20).try_for_each(|_| buffer.clear(&stream)));
+        assert!(nothing < much && !much.is_zero(), "{nothing:?} {much:?} on {}", device.info());
+        // What fails is said, and the stream goes on.
+        let error = stream.time(|| buffer.write(&stream, 1 << 24, &[1])).unwrap_err();
+        assert!(matches!(error, Error::Shape { op: "write", .. }), "{error}");
+        time(&mut || buffer.clear(&stream));
+    }
+}
+
 /// D-06: a size that overflows is out of memory, not a short buffer.
 #[test]
 fn d06_a_size_that_overflows_is_an_error() {

@@ -65,6 +65,7 @@ fn d15_reading_while_a_graph_is_made_is_refused() {
             stream.capture(|| buffer.to_vec(&stream).map(drop)).map(drop),
             stream.capture(|| buffer.write(&stream, 0, &[5.0])).map(drop),
             stream.capture(|| stream.sync()).map(drop),
+            stream.capture(|| stream.time(|| Ok(())).map(drop)).map(drop),
         ] {
             assert!(matches!(refused, Err(Error::State { .. })), "{refused:?}");
         }

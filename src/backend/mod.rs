@@ -10,6 +10,8 @@ mod gpu;
 #[cfg(feature = "hip")]
 pub(crate) mod hip;
 
+use std::time::Duration;
+
 use crate::kernel::Launch;
 use crate::{DeviceInfo, Result};
 
@@ -35,6 +37,10 @@ pub struct StreamId(pub u64);
 /// Recorded work, ready to be run again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GraphId(pub u64);
+
+/// A clock that was started on a stream.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Clock(pub u64);
 
 /// A point in a stream's order: everything enqueued before it has a smaller number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,6 +113,12 @@ pub(crate) trait Backend: Send + Sync + std::fmt::Debug {
 
     /// Blocks the host until everything enqueued so far has been run.
     fn sync_all(&self) -> Result<()>;
+
+    /// Starts a clock when the stream reaches this point.
+    fn start_clock(&self, stream: StreamId) -> Result<Clock>;
+
+    /// Stops it when the stream reaches this point, waits until then, and reads it. In any case the clock is gone.
+    fn stop_clock(&self, stream: StreamId, clock: Clock) -> Result<Duration>;
 
     /// Enqueues one kernel.
     ///

@@ -8,16 +8,21 @@ mod reduce;
 pub(crate) mod threads;
 
 use std::alloc::{Layout, alloc_zeroed, dealloc};
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use self::environment::Environment;
 use self::threads::Threads;
-use super::{Address, Backend, GraphId, StreamId, Ticket};
+use super::{Address, Backend, Clock, GraphId, StreamId, Ticket};
 use crate::kernel::Launch;
 use crate::{DeviceInfo, DeviceKind, Error, Result};
 
 /// Allocations start at a multiple of this many bytes, as on the other backends.
 const ALIGN: usize = 256;
+
+/// What clocks count from.
+static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 #[derive(Debug)]
 pub(crate) struct Cpu {
@@ -144,6 +149,14 @@ impl Backend for Cpu {
 
     fn sync_all(&self) -> Result<()> {
         Ok(())
+    }
+
+    fn start_clock(&self, _: StreamId) -> Result<Clock> {
+        Ok(Clock(START.elapsed().as_nanos() as u64))
+    }
+
+    fn stop_clock(&self, _: StreamId, clock: Clock) -> Result<Duration> {
+        Ok(START.elapsed().saturating_sub(Duration::from_nanos(clock.0)))
     }
 
     unsafe fn launch(&self, _: StreamId, launch: &Launch) -> Result<()> {

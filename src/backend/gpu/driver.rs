@@ -108,6 +108,7 @@ functions! {
     event_create(event: *mut Handle, flags: u32) = ["cuEventCreate", "hipEventCreateWithFlags"];
     event_record(event: Handle, stream: Handle) = ["cuEventRecord", "hipEventRecord"];
     event_query(event: Handle) = ["cuEventQuery", "hipEventQuery"];
+    event_elapsed(milliseconds: *mut f32, start: Handle, end: Handle) = ["cuEventElapsedTime", "hipEventElapsedTime"];
     event_sync(event: Handle) = ["cuEventSynchronize", "hipEventSynchronize"];
     event_destroy(event: Handle) = ["cuEventDestroy_v2", "hipEventDestroy"];
     module_load(module: *mut Handle, image: *const c_void) = ["cuModuleLoadData", "hipModuleLoadData"];

@@ -14,12 +14,13 @@ pub(crate) use driver::{Driver, Failure, Handle, Vendor};
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 use image::{Kernels, Unloadable};
 use order::Order;
 use pool::{Pool, Staging};
 
-use super::{Address, Backend, GraphId, StreamId, Ticket};
+use super::{Address, Backend, Clock, GraphId, StreamId, Ticket};
 use crate::kernel::Launch;
 use crate::{DeviceInfo, Error, Result};
 
@@ -156,6 +157,14 @@ impl Gpu {
             true => Err(Error::state(op, "a stream of which no graph is being made", "one")),
             false => Ok(()),
         }
+    }
+
+    /// Ends an event that was made for a clock.
+    fn forget(&self, event: Handle) {
+        let _ = self.with(|_| {
+            // SAFETY: an event of ours that nobody uses any more. A failure comes again with the next call.
+            unsafe { self.driver.event_destroy(event) }
+        });
     }
 
     fn sync_event(&self, event: Option<Handle>) -> Result<()> {
@@ -322,6 +331,31 @@ impl Backend for Gpu {
         let event = self.with(|state| Ok(state.order.event(ticket)))?;
         self.sync_event(event)?;
         self.with(|state| state.order.arrived(ticket))
+    }
+
+    fn start_clock(&self, stream: StreamId) -> Result<Clock> {
+        self.not_captured("time", stream)?;
+        let start = self.with(|state| state.order.mark_time(stream))?;
+        Ok(Clock(start as u64))
+    }
+
+    fn stop_clock(&self, stream: StreamId, clock: Clock) -> Result<Duration> {
+        let start = clock.0 as Handle;
+        let taken = || {
+            let end = self.with(|state| state.order.mark_time(stream))?;
+            let mut milliseconds = 0.0f32;
+            let read = self.sync_event(Some(end)).and_then(|()| {
+                self.with(|_| {
+                    // SAFETY: two recorded events of ours, both reached; one float is written.
+                    unsafe { self.driver.event_elapsed(&mut milliseconds, start, end) }
+                })
+            });
+            self.forget(end);
+            read.map(|()| Duration::from_secs_f64(f64::from(milliseconds.max(0.0)) * 1e-3))
+        };
+        let taken = taken();
+        self.forget(start);
+        taken
     }
 
     fn sync_all(&self) -> Result<()> {

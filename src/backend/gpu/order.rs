@@ -12,6 +12,7 @@ use crate::backend::{StreamId, Ticket};
 
 /// An event without a clock, which is cheaper.
 const NO_TIMING: u32 = 2;
+const TIMING: u32 = 0;
 /// A stream that does not wait for the default stream.
 const NON_BLOCKING: u32 = 1;
 
@@ -107,6 +108,21 @@ impl Order {
         }
         self.queue(stream).marks.push_back((sequence, event));
         Ok(ticket)
+    }
+
+    /// An event with a clock, recorded; the caller destroys it.
+    pub(super) fn mark_time(&mut self, stream: StreamId) -> Result<Handle, Failure> {
+        let handle = self.handle(stream);
+        let mut event = std::ptr::null_mut();
+        // SAFETY: one handle is written.
+        unsafe { self.driver.event_create(&mut event, TIMING) }?;
+        // SAFETY: an event of ours, and a living stream.
+        if let Err(failure) = unsafe { self.driver.event_record(event, handle) } {
+            // SAFETY: as above; nobody else has it. The first failure is the cause.
+            let _ = unsafe { self.driver.event_destroy(event) };
+            return Err(failure);
+        }
+        Ok(event)
     }
 
     /// Forgets the marks that were reached.
