@@ -29,7 +29,7 @@ pub struct DeviceInfo {
     pub index: usize,
     /// Name as the vendor gives it.
     pub name: String,
-    /// Instruction set: `avx512f`, `avx2+fma`, `portable`; on GPUs `sm_80`, `gfx90a`.
+    /// Instruction set: `avx512bf16`, `avx512f`, `avx2+fma`, `portable`; on GPUs `sm_80`, `gfx90a`.
     pub arch: String,
     /// Units that run blocks: threads of the CPU backend, multiprocessors, compute units.
     pub units: usize,
@@ -78,7 +78,7 @@ impl Device {
         Self { backend: Arc::new(Cpu::new(threads.get(), Path::detect())) }
     }
 
-    /// The host's processor, with matrix products by a chosen form of the kernel: `avx512f`,
+    /// The host's processor, with matrix products by a chosen form of the kernel: `avx512bf16`, `avx512f`,
     /// `avx2+fma`, `portable`, or `reference` (the definition, one element at a time). All give the
     /// same bits; this is for tests, and for finding out.
     ///

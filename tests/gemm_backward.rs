@@ -233,7 +233,7 @@ fn reference() -> Device {
 fn property<T: Storage>() {
     let exact = reference();
     let mut devices = common::gemm_devices();
-    let others = [(1, "avx512f"), (2, "avx2+fma"), (3, "portable")];
+    let others = [(2, "avx512bf16"), (1, "avx512f"), (2, "avx2+fma"), (3, "portable")];
     for (threads, arch) in others {
         devices.extend(Device::cpu_with_arch(usize::try_into(threads).unwrap(), arch).ok());
     }

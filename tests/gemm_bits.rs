@@ -6,14 +6,14 @@ mod common;
 
 use common::data::{Distribution, Rng};
 use common::gemm_case::{Case, Data, Role, Term, run};
-use halfstep::gemm::{Activation, Gemm, Layout, Matrix, Operands};
+use halfstep::gemm::{Activation, Gemm, Layout, Matrix, Operands, Subnormals};
 use halfstep::{Device, Storage, bf16, f16};
 use proptest::prelude::*;
 
 /// Devices of one thread and of several, for every form that this machine has.
 fn forms() -> Vec<Device> {
     let mut devices = Vec::new();
-    for arch in ["avx512f", "avx2+fma", "portable"] {
+    for arch in ["avx512bf16", "avx512f", "avx2+fma", "portable"] {
         for threads in 1..=3usize {
             let threads = threads.try_into().expect("not zero");
             devices.extend(Device::cpu_with_arch(threads, arch).ok());
@@ -178,4 +178,67 @@ fn blocks_of_a_huge_product_have_the_bits_of_small_ones() {
             }
         }
     }
+}
+
+/// Sums that are, or have been, subnormal: in some ranges of `k`, rows and columns and not in others, so that what
+/// instructions that flush may compute and what they may not lies side by side.
+#[test]
+fn sums_that_turn_subnormal_have_the_references_bits() {
+    let (devices, exact) = (forms(), reference());
+    let mut rng = Rng(5);
+    let small = |rng: &mut Rng, exponent: i32| {
+        let sign = if rng.below(2) == 0 { 1.0 } else { -1.0 };
+        let value = sign * (1.0 + rng.unit()) * f64::from(exponent).exp2();
+        bf16::narrow(if rng.below(8) == 0 { 0.0 } else { value as f32 })
+    };
+    let mut subnormal = 0;
+    for (m, n, k) in [(17, 100, 768usize), (1, 48, 33), (9, 50, 1), (200, 60, 5000)] {
+        for layout in Layout::ALL {
+            // Products around the smallest normal number for all of k; now and then; and subnormal sums to which
+            // normal products are added that are just large enough.
+            for exponents in [
+                vec![-52, -55, -64, -66, -68, -75],
+                vec![-40, -60, -63, -66, -75, -130],
+                vec![-67, -56],
+            ] {
+                let flush = [Subnormals::Preserve, Subnormals::Flush][rng.below(2)];
+                let exponent = |rng: &mut Rng, range: usize| match exponents.len() {
+                    // In the first block of packed steps, or the first range of a single one.
+                    2 => exponents[usize::from(range >= if k > 4096 { 16 } else { 1 })],
+                    all => exponents[rng.below(all)],
+                };
+                let ranges: Vec<_> = (0..k.div_ceil(256))
+                    .map(|range| [exponent(&mut rng, range), exponent(&mut rng, range)])
+                    .collect();
+                // A row in three, and a column in three, has numbers of a usual size.
+                let mut fill = |lanes: usize, operand: usize, together: bool| -> Vec<bf16> {
+                    let place = |i: usize| {
+                        if together { (i % lanes, i / lanes) } else { (i / k, i % k) }
+                    };
+                    let exponent = |(lane, step): (usize, usize)| {
+                        if lane / 8 % 3 == 2 { 0 } else { ranges[step / 256][operand] }
+                    };
+                    (0..lanes * k).map(|i| small(&mut rng, exponent(place(i)))).collect()
+                };
+                let a = fill(m, 0, layout.a_transposed());
+                let b = fill(n, 1, !layout.b_transposed());
+                let product = |device: &Device| {
+                    let mut d = vec![0.0f32; m * n];
+                    let gemm = Gemm::new(m, n, k).layout(layout).subnormals(flush);
+                    gemm.plan::<bf16, f32>(device)
+                        .and_then(|plan| plan.run(&device.stream()?, Operands::new(&a, &b, &mut d)))
+                        .expect("a product");
+                    d.iter().map(|value| value.to_bits()).collect::<Vec<_>>()
+                };
+                let expected = product(&exact);
+                let small = |bits: &&u32| (1..1 << 23).contains(&(**bits & 0x7fff_ffff));
+                subnormal += expected.iter().filter(small).count();
+                for device in &devices {
+                    let same = product(device) == expected;
+                    assert!(same, "{m} {n} {k} {layout:?} {flush:?} on {}", device.info());
+                }
+            }
+        }
+    }
+    assert!(subnormal > 1000, "only {subnormal} subnormal results");
 }

@@ -54,6 +54,7 @@ unsafe fn tile<const ROWS: usize>(
 }
 
 impl Form for Avx2 {
+    type Around = Self;
     const MR: usize = 6;
     const NR: usize = 16;
     const VECTOR: bool = true;
@@ -67,6 +68,7 @@ impl Form for Avx2 {
         c: *mut f32,
         ldc: usize,
         add: bool,
+        _normal: bool,
     ) {
         // SAFETY: the caller's promise.
         unsafe {

@@ -115,11 +115,14 @@ macro_rules! tiles {
             ["24" "zmm26" "zmm27" "zmm28"] ["28" "zmm29" "zmm30" "zmm31"]);
     };
 }
+pub(super) use row;
+
 tiles!(1: tile_1x16 tile_4x16 tile_8x16);
 tiles!(2: tile_1x32 tile_4x32 tile_8x32);
 tiles!(3: tile_1x48 tile_4x48 tile_8x48);
 
 impl Form for Avx512 {
+    type Around = Self;
     const MR: usize = 8;
     const NR: usize = 48;
     const VECTOR: bool = true;
@@ -135,6 +138,7 @@ impl Form for Avx512 {
         c: *mut f32,
         ldc: usize,
         add: bool,
+        _normal: bool,
     ) {
         let tile = match (rows, cols) {
             (1, ..=16) => tile_1x16,

@@ -3,7 +3,7 @@
 
 use super::form::Form;
 use super::lanes;
-use super::map::{Apply, Derivative, map};
+use super::map::{apply, derivative};
 use super::pack::{flush, load};
 use crate::Storage;
 use crate::gemm::Activation;
@@ -99,10 +99,8 @@ pub(super) unsafe fn epilogue<F: Form, T: Storage, O: Storage>(block: &Product, 
         }
         match block.role {
             params::ROLE_FORWARD => {
-                for_activation!(activation, |ACT| {
-                    // SAFETY: inside `F::vectorized`, as the caller promised.
-                    unsafe { map::<F>(first, Apply(ACT)) }
-                });
+                // SAFETY: the form's instructions are there, as the caller promised.
+                unsafe { apply::<F>(activation, first) };
             }
             params::ROLE_DERIVATIVE => {
                 // SAFETY: see above.
@@ -110,10 +108,8 @@ pub(super) unsafe fn epilogue<F: Form, T: Storage, O: Storage>(block: &Product, 
                     let z = (block.z as *const T).add(i * block.ldz as usize + tile.column);
                     load::<F, T>(z, &mut other[..tile.columns]);
                 }
-                for_activation!(activation, |ACT| {
-                    // SAFETY: as above.
-                    unsafe { map::<F>(&mut other[..width], Derivative(ACT)) }
-                });
+                // SAFETY: as above.
+                unsafe { derivative::<F>(activation, &mut other[..width]) };
                 for (v, slope) in first.iter_mut().zip(&other) {
                     *v *= slope;
                 }

@@ -12,13 +12,19 @@ pub(super) trait Form {
     /// Whether AVX-512F is there too, for loops outside the tile.
     #[cfg(halfstep_avx512)]
     const WIDE: bool = false;
+    /// The form whose loops around the tile this one's are: they are compiled once for both.
+    type Around: Form;
+    /// Steps of `k` in a word of a packed panel: 1, of f32; or 2, of bf16, for products of bf16 only.
+    const WORD_STEPS: usize = 1;
 
-    /// `C[rows,cols] (+)= A·B` over `k ≥ 1` steps of packed panels. Whole vectors are written: up to
-    /// `MR` rows, and `cols` rounded up to 16 columns.
+    /// `C[rows,cols] (+)= A·B` over the steps in `k ≥ 1` words of packed panels. Whole vectors are written: up
+    /// to `MR` rows, and `cols` rounded up to 16 columns. Where `normal`, no element and no sum of products, up to
+    /// any step, is subnormal.
     ///
     /// # Safety
-    /// The panels hold `k` steps of `MR` and `NR` floats; C has `MR` rows of `NR` floats, `ldc`
+    /// The panels hold `k` times `MR` and `NR` words; C has `MR` rows of `NR` floats, `ldc`
     /// apart, that nothing else uses. The processor has the form's instructions.
+    #[allow(clippy::too_many_arguments)] // what assembly takes
     unsafe fn tile(
         size: (usize, usize),
         k: usize,
@@ -27,6 +33,7 @@ pub(super) trait Form {
         c: *mut f32,
         ldc: usize,
         add: bool,
+        normal: bool,
     );
 
     /// Calls `f` where the compiler may use the form's instructions.

@@ -3,13 +3,49 @@
 use super::form::Form;
 use crate::gemm::{Activation, Real};
 
+/// `act(v)` for each value. (Compiled once for each instruction set, not for each type and kind of product.)
+///
+/// # Safety
+/// The processor has the form's instructions.
+#[inline(never)]
+pub(super) unsafe fn apply<F: Form>(activation: Activation, values: &mut [f32]) {
+    for_activation!(activation, |ACT| {
+        // SAFETY: the caller's promise.
+        unsafe { each::<F>(values, Apply(ACT)) }
+    });
+}
+
+/// `act'(v)` for each value.
+///
+/// # Safety
+/// As for [`apply`].
+#[inline(never)]
+pub(super) unsafe fn derivative<F: Form>(activation: Activation, values: &mut [f32]) {
+    for_activation!(activation, |ACT| {
+        // SAFETY: the caller's promise.
+        unsafe { each::<F>(values, Derivative(ACT)) }
+    });
+}
+
+/// # Safety
+/// As for [`apply`].
+unsafe fn each<F: Form>(values: &mut [f32], formula: impl Map) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        F::vectorized(
+            #[inline(always)]
+            || map::<F>(values, formula),
+        );
+    }
+}
+
 /// A formula for one number or many.
-pub(super) trait Map {
+trait Map {
     fn of<R: Real>(&self, values: R) -> R;
 }
 
 /// An activation.
-pub(super) struct Apply(pub Activation);
+struct Apply(Activation);
 
 impl Map for Apply {
     #[inline(always)]
@@ -19,7 +55,7 @@ impl Map for Apply {
 }
 
 /// Its derivative.
-pub(super) struct Derivative(pub Activation);
+struct Derivative(Activation);
 
 impl Map for Derivative {
     #[inline(always)]
@@ -52,7 +88,7 @@ macro_rules! blocks {
 /// # Safety
 /// Where `F::VECTOR`, inside `F::vectorized`.
 #[inline(always)]
-pub(super) unsafe fn map<F: Form>(values: &mut [f32], map: impl Map) {
+unsafe fn map<F: Form>(values: &mut [f32], map: impl Map) {
     #[cfg(target_arch = "x86_64")]
     let values = {
         #[cfg(halfstep_avx512)]

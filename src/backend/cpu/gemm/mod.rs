@@ -20,12 +20,15 @@ macro_rules! for_activation {
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod avx512bf16;
 mod cut;
 mod epilogue;
 mod form;
 mod lanes;
 mod map;
 mod pack;
+mod pairs;
 mod path;
 mod portable;
 mod product;
@@ -185,11 +188,15 @@ unsafe fn on_path<T: Storage, O: Storage>(threads: &Threads, path: Path, block: 
     unsafe {
         match path {
             #[cfg(target_arch = "x86_64")]
-            Path::Avx512 => by_form::<avx512::Avx512, T, O>(threads, block),
+            Path::Avx512Bf16 if T::DTYPE == Dtype::Bf16 => {
+                by_form::<avx512bf16::Avx512Bf16, T, O>(threads, block)
+            }
+            #[cfg(target_arch = "x86_64")]
+            Path::Avx512 | Path::Avx512Bf16 => by_form::<avx512::Avx512, T, O>(threads, block),
             #[cfg(target_arch = "x86_64")]
             Path::Avx2 => by_form::<avx2::Avx2, T, O>(threads, block),
             #[cfg(not(target_arch = "x86_64"))]
-            Path::Avx512 | Path::Avx2 => by_reference::<T, O>(block),
+            Path::Avx512Bf16 | Path::Avx512 | Path::Avx2 => by_reference::<T, O>(block),
             Path::Portable => by_form::<portable::Portable, T, O>(threads, block),
             Path::Reference => by_reference::<T, O>(block),
         }

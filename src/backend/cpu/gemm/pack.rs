@@ -3,7 +3,8 @@
 
 use super::form::Form;
 use super::lanes;
-use super::map::{Derivative, map};
+use super::map::derivative;
+use super::pairs::{self, Least};
 use crate::Storage;
 use crate::gemm::{Activation, reference};
 
@@ -31,6 +32,54 @@ impl<T> Source<T> {
         // SAFETY: the caller's promise.
         unsafe { self.start.add(row * self.ld + column) }
     }
+}
+
+/// Packs a panel of a whole operand's or fused lanes and steps in the words of the form, with subnormal elements as
+/// zeros where `flushing`. Says what is least in words of pairs, the last of which has `after_last` where steps are odd.
+///
+/// # Safety
+/// As for [`panel`].
+#[inline(always)]
+pub(super) unsafe fn words<F: Form, T: Storage>(
+    from: Source<T>,
+    width: usize,
+    (lanes, steps): (usize, usize),
+    (flushing, after_last): (bool, u16),
+    to: *mut f32,
+) -> Least {
+    // SAFETY: the caller's promise; a form with pairs is for bf16, which has the size of u16.
+    unsafe {
+        if F::WORD_STEPS == 1 {
+            panel::<F, T>(from, width, lanes, steps, to);
+        } else {
+            let Source { start, ld, lanes_together } = from;
+            let from = Source::<u16> { start: start.cast(), ld, lanes_together };
+            pairs::panel::<F>(from, width, lanes, steps, after_last, to);
+        }
+        let packed = std::slice::from_raw_parts_mut(to, steps.div_ceil(F::WORD_STEPS) * width);
+        match (F::WORD_STEPS, flushing) {
+            (1, true) => flush(packed, reference::smallest_normal(T::DTYPE)),
+            (1, false) => {}
+            (_, true) => pairs::flush(packed),
+            (_, false) => {}
+        }
+        if F::WORD_STEPS == 1 { Least::NONE } else { Least::of(packed) }
+    }
+}
+
+/// The element of a packed panel.
+///
+/// # Safety
+/// The panel has that lane and step.
+#[inline(always)]
+pub(super) unsafe fn element<F: Form>(
+    panel: *const f32,
+    width: usize,
+    (lane, step): (usize, usize),
+) -> f32 {
+    // SAFETY: the caller's promise.
+    let word = unsafe { *panel.add(step / F::WORD_STEPS * width + lane) };
+    if F::WORD_STEPS == 1 { word } else { pairs::element(word, step % 2 == 1) }
 }
 
 /// Packs `lanes ≤ width` lanes of `steps` steps as `[steps][width]`; missing lanes become zeros.
@@ -183,10 +232,8 @@ impl<T: Storage> Fused<T> {
             }
         }
         let used = &mut slope[..rows * ld];
-        for_activation!(activation, |ACT| {
-            // SAFETY: inside `F::vectorized`, as the caller promised.
-            unsafe { map::<F>(used, Derivative(ACT)) }
-        });
+        // SAFETY: the form's instructions are there, as the caller promised.
+        unsafe { derivative::<F>(activation, used) };
         for (slope, dy) in used.iter_mut().zip(&dy) {
             *slope *= dy;
         }

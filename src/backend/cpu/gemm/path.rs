@@ -1,8 +1,13 @@
 //! The forms of the matrix kernel, and which of them this machine can run. All give the same bits.
 
+#[cfg(target_arch = "x86_64")]
+use std::sync::LazyLock;
+
 /// A form of the matrix kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Path {
+    /// 8×48 tiles in 512-bit registers, of bf16 by its dot products; other types as `Avx512`.
+    Avx512Bf16,
     /// 8×48 tiles in 512-bit registers.
     Avx512,
     /// 6×16 tiles in 256-bit registers.
@@ -15,7 +20,8 @@ pub(crate) enum Path {
 }
 
 impl Path {
-    pub(crate) const ALL: [Self; 4] = [Self::Avx512, Self::Avx2, Self::Portable, Self::Reference];
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Avx512Bf16, Self::Avx512, Self::Avx2, Self::Portable, Self::Reference];
 
     /// The fastest that this machine can run.
     pub(crate) fn detect() -> Self {
@@ -26,6 +32,15 @@ impl Path {
     pub(crate) fn runs_here(self) -> bool {
         match self {
             #[cfg(target_arch = "x86_64")]
+            Self::Avx512Bf16 => {
+                static CHAIN: LazyLock<bool> = LazyLock::new(|| {
+                    // SAFETY: the features are there.
+                    let chain = || unsafe { super::avx512bf16::is_a_chain() };
+                    is_x86_feature_detected!("avx512bf16") && Path::Avx512.runs_here() && chain()
+                });
+                *CHAIN
+            }
+            #[cfg(target_arch = "x86_64")]
             Self::Avx512 => is_x86_feature_detected!("avx512f") && Self::Avx2.runs_here(),
             #[cfg(target_arch = "x86_64")]
             Self::Avx2 => {
@@ -34,13 +49,14 @@ impl Path {
                     && is_x86_feature_detected!("f16c")
             }
             #[cfg(not(target_arch = "x86_64"))]
-            Self::Avx512 | Self::Avx2 => false,
+            Self::Avx512Bf16 | Self::Avx512 | Self::Avx2 => false,
             Self::Portable | Self::Reference => true,
         }
     }
 
     pub(crate) fn name(self) -> &'static str {
         match self {
+            Self::Avx512Bf16 => "avx512bf16",
             Self::Avx512 => "avx512f",
             Self::Avx2 => "avx2+fma",
             Self::Portable => "portable",

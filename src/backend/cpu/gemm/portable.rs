@@ -6,6 +6,7 @@ use super::form::Form;
 pub(super) struct Portable;
 
 impl Form for Portable {
+    type Around = Self;
     const MR: usize = 4;
     const NR: usize = 16;
     const VECTOR: bool = false;
@@ -18,6 +19,7 @@ impl Form for Portable {
         c: *mut f32,
         ldc: usize,
         add: bool,
+        _normal: bool,
     ) {
         let mut sums = [[0.0f32; Self::NR]; Self::MR];
         let row = |i: usize| {

@@ -5,10 +5,11 @@ use super::cut::Cut;
 use super::epilogue::{Tile, epilogue};
 use super::form::Form;
 use super::pack::{self, Fused, STEPS, Source};
+use super::pairs::{AFTER_LAST_OF_A, Least};
 use super::workspace::{self, SCRATCH};
 use crate::Storage;
 use crate::gemm::Activation;
-use crate::gemm::reference::{SUM_BLOCK, smallest_normal};
+use crate::gemm::reference::SUM_BLOCK;
 use crate::kernel::params::gemm::{self as params, Product};
 
 /// Panels of A, and of B, that one task packs.
@@ -22,11 +23,15 @@ struct Job<'a, T> {
     a: Source<T>,
     b: Source<T>,
     halves: usize,
-    /// Floats from panel to panel.
+    /// Words from panel to panel.
     a_panel: usize,
     b_panel: usize,
     packed_a: *mut f32,
     packed_b: *mut f32,
+    /// For panels of pairs, the least of what is in them and in those of earlier steps: `[range][panel]` of A,
+    /// `[range][half][panel]` of B.
+    least_a: *mut Least,
+    least_b: *mut Least,
     /// Unfinished tiles; null where `k` is not cut.
     tiles: *mut f32,
     /// Sums of rows of A so far.
@@ -56,11 +61,12 @@ pub(super) unsafe fn product<F: Form, T: Storage, O: Storage>(threads: &Threads,
     let (m, n, k) = (block.m as usize, block.n as usize, block.k as usize);
     let halves = if has(params::FLAG_GATED) { 2 } else { 1 };
     let cut = Cut::new::<F>(m, n, k, halves);
-    let a_panel = (cut.steps * F::MR + 8).next_multiple_of(16);
-    let b_panel = cut.steps * F::NR;
+    let words = cut.steps.div_ceil(F::WORD_STEPS);
+    let a_panel = (words * F::MR + 8).next_multiple_of(16);
+    let b_panel = words * F::NR;
     let k_parts = cut.block_steps.div_ceil(cut.steps.max(1));
-    let a_floats = k_parts * cut.block_rows.div_ceil(F::MR) * a_panel;
-    let b_floats = k_parts * halves * cut.block_columns.div_ceil(F::NR) * b_panel;
+    let a_panels = k_parts * cut.block_rows.div_ceil(F::MR);
+    let b_panels = k_parts * halves * cut.block_columns.div_ceil(F::NR);
     let cuts_k = k > cut.block_steps;
     let block_tiles =
         cut.block_rows.div_ceil(cut.tile_rows) * cut.block_columns.div_ceil(cut.tile_columns);
@@ -83,8 +89,10 @@ pub(super) unsafe fn product<F: Form, T: Storage, O: Storage>(threads: &Threads,
             halves,
             a_panel,
             b_panel,
-            packed_a: workspace.a.reserve(a_floats),
-            packed_b: workspace.b.reserve(if cut.own_b { 0 } else { b_floats }),
+            packed_a: workspace.a.reserve(a_panels * a_panel),
+            packed_b: workspace.b.reserve(if cut.own_b { 0 } else { b_panels * b_panel }),
+            least_a: workspace.least_of(0, a_panels),
+            least_b: workspace.least_of(1, b_panels),
             tiles: if cuts_k {
                 workspace.sums.reserve(block_tiles * tile_floats)
             } else {
@@ -180,23 +188,52 @@ impl<T: Storage> Job<'_, T> {
         to: impl Fn(usize) -> *mut f32,
     ) {
         let (first, steps) = self.range(part, i);
-        let smallest = smallest_normal(T::DTYPE);
+        let flushing = self.has(params::FLAG_FLUSH);
+        let stride = self.halves * part.columns.div_ceil(F::NR);
         for step in (0..steps).step_by(STEPS) {
             let steps = STEPS.min(steps - step);
             for panel in panels.clone() {
                 let lanes = F::NR.min(part.columns - panel * F::NR);
                 let lane = half * self.block.n as usize + part.column + panel * F::NR;
-                // SAFETY: lanes and steps of the operand, as the caller promised.
+                // SAFETY: lanes and steps of the operand, as the caller promised; an entry of this panel's own.
                 unsafe {
                     let start = self.b.at(lane, first + step);
-                    let to = to(panel).add(step * F::NR);
-                    pack::panel::<F, T>(Source { start, ..self.b }, F::NR, lanes, steps, to);
-                    if self.has(params::FLAG_FLUSH) {
-                        let panel = std::slice::from_raw_parts_mut(to, steps * F::NR);
-                        pack::flush(panel, smallest);
-                    }
+                    let to = to(panel).add(step / F::WORD_STEPS * F::NR);
+                    let source = Source { start, ..self.b };
+                    let least =
+                        pack::words::<F, T>(source, F::NR, (lanes, steps), (flushing, 0), to);
+                    let index = half * part.columns.div_ceil(F::NR) + panel;
+                    self.lower(self.least_b, (i, stride, index), part, step, least);
                 }
             }
+        }
+    }
+
+    /// Notes what is least in a piece of a panel, which starts at a step of range `i`; the least of all earlier
+    /// steps goes with it, since sums have all of them.
+    ///
+    /// # Safety
+    /// The entries `[range][stride]` are those of one operand, and nothing else uses the panel's meanwhile.
+    #[inline(always)]
+    unsafe fn lower(
+        &self,
+        entries: *mut Least,
+        (i, stride, index): (usize, usize, usize),
+        part: Part,
+        step: usize,
+        least: Least,
+    ) {
+        let ranges = self.cut.block_steps.div_ceil(self.cut.steps);
+        let before = match (step, i, part.step) {
+            (0, 0, 0) => None,
+            (0, 0, _) => Some(ranges - 1), // of the part before
+            (0, _, _) => Some(i - 1),
+            _ => Some(i),
+        };
+        // SAFETY: the caller's promise.
+        unsafe {
+            let before = before.map_or(Least::NONE, |i| *entries.add(i * stride + index));
+            entries.add(i * stride + index).write(before.min(least));
         }
     }
 
@@ -236,7 +273,7 @@ impl<T: Storage> Job<'_, T> {
                         let to = self
                             .packed_a
                             .add(i * self.a_range::<F>(part) + panel * self.a_panel)
-                            .add(step * F::MR);
+                            .add(step / F::WORD_STEPS * F::MR);
                         let mut source = at(block.a, block.lda);
                         if fused {
                             let out = match block.fused_a {
@@ -245,13 +282,14 @@ impl<T: Storage> Job<'_, T> {
                             };
                             let operands = (source, at(block.z, block.ldz), out);
                             let size = (lanes, steps);
-                            source = values.compute::<F>(operands, activation, size, flushing);
+                            source =
+                                values.compute::<F::Around>(operands, activation, size, flushing);
                         }
-                        pack::panel::<F, T>(source, F::MR, lanes, steps, to);
-                        if flushing && !fused {
-                            let packed = std::slice::from_raw_parts_mut(to, steps * F::MR);
-                            pack::flush(packed, smallest_normal(T::DTYPE));
-                        }
+                        let size = (lanes, steps);
+                        let how = (flushing && !fused, AFTER_LAST_OF_A);
+                        let least = pack::words::<F, T>(source, F::MR, size, how, to);
+                        let stride = part.rows.div_ceil(F::MR);
+                        self.lower(self.least_a, (i, stride, panel), part, step, least);
                         if !fused && block.fused_a != 0 {
                             let out = at(block.fused_a, block.ldf);
                             unpack::<F, T>(to, out, (lanes, steps));
@@ -288,11 +326,9 @@ impl<T: Storage> Job<'_, T> {
             }
             for step in 0..part.steps {
                 let (i, inside) = (step / self.cut.steps, step % self.cut.steps);
-                let row = self
-                    .packed_a
-                    .add(i * self.a_range::<F>(part) + panel * self.a_panel + inside * F::MR);
-                for (i, sum) in sum.iter_mut().enumerate().take(F::MR) {
-                    *sum += *row.add(i);
+                let packed = self.packed_a.add(i * self.a_range::<F>(part) + panel * self.a_panel);
+                for (lane, sum) in sum.iter_mut().enumerate().take(F::MR) {
+                    *sum += pack::element::<F>(packed, F::MR, (lane, inside));
                 }
                 if (step + 1) % SUM_BLOCK == 0 || (part.last && step + 1 == part.steps) {
                     for (total, sum) in total.iter_mut().zip(&mut sum) {
@@ -353,7 +389,7 @@ impl<T: Storage> Job<'_, T> {
                     if part.last {
                         F::vectorized(
                             #[inline(always)]
-                            || epilogue::<F, T, O>(self.block, tile),
+                            || epilogue::<F::Around, T, O>(self.block, tile),
                         );
                     }
                 }
@@ -401,15 +437,23 @@ impl<T: Storage> Job<'_, T> {
                     let columns = F::NR.min(tile.columns - panel * F::NR);
                     for row in (0..tile.rows).step_by(F::MR) {
                         let rows = F::MR.min(tile.rows - row);
-                        // SAFETY: packed panels of `steps` steps; the tile's sums have whole tiles of rows and
-                        // columns.
+                        let words = steps.div_ceil(F::WORD_STEPS);
+                        let index_a = first_a + row / F::MR;
+                        let index_b = half * part.columns.div_ceil(F::NR) + first_b + panel;
+                        // SAFETY: packed panels of `steps` steps, and their entries; the tile's sums have whole tiles
+                        // of rows and columns.
                         unsafe {
+                            let least_a =
+                                *self.least_a.add(i * part.rows.div_ceil(F::MR) + index_a);
+                            let stride = self.halves * part.columns.div_ceil(F::NR);
+                            let least_b = *self.least_b.add(i * stride + index_b);
                             let a = self
                                 .packed_a
                                 .add(i * self.a_range::<F>(part))
-                                .add((first_a + row / F::MR) * self.a_panel);
+                                .add(index_a * self.a_panel);
                             let c = tile.sums.add(row * tile.ld + column);
-                            F::tile((rows, columns), steps, a, b, c, tile.ld, step > 0);
+                            let normal = least_a.all_normal(least_b);
+                            F::tile((rows, columns), words, a, b, c, tile.ld, step > 0, normal);
                         }
                     }
                 }
@@ -432,7 +476,7 @@ unsafe fn unpack<F: Form, T: Storage>(
         for lane in 0..lanes {
             // SAFETY: the caller's promise.
             unsafe {
-                let value = T::narrow(*panel.add(step * F::MR + lane));
+                let value = T::narrow(pack::element::<F>(panel, F::MR, (lane, step)));
                 out.at(lane, step).cast_mut().write(value);
             }
         }

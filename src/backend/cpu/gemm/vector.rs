@@ -75,7 +75,7 @@ pub(super) unsafe fn product<F: Form, T: Storage, O: Storage>(threads: &Threads,
                                     ld: WIDEST,
                                     up: 0,
                                 };
-                                epilogue::<F, T, O>(block, tile);
+                                epilogue::<F::Around, T, O>(block, tile);
                             }
                         },
                     );

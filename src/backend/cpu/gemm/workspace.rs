@@ -1,5 +1,6 @@
 //! Memory that packing needs: taken from a pool of the process, grown on first use, given back.
 
+use super::pairs::Least;
 use std::sync::{Mutex, PoisonError};
 
 /// Floats that start at a multiple of 64 bytes.
@@ -32,6 +33,19 @@ pub(super) struct Workspace {
     pub sums: Floats,
     /// Unfinished sums of rows of A.
     pub a_sums: Floats,
+    /// The least elements of panels of A, and of B.
+    pub least: [Vec<Least>; 2],
+}
+
+impl Workspace {
+    /// So many entries of the least elements of A's panels (0) or B's (1); what they hold is left from earlier.
+    pub fn least_of(&mut self, operand: usize, panels: usize) -> *mut Least {
+        let entries = &mut self.least[operand];
+        if entries.len() < panels {
+            entries.resize(panels, Least::NONE);
+        }
+        entries.as_mut_ptr()
+    }
 }
 
 /// As many as products have ever run at the same time.

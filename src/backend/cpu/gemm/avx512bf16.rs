@@ -1,0 +1,220 @@
+//! The 8×48 tile by `vdpbf16ps`, which takes two steps of `k` at once: twice the multiply-adds of f32.
+//!
+//! The instruction adds the product of the high halves, rounds to nearest even, adds that of the low halves, rounds
+//! again (Intel SDM, volume 2, VDPBF16PS): the chain over `k` that every form computes, as long as nothing is
+//! subnormal, which it takes and gives as zero. Tiles in which something might be are computed by f32 multiply-adds
+//! from the same panels. [`is_a_chain`] asks the processor at hand.
+//!
+//! In assembly, since the oldest compiler we support has no intrinsics for it.
+
+use std::arch::asm;
+
+use super::avx512::{Avx512, row};
+use super::form::Form;
+
+/// bf16 dot products in 512 bits; the loops around them as [`Avx512`].
+pub(super) struct Avx512Bf16;
+
+/// A tile with so many vectors of B, and what one word of `k` does.
+macro_rules! tile {
+    ($name:ident, $vectors:tt $step:ident: $([$a:literal $x:literal $y:literal $z:literal])+) => {
+        /// # Safety
+        /// As for [`Form::tile`]; the processor has AVX-512F and AVX512_BF16.
+        unsafe fn $name(k: usize, a: *const f32, b: *const f32, c: *mut f32, ldc: usize, add: bool) {
+            // SAFETY: reads 8 words of A and 48 of B for each of `k ≥ 1`, reads and writes rows of C that are
+            // `ldc` floats apart: the caller's promise. All registers used are declared.
+            unsafe {
+                asm!(
+                    "vpbroadcastd zmm7, {mask:e}",
+                    $(row!(zero $vectors, $x $y $z),)+
+                    "test {add:e}, {add:e}",
+                    "jz 2f",
+                    "mov {row}, {c}",
+                    $(row!(load $vectors, $x $y $z), "add {row}, {ldc}",)+
+                    "2:",
+                    row!(b $vectors),
+                    $step!($vectors: $([$a $x $y $z])+),
+                    "add {a}, 32",
+                    "add {b}, 192",
+                    "dec {k}",
+                    "jnz 2b",
+                    "mov {row}, {c}",
+                    $(row!(store $vectors, $x $y $z), "add {row}, {ldc}",)+
+                    k = inout(reg) k => _,
+                    a = inout(reg) a => _,
+                    b = inout(reg) b => _,
+                    c = in(reg) c,
+                    ldc = in(reg) ldc * 4,
+                    add = in(reg) u32::from(add),
+                    mask = in(reg) 0xffff_0000u32,
+                    row = out(reg) _,
+                    out("zmm0") _, out("zmm1") _, out("zmm2") _, out("zmm3") _,
+                    out("zmm4") _, out("zmm5") _, out("zmm6") _, out("zmm7") _,
+                    out("zmm8") _, out("zmm9") _, out("zmm10") _, out("zmm11") _,
+                    out("zmm12") _, out("zmm13") _, out("zmm14") _, out("zmm15") _,
+                    out("zmm16") _, out("zmm17") _, out("zmm18") _, out("zmm19") _,
+                    out("zmm20") _, out("zmm21") _, out("zmm22") _, out("zmm23") _,
+                    out("zmm24") _, out("zmm25") _, out("zmm26") _, out("zmm27") _,
+                    out("zmm28") _, out("zmm29") _, out("zmm30") _, out("zmm31") _,
+                    options(nostack),
+                )
+            }
+        }
+    };
+}
+
+/// Both steps of a word by one instruction for each vector of sums.
+macro_rules! dot {
+    ($vectors:tt: $([$a:literal $x:literal $y:literal $z:literal])+) => {
+        concat!($("vpbroadcastd zmm3, dword ptr [{a} + ", $a, "]\n", dot!(row $vectors, $x $y $z), "\n",)+)
+    };
+    (row 1, $x:literal $y:literal $z:literal) => { concat!("vdpbf16ps ", $x, ", zmm3, zmm0") };
+    (row 2, $x:literal $y:literal $z:literal) => {
+        concat!(dot!(row 1, $x $y $z), "\nvdpbf16ps ", $y, ", zmm3, zmm1")
+    };
+    (row 3, $x:literal $y:literal $z:literal) => {
+        concat!(dot!(row 2, $x $y $z), "\nvdpbf16ps ", $z, ", zmm3, zmm2")
+    };
+}
+
+/// The first step, from the high halves, then the second: B in zmm4 to zmm6, A in zmm3.
+macro_rules! widened {
+    ($vectors:tt: $([$a:literal $x:literal $y:literal $z:literal])+) => {
+        concat!(
+            widened!(high $vectors),
+            $(
+                "vpandd zmm3, zmm7, dword ptr [{a} + ", $a, "]{{1to16}}\n",
+                widened!(row $vectors, $x $y $z), "\n",
+            )+
+            widened!(low $vectors),
+            $(
+                "vpbroadcastd zmm3, dword ptr [{a} + ", $a, "]\nvpslld zmm3, zmm3, 16\n",
+                widened!(row $vectors, $x $y $z), "\n",
+            )+
+        )
+    };
+    (row 1, $x:literal $y:literal $z:literal) => { concat!("vfmadd231ps ", $x, ", zmm3, zmm4") };
+    (row 2, $x:literal $y:literal $z:literal) => {
+        concat!(widened!(row 1, $x $y $z), "\nvfmadd231ps ", $y, ", zmm3, zmm5")
+    };
+    (row 3, $x:literal $y:literal $z:literal) => {
+        concat!(widened!(row 2, $x $y $z), "\nvfmadd231ps ", $z, ", zmm3, zmm6")
+    };
+    (high 1) => { "vpandd zmm4, zmm0, zmm7\n" };
+    (high 2) => { concat!(widened!(high 1), "vpandd zmm5, zmm1, zmm7\n") };
+    (high 3) => { concat!(widened!(high 2), "vpandd zmm6, zmm2, zmm7\n") };
+    (low 1) => { "vpslld zmm4, zmm0, 16\n" };
+    (low 2) => { concat!(widened!(low 1), "vpslld zmm5, zmm1, 16\n") };
+    (low 3) => { concat!(widened!(low 2), "vpslld zmm6, zmm2, 16\n") };
+}
+
+/// The tiles of 1, 4 and 8 rows with so many vectors of B.
+macro_rules! tiles {
+    ($vectors:tt $step:ident: $one:ident $four:ident $eight:ident) => {
+        tile!($one, $vectors $step: ["0" "zmm8" "zmm9" "zmm10"]);
+        tile!($four, $vectors $step:
+            ["0" "zmm8" "zmm9" "zmm10"] ["4" "zmm11" "zmm12" "zmm13"]
+            ["8" "zmm14" "zmm15" "zmm16"] ["12" "zmm17" "zmm18" "zmm19"]);
+        tile!($eight, $vectors $step:
+            ["0" "zmm8" "zmm9" "zmm10"] ["4" "zmm11" "zmm12" "zmm13"]
+            ["8" "zmm14" "zmm15" "zmm16"] ["12" "zmm17" "zmm18" "zmm19"]
+            ["16" "zmm20" "zmm21" "zmm22"] ["20" "zmm23" "zmm24" "zmm25"]
+            ["24" "zmm26" "zmm27" "zmm28"] ["28" "zmm29" "zmm30" "zmm31"]);
+    };
+}
+tiles!(1 dot: dot_1x16 dot_4x16 dot_8x16);
+tiles!(2 dot: dot_1x32 dot_4x32 dot_8x32);
+tiles!(3 dot: dot_1x48 dot_4x48 dot_8x48);
+// Narrow tiles of small numbers are rare enough to compute more than they need.
+tiles!(3 widened: widened_1x48 widened_4x48 widened_8x48);
+
+impl Form for Avx512Bf16 {
+    type Around = Avx512;
+    const MR: usize = Avx512::MR;
+    const NR: usize = Avx512::NR;
+    const VECTOR: bool = true;
+    #[cfg(halfstep_avx512)]
+    const WIDE: bool = true;
+    const WORD_STEPS: usize = 2;
+
+    #[inline(always)]
+    unsafe fn tile(
+        (rows, cols): (usize, usize),
+        k: usize,
+        a: *const f32,
+        b: *const f32,
+        c: *mut f32,
+        ldc: usize,
+        add: bool,
+        normal: bool,
+    ) {
+        let tile = match (normal, rows, cols) {
+            (true, 1, ..=16) => dot_1x16,
+            (true, 1, ..=32) => dot_1x32,
+            (true, 1, _) => dot_1x48,
+            (true, ..=4, ..=16) => dot_4x16,
+            (true, ..=4, ..=32) => dot_4x32,
+            (true, ..=4, _) => dot_4x48,
+            (true, _, ..=16) => dot_8x16,
+            (true, _, ..=32) => dot_8x32,
+            (true, _, _) => dot_8x48,
+            (false, 1, _) => widened_1x48,
+            (false, ..=4, _) => widened_4x48,
+            (false, _, _) => widened_8x48,
+        };
+        // SAFETY: the caller's promise.
+        unsafe { tile(k, a, b, c, ldc, add) }
+    }
+
+    #[inline(always)]
+    unsafe fn vectorized<R>(f: impl FnOnce() -> R) -> R {
+        // SAFETY: the caller's promise.
+        unsafe { Avx512::vectorized(f) }
+    }
+}
+
+/// Whether this processor's instruction is the chain that it is documented to be: asked with sums in which the order,
+/// and the rounding between, make a difference.
+///
+/// # Safety
+/// The processor has AVX-512F and AVX512_BF16.
+pub(super) unsafe fn is_a_chain() -> bool {
+    // 2⁻²⁴ is half an ulp of 1 and 3·2⁻²⁴ an ulp and a half: ties that are decided one after the other, or together.
+    let small = 2f32.powi(-24);
+    // Of bf16: nothing in the low halves.
+    let values =
+        [0.0, 1.0, -1.0, small, -small, 3.0 * small, 2f32.powi(-16), 1.0 + 2f32.powi(-7), -3.0];
+    let word = |first: f32, second: f32| f32::from_bits(first.to_bits() | second.to_bits() >> 16);
+    for start in [0.0, 1.0, 1.0 + 2f32.powi(-23), -1.0, 1e-30] {
+        for first in values {
+            for second in values {
+                let (mut a, mut b) = ([0.0f32; 8], [0.0f32; 48]);
+                let scale = 1.0 + 2f32.powi(-6);
+                a[0] = word(first, second);
+                b.fill(word(scale, scale));
+                let mut c = [start; 16];
+                // SAFETY: one word of panels and a row of 16 sums.
+                unsafe { dot_1x16(1, a.as_ptr(), b.as_ptr(), c.as_mut_ptr(), 16, true) };
+                let chain = second.mul_add(scale, first.mul_add(scale, start));
+                if c != [chain; 16] {
+                    return false;
+                }
+            }
+        }
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::backend::cpu::gemm::Path;
+
+    #[test]
+    fn the_instruction_is_a_chain_where_the_processor_has_it() {
+        if !is_x86_feature_detected!("avx512bf16") {
+            println!("skipped: no AVX512_BF16");
+            return;
+        }
+        assert!(Path::Avx512Bf16.runs_here());
+    }
+}
