@@ -192,22 +192,22 @@ fn sums_that_turn_subnormal_have_the_references_bits() {
         bf16::narrow(if rng.below(8) == 0 { 0.0 } else { value as f32 })
     };
     let mut subnormal = 0;
-    for (m, n, k) in [(17, 100, 768usize), (1, 48, 33), (9, 50, 1), (200, 60, 5000)] {
+    for (m, n, k) in [(17, 100, 1536usize), (1, 48, 33), (9, 50, 1), (200, 60, 5000)] {
         for layout in Layout::ALL {
             // Products around the smallest normal number for all of k; now and then; and subnormal sums to which
             // normal products are added that are just large enough.
             for exponents in [
                 vec![-52, -55, -64, -66, -68, -75],
                 vec![-40, -60, -63, -66, -75, -130],
-                vec![-67, -56],
+                vec![-68, -56],
             ] {
                 let flush = [Subnormals::Preserve, Subnormals::Flush][rng.below(2)];
                 let exponent = |rng: &mut Rng, range: usize| match exponents.len() {
                     // In the first block of packed steps, or the first range of a single one.
-                    2 => exponents[usize::from(range >= if k > 4096 { 16 } else { 1 })],
+                    2 => exponents[usize::from(range >= if k > 4096 { 8 } else { 1 })],
                     all => exponents[rng.below(all)],
                 };
-                let ranges: Vec<_> = (0..k.div_ceil(256))
+                let ranges: Vec<_> = (0..k.div_ceil(512))
                     .map(|range| [exponent(&mut rng, range), exponent(&mut rng, range)])
                     .collect();
                 // A row in three, and a column in three, has numbers of a usual size.
@@ -216,7 +216,7 @@ fn sums_that_turn_subnormal_have_the_references_bits() {
                         if together { (i % lanes, i / lanes) } else { (i / k, i % k) }
                     };
                     let exponent = |(lane, step): (usize, usize)| {
-                        if lane / 8 % 3 == 2 { 0 } else { ranges[step / 256][operand] }
+                        if lane / 8 % 3 == 2 { 0 } else { ranges[step / 512][operand] }
                     };
                     (0..lanes * k).map(|i| small(&mut rng, exponent(place(i)))).collect()
                 };

@@ -4,7 +4,7 @@
 use super::epilogue::WIDEST;
 use super::form::Form;
 
-/// Steps of `k` for which a panel of B stays in the first cache.
+/// Words of steps of `k` in a panel: so many that what a tile costs besides does not count.
 const STEPS: usize = 256;
 /// Steps of `k` packed at once; a multiple of `STEPS`, and of the blocks of a sum of a row of A.
 const BLOCK_STEPS: usize = 4096;
@@ -41,7 +41,7 @@ fn even(total: usize, most: usize, unit: usize) -> usize {
 impl Cut {
     pub fn new<F: Form>(m: usize, n: usize, k: usize, halves: usize) -> Self {
         let block_steps = if k <= BLOCK_STEPS { k } else { BLOCK_STEPS };
-        let steps = even(block_steps, STEPS, 8).min(block_steps.max(1));
+        let steps = even(block_steps, STEPS * F::WORD_STEPS, 8).min(block_steps.max(1));
         let widest = WIDEST / halves / F::NR * F::NR;
         let tile_columns = even(n, widest, F::NR);
         let count = |rows: usize| m.div_ceil(rows) * n.div_ceil(tile_columns);

@@ -98,7 +98,7 @@ pub(super) unsafe fn epilogue<F: Form, T: Storage, O: Storage>(block: &Product, 
             }
         }
         match block.role {
-            params::ROLE_FORWARD => {
+            params::ROLE_FORWARD if activation != Activation::None => {
                 // SAFETY: the form's instructions are there, as the caller promised.
                 unsafe { apply::<F>(activation, first) };
             }

@@ -23,6 +23,8 @@ mod avx512;
 #[cfg(target_arch = "x86_64")]
 mod avx512bf16;
 mod cut;
+#[cfg(target_arch = "x86_64")]
+mod dots;
 mod epilogue;
 mod form;
 mod lanes;
@@ -210,7 +212,7 @@ unsafe fn on_path<T: Storage, O: Storage>(threads: &Threads, path: Path, block: 
 unsafe fn by_form<F: form::Form, T: Storage, O: Storage>(threads: &Threads, block: &Product) {
     // SAFETY: the caller's promise.
     unsafe {
-        match vector::fits::<F, T>(block) {
+        match vector::fits::<F>(block) {
             true => vector::product::<F, T, O>(threads, block),
             false => product::product::<F, T, O>(threads, block),
         }

@@ -8,8 +8,7 @@ use super::pairs::{self, Least};
 use crate::Storage;
 use crate::gemm::{Activation, reference};
 
-/// Steps of `k` packed before the next panel's turn, so that lines of the source that hold elements
-/// of several panels are still in the cache.
+/// Steps of `k` in a piece, where pieces have to be short.
 pub(super) const STEPS: usize = 64;
 
 /// Where a block of an operand lies: `width` lanes (rows of A, columns of B) by steps of `k`.
@@ -22,6 +21,13 @@ pub(super) struct Source<T> {
 }
 
 impl<T> Source<T> {
+    /// Of so many steps, those that are packed before the next panel's turn. Where lanes are together, a line of the
+    /// source has elements of several panels: it should still be in the cache. Else long runs are best.
+    #[inline(always)]
+    pub fn piece(&self, steps: usize) -> usize {
+        if self.lanes_together { STEPS } else { steps.max(1) }
+    }
+
     /// The address of an element.
     ///
     /// # Safety

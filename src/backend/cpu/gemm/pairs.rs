@@ -36,22 +36,20 @@ impl Least {
     /// Of the elements in a packed panel.
     #[inline(always)]
     pub fn of(words: &[f32]) -> Self {
+        // 0 becomes the largest.
+        let key = |element: u32| (element as u16 & MAGNITUDE).wrapping_sub(1);
         let mut least = [u16::MAX; 16];
         let (chunks, rest) = words.as_chunks::<8>();
         for chunk in chunks {
             for (i, word) in chunk.iter().enumerate() {
                 let word = word.to_bits();
-                // 0 becomes the largest.
-                let key = |element: u32| (element as u16 & MAGNITUDE).wrapping_sub(1);
                 least[i] = least[i].min(key(word));
                 least[i + 8] = least[i + 8].min(key(word >> 16));
             }
         }
         for word in rest {
             let word = word.to_bits();
-            for element in [word as u16, (word >> 16) as u16] {
-                least[0] = least[0].min((element & MAGNITUDE).wrapping_sub(1));
-            }
+            least[0] = least[0].min(key(word)).min(key(word >> 16));
         }
         Self(least.into_iter().fold(u16::MAX, u16::min))
     }
@@ -115,25 +113,25 @@ unsafe fn together(
     to: *mut f32,
 ) {
     for pair in 0..steps.div_ceil(2) {
-        let both = 2 * pair + 1 < steps;
         // SAFETY: the caller's promise.
         unsafe {
             let first = from.start.add(2 * pair * from.ld);
-            let second = if both { first.add(from.ld) } else { std::ptr::null() };
             let to = to.add(pair * width);
-            let whole = lanes / 8 * 8;
-            for i in (0..whole).step_by(8) {
-                let high = first.add(i).cast::<[u16; 8]>().read_unaligned();
-                let low = if both {
-                    second.add(i).cast::<[u16; 8]>().read_unaligned()
-                } else {
-                    [after_last; 8]
-                };
-                to.add(i).cast::<[f32; 8]>().write(words(high, low));
-            }
-            for i in whole..lanes {
-                let low = if both { *second.add(i) } else { after_last };
-                to.add(i).write(word(*first.add(i), low));
+            if 2 * pair + 1 == steps {
+                for i in 0..lanes {
+                    to.add(i).write(word(*first.add(i), after_last));
+                }
+            } else {
+                let second = first.add(from.ld);
+                let whole = lanes / 8 * 8;
+                for i in (0..whole).step_by(8) {
+                    let high = first.add(i).cast::<[u16; 8]>().read_unaligned();
+                    let low = second.add(i).cast::<[u16; 8]>().read_unaligned();
+                    to.add(i).cast::<[f32; 8]>().write(words(high, low));
+                }
+                for i in whole..lanes {
+                    to.add(i).write(word(*first.add(i), *second.add(i)));
+                }
             }
             for i in lanes..width {
                 to.add(i).write(0.0);
@@ -158,11 +156,17 @@ unsafe fn apart<F: Form>(
         for step in (0..whole).step_by(16) {
             // Pairs of elements are transposed as if they were numbers.
             let mut rows = [[0.0f32; 8]; 8];
-            for (i, row) in rows.iter_mut().enumerate().take(here) {
+            let read = |lane: usize| {
+                let start = from.start.wrapping_add((first + lane) * from.ld + step);
                 // SAFETY: 16 elements of a lane that is there.
-                *row = unsafe {
-                    from.start.add((first + i) * from.ld + step).cast::<[f32; 8]>().read_unaligned()
-                };
+                unsafe { start.cast::<[f32; 8]>().read_unaligned() }
+            };
+            if here == 8 {
+                rows = std::array::from_fn(read);
+            } else {
+                for (i, row) in rows.iter_mut().enumerate().take(here) {
+                    *row = read(i);
+                }
             }
             // SAFETY: inside `F::vectorized`, as the caller promised.
             let columns = unsafe { lanes::transpose::<F>(&rows) };

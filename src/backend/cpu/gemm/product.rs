@@ -174,7 +174,7 @@ impl<T: Storage> Job<'_, T> {
         (part.step + start, self.cut.steps.min(part.steps - start))
     }
 
-    /// Packs panels of B for one range of steps, `STEPS` at a time.
+    /// Packs panels of B for one range of steps, a piece at a time.
     ///
     /// # Safety
     /// As for [`product`], inside `F::vectorized`; `to` gives room for a panel.
@@ -190,8 +190,9 @@ impl<T: Storage> Job<'_, T> {
         let (first, steps) = self.range(part, i);
         let flushing = self.has(params::FLAG_FLUSH);
         let stride = self.halves * part.columns.div_ceil(F::NR);
-        for step in (0..steps).step_by(STEPS) {
-            let steps = STEPS.min(steps - step);
+        let piece = self.b.piece(steps);
+        for step in (0..steps).step_by(piece) {
+            let steps = piece.min(steps - step);
             for panel in panels.clone() {
                 let lanes = F::NR.min(part.columns - panel * F::NR);
                 let lane = half * self.block.n as usize + part.column + panel * F::NR;
@@ -253,8 +254,9 @@ impl<T: Storage> Job<'_, T> {
         // this task.
         for i in 0..part.steps.div_ceil(self.cut.steps.max(1)) {
             let (start, count) = self.range(part, i);
-            for step in (0..count).step_by(STEPS) {
-                let steps = STEPS.min(count - step);
+            let piece = if fused { STEPS } else { self.a.piece(count) };
+            for step in (0..count).step_by(piece) {
+                let steps = piece.min(count - step);
                 for panel in first..last {
                     let lanes = F::MR.min(part.rows - panel * F::MR);
                     let lane = part.row + panel * F::MR;

@@ -2,32 +2,29 @@
 //! counts is how fast memory gives it. Each element is the chain over `k` that every form computes.
 
 use super::super::threads::Threads;
+use super::dots::{self, prefetch};
 use super::epilogue::{Tile, WIDEST, epilogue};
 use super::form::Form;
-use super::lanes::{transpose, widen};
+use super::lanes::widen;
 use super::workspace::{self, SCRATCH};
+use crate::Storage;
 use crate::kernel::params::gemm::{self as params, Product};
-use crate::{Dtype, Storage};
 
 /// Steps of `k` whose rows of B are read side by side: as many streams as a core prefetches.
 const STEPS: usize = 8;
-/// Columns of B, stored apart, that one pass goes through: four vectors of chains, which hide each other's latency.
-const GROUPS: usize = 4;
 /// Columns of a task, at most: their sums stay in the first cache.
 const STRIP: usize = 2048;
-/// Elements of a column that a pass takes at once: a line of the cache, of 16 bits.
+/// Columns that a pass takes at once: a line of the cache, of 16 bits.
 const LINE: usize = 32;
 
 /// Whether the product is one that [`product`] computes.
-pub(super) fn fits<F: Form, T: Storage>(block: &Product) -> bool {
+pub(super) fn fits<F: Form>(block: &Product) -> bool {
     let has = |flag: u32| block.flags & flag != 0;
     let plain = !has(params::FLAG_GATED | params::FLAG_FLUSH | params::FLAG_D_TRANSPOSED)
         && block.role != params::ROLE_FUSED_A
         && block.fused_a == 0
         && block.a_sums == 0;
-    // f16 has no conversion that works on transposed pairs.
-    let reads = !has(params::FLAG_B_TRANSPOSED) || T::DTYPE == Dtype::Bf16;
-    block.m == 1 && block.k > 0 && plain && reads && F::VECTOR
+    block.m == 1 && block.k > 0 && plain && F::VECTOR
 }
 
 /// # Safety
@@ -63,7 +60,7 @@ pub(super) unsafe fn product<F: Form, T: Storage, O: Storage>(threads: &Threads,
                                 rows::<F, T>(a, (b.0.add(column), b.1), &mut all[..columns]);
                             } else {
                                 let start = b.0.add(column * b.1);
-                                dots::<F>(a, (start.cast(), b.1), &mut all[..columns]);
+                                dots::dots::<T>(a, (start, b.1), &mut all[..columns]);
                             }
                             for first in (0..columns).step_by(WIDEST) {
                                 let tile = Tile {
@@ -100,6 +97,8 @@ unsafe fn rows<F: Form, T: Storage>(a: &[f32], (b, ld): (*const T, usize), sums:
             let mut chains = [[0.0f32; 8]; LINE / 8];
             chains.as_flattened_mut().copy_from_slice(sums);
             for (p, &a) in a.iter().enumerate() {
+                // What the next pass reads.
+                prefetch(b.wrapping_add((p + STEPS) * ld + LINE * i), LINE);
                 for (group, chain) in chains.iter_mut().enumerate() {
                     // SAFETY: eight elements of row `p` of these.
                     let row = unsafe { widen::<F, T>(b.add(p * ld + LINE * i + 8 * group)) };
@@ -116,59 +115,5 @@ unsafe fn rows<F: Form, T: Storage>(a: &[f32], (b, ld): (*const T, usize), sums:
                 *sum = a.mul_add(unsafe { (*b.add(p * ld + whole + i)).widen() }, *sum);
             }
         }
-    }
-}
-
-/// `sums[j] += Σ_p a[p]·B[j,p]` of bf16, rows of B `ld` apart.
-///
-/// # Safety
-/// B has as many rows as there are sums, of as many elements as `a` has. Inside `F::vectorized`.
-#[inline(always)]
-unsafe fn dots<F: Form>(a: &[f32], (b, ld): (*const u16, usize), sums: &mut [f32]) {
-    let lines = a.as_chunks::<LINE>().0;
-    let (groups, _) = sums.as_chunks_mut::<{ 8 * GROUPS }>();
-    let done = groups.len() * 8 * GROUPS;
-    for (i, sums) in groups.iter_mut().enumerate() {
-        let b = b.wrapping_add(i * 8 * GROUPS * ld);
-        let mut chains = [[0.0f32; 8]; GROUPS];
-        for (line, a) in lines.iter().enumerate() {
-            for (group, chain) in chains.iter_mut().enumerate() {
-                let b = b.wrapping_add(8 * group * ld + line * LINE);
-                for (half, a) in a.as_chunks::<16>().0.iter().enumerate() {
-                    // Pairs of elements are transposed as if they were numbers.
-                    let mut pairs = [[0.0f32; 8]; 8];
-                    for (r, pairs) in pairs.iter_mut().enumerate() {
-                        // SAFETY: 16 elements of row `r` of the group's.
-                        *pairs = unsafe {
-                            b.add(r * ld + 16 * half).cast::<[f32; 8]>().read_unaligned()
-                        };
-                    }
-                    // SAFETY: inside `F::vectorized`, as the caller promised.
-                    let columns = unsafe { transpose::<F>(&pairs) };
-                    for (pair, a) in columns.iter().zip(a.as_chunks::<2>().0) {
-                        for (chain, pair) in chain.iter_mut().zip(pair) {
-                            *chain = a[0].mul_add(f32::from_bits(pair.to_bits() << 16), *chain);
-                        }
-                        for (chain, pair) in chain.iter_mut().zip(pair) {
-                            *chain =
-                                a[1].mul_add(f32::from_bits(pair.to_bits() & 0xffff_0000), *chain);
-                        }
-                    }
-                }
-            }
-        }
-        for (sum, chain) in sums.iter_mut().zip(chains.as_flattened()) {
-            *sum = *chain;
-        }
-    }
-    let dot = |j: usize, first: usize, start: f32| {
-        a[first..].iter().enumerate().fold(start, |sum, (p, a)| {
-            // SAFETY: an element of row `j`.
-            let b = unsafe { *b.add(j * ld + first + p) };
-            a.mul_add(f32::from_bits(u32::from(b) << 16), sum)
-        })
-    };
-    for (j, sum) in sums.iter_mut().enumerate() {
-        *sum = if j < done { dot(j, LINE * lines.len(), *sum) } else { dot(j, 0, 0.0) };
     }
 }
