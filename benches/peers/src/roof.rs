@@ -1,0 +1,34 @@
+//! What the machine can do at best, by the same loops as in `cargo bench`.
+
+#[allow(dead_code)]
+#[path = "../../suite/bandwidth.rs"]
+mod bandwidth;
+#[path = "../../suite/peak.rs"]
+mod peak;
+#[allow(dead_code)]
+#[path = "../../suite/roofs.rs"]
+mod roofs;
+
+use bandwidth::Bandwidth;
+use roofs::Traffic;
+
+/// Elements of the array that bandwidth is measured with: 256 MB.
+const LEN: usize = 1 << 26;
+
+pub struct Roof(Bandwidth);
+
+impl Roof {
+    pub fn new() -> Self {
+        Self(Bandwidth::new(LEN))
+    }
+
+    /// FLOP/s or bytes/s.
+    pub fn measure(&mut self, kind: &str, threads: usize) -> f64 {
+        match kind {
+            "flops" => roofs::peak_flops(threads),
+            "read" => self.0.measure(Traffic::Read, threads),
+            "copy" => self.0.measure(Traffic::Copy, threads),
+            _ => self.0.measure(Traffic::Update, threads),
+        }
+    }
+}
