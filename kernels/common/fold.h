@@ -12,6 +12,9 @@ constexpr uint32_t FOLD_DOUBLES = 8 * (THREADS / 2);  // of shared memory: 8 KiB
 
 // Returns the sum to thread 0. `shared` has FOLD_DOUBLES. Only the first `threads` threads may have
 // lanes that are not 0: additions of 0 are left out, which makes tensors of a few elements cheap.
+//
+// Where other threads have lanes, all threads meet: thread 0 then sees what they wrote before, and `shared` is
+// free again. Where there are none, nothing is shared and nobody meets.
 HS_DEVICE double fold(double (&lane)[8], double* shared, uint32_t threads) {
   const uint32_t t = thread_index();
 #pragma unroll 1

@@ -142,9 +142,9 @@ struct AlignedLoop {
         copies_end();
       });
     }
+    // (Behind the last step, copies of nothing: no data is on its way at the end.)
 #pragma unroll 1
     for (; s < steps + 2; s++) step([&] { copy_part(s, next); });
-    copies_arrived<0>();
   }
 };
 

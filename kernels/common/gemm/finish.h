@@ -12,9 +12,8 @@
 
 namespace hs {
 
-
 HS_DEVICE void finish(const Product& p) {
-  HS_SHARED double lanes[8 * THREADS];
+  HS_SHARED double lanes[FOLD_DOUBLES];
   HS_SHARED uint32_t bad_in_chunk;
   const uint64_t members = p.groups > 0 ? p.groups : 1;
   const uint64_t d_len = p.copy != 0 || p.partials != 0 ? members * p.m * p.n : 0;
@@ -26,7 +25,7 @@ HS_DEVICE void finish(const Product& p) {
     const uint64_t first = (of_d ? c : c - d_chunks) * CHUNK, left = (of_d ? d_len : sums_len) - first;
     const uint32_t len = static_cast<uint32_t>(left < CHUNK ? left : CHUNK);
     const uint64_t values = of_d ? p.d : p.a_sums;
-    if (thread_index() == 0) bad_in_chunk = 0;
+    if (thread_index() == 0) bad_in_chunk = 0;  // only this thread has read it
     barrier();
     double lane[8] = {};
     uint32_t bad = 0;
@@ -43,12 +42,9 @@ HS_DEVICE void finish(const Product& p) {
       }
       if (of_d && p.copy != 0) store8(g, p.copy, first + i, count, p.copy_type);
     }
-    if (bad > 0) atomic_add_shared(&bad_in_chunk, bad);
     const uint64_t to = of_d ? p.partials : p.a_sums_partials;
-    if (to == 0) {
-      barrier();
-      continue;
-    }
+    if (to == 0) continue;
+    if (bad > 0) atomic_add_shared(&bad_in_chunk, bad);
     const double sum = fold(lane, lanes, threads_of(len));
     if (thread_index() == 0) {
       Partial* partial = global<Partial>(to) + first / CHUNK;
@@ -56,7 +52,6 @@ HS_DEVICE void finish(const Product& p) {
       partial->non_finite = bad_in_chunk;
       partial->tensor = of_d ? p.tensor : p.a_sums_tensor;
     }
-    barrier();  // the shared memory is free again
   }
 }
 

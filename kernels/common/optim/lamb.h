@@ -46,9 +46,7 @@ HS_DEVICE void lamb_moments(const Step& block) {
       }
     }
     const double sum_p = fold(of_p, shared, threads_of(chunk.len));
-    barrier();  // the shared memory is free again
     const double sum_u = fold(of_u, shared, threads_of(chunk.len));
-    barrier();
     if (thread_index() == 0) {
       double* norms = global<double>(reload(block).norms);  // [chunk_count][2]
       norms[2 * c] = sum_p;

@@ -21,7 +21,7 @@ HS_DEVICE void stats(const Stats& p) {
   for (uint64_t c = block_index(); c < p.chunk_count; c += block_count()) {
     const Chunk chunk = chunks[c];
     const uint64_t grad = grads[chunk.tensor];
-    if (thread_index() == 0) bad_in_chunk = 0;
+    if (thread_index() == 0) bad_in_chunk = 0;  // only this thread has read it
     barrier();
     double lane[8] = {};
     uint32_t bad = 0;
@@ -46,7 +46,6 @@ HS_DEVICE void stats(const Stats& p) {
       partials[c].non_finite = bad_in_chunk;
       partials[c].tensor = tensors[chunk.tensor].id;
     }
-    barrier();  // the shared memory is free again
   }
 }
 

@@ -32,7 +32,7 @@ HS_DEVICE void measure(const Fixed& p) {
   HS_SHARED uint32_t largest[FIXED_BLOCKS];
   const uint32_t t = thread_index();
   for (uint64_t strip = block_index() * STRIP; strip < p.len; strip += block_count() * STRIP) {
-    if (t < FIXED_BLOCKS) largest[t] = 0;
+    if (t < FIXED_BLOCKS) largest[t] = 0;  // only this thread has read it
     barrier();
     const uint64_t i = strip + 8 * t;
     if (i < p.len) {
@@ -52,7 +52,6 @@ HS_DEVICE void measure(const Fixed& p) {
     if (t < FIXED_BLOCKS && block * FIXED_BLOCK < p.len) {
       global<uint8_t>(p.exponents)[block] = static_cast<uint8_t>(largest[t]);
     }
-    barrier();  // the shared memory is free again
   }
 }
 

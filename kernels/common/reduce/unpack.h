@@ -17,7 +17,7 @@ HS_DEVICE void unpack(const Unpack& block) {
   for (uint64_t chunk = block_index(); chunk < chunks; chunk += block_count()) {
     const Unpack& p = reload(block);
     const uint64_t* shards = global<const uint64_t>(p.shards);
-    if (thread_index() == 0) bad_in_chunk = 0;
+    if (thread_index() == 0) bad_in_chunk = 0;  // only this thread has read it
     barrier();
     const uint64_t end = p.len - chunk * CHUNK < CHUNK ? p.len : (chunk + 1) * CHUNK;
     double lane[8] = {};
@@ -46,14 +46,12 @@ HS_DEVICE void unpack(const Unpack& block) {
     }
     if (bad > 0) atomic_add_shared(&bad_in_chunk, bad);
     const double sum = fold(lane, lanes, threads_of(end - chunk * CHUNK));
-    barrier();
     if (thread_index() == 0) {
       Partial* partial = global<Partial>(p.partials) + chunk;
       partial->sum_squares = sum;
       partial->non_finite = bad_in_chunk;
       partial->tensor = p.tensor;
     }
-    barrier();  // the shared memory is free again
   }
 }
 
