@@ -152,7 +152,7 @@ fn build(wanted: &[&Compiler]) -> Result<()> {
     let (params, kernels) = (params_header(), kernels());
     let abi = checksum(format!("{params}{kernels}").as_bytes());
     fs::write(out.join("params.h"), params)?;
-    let mut jobs = Vec::new();
+    let mut chains = Vec::new();
     for compiler in wanted {
         let program = compiler.find()?;
         let source = out.join(format!("kernels.{}", compiler.suffix));
@@ -161,17 +161,18 @@ fn build(wanted: &[&Compiler]) -> Result<()> {
         println!("cargo:rerun-if-env-changed=HALFSTEP_HIP_FLAGS");
         let archs = env::var(compiler.archs).unwrap_or(compiler.default_arch.into());
         for arch in archs.split(',').map(str::trim).filter(|arch| !arch.is_empty()) {
-            jobs.extend(compiler.jobs(&program, &source, &out, arch));
+            chains.push(compiler.jobs(&program, &source, &out, arch));
         }
     }
     let results: Vec<_> = std::thread::scope(|scope| {
-        let run = |job: &Job| job.run().map_err(|error| error.to_string());
-        let threads: Vec<_> = jobs.iter().map(|job| scope.spawn(move || run(job))).collect();
+        let run = |jobs: &[Job]| jobs.iter().try_for_each(Job::run).map_err(|e| e.to_string());
+        let threads: Vec<_> = chains.iter().map(|jobs| scope.spawn(move || run(jobs))).collect();
         threads.into_iter().map(|thread| thread.join()).collect()
     });
     for result in results {
         result.map_err(|_| "a compiler's thread panicked")??;
     }
+    let jobs: Vec<Job> = chains.into_iter().flatten().collect();
     write_images(&out, abi, &jobs)
 }
 
@@ -265,10 +266,12 @@ impl Compiler {
         })
     }
 
+    /// The images of an architecture, in the order in which they are made.
     fn jobs(&self, program: &Path, source: &Path, out: &Path, arch: &str) -> Vec<Job> {
         let include = |folder: &str| format!("-Ikernels/{folder}");
-        let job = |format: &'static str, arch: String, flags: Vec<String>| {
-            let output = out.join(format!("{arch}.{format}"));
+        let image = |format: &str, arch: &str| out.join(format!("{arch}.{format}"));
+        let job = |format: &'static str, arch: String, flags: Vec<String>, source: &Path| {
+            let output = image(format, &arch);
             let mut command = vec![program.display().to_string()];
             command.extend(["-std=c++17", "-O3"].map(str::to_string));
             command.extend(flags);
@@ -296,18 +299,20 @@ impl Compiler {
             }
             let more = env::var("HALFSTEP_HIP_FLAGS").unwrap_or_default();
             flags.extend(more.split_whitespace().map(str::to_string));
-            return vec![job("co", arch.into(), flags)];
+            return vec![job("co", arch.into(), flags, source)];
         }
-        // A cubin for the architecture itself, and PTX that the driver compiles for newer ones.
+        // PTX that the driver compiles for newer architectures, and from it a cubin for this one.
         let strict = ["-fmad=false", "-prec-div=true", "-prec-sqrt=true", "-ftz=false"];
         let flags = |kind: &str| {
             let mut flags = text(&strict);
             flags.extend([kind.to_string(), format!("-arch=sm_{arch}")]);
             flags
         };
+        let virtual_arch = format!("compute_{arch}");
+        let ptx = image("ptx", &virtual_arch);
         vec![
-            job("cubin", format!("sm_{arch}"), flags("-cubin")),
-            job("ptx", format!("compute_{arch}"), flags("-ptx")),
+            job("ptx", virtual_arch, flags("-ptx"), source),
+            job("cubin", format!("sm_{arch}"), flags("-cubin"), &ptx),
         ]
     }
 }
