@@ -29,6 +29,8 @@ mod object;
 mod outstanding;
 mod path;
 mod program;
+mod running;
+mod values;
 
 pub use exec::launch;
 pub use object::{CodeObject, Loaded};

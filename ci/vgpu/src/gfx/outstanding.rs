@@ -7,12 +7,12 @@
 //! nothing on its way, where it counts, that the other has not: registers that are used, LDS and global
 //! memory at barriers, and at what publishes to other blocks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::decode::Operand;
 use super::exec::{Action, Move, Wait};
 use super::isa::Format;
-use super::path::{Comparison, Facts, comparison};
+use super::path::{Asked, Facts, comparison};
 use super::program::{Program, Step};
 
 /// Vector registers, then scalar ones.
@@ -38,12 +38,28 @@ enum Need {
 
 /// By instruction and need, the most operations that can be on their way.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Outstanding(BTreeMap<(usize, Need), u8>);
+pub struct Outstanding {
+    most: BTreeMap<(usize, Need), u8>,
+    /// Addresses of instructions that are on some path.
+    reached: BTreeSet<u64>,
+}
 
 impl Outstanding {
     /// Whether nothing is on its way anywhere in this program that is not in the other, too.
     pub fn within(&self, other: &Self) -> bool {
-        self.0.iter().all(|(place, most)| other.0.get(place).is_some_and(|n| most <= n))
+        self.beyond(other).next().is_none()
+    }
+
+    /// Instructions, by their number, that need something which is on its way here and not in the other program.
+    pub fn beyond<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = usize> + 'a {
+        let more =
+            |(place, n): &(&(usize, Need), &u8)| other.most.get(place).is_none_or(|m| *n > m);
+        self.most.iter().filter(more).map(|((pc, _), _)| *pc)
+    }
+
+    /// Whether an instruction is on any path that was followed. One that was executed has to be.
+    pub fn reaches(&self, address: u64) -> bool {
+        self.reached.contains(&address)
     }
 }
 
@@ -119,11 +135,7 @@ impl Program {
             lgkm: !self.code.iter().any(|s| flat(s) || matches!(s.action, Action::ScalarMemory)),
         };
         let empty = State { vm: Counter::EMPTY, lgkm: Counter::EMPTY };
-        // Only what is asked again is worth remembering.
-        let mut asked = BTreeMap::<Comparison, u32>::new();
-        for comparison in self.code.iter().filter_map(comparison) {
-            *asked.entry(comparison).or_default() += 1;
-        }
+        let asked = Asked::by(self.code.iter().filter_map(comparison));
         let mut leaders = Leaders::default();
         for step in &self.code {
             if let Action::Branch(_) = step.action {
@@ -132,13 +144,14 @@ impl Program {
         }
         let facts = Facts::start();
         leaders.arrive(self.entry as usize, facts, &empty);
-        let mut found = BTreeMap::new();
+        let (mut most, mut reached) = (BTreeMap::new(), BTreeSet::new());
         while let Some((mut pc, mut facts)) = leaders.work.pop() {
             let Some(mut state) = leaders.states[&pc].get(&facts).cloned() else { continue };
             // To the end of a straight piece: what comes after is joined there.
             loop {
                 let step = self.code.get(pc)?;
-                self.look(step, pc, &state, &mut found);
+                reached.insert(step.instruction.address);
+                self.look(step, pc, &state, &mut most);
                 self.effect(step, order, &mut state);
                 facts.after(step);
                 match step.action {
@@ -162,7 +175,7 @@ impl Program {
                 }
             }
         }
-        Some(Outstanding(found))
+        Some(Outstanding { most, reached })
     }
 
     fn slots(&self, operand: Operand, words: u8) -> std::ops::Range<usize> {

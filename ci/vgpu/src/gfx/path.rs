@@ -1,11 +1,13 @@
 //! What is known on a path through a kernel's code, by which branches that it cannot take are told.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::decode::{EXEC, Operand, VCC};
 use super::exec::{Action, Condition};
 use super::isa::Format;
 use super::program::Step;
+use super::running::Running;
+use super::values::{Kinds, Values, changes};
 
 /// A comparison of a scalar register with a constant: its name, the register, the constant.
 pub type Comparison = (&'static str, u8, u64);
@@ -18,6 +20,23 @@ pub enum Mask {
     Outcome(Comparison, bool),
 }
 
+/// What a program's branches ask.
+#[derive(Debug, Default)]
+pub struct Asked {
+    /// How often each comparison is made: only what is asked again is worth remembering.
+    often: BTreeMap<Comparison, u32>,
+    kinds: Kinds,
+}
+
+impl Asked {
+    /// Of all of a program's comparisons.
+    pub fn by(comparisons: impl Iterator<Item = Comparison> + Clone) -> Self {
+        let mut often = BTreeMap::new();
+        comparisons.clone().for_each(|comparison| *often.entry(comparison).or_default() += 1);
+        Self { often, kinds: Kinds::of(comparisons) }
+    }
+}
+
 /// What a path knows: how comparisons came out, which one is in SCC, masks by their first register, and
 /// whether any lane runs.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -25,15 +44,14 @@ pub struct Facts {
     known: BTreeMap<Comparison, bool>,
     scc: Option<Comparison>,
     masks: BTreeMap<u8, Mask>,
-    /// Masks that were exec when lanes ran.
-    saved: BTreeSet<u8>,
-    runs: bool,
+    values: Values,
+    running: Running,
 }
 
 impl Facts {
     /// Where a kernel begins: lanes run.
     pub fn start() -> Self {
-        Self { runs: true, ..Self::default() }
+        Self { running: Running::start(), ..Self::default() }
     }
 
     /// What is still known after an instruction.
@@ -43,12 +61,11 @@ impl Facts {
         for (operand, words) in [(i.dst, i.dst_type.words()), (i.mask, 2)] {
             let Operand::Scalar(n) = operand else { continue };
             let written = |register: u8| (n..n + words).contains(&register);
-            self.known.retain(|(_, register, _), _| !written(*register));
-            self.scc = self.scc.filter(|(_, register, _)| !written(*register));
-            self.saved.retain(|first| !(written(*first) || written(*first + 1)));
+            self.known.retain(|comparison, _| !changes(comparison, written));
+            self.values.forget(written);
+            self.scc = self.scc.filter(|comparison| !changes(comparison, written));
             self.masks.retain(|first, mask| {
-                let of_it =
-                    matches!(mask, Mask::Outcome((_, register, _), _) if written(*register));
+                let of_it = matches!(mask, Mask::Outcome(c, _) if changes(c, written));
                 !(written(*first) || written(*first + 1) || of_it)
             });
         }
@@ -59,22 +76,7 @@ impl Facts {
         if let (Operand::Scalar(n), Some(mask)) = (i.dst, mask) {
             self.masks.insert(n, mask);
         }
-        if step.writes_exec {
-            self.runs = match (i.name, i.dst, i.src[0].operand, i.src[1].operand) {
-                (_, Operand::Scalar(n), ..) if i.name.ends_with("saveexec_b64") => {
-                    if self.runs {
-                        self.saved.insert(n);
-                    }
-                    false
-                }
-                ("s_or_b64", _, Operand::Scalar(a), Operand::Scalar(b)) => {
-                    let some = |n| n == EXEC && self.runs || self.saved.contains(&n);
-                    some(a) || some(b)
-                }
-                ("s_mov_b64", _, Operand::Scalar(n), _) => self.saved.contains(&n),
-                _ => false,
-            };
-        }
+        self.running.after(step);
         if matches!(step.action, Action::Scalar(_)) && !i.name.starts_with("s_mov") {
             self.scc = comparison(step);
         }
@@ -108,23 +110,18 @@ impl Facts {
     }
 
     /// Whether a branch can go this way; what is known then is added.
-    pub fn goes(
-        &mut self,
-        condition: Condition,
-        taken: bool,
-        asked: &BTreeMap<Comparison, u32>,
-    ) -> bool {
+    pub fn goes(&mut self, condition: Condition, taken: bool, asked: &Asked) -> bool {
         let mask = match condition {
             Condition::Always => return taken,
             Condition::Exec(some) => {
                 let runs = taken == some;
-                let possible = runs || !self.runs;
-                self.runs |= runs;
+                let possible = runs || !self.running.runs();
+                self.running.told(runs);
                 return possible;
             }
             Condition::Scc(wanted) => self.scc.map(|c| Mask::Outcome(c, taken == wanted)),
             // Of no lanes that run, no mask has any.
-            Condition::Vcc(_) if !self.runs => None,
+            Condition::Vcc(_) if !self.running.runs() => None,
             Condition::Vcc(some) => match self.masks.get(&VCC) {
                 Some(Mask::Outcome(c, truth)) => Some(Mask::Outcome(*c, *truth == (taken == some))),
                 Some(Mask::Constant(truth)) => return *truth == (taken == some),
@@ -132,10 +129,13 @@ impl Facts {
             },
         };
         let Some(Mask::Outcome(comparison, truth)) = mask else { return true };
+        if let Some(possible) = self.values.told(&comparison, truth, &asked.kinds) {
+            return possible;
+        }
         if let Some(known) = self.known.get(&comparison) {
             return *known == truth;
         }
-        if asked.get(&comparison).is_some_and(|n| *n > 1) {
+        if asked.often.get(&comparison).is_some_and(|n| *n > 1) {
             self.known.insert(comparison, truth);
         }
         true
