@@ -10,8 +10,6 @@ pub struct Entry {
     kernel: String,
     operator: String,
     place: String,
-    /// Whether the reason is that nobody has found one yet.
-    pub open: bool,
     /// How many survivors it has covered, and how many others it named.
     pub survived: u32,
     pub killed: u32,
@@ -31,9 +29,7 @@ pub fn parse(text: &str) -> Result<Vec<Entry>, String> {
             let mut words = head.split_whitespace().map(str::to_string);
             let (vendor, kernel, operator) = (words.next()?, words.next()?, words.next()?);
             let place = place.to_string();
-            let open = reason.starts_with("open: ");
-            let entry =
-                Entry { line, vendor, kernel, operator, place, open, survived: 0, killed: 0 };
+            let entry = Entry { line, vendor, kernel, operator, place, survived: 0, killed: 0 };
             (!reason.trim().is_empty()).then_some(entry)
         };
         let wrong = || format!("line {line}: vendor kernel operator `instruction`: reason");

@@ -177,6 +177,15 @@ impl<'a> Subject<'a> {
             Image::Gfx(_) => 0,
         };
         let outstanding = image.outstanding(kernel, None);
+        for (i, (_, outcome)) in cases.iter().enumerate() {
+            let known =
+                |address: &u64| outstanding.as_ref().is_none_or(|all| all.reaches(*address));
+            if let Some(address) = outcome.reached.iter().filter(|a| !known(a)).min() {
+                return Err(format!(
+                    "case {i}: {address:x} is executed, and on no path that proofs follow"
+                ));
+            }
+        }
         Ok(Self { image, kernel, cases, before, outstanding })
     }
 
@@ -186,8 +195,12 @@ impl<'a> Subject<'a> {
 
     /// Why a mutant does what the kernel does, whatever it is run on, if the code's text shows that.
     pub fn proof(&self, mutant: &Mutant) -> Option<&'static str> {
-        match (mutant.operator, &self.outstanding) {
-            ("drop-wait" | "widen-wait", Some(all)) => {
+        let all = self.outstanding.as_ref()?;
+        if !all.reaches(self.place(mutant)) {
+            return Some("path");
+        }
+        match mutant.operator {
+            "drop-wait" | "widen-wait" => {
                 let changed = self.image.outstanding(self.kernel, Some(&mutant.change))?;
                 changed.within(all).then_some("wait")
             }
@@ -195,10 +208,22 @@ impl<'a> Subject<'a> {
         }
     }
 
-    /// Whether any case comes to a mutant's place.
-    pub fn reaches(&self, mutant: &Mutant) -> bool {
+    /// Where a weaker wait may leave something on its way that is needed, if there is no proof that it does not:
+    /// the first such instruction.
+    pub fn suspect(&self, mutant: &Mutant) -> Option<String> {
+        let (Image::Gfx(object), Some(all)) = (self.image, &self.outstanding) else { return None };
+        let changed = self.image.outstanding(self.kernel, Some(&mutant.change))?;
+        let pc = changed.beyond(all).next()?;
+        let loaded = object.clone().load(&mut GlobalMemory::new()).ok()?;
+        let (address, text) = loaded.program(self.kernel).ok()?.disassembly().nth(pc)?;
+        Some(format!("{address:x}: {text}"))
+    }
+
+    /// The cases that come to a mutant's place.
+    pub fn reaching(&self, mutant: &Mutant) -> Vec<usize> {
         let place = self.place(mutant);
-        self.cases.iter().any(|(_, outcome)| outcome.reached.contains(&place))
+        let cases = self.cases.iter().enumerate();
+        cases.filter(|(_, (_, all))| all.reached.contains(&place)).map(|(i, _)| i).collect()
     }
 
     /// A mutant's place as a report has it.
@@ -232,16 +257,14 @@ impl<'a> Subject<'a> {
 
     /// Runs a mutant on case after case until one shows a difference.
     pub fn fate(&self, mutant: &Mutant) -> Fate {
-        if !self.reaches(mutant) {
+        let reaching = self.reaching(mutant);
+        if reaching.is_empty() {
             return Fate::Survived;
         }
         let Ok(changed) = self.image.changed(self.kernel, Some(&mutant.change)) else {
             return Fate::Error;
         };
-        let place = self.place(mutant);
-        for (case, wanted) in
-            self.cases.iter().filter(|(_, wanted)| wanted.reached.contains(&place))
-        {
+        for (case, wanted) in reaching.iter().map(|i| &self.cases[*i]) {
             let checks =
                 Checks { max_instructions: 3 * wanted.executed + 10_000, ..Checks::default() };
             let run = || changed.run(self.kernel, case, checks);

@@ -65,7 +65,7 @@ struct Program {
     /// Runs those that are proved equivalent, too: a difference is an error.
     #[arg(long)]
     check_proofs: bool,
-    /// Percent that have to be killed.
+    /// Percent of each vendor's that have to be killed.
     #[arg(long, default_value_t = 95.0)]
     least: f64,
 }
@@ -81,11 +81,17 @@ fn main() -> ExitCode {
     }
 }
 
-/// Counts, of a kernel or of all.
+/// Counts, of a kernel, an operator or a vendor.
 #[derive(Default)]
 struct Count {
     total: u32,
     killed: u32,
+}
+
+impl Count {
+    fn share(&self) -> f64 {
+        100.0 * f64::from(self.killed) / f64::from(self.total.max(1))
+    }
 }
 
 fn run(program: &Program) -> Result<bool, String> {
@@ -99,7 +105,8 @@ fn run(program: &Program) -> Result<bool, String> {
         }
         None => Vec::new(),
     };
-    let (mut all, mut unlisted, mut uncovered) = (Count::default(), Vec::new(), Vec::new());
+    let (mut unlisted, mut uncovered) = (Vec::new(), Vec::new());
+    let mut by_vendor: BTreeMap<&str, Count> = BTreeMap::new();
     let mut by_operator: BTreeMap<(&str, &str), Count> = BTreeMap::new();
     let mut equivalent: BTreeMap<(&str, &str, &str), u32> = BTreeMap::new();
     for path in &program.files {
@@ -138,7 +145,8 @@ fn run(program: &Program) -> Result<bool, String> {
                 *fates.entry(fate).or_default() += 1;
                 let killed = fate != Fate::Survived;
                 let operator = by_operator.entry((vendor, mutant.operator)).or_default();
-                for count in [&mut count, &mut all, operator] {
+                let vendors = by_vendor.entry(vendor).or_default();
+                for count in [&mut count, vendors, operator] {
                     count.total += 1;
                     count.killed += u32::from(killed);
                 }
@@ -149,11 +157,16 @@ fn run(program: &Program) -> Result<bool, String> {
                     Some(entry) => entry.survived += 1,
                     None if killed => {}
                     None => unlisted.push(format!(
-                        "{vendor} {kernel} {} `{}`: {}{:x?}",
+                        "{vendor} {kernel} {} `{}`: reached by cases {:?}, {:x?}{}",
                         mutant.operator,
                         mutant.place,
-                        if subject.reaches(mutant) { "" } else { "not reached, " },
-                        mutant.change
+                        subject.reaching(mutant),
+                        mutant.change,
+                        match mutant.operator {
+                            "drop-wait" | "widen-wait" => subject.suspect(mutant),
+                            _ => None,
+                        }
+                        .map_or(String::new(), |at| format!("; needed by {at}"))
                     )),
                 }
             }
@@ -177,25 +190,30 @@ fn run(program: &Program) -> Result<bool, String> {
         println!("{vendor:6} {operator:14} {count:4} equivalent, proved by {proof}");
     }
     // Of a vendor whose code is not there nothing is known.
-    accepted.retain(|entry| by_operator.keys().any(|(vendor, _)| *vendor == entry.vendor));
-    Ok(conclude(program, &all, &accepted, &unlisted, &uncovered))
+    accepted.retain(|entry| by_vendor.contains_key(entry.vendor.as_str()));
+    Ok(conclude(program, &by_vendor, &accepted, &unlisted, &uncovered))
 }
 
 /// Prints what counts, and says whether all is well.
 fn conclude(
     program: &Program,
-    all: &Count,
+    by_vendor: &BTreeMap<&str, Count>,
     accepted: &[Entry],
     unlisted: &[String],
     uncovered: &[String],
 ) -> bool {
-    let share = 100.0 * f64::from(all.killed) / f64::from(all.total.max(1));
-    let known: u32 = accepted.iter().map(|e| e.survived).sum();
-    let open: u32 = accepted.iter().filter(|e| e.open).map(|e| e.survived).sum();
-    println!(
-        "{} of {} mutants killed: {share:.1} % ({} at least); {known} survivors are known, {open} of them not explained",
-        all.killed, all.total, program.least
-    );
+    for (vendor, count) in by_vendor {
+        let of_it = accepted.iter().filter(|entry| entry.vendor == *vendor);
+        println!(
+            "{vendor}: {} of {} mutants killed: {:.1} % ({} at least); {} survivors are known",
+            count.killed,
+            count.total,
+            count.share(),
+            program.least,
+            of_it.map(|entry| entry.survived).sum::<u32>()
+        );
+    }
+    let enough = |count: &Count| count.total > 0 && count.share() >= program.least;
     unlisted.iter().for_each(|survivor| println!("survived: {survivor}"));
     uncovered.iter().for_each(|kernel| println!("no cases: {kernel}"));
     // Of a part of the mutants nobody can say that a line has become wrong.
@@ -205,5 +223,9 @@ fn conclude(
         stale = true;
         println!("line {}: accepted, but no longer survives ({} killed)", entry.line, entry.killed);
     }
-    all.total > 0 && share >= program.least && unlisted.is_empty() && uncovered.is_empty() && !stale
+    !by_vendor.is_empty()
+        && by_vendor.values().all(enough)
+        && unlisted.is_empty()
+        && uncovered.is_empty()
+        && !stale
 }

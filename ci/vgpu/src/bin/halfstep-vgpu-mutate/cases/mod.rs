@@ -4,6 +4,7 @@
 //! values are NaN, infinite and subnormal here and there: a change that no input can show would be
 //! counted as one that no test can find.
 
+mod around;
 mod gemm;
 mod optim;
 mod product;

@@ -4,10 +4,10 @@ use super::{BF16_TYPE, Builder, Case, F16_TYPE, F32_TYPE, Plain, TYPES};
 use crate::params::Partial;
 use crate::params::optim::*;
 
-/// Tensors: tails of several lengths, one that has no gradient, one that is inactive, one longer
+/// Tensors: tails of each length, one that has no gradient, one that is inactive, one longer
 /// than a piece of 4,096. Gradients and parameters of odd rows are misaligned, states from
 /// [`CROOKED`] on.
-const LENGTHS: [usize; 11] = [4109, 23, 15, 2054, 2055, 8, 14, 7, 1, 301, 2050];
+const LENGTHS: [usize; 13] = [4109, 23, 15, 2054, 2055, 8, 14, 7, 1, 301, 2050, 3, 12];
 const WITHOUT: usize = 2;
 const INACTIVE: usize = 6;
 const CROOKED: usize = 4;
@@ -108,7 +108,7 @@ pub fn cases(kernel: &str) -> Vec<Case> {
         "control" => (0..34).map(control).collect(),
         "convert" => (0..WAYS.len()).map(convert).collect(),
         "step_lamb_trust" => vec![trust(0), trust(1)],
-        _ => (0..MODES.len()).map(|i| step(name, i, false)).chain([step(name, 0, true)]).collect(),
+        _ => (0..STEPS).map(|i| step(name, i, false)).chain([step(name, 0, true)]).collect(),
     }
 }
 
@@ -132,25 +132,27 @@ fn stats(i: usize) -> Case {
     b.launch([2, 1, 1], 256, block.bytes())
 }
 
-/// How parameters are kept, with the types of parameters, gradients and moments.
-const MODES: [(u32, u32, u32, u32); 12] = [
-    (MASTER_F32, BF16_TYPE, BF16_TYPE, F32_TYPE),
-    (MASTER_OWN, F32_TYPE, F32_TYPE, F32_TYPE),
-    (MASTER_REMAINDER, BF16_TYPE, BF16_TYPE, BF16_TYPE),
-    (MASTER_STOCHASTIC, BF16_TYPE, F32_TYPE, F32_TYPE),
-    (MASTER_NEAREST, F16_TYPE, F16_TYPE, BF16_TYPE),
-    (MASTER_F32, F16_TYPE, F16_TYPE, F16_TYPE),
-    (MASTER_STOCHASTIC, F16_TYPE, BF16_TYPE, BF16_TYPE),
-    (MASTER_NEAREST, BF16_TYPE, BF16_TYPE, F32_TYPE),
-    (MASTER_REMAINDER, BF16_TYPE, F16_TYPE, F32_TYPE),
-    (MASTER_F32, F32_TYPE, BF16_TYPE, F16_TYPE),
-    (MASTER_STOCHASTIC, BF16_TYPE, F16_TYPE, F16_TYPE),
-    (MASTER_NEAREST, F32_TYPE, F32_TYPE, BF16_TYPE),
+/// How parameters are kept, and their types.
+const MODES: [(u32, u32); 10] = [
+    (MASTER_F32, BF16_TYPE),
+    (MASTER_OWN, F32_TYPE),
+    (MASTER_REMAINDER, BF16_TYPE),
+    (MASTER_STOCHASTIC, BF16_TYPE),
+    (MASTER_NEAREST, F16_TYPE),
+    (MASTER_F32, F16_TYPE),
+    (MASTER_STOCHASTIC, F16_TYPE),
+    (MASTER_NEAREST, BF16_TYPE),
+    (MASTER_F32, F32_TYPE),
+    (MASTER_NEAREST, F32_TYPE),
 ];
+
+/// Each with every type of gradients, and moments of another type each time.
+const STEPS: usize = 3 * MODES.len();
 
 fn step(name: &str, i: usize, skipped: bool) -> Case {
     let mut b = Builder::default();
-    let (mode, param, grad, moment) = MODES[i];
+    let (mode, param) = MODES[i % MODES.len()];
+    let (grad, moment) = (TYPES[i % 3], TYPES[(i + i / 3) % 3]);
     let t = tables(&mut b);
     // One NaN makes all of a norm NaN.
     let odd = name != "step_lamb_moments" || i % 4 == 3;
@@ -254,7 +256,7 @@ fn trust(skip: u32) -> Case {
 }
 
 /// Directions of conversions, ways of keeping masters, types of parameters.
-const WAYS: [(u32, u32, u32); 17] = [
+const WAYS: [(u32, u32, u32); 21] = [
     (CONVERT_LOAD, MASTER_F32, BF16_TYPE),
     (CONVERT_LOAD, MASTER_F32, F16_TYPE),
     (CONVERT_LOAD, MASTER_REMAINDER, BF16_TYPE),
@@ -272,6 +274,10 @@ const WAYS: [(u32, u32, u32); 17] = [
     (CONVERT_LOAD, MASTER_F32, F32_TYPE),
     (CONVERT_STORE, MASTER_F32, F32_TYPE),
     (CONVERT_ROUND, MASTER_F32, F32_TYPE),
+    (CONVERT_EXPORT, MASTER_NEAREST, BF16_TYPE),
+    (CONVERT_EXPORT, MASTER_STOCHASTIC, F16_TYPE),
+    (CONVERT_STORE, MASTER_NEAREST, BF16_TYPE),
+    (CONVERT_LOAD, MASTER_REMAINDER, BF16_TYPE),
 ];
 
 /// Masters: what is loaded, stored, exported and rounded, by every way of keeping them.

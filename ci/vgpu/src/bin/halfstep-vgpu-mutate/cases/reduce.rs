@@ -7,16 +7,19 @@ use crate::params::reduce::{Accumulate, FIXED_BLOCK, Fixed, Pack, Sum, Unpack};
 const LENGTHS: [usize; 4] = [4103, 13, 2054, 8];
 
 pub fn cases(kernel: &str) -> Vec<Case> {
-    let pairs = TYPES.iter().flat_map(|a| TYPES.map(|b| (*a, b)));
+    let pairs = TYPES.into_iter().flat_map(|a| TYPES.map(|b| (a, b)));
     match kernel {
-        "hs_reduce_pack" => pairs.enumerate().map(|(i, types)| pack(i, types)).collect(),
+        "hs_reduce_pack" => {
+            pairs.cycle().take(18).enumerate().map(|(i, types)| pack(i, types)).collect()
+        }
         "hs_reduce_accumulate" => {
             (0..12).map(|i| accumulate(LENGTHS[i % 4], TYPES[i % 3], i / 3 % 2)).collect()
         }
         "hs_reduce_sum" => (0..12).map(|i| sum(LENGTHS[i % 4], TYPES[i % 3], i / 3 % 2)).collect(),
         "hs_reduce_unpack" => {
             let small = pairs.enumerate().map(|(i, types)| unpack(i, types));
-            small.chain(TYPES.map(unpack_of_a_large_bucket)).collect()
+            let large = (0..LARGE.len()).map(|i| unpack_of_a_large_bucket(i, TYPES[i % 3]));
+            small.chain(large).collect()
         }
         "hs_reduce_measure" | "hs_reduce_encode" | "hs_reduce_decode" => {
             (0..12).map(|i| fixed(kernel, LENGTHS[i % 4], TYPES[i % 3], i / 3 % 2)).collect()
@@ -94,19 +97,33 @@ fn unpack(i: usize, (gradient_type, wire): (u32, u32)) -> Case {
     b.launch([2, 1, 1], 256, block.bytes())
 }
 
-/// Shards of more than 2³² elements, of which only what is read is there: the end of the second and
-/// the start of the third.
-fn unpack_of_a_large_bucket(wire: u32) -> Case {
+/// Lengths of shards beyond 2³² elements, and the shard that begins in the middle of what is unpacked.
+const LARGE: [(u64, usize); 7] = [
+    ((1 << 33) + 3, 2),
+    ((1 << 33) + 3, 1),
+    ((1 << 32) + 1, 7),
+    ((3 << 32) - 5, 5),
+    ((1 << 40) - 1, 31),
+    (0x1_8000_0001, 1023),
+    ((1 << 61) / 3, 2),
+];
+
+/// Shards of which only what is read is there: the end of one and the start of the next.
+fn unpack_of_a_large_bucket(i: usize, wire: u32) -> Case {
     let mut b = Builder::default();
-    let (shard, before, len) = ((1_u64 << 33) + 3, 1029, 2061);
+    // The border is behind another of an eight's elements each time.
+    let ((shard, next), before, len) = (LARGE[i], 1025 + i, 2061);
     let parts = [b.noise(before, true), b.noise(len - before, true)];
     let size = if wire == F32_TYPE { 4 } else { 2 };
-    let end = b.values(&parts[0], wire, 0).wrapping_sub((shard - before as u64) * size);
-    let start = b.values(&parts[1], wire, 1);
-    let shards = b.table(&[0, end, start]);
+    let mut shards = vec![0; next + 1];
+    let end = b.values(&parts[0], wire, 0);
+    shards[next - 1] = end.wrapping_sub((shard - before as u64).wrapping_mul(size));
+    shards[next] = b.values(&parts[1], wire, 1);
+    let shards = b.table(&shards);
     let to = b.room_for(len, wire, 0);
     let partials = b.room(16);
-    let (offset, len, factor, gradient_type) = (2 * shard - before as u64, len as u64, 0.5, wire);
+    let offset = next as u64 * shard - before as u64;
+    let (len, factor, gradient_type) = (len as u64, 0.5, wire);
     let block =
         Unpack { shards, to, partials, shard, offset, len, factor, gradient_type, wire, tensor: 7 };
     b.launch([1, 1, 1], 256, block.bytes())

@@ -1,0 +1,106 @@
+//! The kernels of `gemm` before and after a product, and beside it.
+
+use super::product::{ACTIVATIONS, empty, matrix};
+use super::{Builder, Case, F32_TYPE, Plain, TYPES};
+use crate::params::Partial;
+use crate::params::gemm::*;
+
+pub fn cases(name: &str) -> Vec<Case> {
+    match name {
+        "prepare" => (0..30).map(prepare).collect(),
+        "finish" => (0..8).map(finish).collect(),
+        _ => (0..45).map(swiglu_grad).collect(),
+    }
+}
+
+/// Columns beyond a block's 32, steps beyond a round of 8 × 256 where sums are wanted.
+fn prepare(i: usize) -> Case {
+    let mut b = Builder::default();
+    let input = TYPES[i % 3];
+    let (turn, i) = (i / 6, i % 6);
+    let sums = i != 1 && i != 4;
+    let groups = if i == 2 || i == 5 { 3 } else { 0 };
+    // As it is stored: sums are over the rows.
+    let (rows, columns) = if sums { ([2309, 300, 610][i % 3], 37) } else { (70, 45) };
+    let a = matrix(&mut b, [1, rows, columns], input, i.is_multiple_of(2), i == 3);
+    let z = matrix(&mut b, [1, rows, columns], input, i.is_multiple_of(2), i == 3);
+    let mut p = empty();
+    (p.a, p.lda, p.z, p.ldz) = (a.at, a.ld as u64, z.at, z.ld as u64);
+    (p.input, p.groups) = (input, groups);
+    (p.m, p.k) = if sums { (columns as u64, rows as u64) } else { (rows as u64, columns as u64) };
+    p.role = if i == 0 { ROLE_FORWARD } else { ROLE_FUSED_A };
+    p.activation = (i + turn + 1) as u32 % ACTIVATIONS;
+    if sums {
+        p.flags |= FLAG_A_TRANSPOSED;
+        let values = b.noise(columns * groups.max(1) as usize, false);
+        p.a_sums = b.values(&values, F32_TYPE, 0);
+    }
+    if groups > 0 {
+        p.flags |= FLAG_GROUPS_CUT_K;
+        p.group_ends = b.table(&[7_u32, 300, rows as u32]);
+    }
+    p.flags |= u32::from(i.is_multiple_of(2)) * FLAG_ADD_A_SUMS
+        + u32::from(i % 3 != 2 && i > 2) * FLAG_FLUSH;
+    if i != 0 {
+        p.ldf = (columns + 3) as u64;
+        p.fused_a = b.room_for(rows * (columns + 3), input, i % 2);
+    }
+    b.launch([3, 1, 1], 256, p.bytes())
+}
+
+/// More than a piece of 16,384 elements, tails, what is not finite, the ways of leaving things out.
+fn finish(i: usize) -> Case {
+    let mut b = Builder::default();
+    let mut p = empty();
+    let (m, n) =
+        [(131, 127), (33, 250), (7, 3), (129, 255), (300, 1), (5, 3), (7, 9), (131, 254)][i];
+    (p.m, p.n, p.k) = (m as u64, n as u64, 1);
+    p.groups = u64::from(i == 3) * 2;
+    let members = if i == 3 { 2 } else { 1 };
+    let d = b.noise(members * m * n, i != 1);
+    // Without partials of D, and more chunks of it than blocks.
+    let partials = i != 1 && i != 7;
+    p.d = b.values(&d, F32_TYPE, 0);
+    p.copy_type = TYPES[i % 3];
+    if i != 4 {
+        p.copy = b.room_for(members * m * n, TYPES[i % 3], i % 2);
+    }
+    let room =
+        |b: &mut Builder, len: usize| b.room((len.div_ceil(16_384) * size_of::<Partial>()) as u64);
+    if partials {
+        p.partials = room(&mut b, members * m * n);
+    }
+    if i != 2 {
+        let sums = b.noise(members * m, i == 4);
+        p.a_sums = b.values(&sums, F32_TYPE, 0);
+        p.a_sums_partials = room(&mut b, members * m);
+    }
+    b.launch([2, 1, 1], 256, p.bytes())
+}
+
+fn swiglu_grad(i: usize) -> Case {
+    let mut b = Builder::default();
+    let (turn, i) = (i / 9, i % 9);
+    let input = TYPES[(i + turn) % 3];
+    let (rows, n) =
+        [(9, 77), (40, 64), (3, 5), (67, 33), (5, 130), (3, 7), (2, 15), (4, 23), (2, 16)][i];
+    let even = i % 2 == 1;
+    let dy = matrix(&mut b, [1, rows, n], input, even, true);
+    let z = matrix(&mut b, [1, rows, 2 * n], input, even, true);
+    let ldd = 2 * n + if even { 8 } else { 3 };
+    let p = SwigluGrad {
+        dy: dy.at,
+        z: z.at,
+        dz: b.room_for(rows * ldd, input, usize::from(!even)),
+        ldy: dy.ld as u64,
+        ldz: z.ld as u64,
+        ldd: ldd as u64,
+        rows: rows as u64,
+        n: n as u64,
+        input,
+        activation: [4, 2, 1, 3, 0][(i + turn) % 5],
+        flags: u32::from(i == 3) * FLAG_FLUSH,
+        padding: 0,
+    };
+    b.launch([1, 1, 1], 256, p.bytes())
+}
