@@ -10,8 +10,17 @@
 //! cargo run --release --example train_mnist
 //! cargo run --release --example train_mnist -- --ranks 4 --epochs 2 --modes f32,bf16+sr
 //! ```
+//!
+//! Built with the feature `mpi` and started by a launcher, each process is a rank; the weights are the
+//! same, to the bit, as those of as many threads:
+//!
+//! ```text
+//! cargo build --release --features mpi --example train_mnist
+//! mpirun --oversubscribe -n 4 target/release/examples/train_mnist
+//! ```
 
 mod data;
+mod job;
 mod loss;
 mod mode;
 mod network;
@@ -28,15 +37,16 @@ use std::time::Duration;
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use job::Job;
 use mode::Mode;
 use run::{Outcome, Settings};
 
 /// Train on MNIST digits in f32, bf16 and f16.
 #[derive(Parser)]
 struct Args {
-    /// Ranks: threads that each take a part of every batch.
-    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=64))]
-    ranks: u8,
+    /// Ranks: threads that each take a part of every batch. [default: 2; under mpirun, its processes]
+    #[arg(long, value_parser = clap::value_parser!(u8).range(1..=64))]
+    ranks: Option<u8>,
     /// Passes over the training digits.
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..))]
     epochs: u16,
@@ -70,16 +80,17 @@ fn main() -> ExitCode {
 }
 
 fn demonstrate(args: &Args) -> Result<(), Box<dyn Error>> {
+    let job = Job::find()?;
     let digits = data::load(data::MNIST, args.seed)?;
     let settings = Settings {
         layers: vec![digits.features, 256, data::CLASSES],
-        ranks: args.ranks.into(),
+        ranks: job.ranks(args.ranks)?,
         batch: 64,
         epochs: args.epochs.into(),
         lr: args.lr,
         seed: args.seed,
     };
-    println!(
+    let head = format!(
         "{} training digits, {} test digits, network {:?}, global batch {}, {} ranks, AdamW at {}",
         digits.train.len(),
         digits.test.len(),
@@ -88,15 +99,21 @@ fn demonstrate(args: &Args) -> Result<(), Box<dyn Error>> {
         settings.ranks,
         settings.lr,
     );
+    if job.prints() {
+        println!("{head}");
+    }
     let mut outcomes = Vec::new();
     for &mode in &args.modes {
-        let bar = progress(mode, settings.steps(&digits));
-        let outcome = run::run(mode, &settings, &digits, &|loss| {
+        let bar = progress(mode, settings.steps(&digits), job.prints());
+        let outcome = job.run(mode, &settings, &digits, &|loss| {
             bar.inc(1);
             bar.set_message(format!("loss {loss:.3}"));
         })?;
         bar.finish_and_clear();
         outcomes.push((mode, outcome));
+    }
+    if !job.prints() {
+        return Ok(());
     }
     print_table(&outcomes);
     for (mode, outcome) in &outcomes {
@@ -116,9 +133,9 @@ fn demonstrate(args: &Args) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn progress(mode: Mode, steps: usize) -> ProgressBar {
+fn progress(mode: Mode, steps: usize, shown: bool) -> ProgressBar {
     let bar = ProgressBar::new(steps as u64);
-    if !std::io::stderr().is_terminal() {
+    if !(shown && std::io::stderr().is_terminal()) {
         bar.set_draw_target(ProgressDrawTarget::hidden());
     }
     let style = ProgressStyle::with_template("{prefix:>12} {wide_bar} {pos}/{len} {msg} {eta}");

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use halfstep::optim::{AdamW, Config as OptimConfig, Group, Optimizer, Source, Tensor};
 use halfstep::reduce::{
-    BucketPlan, Communicator, Config as ReduceConfig, Link, Local, Param, Reducer, Unscale,
+    BucketPlan, Communicator, Config as ReduceConfig, Link, Param, Reducer, Unscale,
     ready_by_elements,
 };
 use halfstep::{Device, Read, Result, Storage, Stream, Write};
@@ -20,7 +20,7 @@ pub fn train<T: Storage>(
     mode: Mode,
     settings: &Settings,
     digits: &Digits,
-    comm: Local,
+    comm: Box<dyn Communicator>,
     progress: &dyn Fn(f32),
 ) -> Result<Outcome> {
     let start = Instant::now();
@@ -49,7 +49,7 @@ pub fn train<T: Storage>(
     let ready = ready_by_elements(&params, 1e-3);
     let link = Link { alpha: 20e-6, beta: 1.0 / 10e9 };
     let plan = BucketPlan::optimal(&params, T::DTYPE, &ready, link)?;
-    let mut reducer = Reducer::<f32>::new(&device, plan, Box::new(comm), ReduceConfig::default())?;
+    let mut reducer = Reducer::<f32>::new(&device, plan, comm, ReduceConfig::default())?;
 
     // Rank r takes rows [r·batch/ranks, (r+1)·batch/ranks) of every batch.
     let mine = rank * settings.batch / ranks..(rank + 1) * settings.batch / ranks;

@@ -1,8 +1,8 @@
-//! One training run: a thread for each rank, and what came of it.
+//! One training run: a thread or a process for each rank, and what came of it.
 
 use std::time::Duration;
 
-use halfstep::reduce::local;
+use halfstep::reduce::{Communicator, local};
 use halfstep::{Result, bf16, f16};
 
 use crate::data::Digits;
@@ -13,7 +13,7 @@ use crate::rank::train;
 pub struct Settings {
     /// Features, hidden sizes, classes.
     pub layers: Vec<usize>,
-    /// Threads that each take a part of every batch.
+    /// Threads or processes that each take a part of every batch.
     pub ranks: usize,
     /// Digits of one step, over all ranks.
     pub batch: usize,
@@ -62,7 +62,7 @@ pub struct Outcome {
     pub hash: u64,
 }
 
-/// Trains in one mode. `progress` is told rank 0's loss after each step.
+/// Trains in one mode, on threads. `progress` is told rank 0's loss after each step.
 pub fn run(
     mode: Mode,
     settings: &Settings,
@@ -71,14 +71,12 @@ pub fn run(
 ) -> Result<Outcome> {
     let ranks = local(settings.ranks.try_into().expect("at least one rank"));
     let outcomes: Vec<Result<Outcome>> = std::thread::scope(|scope| {
-        let train = match mode {
-            Mode::F32 => train::<f32>,
-            Mode::Bf16Master | Mode::Bf16Stochastic | Mode::Bf16Nearest => train::<bf16>,
-            Mode::F16Scaler => train::<f16>,
-        };
+        let train = trainer(mode);
         let threads: Vec<_> = ranks
             .into_iter()
-            .map(|comm| scope.spawn(move || train(mode, settings, digits, comm, progress)))
+            .map(|comm| {
+                scope.spawn(move || train(mode, settings, digits, Box::new(comm), progress))
+            })
             .collect();
         threads.into_iter().map(|thread| thread.join().expect("ranks return errors")).collect()
     });
@@ -87,4 +85,48 @@ pub fn run(
         assert_eq!(outcome.hash, outcomes[0].hash, "every rank has the same weights, to the bit");
     }
     Ok(outcomes[0].clone())
+}
+
+/// The same, where this process is one rank of a job of MPI.
+#[cfg(feature = "mpi")]
+pub fn run_process(
+    mode: Mode,
+    settings: &Settings,
+    digits: &Digits,
+    mpi: &halfstep::reduce::Mpi,
+    progress: &(dyn Fn(f32) + Sync),
+) -> Result<Outcome> {
+    let outcome = trainer(mode)(mode, settings, digits, Box::new(mpi.comm()?), progress)?;
+    for hash in hashes(mpi, outcome.hash)? {
+        assert_eq!(hash, outcome.hash, "every rank has the same weights, to the bit");
+    }
+    Ok(outcome)
+}
+
+/// Every process's hash, in rank order.
+#[cfg(feature = "mpi")]
+fn hashes(mpi: &halfstep::reduce::Mpi, mine: u64) -> Result<Vec<u64>> {
+    use halfstep::reduce::{Collective, Communicator};
+    let device = halfstep::Device::cpu();
+    let stream = device.stream()?;
+    let mine = std::sync::Arc::new(device.upload(&mine.to_le_bytes())?);
+    let deadline = std::time::Instant::now() + Duration::from_secs(60);
+    let all = mpi.comm()?.exchange(Collective::AllGather, &mine, &stream, deadline)?;
+    let hash = |part: &halfstep::reduce::Part| {
+        let mut bytes = [0; 8];
+        part.buffer.read(&stream, part.start, &mut bytes)?;
+        Ok(u64::from_le_bytes(bytes))
+    };
+    all.parts.iter().map(hash).collect()
+}
+
+type Train = fn(Mode, &Settings, &Digits, Box<dyn Communicator>, &dyn Fn(f32)) -> Result<Outcome>;
+
+/// The training loop for a mode's storage type.
+fn trainer(mode: Mode) -> Train {
+    match mode {
+        Mode::F32 => train::<f32>,
+        Mode::Bf16Master | Mode::Bf16Stochastic | Mode::Bf16Nearest => train::<bf16>,
+        Mode::F16Scaler => train::<f16>,
+    }
 }

@@ -9,6 +9,8 @@ pub mod files;
 pub mod gemm_case;
 pub mod guard;
 pub mod memory;
+#[cfg(feature = "mpi")]
+pub mod mpi;
 pub mod optim;
 pub mod oracle_gemm;
 pub mod oracle_optim;
