@@ -21,6 +21,7 @@ mod outbox;
 mod plan;
 mod reducer;
 pub(crate) mod reference;
+mod rendezvous;
 mod report;
 mod trailer;
 
@@ -31,4 +32,5 @@ pub use config::{Config, Unscale};
 pub use fixed::FixedPoint;
 pub use plan::{Bucket, BucketPlan, Link, Param, Slot, ready_by_elements};
 pub use reducer::Reducer;
+pub use rendezvous::{Given, Rendezvous, hosts};
 pub use report::{BucketTimes, NonFinite, Reduced};
