@@ -51,7 +51,7 @@ fn rank(comm: Local, plan: BucketPlan) -> halfstep::Result<()> {
         gradients.iter_mut().map(|g| g as &mut dyn Write<f32>).collect();
     let reduced = reducer.finish(&stream, &mut outputs, Unscale::Keep)?;
     if rank == 0 {
-        let norm = reducer.stats().read(&stream)?.sum_squares.sqrt();
+        let norm = reducer.stats()?.read(&stream)?.sum_squares.sqrt();
         println!(
             "average {} (of 0, 1, 2, 3 with weights 1, 2, 3, 4), norm {norm:.1}",
             gradients[0][0]

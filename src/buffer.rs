@@ -4,7 +4,7 @@ use std::marker::PhantomData;
 use std::ops::Range;
 
 use crate::backend::{Address, StreamId};
-use crate::{Device, Element, Error, Result, Stream};
+use crate::{Device, DeviceKind, Element, Error, Result, Stream};
 
 /// `len` elements of `T` in a device's memory, aligned to 256 bytes, initialised.
 ///
@@ -74,7 +74,7 @@ impl<T: Element> Buffer<T> {
     /// [`Error::Shape`] if the range is not inside the buffer.
     pub fn view(&self, range: Range<usize>) -> Result<View<'_, T>> {
         let address = self.offset("view", &range)?;
-        Ok(View { buffer: self, address, len: range.len() })
+        Ok(View { device: &self.device, address, len: range.len(), memory: PhantomData })
     }
 
     /// Elements `range`, to write.
@@ -83,7 +83,7 @@ impl<T: Element> Buffer<T> {
     /// [`Error::Shape`] if the range is not inside the buffer.
     pub fn view_mut(&mut self, range: Range<usize>) -> Result<ViewMut<'_, T>> {
         let address = self.offset("view_mut", &range)?;
-        Ok(ViewMut { buffer: self, address, len: range.len() })
+        Ok(ViewMut { device: &self.device, address, len: range.len(), memory: PhantomData })
     }
 
     /// Copies `values` into the buffer from element `start` on, in the stream's order.
@@ -137,16 +137,27 @@ impl<T: Element> Buffer<T> {
     }
 
     fn stream_id(&self, op: &'static str, stream: &Stream) -> Result<StreamId> {
-        if !stream.device().reaches(&self.device) {
-            return Err(Error::Device {
-                op,
-                arg: "stream".into(),
-                expected: self.device.info().to_string(),
-                found: stream.device().info().to_string(),
-            });
-        }
-        Ok(stream.id())
+        stream_id(op, &self.device, stream)
     }
+}
+
+fn stream_id(op: &'static str, owner: &Device, stream: &Stream) -> Result<StreamId> {
+    if !stream.device().reaches(owner) {
+        return Err(Error::Device {
+            op,
+            arg: "stream".into(),
+            expected: owner.info().to_string(),
+            found: stream.device().info().to_string(),
+        });
+    }
+    Ok(stream.id())
+}
+
+fn same_length(op: &'static str, expected: usize, found: usize) -> Result<()> {
+    if expected == found {
+        return Ok(());
+    }
+    Err(Error::shape(op, "values", format!("{expected} elements"), found))
 }
 
 impl<T: Element> Drop for Buffer<T> {
@@ -191,18 +202,123 @@ impl<T: Element> Drop for HostCell<T> {
     }
 }
 
+impl Buffer<u8> {
+    /// `len` elements of another type from byte `start` on. The caller has laid them out there.
+    pub(crate) fn view_as<T: Element>(&self, start: usize, len: usize) -> Result<View<'_, T>> {
+        let address = self.offset("view_as", &elements::<T>(start, len))?;
+        Ok(View { device: &self.device, address, len, memory: PhantomData })
+    }
+
+    /// As [`Buffer::view_as`], to write.
+    pub(crate) fn view_as_mut<T: Element>(
+        &mut self,
+        start: usize,
+        len: usize,
+    ) -> Result<ViewMut<'_, T>> {
+        let address = self.offset("view_as_mut", &elements::<T>(start, len))?;
+        Ok(ViewMut { device: &self.device, address, len, memory: PhantomData })
+    }
+}
+
+/// The bytes of elements.
+///
+/// # Panics
+/// If `start` does not align them: buffers do, so that places in them are the caller's business.
+fn elements<T: Element>(start: usize, len: usize) -> Range<usize> {
+    assert!(start.is_multiple_of(align_of::<T>()), "laid out for its type");
+    start..start.saturating_add(len.saturating_mul(size_of::<T>()))
+}
+
 /// A range of a [`Buffer`], to read.
 #[derive(Debug, Clone, Copy)]
 pub struct View<'a, T: Element> {
-    pub(crate) buffer: &'a Buffer<T>,
+    pub(crate) device: &'a Device,
     pub(crate) address: Address,
     pub(crate) len: usize,
+    memory: PhantomData<&'a [T]>,
 }
 
 /// A range of a [`Buffer`], to write.
 #[derive(Debug)]
 pub struct ViewMut<'a, T: Element> {
-    pub(crate) buffer: &'a mut Buffer<T>,
+    pub(crate) device: &'a Device,
     pub(crate) address: Address,
     pub(crate) len: usize,
+    memory: PhantomData<&'a mut [T]>,
+}
+
+impl<'a, T: Element> View<'a, T> {
+    /// Copies the elements, and waits until they have arrived.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for another length; [`Error::Device`] if the stream is another device's.
+    pub fn copy_to(&self, stream: &Stream, values: &mut [T]) -> Result<()> {
+        const OP: &str = "View::copy_to";
+        same_length(OP, self.len, values.len())?;
+        let id = stream_id(OP, self.device, stream)?;
+        // SAFETY: inside the buffer, checked when the view was made; it is initialised.
+        unsafe {
+            let values = bytemuck::cast_slice_mut(values);
+            stream.device().backend.download(id, self.address, values)
+        }
+    }
+
+    /// The elements, where they are the host's memory; `None` on a GPU.
+    ///
+    /// ```
+    /// # fn main() -> halfstep::Result<()> {
+    /// let buffer = halfstep::Device::cpu().upload(&[1.0f32, 2.0, 3.0])?;
+    /// assert_eq!(buffer.view(1..3)?.host(), Some(&[2.0f32, 3.0][..]));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn host(&self) -> Option<&'a [T]> {
+        // SAFETY: inside the buffer (checked when the view was made), which is borrowed for `'a`;
+        // aligned, initialised. What was enqueued on a CPU has run.
+        on_host(self.device)
+            .then(|| unsafe { std::slice::from_raw_parts(pointer(self.address), self.len) })
+    }
+}
+
+impl<T: Element> ViewMut<'_, T> {
+    /// Copies `values` to the elements, in the stream's order.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for another length; [`Error::Device`] if the stream is another device's.
+    pub fn copy_from(&mut self, stream: &Stream, values: &[T]) -> Result<()> {
+        const OP: &str = "ViewMut::copy_from";
+        same_length(OP, self.len, values.len())?;
+        let id = stream_id(OP, self.device, stream)?;
+        // SAFETY: inside the buffer, checked when the view was made, which is exclusive.
+        unsafe {
+            let values = bytemuck::cast_slice(values);
+            stream.device().backend.upload(id, self.address, values)
+        }
+    }
+
+    /// The elements, where they are the host's memory; `None` on a GPU.
+    ///
+    /// ```
+    /// # fn main() -> halfstep::Result<()> {
+    /// let device = halfstep::Device::cpu();
+    /// let mut buffer = device.upload(&[1.0f32, 2.0, 3.0])?;
+    /// buffer.view_mut(1..3)?.host().expect("a CPU's memory").fill(5.0);
+    /// assert_eq!(buffer.to_vec(&device.stream()?)?, [1.0, 5.0, 5.0]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn host(&mut self) -> Option<&mut [T]> {
+        // SAFETY: as for `View::host`, and the borrow is exclusive.
+        on_host(self.device)
+            .then(|| unsafe { std::slice::from_raw_parts_mut(pointer(self.address), self.len) })
+    }
+}
+
+fn on_host(device: &Device) -> bool {
+    device.info().kind == DeviceKind::Cpu
+}
+
+/// A pointer for a slice; no elements have no address.
+fn pointer<T>(address: Address) -> *mut T {
+    if address == Address::NULL { std::ptr::dangling_mut() } else { address.0 as *mut T }
 }

@@ -221,7 +221,7 @@ fn the_sum_of_squares_is_its_definition() {
         let chunks = tensors.iter().flat_map(|t| t.chunks(16_384));
         let partials: Vec<f64> =
             chunks.map(|c| fold(&c.iter().map(square).collect::<Vec<_>>())).collect();
-        let summary = reducer.stats().read(&stream).unwrap();
+        let summary = reducer.stats().unwrap().read(&stream).unwrap();
         assert_eq!(summary.sum_squares.to_bits(), fold(&partials).to_bits());
     });
 }

@@ -62,7 +62,7 @@ fn reduce<G: Storage>(device: &Device, case: Case) -> Vec<Vec<u64>> {
                 let one = |v: &G| if v.widen().is_nan() { f32::NAN } else { v.widen() };
                 bits.extend(values.iter().map(|v| u64::from(one(v).to_bits())));
             }
-            let stats = reducer.stats().read(&stream).unwrap();
+            let stats = reducer.stats().unwrap().read(&stream).unwrap();
             bits.extend([stats.sum_squares.to_bits(), stats.non_finite]);
             bits.extend(
                 reduced.non_finite.iter().map(|bad| bad.elements + ((bad.bucket as u64) << 32)),

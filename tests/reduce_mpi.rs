@@ -19,9 +19,10 @@ use halfstep::{Dtype, Error, Storage, bf16, f16};
 const LONG: Duration = Duration::from_secs(30);
 const SHORT: Duration = Duration::from_millis(500);
 
-const CASES: [Case; 10] = [
+const CASES: [Case; 11] = [
     ("blocks_go_where_they_should", blocks_go_where_they_should, ALL),
     ("the_bits_of_threads", the_bits_of_threads, ALL),
+    ("ranges_go_where_they_should", ranges_go_where_they_should, ALL),
     ("communicators_do_not_meet", communicators_do_not_meet, ALL),
     ("c01_a_buffer_that_is_not_a_block_for_each_rank", c01_length, ALL),
     ("c03_c07_a_late_rank_is_named_by_the_deadline", c03_c07_late, ALL),
@@ -81,25 +82,54 @@ fn blocks_go_where_they_should(mpi: &Mpi) {
     }
 }
 
-/// Three steps of gradients from a seed, in an order of each rank's own; what rank `comm.rank()` gets.
-fn reduce<G: Storage>(comm: impl Communicator + 'static, wire: Dtype) -> Vec<u8> {
+/// Four steps of gradients from a seed, in an order of each rank's own; what rank `comm.rank()` gets.
+fn reduce<G: Storage>(comm: impl Communicator + 'static, wire: Dtype, views: bool) -> Vec<u8> {
     let lens = [1, 70_000, 0, 33, 4096, 250_001];
     let device = cpu(1);
     let stream = device.stream().unwrap();
     let plan = BucketPlan::ddp(&params_from(&lens), wire, 1000, 300_000).unwrap();
     let mut rng = Rng(7 + comm.rank() as u64);
-    let mut reducer = Reducer::<G>::new(&device, plan, Box::new(comm), Config::default()).unwrap();
+    let config = Config { views, allow_unused: true, ..Config::default() };
+    let rank = comm.rank();
+    let mut reducer = Reducer::<G>::new(&device, plan, Box::new(comm), config).unwrap();
     let mut bits = Vec::new();
-    for _ in 0..3 {
+    for step in 0..4 {
         reducer.set_weight((1 + rng.below(9)) as f64).unwrap();
         let fill = |&len: &usize| Distribution::Outliers.fill::<G>(&mut rng, len);
         let mut gradients: Vec<Vec<G>> = lens.iter().map(fill).collect();
         let mut order: Vec<usize> = (0..lens.len()).collect();
         (1..order.len()).rev().for_each(|i| order.swap(i, rng.below(i + 1)));
-        for param in order {
-            reducer.ready(&stream, param, &gradients[param]).unwrap();
+        if step == 2 {
+            gradients[4][rank] = G::narrow(f32::INFINITY);
         }
-        reducer.finish(&stream, &mut refs(&mut gradients), Unscale::Keep).unwrap();
+        order.retain(|param| step != 3 || (*param != 1 && param + rank != 5)); // 1 is nobody's
+        let unscale = if step == 1 { Unscale::Factor(0.3) } else { Unscale::Keep };
+        for &param in &order {
+            match views {
+                true => {
+                    let mut view = reducer.gradient_mut(param).unwrap();
+                    view.copy_from(&stream, &gradients[param]).unwrap();
+                    reducer.ready_view(&stream, param).unwrap();
+                }
+                false => reducer.ready(&stream, param, &gradients[param]).unwrap(),
+            }
+        }
+        gradients[1].fill(G::narrow(0.0)); // what nobody has is left alone, and is zeros in a view
+        let reduced = match views {
+            true => reducer.finish_views(&stream, unscale).unwrap(),
+            false => reducer.finish(&stream, &mut refs(&mut gradients), unscale).unwrap(),
+        };
+        if views {
+            for (param, gradient) in gradients.iter_mut().enumerate() {
+                reducer.gradient(param).unwrap().copy_to(&stream, gradient).unwrap();
+            }
+        }
+        let bad: Vec<u64> = reduced.non_finite.iter().map(|bad| bad.elements).collect();
+        assert_eq!(bad, if step == 2 { vec![1; RANKS] } else { vec![] });
+        assert_eq!(reduced.used, (0..lens.len()).map(|p| step != 3 || p != 1).collect::<Vec<_>>());
+        let norm = reducer.stats().unwrap().read(&stream).unwrap();
+        bits.extend(norm.sum_squares.to_bits().to_le_bytes());
+        bits.extend(norm.non_finite.to_le_bytes());
         bits.extend(gradients.iter().flat_map(|g| bytemuck::cast_slice::<G, u8>(g).to_vec()));
     }
     bits
@@ -107,15 +137,63 @@ fn reduce<G: Storage>(comm: impl Communicator + 'static, wire: Dtype) -> Vec<u8>
 
 fn the_bits_of_threads(mpi: &Mpi) {
     fn check<G: Storage>(mpi: &Mpi, wire: Dtype) {
-        let threads = ranks::run(RANKS, |comm| reduce::<G>(comm, wire));
+        let threads = ranks::run(RANKS, |comm| reduce::<G>(comm, wire, false));
         assert!(threads[0].iter().any(|&byte| byte != 0));
-        let processes = reduce::<G>(mpi.comm().unwrap(), wire);
-        assert!(processes == threads[mpi.rank()], "{} over {wire:?}", G::DTYPE);
+        for views in [false, true] {
+            let processes = reduce::<G>(mpi.comm().unwrap(), wire, views);
+            assert!(processes == threads[mpi.rank()], "{} over {wire:?}, {views}", G::DTYPE);
+        }
     }
     check::<f32>(mpi, Dtype::F32);
     check::<f32>(mpi, Dtype::Bf16);
     check::<bf16>(mpi, Dtype::Bf16);
     check::<f16>(mpi, Dtype::F16);
+}
+
+/// Each rank gets from each other what that one has for it, in one buffer.
+fn ranges_go_where_they_should(mpi: &Mpi) {
+    let mut comm = mpi.comm().unwrap();
+    let (rank, device) = (comm.rank(), cpu(1));
+    let stream = device.stream().unwrap();
+    let deadline = || Instant::now() + LONG;
+    for len in [0, 1, 70_001] {
+        // [to rank 0] [to rank 1] … [from rank 0] [from rank 1] …, each in two ranges.
+        let two =
+            |at: usize| vec![at * len..at * len + len / 3, at * len + len / 3..(at + 1) * len];
+        let send: Vec<_> = (0..RANKS).map(two).collect();
+        let receive: Vec<_> = (RANKS..2 * RANKS).map(two).collect();
+        let block = |from: usize, to: usize| vec![(10 * from + to + 1) as u8; len];
+        let mut bytes: Vec<u8> = (0..RANKS).flat_map(|to| block(rank, to)).collect();
+        bytes.resize(2 * RANKS * len, 0);
+        let buffer = device.upload(&bytes).unwrap();
+        let moved = comm.exchange_ranges(buffer, &send, &receive, &stream, deadline());
+        let found = moved.unwrap().0.to_vec(&stream).unwrap();
+        for from in 0..RANKS {
+            let at = (RANKS + from) * len;
+            let expected = if from == rank { vec![0; len] } else { block(from, rank) };
+            assert!(found[at..at + len] == expected, "from {from}");
+        }
+        assert!(found[..RANKS * len] == bytes[..RANKS * len], "what is sent stays");
+    }
+    // Blocks and ranges are different calls.
+    let mut comm = mpi.comm().unwrap();
+    let none = vec![Vec::new(); RANKS];
+    let fault = match rank {
+        1 => exchange(&mut comm, Collective::AllGather, &[0; 8], LONG).unwrap_err(),
+        _ => {
+            let buffer = device.zeros(8).unwrap();
+            comm.exchange_ranges(buffer, &none, &none, &stream, deadline()).unwrap_err()
+        }
+    };
+    assert!(matches!(fault, Fault::Mismatch { rank: 1, .. }), "{fault}");
+    // Nothing is received twice, over what is sent, or past the end.
+    for (out, into) in [(0..4, 3..7), (0..1, 2..9), (7..9, 0..2)] {
+        let mut comm = mpi.comm().unwrap();
+        let (out, into) = (vec![vec![out]; RANKS], vec![vec![into]; RANKS]);
+        let buffer = device.zeros(8).unwrap();
+        let fault = comm.exchange_ranges(buffer, &out, &into, &stream, deadline()).unwrap_err();
+        assert!(matches!(fault, Fault::Transport { .. }), "{fault}");
+    }
 }
 
 /// Two at a time, and many after each other: what one has left behind reaches no other.

@@ -207,7 +207,7 @@ fn k14_a_nan_reaches_every_rank_and_its_source_is_named() {
             assert_eq!(reduced.non_finite, [NonFinite { rank: 1, bucket, elements: 1 }]);
             assert!(b[299].is_nan() == bad.is_nan() && !b[299].is_finite());
             assert!(a.iter().chain(&b[..299]).all(|&x| x == 1.0));
-            let summary = reducer.stats().read(stream).unwrap();
+            let summary = reducer.stats().unwrap().read(stream).unwrap();
             assert_eq!((summary.non_finite, summary.first_non_finite), (1, Some(1)));
             assert_eq!(summary.sum_squares, 339.0);
         });
@@ -349,7 +349,7 @@ fn statistics_are_of_this_step_only() {
                 reducer.ready(stream, 1, &tensors[1]).unwrap();
             }
             let reduced = reducer.finish(stream, &mut refs(&mut tensors), Unscale::Keep).unwrap();
-            let summary = reducer.stats().read(stream).unwrap();
+            let summary = reducer.stats().unwrap().read(stream).unwrap();
             let expected = if round == 0 { 3 } else { 0 };
             assert_eq!((summary.non_finite, summary.sum_squares), (expected, 40.0));
             assert_eq!(reduced.non_finite.len(), if round == 0 { 2 } else { 0 });

@@ -94,7 +94,7 @@ pub fn train<T: Storage>(
             let start = Instant::now();
             let grads: Vec<Option<&dyn Read<f32>>> =
                 gradients.iter().map(|g| Some(g as &dyn Read<f32>)).collect();
-            optimizer.control(&stream, Source::Scaled(&[reducer.stats()]), &grads)?;
+            optimizer.control(&stream, Source::Scaled(&[reducer.stats()?]), &grads)?;
             optimizer.step(&stream, &mut outputs(&mut weights), &grads)?;
             times.optim += start.elapsed();
             skipped += usize::from(optimizer.report(&stream)?.skipped.is_some());

@@ -61,6 +61,7 @@ impl Launch {
             Self::Reduce(reduce::Block::Accumulate(_)) => table::reduce::Row::Accumulate.entry(),
             Self::Reduce(reduce::Block::Sum(_)) => table::reduce::Row::Sum.entry(),
             Self::Reduce(reduce::Block::Unpack(_)) => table::reduce::Row::Unpack.entry(),
+            Self::Reduce(reduce::Block::InPlace(_)) => table::reduce::Row::InPlace.entry(),
             Self::Reduce(reduce::Block::Measure(_)) => table::reduce::Row::Measure.entry(),
             Self::Reduce(reduce::Block::Encode(_)) => table::reduce::Row::Encode.entry(),
             Self::Reduce(reduce::Block::Decode(_)) => table::reduce::Row::Decode.entry(),
@@ -110,6 +111,7 @@ impl Launch {
                 block.len.div_ceil(STRIP)
             }
             Self::Reduce(R::Unpack(block)) => block.len.div_ceil(PARTIAL_CHUNK as u64),
+            Self::Reduce(R::InPlace(block)) => block.count,
         }
     }
 
@@ -131,6 +133,7 @@ impl Launch {
             Self::Reduce(reduce::Block::Accumulate(block)) => bytes_of(block),
             Self::Reduce(reduce::Block::Sum(block)) => bytes_of(block),
             Self::Reduce(reduce::Block::Unpack(block)) => bytes_of(block),
+            Self::Reduce(R::InPlace(block)) => bytes_of(block),
             Self::Reduce(R::Measure(block) | R::Encode(block) | R::Decode(block)) => {
                 bytes_of(block)
             }

@@ -172,14 +172,14 @@ unsafe impl<T: Element> Write<T> for Buffer<T> {
 // SAFETY: a view is inside its buffer (checked when it was made).
 unsafe impl<T: Element> Read<T> for View<'_, T> {
     fn lend<'a>(&'a self, _: &'a Stream) -> Result<Lent<'a, T>> {
-        Ok(Lent::new(self.address, self.len, Place::Device(self.buffer.device())))
+        Ok(Lent::new(self.address, self.len, Place::Device(self.device)))
     }
 }
 
 // SAFETY: a view is inside its buffer (checked when it was made), and exclusive.
 unsafe impl<T: Element> Write<T> for ViewMut<'_, T> {
     fn lend_mut<'a>(&'a mut self, _: &'a Stream) -> Result<LentMut<'a, T>> {
-        Ok(LentMut::new(self.address, self.len, Place::Device(self.buffer.device())))
+        Ok(LentMut::new(self.address, self.len, Place::Device(self.device)))
     }
 }
 

@@ -6,30 +6,36 @@ use std::sync::Arc;
 
 use super::comm::{Collective, Communicator, Fault, check_parts};
 use super::config::{self, Config};
+use super::exchange::Way;
 use super::plan::BucketPlan;
 use crate::{Device, Dtype, Error, Result};
 
-/// Agrees on plan and configuration; returns the hash that every bucket's trailer repeats.
+/// Agrees on plan and configuration; returns the hash that every bucket's trailer repeats, and the way
+/// in which every rank can exchange buckets, of which `way` is this one's.
 pub(super) fn agree(
     comm: &mut dyn Communicator,
     plan: &BucketPlan,
     config: &Config,
     gradient: Dtype,
     device: &Device,
-) -> Result<u64> {
+    way: Way,
+) -> Result<(u64, Way)> {
     let options = u64::from(config.average)
         | u64::from(config.allow_unused) << 1
         | u64::from(config.accumulate) << 2
         | (gradient as u64) << 3
+        | u64::from(config.views) << 5
+        | u64::from(config.stats) << 6
         | u64::from(config.scale.to_bits()) << 8;
     let hash = plan.hash() ^ options.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     if comm.size() == 1 {
-        return Ok(hash);
+        return Ok((hash, Way::Packed));
     }
     let count = plan.params().len() as u64;
-    let all = gather(comm, config, device, vec![hash, count])?;
+    let all = gather(comm, config, device, vec![hash, count, way as u64])?;
     let Some(rank) = all.iter().position(|theirs| theirs[0] != all[0][0]) else {
-        return Ok(hash);
+        let same = all.iter().all(|theirs| theirs[2] == way as u64);
+        return Ok((hash, if same { way } else { Way::Packed }));
     };
     // They differ: find the first parameter that does. Lists may have different lengths.
     let longest = all.iter().map(|theirs| theirs[1]).max().unwrap_or(0) as usize;

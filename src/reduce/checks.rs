@@ -4,6 +4,7 @@
 
 use super::config::Unscale;
 use super::launch::Span;
+use super::plan::Param;
 use super::reducer::{FINISH, Reducer};
 use crate::{Error, Read, Result, Storage, Stream, Write};
 
@@ -20,15 +21,8 @@ impl<G: Storage> Reducer<G> {
         gradient: &dyn Read<G>,
     ) -> Result<Span> {
         self.check_fault()?;
-        let Some(declared) = self.plan.params().get(param) else {
-            let expected = format!("an index below {}", self.plan.params().len());
-            return Err(Error::range(op, "param", expected, param));
-        };
-        if self.marked[param] {
-            let (bucket, _) = self.plan.place(param);
-            let found = format!("{} (bucket {bucket}) marked twice", declared.name);
-            return Err(Error::state(op, "each parameter marked ready once a step", found));
-        }
+        let declared = self.check_param(op, param)?;
+        self.check_unmarked(op, param)?;
         let lent = gradient.lend(stream)?;
         let arg = || format!("gradient of {}", declared.name).into();
         if lent.len() != declared.len {
@@ -38,6 +32,40 @@ impl<G: Storage> Reducer<G> {
         Ok(Span { address: lent.address(op, arg, stream)?, len: lent.len() })
     }
 
+    pub(super) fn check_param(&self, op: &'static str, param: usize) -> Result<&Param> {
+        self.plan.params().get(param).ok_or_else(|| {
+            let expected = format!("an index below {}", self.plan.params().len());
+            Error::range(op, "param", expected, param)
+        })
+    }
+
+    pub(super) fn check_unmarked(&self, op: &'static str, param: usize) -> Result<()> {
+        if !self.marked[param] {
+            return Ok(());
+        }
+        let (bucket, _) = self.plan.place(param);
+        let found = format!("{} (bucket {bucket}) marked twice", self.plan.params()[param].name);
+        Err(Error::state(op, "each parameter marked ready once a step", found))
+    }
+
+    /// Whether gradients are views, as the call needs.
+    pub(super) fn check_gradients_lie(&self, op: &'static str, views: bool) -> Result<()> {
+        let name = |views| if views { "Config::views" } else { "gradients of the caller's" };
+        match views == self.config.views {
+            true => Ok(()),
+            false => Err(Error::state(op, name(views), name(!views))),
+        }
+    }
+
+    pub(super) fn check_unscale(&self, op: &'static str, unscale: Unscale) -> Result<()> {
+        match unscale {
+            Unscale::Factor(factor) if !(factor.is_finite() && factor > 0.0) => {
+                Err(Error::range(op, "unscale", "a finite factor above 0", factor))
+            }
+            _ => Ok(()),
+        }
+    }
+
     pub(super) fn check_outputs(
         &self,
         stream: &Stream,
@@ -45,11 +73,7 @@ impl<G: Storage> Reducer<G> {
         unscale: Unscale,
     ) -> Result<Vec<Span>> {
         self.check_fault()?;
-        if let Unscale::Factor(factor) = unscale
-            && !(factor.is_finite() && factor > 0.0)
-        {
-            return Err(Error::range(FINISH, "unscale", "a finite factor above 0", factor));
-        }
+        self.check_unscale(FINISH, unscale)?;
         let params = self.plan.params();
         if gradients.len() != params.len() {
             let expected = format!("{} tensors", params.len());

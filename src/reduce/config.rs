@@ -14,6 +14,17 @@ pub struct Config {
     pub allow_unused: bool,
     /// Allocate an f32 accumulator for each parameter, for [`Reducer::accumulate`](super::Reducer::accumulate).
     pub accumulate: bool,
+    /// Gradients lie in memory of the reducer, from the backward pass to the optimizer:
+    /// [`Reducer::gradient_mut`](super::Reducer::gradient_mut). On a CPU, and without accumulators, they
+    /// are then averaged where they lie: between threads in every rank's memory at once (gradients in the
+    /// wire's type, or in f32); between processes of MPI sent from there and received there (gradients in
+    /// the wire's type). Otherwise they are packed, as gradients of the caller's are. The bits are the
+    /// same.
+    pub views: bool,
+    /// Sum up squares, and count what is not finite, in the pass that makes the averages: for
+    /// [`Reducer::stats`](super::Reducer::stats), which clipping and loss scaling need. Without it,
+    /// averaging in place takes about two thirds of the arithmetic.
+    pub stats: bool,
     /// Factor on every gradient before it is rounded to the wire type.
     pub scale: f32,
     /// How long one bucket's collective may take before all ranks give up.
@@ -26,6 +37,8 @@ impl Default for Config {
             average: true,
             allow_unused: false,
             accumulate: false,
+            views: false,
+            stats: true,
             scale: 1.0,
             deadline: Duration::from_secs(120),
         }

@@ -9,7 +9,9 @@ use std::sync::mpsc::{Receiver, Sender};
 use std::time::{Duration, Instant};
 
 use super::comm::{Collective, Communicator, Fault, Part, check_parts};
+use super::in_place::Layout;
 use super::plan::BucketPlan;
+use super::report::{Log, Phase};
 use super::trailer::Trailer;
 use super::{config, launch};
 use crate::{Buffer, Dtype, Event, Result, Stream};
@@ -48,6 +50,8 @@ pub(crate) struct Blocks {
 pub(crate) struct Job {
     pub bucket: usize,
     pub step: u64,
+    /// When the step began.
+    pub started: Instant,
     pub blocks: Blocks,
     /// The work that filled `send`, on the streams it ran on.
     pub filled: Vec<Event>,
@@ -67,15 +71,23 @@ pub(crate) struct Exchanged {
     pub shards: Vec<Part>,
     /// What every rank said.
     pub trailers: Vec<Trailer>,
-    pub times: Times,
+    pub log: Log,
 }
 
-/// Where the time of one bucket's exchange went.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub(crate) struct Times {
-    pub skew: Duration,
-    pub wire: Duration,
-    pub sum: Duration,
+/// How buckets are exchanged: the same on every rank.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// Packed in blocks.
+    Packed,
+    /// Lent between threads.
+    Lent,
+    /// Range by range, between processes.
+    Ranges,
+}
+
+/// Where parts start.
+pub(super) fn addresses(parts: &[Part]) -> Vec<u64> {
+    parts.iter().map(|part| part.buffer.address() + part.start as u64).collect()
 }
 
 /// The thread's state.
@@ -83,14 +95,23 @@ pub(crate) struct Exchange {
     pub comm: Box<dyn Communicator>,
     pub plan: Arc<BucketPlan>,
     pub geometry: Vec<Geometry>,
+    /// Of buckets that are averaged in place; else none.
+    pub layouts: Vec<Arc<Layout>>,
+    pub way: Way,
     pub hash: u64,
     pub average: bool,
+    pub scale: f32,
+    pub stats: bool,
     pub deadline: Duration,
     pub stream: Stream,
     /// `[ranks]` addresses of the blocks to sum.
     pub parts: Buffer<u64>,
+    /// The address of this rank's bucket.
+    pub own: Buffer<u64>,
     /// `[ranks]` weights.
     pub weights: Buffer<f32>,
+    /// `[params]`, not 0 where nobody uses one: of buckets that are averaged in place.
+    pub skipped: Buffer<u8>,
 }
 
 impl Exchange {
@@ -109,23 +130,27 @@ impl Exchange {
         for event in job.filled.drain(..) {
             self.stream.wait(&event)?;
         }
+        match self.way {
+            Way::Packed => {}
+            Way::Lent => return self.exchange_in_place(job),
+            Way::Ranges => return self.exchange_ranges(job),
+        }
         let geometry = self.geometry[job.bucket];
         let deadline = config::deadline(self.deadline);
-        let mut times = Times::default();
+        let mut log = Log::new(job.started);
 
         let start = Instant::now();
         let blocks =
             self.comm.exchange(Collective::AllToAll, &job.blocks.send, &self.stream, deadline)?;
         check_parts(&blocks.parts, &self.stream, self.parts.len(), geometry.block_bytes)?;
-        times.skew += blocks.skew;
-        times.wire += start.elapsed().saturating_sub(blocks.skew);
-        let trailers = self.trailers(job, geometry, &blocks.parts)?;
+        log.add_exchange(job.bucket, start, blocks.skew);
+        let trailers = self.trailers(job, geometry.shard_bytes, &blocks.parts)?;
 
         let start = Instant::now();
         self.sum(job, geometry, &blocks.parts, &trailers, deadline)?;
         // Until the sum has run, its operands are read.
         self.stream.sync()?;
-        times.sum = start.elapsed();
+        log.add(job.bucket, Phase::Sum, start, start.elapsed());
         // The senders may write their buckets again once nobody holds their blocks.
         drop(blocks);
 
@@ -137,28 +162,47 @@ impl Exchange {
             deadline,
         )?;
         check_parts(&shards.parts, &self.stream, self.parts.len(), geometry.shard_bytes)?;
-        times.skew += shards.skew;
-        times.wire += start.elapsed().saturating_sub(shards.skew);
-        Ok(Exchanged { shards: shards.parts, trailers, times })
+        log.add_exchange(job.bucket, start, shards.skew);
+        Ok(Exchanged { shards: shards.parts, trailers, log })
     }
 
-    /// Reads every rank's trailer; a rank that is in another step ends the communicator.
-    fn trailers(&self, job: &Job, geometry: Geometry, blocks: &[Part]) -> Result<Vec<Trailer>> {
+    /// Reads every rank's trailer, `at` so many bytes from its block's start; a rank that is in another
+    /// step ends the communicator.
+    pub(super) fn trailers(&self, job: &Job, at: usize, blocks: &[Part]) -> Result<Vec<Trailer>> {
         let params = self.plan.buckets()[job.bucket].params.len();
         let mut bytes = vec![0; Trailer::bytes(params)];
         let mut trailers = Vec::with_capacity(blocks.len());
         for (rank, block) in blocks.iter().enumerate() {
-            block.buffer.read(&self.stream, block.start + geometry.shard_bytes, &mut bytes)?;
+            block.buffer.read(&self.stream, block.start + at, &mut bytes)?;
             let trailer = Trailer::decode(&bytes, params);
-            if trailer.step != job.step || trailer.plan != self.hash {
-                let (expected, found) = (job.step, trailer.step);
-                let fault = Fault::StepSkew { bucket: job.bucket, rank, expected, found };
-                self.comm.aborter().abort(&fault.to_string());
-                return Err(fault.into());
-            }
-            trailers.push(trailer);
+            trailers.push(self.expected(job, rank, trailer)?);
         }
         Ok(trailers)
+    }
+
+    /// A trailer, if it is of this step and plan.
+    pub(super) fn expected(&self, job: &Job, rank: usize, trailer: Trailer) -> Result<Trailer> {
+        if trailer.step == job.step && trailer.plan == self.hash {
+            return Ok(trailer);
+        }
+        let (expected, found) = (job.step, trailer.step);
+        let fault = Fault::StepSkew { bucket: job.bucket, rank, expected, found };
+        self.comm.aborter().abort(&fault.to_string());
+        Err(fault.into())
+    }
+
+    /// Writes down where every rank's block is and what it weighs; returns the factor on the sum.
+    pub(super) fn weigh(&mut self, addresses: &[u64], trailers: &[Trailer]) -> Result<f32> {
+        let total: f64 = trailers.iter().map(|t| t.weight).sum();
+        let factor = match self.average {
+            true if total > 0.0 => (1.0 / total) as f32,
+            true => 0.0, // nobody has a sample: every weight is 0, and so is the average
+            false => 1.0,
+        };
+        let weights: Vec<f32> = trailers.iter().map(|t| t.weight as f32).collect();
+        self.parts.write(&self.stream, 0, addresses)?;
+        self.weights.write(&self.stream, 0, &weights)?;
+        Ok(factor)
     }
 
     /// This rank's shard: the weighted sum or average of every rank's block.
@@ -170,17 +214,7 @@ impl Exchange {
         trailers: &[Trailer],
         deadline: Instant,
     ) -> Result<()> {
-        let total: f64 = trailers.iter().map(|t| t.weight).sum();
-        let factor = match self.average {
-            true if total > 0.0 => (1.0 / total) as f32,
-            true => 0.0, // nobody has a sample: every weight is 0, and so is the average
-            false => 1.0,
-        };
-        let addresses: Vec<u64> =
-            blocks.iter().map(|b| b.buffer.address() + (b.start) as u64).collect();
-        let weights: Vec<f32> = trailers.iter().map(|t| t.weight as f32).collect();
-        self.parts.write(&self.stream, 0, &addresses)?;
-        self.weights.write(&self.stream, 0, &weights)?;
+        let factor = self.weigh(&addresses(blocks), trailers)?;
         let to = exclusive(&mut job.blocks.result, deadline)?;
         launch::sum(
             &self.stream,

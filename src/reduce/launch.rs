@@ -1,10 +1,13 @@
 //! The reduction's launches: checked arguments in, one parameter block out. The one place of this
 //! op that is unsafe.
 
+use std::ops::Range;
+
 use super::exchange::Geometry;
+use super::in_place::Layout;
 use crate::backend::Address;
 use crate::kernel::Launch;
-use crate::kernel::params::reduce::{Accumulate, Block, Fixed, Pack, Sum, Unpack};
+use crate::kernel::params::reduce::{Accumulate, Block, Fixed, InPlace, Pack, Piece, Sum, Unpack};
 use crate::kernel::params::{PARTIAL_CHUNK, Partial};
 use crate::{Buffer, Dtype, Result, Storage, Stream};
 
@@ -18,7 +21,9 @@ pub(super) struct Span {
 fn enqueue(stream: &Stream, block: Block) -> Result<()> {
     // SAFETY: each function below builds the block from buffers of ours, whose lengths it checks,
     // and from spans that `Reducer` has lent and checked against the declared lengths. Buckets are
-    // reached through `&mut`, or through an `Arc` that is held until the work has run.
+    // reached through `&mut`, or through an `Arc` that is held until the work has run. What is written
+    // through an `Arc` (in place) was lent for that: each rank writes pieces that it alone has claimed, and
+    // nobody reads them before all ranks have met again.
     unsafe { stream.launch(&Launch::Reduce(block)) }
 }
 
@@ -142,4 +147,64 @@ pub(super) fn unpack<G: Storage>(
         tensor: tensor as u32,
     };
     enqueue(stream, Block::Unpack(block))
+}
+
+/// Where the buckets of an [`in_place`] launch are.
+pub(super) struct Buckets<'a> {
+    /// `[ranks]` or more addresses of buckets of the layout: of their pieces at least.
+    pub addresses: &'a Buffer<u64>,
+    /// Addresses of the whole buckets that are written, so many.
+    pub written: (&'a Buffer<u64>, usize),
+    /// What they weigh.
+    pub weights: &'a Buffer<f32>,
+    pub ranks: usize,
+    /// The rank at work.
+    pub rank: usize,
+    /// Rank 0's bucket, where all ranks are at work on the same pieces; else this launch does all.
+    pub shared: Option<&'a Buffer<u8>>,
+}
+
+/// Averages a run of pieces of buckets in place, with or without partials. `skipped` has a byte for each parameter that is not 0 where
+/// it is left alone; or nothing: none is.
+pub(super) fn in_place(
+    stream: &Stream,
+    buckets: &Buckets<'_>,
+    (layout, run): (&Layout, Range<usize>),
+    skipped: Option<&Buffer<u8>>,
+    wire: Dtype,
+    (scale, factor): (f32, f32),
+    stats: bool,
+) -> Result<()> {
+    let Buckets { addresses, written, weights, ranks, rank, shared } = *buckets;
+    assert!(ranks <= addresses.len() && ranks <= weights.len(), "one of each rank");
+    assert!((1..=written.0.len()).contains(&written.1), "as many as there are");
+    assert!(run.start <= run.end && run.end <= layout.pieces.len(), "pieces of the layout");
+    assert!(rank < layout.ranks && ranks <= layout.ranks, "inside the bucket");
+    assert!(shared.is_none_or(|bucket| bucket.len() == layout.bytes), "a bucket of the layout");
+    assert!(skipped.is_none_or(|table| table.len() >= layout.tensors), "one of each parameter");
+    let row = layout.counts + rank * layout.ranks * size_of::<u64>();
+    let block = InPlace {
+        buckets: addresses.address(),
+        written: written.0.address(),
+        weights: weights.address(),
+        pieces: layout.pieces.address() + (run.start * size_of::<Piece>()) as u64,
+        skipped: skipped.map_or(0, Buffer::address),
+        next: shared.map_or(0, |bucket| bucket.address() + layout.next as u64),
+        partials: if stats {
+            (layout.partials + run.start * size_of::<Partial>()) as u64
+        } else {
+            0
+        },
+        non_finite: row as u64,
+        count: run.len() as u64,
+        ranks: ranks as u32,
+        written_count: written.1 as u32,
+        rank: rank as u32,
+        value_type: layout.value as u32,
+        wire: wire as u32,
+        scale,
+        factor,
+        padding: 0,
+    };
+    enqueue(stream, Block::InPlace(block))
 }

@@ -5,6 +5,9 @@
 //!                cast                            in rank order, round                 unscale, check, Σg²
 //! ```
 //!
+//! That is how gradients of the caller's travel. Those that lie in the reducer's own memory
+//! ([`Config::views`]) need no packing: threads average them where they lie.
+//!
 //! A [`BucketPlan`] says which parameters travel together and in which order; a [`Communicator`]
 //! moves blocks; the [`Reducer`] drives both. A bf16 wire never means bf16 partial sums: rings that
 //! add in bf16 lose 17 % of the signal at 1,024 ranks, a sum in f32 with one rounding 0.2 % at any
@@ -16,14 +19,18 @@ mod comm;
 mod config;
 mod exchange;
 mod fixed;
+mod in_place;
 mod launch;
 mod outbox;
 mod plan;
+mod ranges;
 mod reducer;
 pub(crate) mod reference;
 mod rendezvous;
 mod report;
+mod step;
 mod trailer;
+mod views;
 
 pub use comm::{Abort, Collective, Communicator, Fault, Local, Part, Parts, local};
 #[cfg(feature = "mpi")]
@@ -33,4 +40,4 @@ pub use fixed::FixedPoint;
 pub use plan::{Bucket, BucketPlan, Link, Param, Slot, ready_by_elements};
 pub use reducer::Reducer;
 pub use rendezvous::{Given, Rendezvous, hosts};
-pub use report::{BucketTimes, NonFinite, Reduced};
+pub use report::{BucketTimes, Event, NonFinite, Phase, Reduced};

@@ -7,7 +7,8 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 
 use super::comm::{Abort, Part};
-use super::exchange::{Done, Exchange, Exchanged, Geometry, Job, Times};
+use super::exchange::{Done, Exchange, Exchanged, Geometry, Job};
+use super::report::Log;
 use super::trailer::Trailer;
 use crate::{Error, Result};
 
@@ -35,11 +36,11 @@ impl Outbox {
     pub fn send(&mut self, job: Job, trailer: Trailer, geometry: Geometry) -> Result<()> {
         match self {
             Self::Alone(done) => {
-                let Job { bucket, blocks, filled, .. } = job;
+                let Job { bucket, started, blocks, filled, .. } = job;
                 let shards =
                     vec![Part { buffer: blocks.send.clone(), start: 0, len: geometry.shard_bytes }];
-                let times = Times::default();
-                let outcome = Ok(Exchanged { shards, trailers: vec![trailer], times });
+                let log = Log::new(started);
+                let outcome = Ok(Exchanged { shards, trailers: vec![trailer], log });
                 done.push(Done { bucket, blocks, filled, outcome });
                 Ok(())
             }

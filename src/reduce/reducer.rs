@@ -3,19 +3,20 @@
 #![forbid(unsafe_code)]
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::agree::agree;
 use super::comm::Communicator;
-use super::config::{Config, Unscale, deadline};
-use super::exchange::{Blocks, Done, Exchange, Exchanged, Geometry, Job, exclusive};
-use super::launch::{self, Span};
+use super::config::{Config, Unscale};
+use super::exchange::{Blocks, Exchange, Geometry, Way};
+use super::in_place::Layout;
+
 use super::outbox::Outbox;
-use super::plan::BucketPlan;
-use super::report::{BucketTimes, Reduced};
-use super::trailer::Trailer;
-use crate::backend::Address;
-use crate::{Buffer, Device, Dtype, Error, GradStats, Read, Result, Storage, Stream, Write};
+use super::plan::{Bucket, BucketPlan};
+use super::report::{Log, Reduced};
+use crate::{
+    Buffer, Device, DeviceKind, Dtype, Error, GradStats, Read, Result, Storage, Stream, Write,
+};
 
 /// Averages gradients of storage type `G` over the ranks of a communicator, bucket by bucket,
 /// while the backward pass goes on:
@@ -31,6 +32,10 @@ use crate::{Buffer, Device, Dtype, Error, GradStats, Read, Result, Storage, Stre
 ///
 /// A step is: [`ready`](Self::ready) for each parameter, in any order; then
 /// [`finish`](Self::finish). Exchanges run on a thread and a stream of their own, in plan order.
+///
+/// **Views.** With [`Config::views`] gradients lie in the reducer's memory: a step writes each through
+/// [`gradient_mut`](Self::gradient_mut), marks it with [`ready_view`](Self::ready_view), ends with
+/// [`finish_views`](Self::finish_views), and reads [`gradient`](Self::gradient). The bits are the same.
 ///
 /// **Failure.** An error of the communicator is reported on every rank, and the reducer answers
 /// every later call with it. An argument error changes nothing; the call can be made again.
@@ -63,45 +68,69 @@ use crate::{Buffer, Device, Dtype, Error, GradStats, Read, Result, Storage, Stre
 /// ```
 pub struct Reducer<G: Storage> {
     pub(super) plan: Arc<BucketPlan>,
-    config: Config,
-    hash: u64,
-    ranks: usize,
+    pub(super) config: Config,
+    pub(super) hash: u64,
+    pub(super) ranks: usize,
     /// The plan's wire type; the gradients' own if there is nobody to send to.
-    wire: Dtype,
-    geometry: Vec<Geometry>,
-    buckets: Vec<Filling>,
+    pub(super) wire: Dtype,
+    pub(super) geometry: Vec<Geometry>,
+    pub(super) buckets: Vec<Filling>,
     /// The next bucket to go out.
-    next: usize,
+    pub(super) next: usize,
     pub(super) marked: Vec<bool>,
-    accumulators: Vec<Option<Buffer<f32>>>,
-    accumulated: Vec<bool>,
-    weight: f64,
-    step: u64,
-    started: Option<Instant>,
+    pub(super) gradients: Gradients,
+    pub(super) accumulators: Vec<Option<Buffer<f32>>>,
+    pub(super) accumulated: Vec<bool>,
+    pub(super) weight: f64,
+    pub(super) step: u64,
+    pub(super) started: Option<Started>,
+    pub(super) log: Log,
     /// The point where the step's first call had prepared the buckets.
-    begun: Option<crate::Event>,
-    shard_table: Buffer<u64>,
+    pub(super) begun: Option<crate::Event>,
+    pub(super) shard_table: Buffer<u64>,
     /// Where each parameter's partials start.
-    first_partial: Vec<usize>,
-    stats: GradStats,
-    outbox: Outbox,
+    pub(super) first_partial: Vec<usize>,
+    pub(super) stats: GradStats,
+    pub(super) outbox: Outbox,
     pub(super) fault: Option<Error>,
-    gradient: std::marker::PhantomData<G>,
+    pub(super) storage: std::marker::PhantomData<G>,
+}
+
+/// When a step began, on two clocks: one that never goes back, and one that other processes have.
+#[derive(Clone, Copy)]
+pub(super) struct Started {
+    pub at: Instant,
+    pub on: SystemTime,
 }
 
 /// A bucket on this side of the exchange.
-struct Filling {
-    pending: usize,
+pub(super) struct Filling {
+    pub(super) pending: usize,
     /// `None` while the communication thread has them.
-    blocks: Option<Blocks>,
-    filled: Vec<crate::Event>,
-    non_finite: Buffer<u64>,
-    pack: Duration,
-    ready: Duration,
+    pub(super) blocks: Option<Blocks>,
+    pub(super) filled: Vec<crate::Event>,
+    pub(super) non_finite: Buffer<u64>,
+    pub(super) ready: Duration,
+}
+
+/// Where gradients lie.
+pub(super) enum Gradients {
+    /// With the caller.
+    Callers,
+    /// In memory of ours, one buffer for each bucket; they are packed from there.
+    Ours(Vec<Buffer<u8>>),
+    /// In the buckets that are exchanged: averaged where they lie.
+    InPlace {
+        layouts: Vec<Arc<Layout>>,
+        /// The weight of one rank alone.
+        one: Buffer<f32>,
+        /// `[params]`, not 0 where nobody has a gradient.
+        skipped: Buffer<u8>,
+    },
 }
 
 const NEW: &str = "Reducer::new";
-const READY: &str = "Reducer::ready";
+pub(super) const READY: &str = "Reducer::ready";
 const ACCUMULATE: &str = "Reducer::accumulate";
 pub(super) const FINISH: &str = "Reducer::finish";
 
@@ -130,22 +159,40 @@ impl<G: Storage> Reducer<G> {
         let stream = device.stream()?;
         let plan = Arc::new(plan);
         let wire = if ranks == 1 { G::DTYPE } else { plan.wire() };
-        let hash = agree(&mut *comm, &plan, &config, G::DTYPE, device)?;
+        // What is accumulated, what only a device can reach, and averages that gradients do not hold
+        // exactly, have to be packed.
+        let host = device.info().kind == DeviceKind::Cpu;
+        let plain = config.views && !config.accumulate && host;
+        let way = match G::DTYPE == wire {
+            _ if !plain => Way::Packed,
+            same if comm.threads().is_some() && (same || G::DTYPE == Dtype::F32) => Way::Lent,
+            true if comm.has_ranges() => Way::Ranges,
+            _ => Way::Packed,
+        };
+        let (hash, way) = agree(&mut *comm, &plan, &config, G::DTYPE, device, way)?;
+        let in_place = way != Way::Packed;
 
+        let mut layouts = Vec::new();
         let mut geometry = Vec::new();
         let mut buckets = Vec::new();
         for bucket in plan.buckets() {
             let shape = Geometry::new(bucket.len, bucket.params.len(), wire, ranks);
-            let send = Arc::new(device.zeros(shape.block_bytes * ranks)?);
-            // Alone, the bucket is its own result.
-            let result = Arc::new(device.zeros(if ranks == 1 { 0 } else { shape.shard_bytes })?);
+            let (mut send, mut result) = (shape.block_bytes * ranks, shape.shard_bytes);
+            if in_place {
+                let receives = way == Way::Ranges;
+                let layout = Layout::new(device, plan.params(), bucket, G::DTYPE, ranks, receives)?;
+                (send, result) = (layout.bytes, 0);
+                layouts.push(Arc::new(layout));
+            } else if ranks == 1 {
+                result = 0; // alone, the bucket is its own result
+            }
+            let (send, result) = (Arc::new(device.zeros(send)?), Arc::new(device.zeros(result)?));
             geometry.push(shape);
             buckets.push(Filling {
                 pending: bucket.params.len(),
                 blocks: Some(Blocks { send, result }),
                 filled: Vec::with_capacity(bucket.params.len()),
                 non_finite: device.zeros(1)?,
-                pack: Duration::ZERO,
                 ready: Duration::ZERO,
             });
         }
@@ -162,18 +209,35 @@ impl<G: Storage> Reducer<G> {
                 partials - len.div_ceil(crate::kernel::params::PARTIAL_CHUNK)
             })
             .collect();
+        let own = |bucket: &Bucket| device.zeros(bucket.len * size_of::<G>());
+        let gradients = match (config.views, in_place) {
+            (false, _) => Gradients::Callers,
+            (true, false) => {
+                Gradients::Ours(plan.buckets().iter().map(own).collect::<Result<_>>()?)
+            }
+            (true, true) => {
+                let (one, skipped) = (device.upload(&[1.0])?, device.zeros(lengths.len())?);
+                Gradients::InPlace { layouts: layouts.clone(), one, skipped }
+            }
+        };
         let outbox = if ranks == 1 {
             Outbox::Alone(Vec::with_capacity(buckets.len()))
         } else {
             Outbox::start(Exchange {
                 plan: plan.clone(),
                 geometry: geometry.clone(),
+                layouts,
+                way,
                 hash,
                 average: config.average,
+                scale: config.scale,
+                stats: config.stats,
                 deadline: config.deadline,
                 stream,
                 parts: device.zeros(ranks)?,
+                own: device.zeros(1)?,
                 weights: device.zeros(ranks)?,
+                skipped: device.zeros(lengths.len())?,
                 comm,
             })
         };
@@ -185,11 +249,13 @@ impl<G: Storage> Reducer<G> {
             buckets,
             next: 0,
             marked: vec![false; lengths.len()],
+            gradients,
             accumulated: vec![false; lengths.len()],
             accumulators,
             weight: 1.0,
             step: 0,
             started: None,
+            log: Log::new(Instant::now()),
             begun: None,
             shard_table: device.zeros(ranks)?,
             first_partial,
@@ -198,7 +264,7 @@ impl<G: Storage> Reducer<G> {
             fault: None,
             config,
             plan,
-            gradient: std::marker::PhantomData,
+            storage: std::marker::PhantomData,
         })
     }
 
@@ -234,13 +300,9 @@ impl<G: Storage> Reducer<G> {
         param: usize,
         gradient: &dyn Read<G>,
     ) -> Result<()> {
+        self.check_gradients_lie(ACCUMULATE, false)?;
         let span = self.check_gradient(ACCUMULATE, stream, param, gradient)?;
-        let Some(accumulator) = &mut self.accumulators[param] else {
-            return Err(Error::state(ACCUMULATE, "Config::accumulate", "a reducer without it"));
-        };
-        launch::accumulate::<G>(stream, span, accumulator)?;
-        self.accumulated[param] = true;
-        Ok(())
+        self.add(ACCUMULATE, stream, param, span)
     }
 
     /// Says that parameter `param`'s gradient is there: packs it into its bucket, in the stream's
@@ -249,14 +311,12 @@ impl<G: Storage> Reducer<G> {
     ///
     /// # Errors
     /// [`Error::Range`] for an index past the declared list, [`Error::Shape`] for another length,
-    /// [`Error::State`] if it was marked in this step already, [`Error::Device`], [`Error::Align`],
-    /// [`Error::Comm`].
+    /// [`Error::State`] if it was marked in this step already or gradients are views
+    /// ([`Config::views`]), [`Error::Device`], [`Error::Align`], [`Error::Comm`].
     pub fn ready(&mut self, stream: &Stream, param: usize, gradient: &dyn Read<G>) -> Result<()> {
+        self.check_gradients_lie(READY, false)?;
         let span = self.check_gradient(READY, stream, param, gradient)?;
-        self.begin(stream)?;
-        self.pack(stream, param, span)?;
-        self.marked[param] = true;
-        self.send_complete(stream)
+        self.mark(stream, param, span)
     }
 
     /// Ends the step: waits for every bucket and writes each parameter's reduced gradient into
@@ -274,210 +334,27 @@ impl<G: Storage> Reducer<G> {
         gradients: &mut [&mut dyn Write<G>],
         unscale: Unscale,
     ) -> Result<Reduced> {
+        self.check_gradients_lie(FINISH, false)?;
         let spans = self.check_outputs(stream, gradients, unscale)?;
-        self.begin(stream)?;
-        let outcome =
-            self.send_rest(stream).and_then(|()| self.unpack_all(stream, &spans, unscale));
-        if let Err(error) = &outcome {
-            self.fail(error.clone());
-        }
-        outcome
+        self.end(stream, &spans, unscale)
     }
 
     /// Σg² and non-finite counts of the gradients that the last [`finish`](Self::finish) wrote
     /// (before their last rounding), in the declared order. Those of parameters without a gradient
     /// are 0.
-    pub fn stats(&self) -> &GradStats {
-        &self.stats
+    ///
+    /// # Errors
+    /// [`Error::State`] without [`Config::stats`].
+    pub fn stats(&self) -> Result<&GradStats> {
+        match self.config.stats {
+            true => Ok(&self.stats),
+            false => Err(Error::state("Reducer::stats", "Config::stats", "a reducer without it")),
+        }
     }
 
     /// The plan.
     pub fn plan(&self) -> &BucketPlan {
         &self.plan
-    }
-
-    /// The first mark of a step.
-    fn begin(&mut self, stream: &Stream) -> Result<()> {
-        if self.started.is_some() {
-            return Ok(());
-        }
-        for bucket in &mut self.buckets {
-            bucket.non_finite.clear(stream)?;
-            (bucket.pack, bucket.ready) = (Duration::ZERO, Duration::ZERO);
-        }
-        self.begun = Some(stream.record()?);
-        self.started = Some(Instant::now());
-        Ok(())
-    }
-
-    fn pack(&mut self, stream: &Stream, param: usize, gradient: Span) -> Result<()> {
-        let start = Instant::now();
-        let (index, position) = self.plan.place(param);
-        let bucket = &mut self.buckets[index];
-        let Some(blocks) = &mut bucket.blocks else {
-            unreachable!("a bucket leaves when its last parameter is marked, and marks are unique")
-        };
-        if let Some(begun) = &self.begun {
-            stream.wait(begun)?; // gradients may come on several streams
-        }
-        let accumulated = std::mem::take(&mut self.accumulated[param]);
-        launch::pack::<G>(
-            stream,
-            gradient,
-            self.accumulators[param].as_mut().filter(|_| accumulated),
-            exclusive(&mut blocks.send, deadline(self.config.deadline))?,
-            &mut bucket.non_finite,
-            self.geometry[index],
-            (self.plan.buckets()[index].offsets[position], self.wire),
-            self.config.scale,
-        )?;
-        bucket.filled.push(stream.record()?);
-        bucket.pending -= 1;
-        bucket.pack += start.elapsed();
-        Ok(())
-    }
-
-    /// Sends every bucket that is complete and whose turn it is. In plan order, whatever the order
-    /// of marks: ranks then agree without asking each other.
-    fn send_complete(&mut self, stream: &Stream) -> Result<()> {
-        while self.next < self.buckets.len() && self.buckets[self.next].pending == 0 {
-            if let Err(error) = self.send(stream, self.next) {
-                self.fail(error.clone());
-                return Err(error);
-            }
-            self.next += 1;
-        }
-        Ok(())
-    }
-
-    fn send(&mut self, stream: &Stream, index: usize) -> Result<()> {
-        let geometry = self.geometry[index];
-        let used = self.plan.buckets()[index].params.iter().map(|&p| self.marked[p]).collect();
-        let bucket = &mut self.buckets[index];
-        bucket.ready = self.started.map_or(Duration::ZERO, |started| started.elapsed());
-        for event in &bucket.filled {
-            stream.wait(event)?;
-        }
-        let mut non_finite = [0];
-        bucket.non_finite.read(stream, 0, &mut non_finite)?;
-        let trailer = Trailer {
-            step: self.step,
-            plan: self.hash,
-            weight: self.weight,
-            non_finite: non_finite[0],
-            used,
-        };
-        let mut blocks = bucket.blocks.take().expect("complete buckets are sent once");
-        let to = exclusive(&mut blocks.send, deadline(self.config.deadline))?;
-        for rank in 0..self.ranks {
-            let start = rank * geometry.block_bytes + geometry.shard_bytes;
-            to.write(stream, start, &trailer.encode())?;
-        }
-        let mut filled = std::mem::take(&mut bucket.filled);
-        filled.clear();
-        filled.push(stream.record()?); // packed by all streams, and the trailers written
-        let job = Job { bucket: index, step: self.step, blocks, filled };
-        self.outbox.send(job, trailer, geometry)
-    }
-
-    /// Zeros, or an error, for what was never marked; then everything is sent.
-    fn send_rest(&mut self, stream: &Stream) -> Result<()> {
-        let unmarked: Vec<usize> = (0..self.marked.len()).filter(|&p| !self.marked[p]).collect();
-        let names = || {
-            let names = unmarked.iter().map(|&p| self.plan.params()[p].name.as_str());
-            names.collect::<Vec<_>>().join(", ")
-        };
-        // What was accumulated in earlier micro-batches is a gradient.
-        let really = unmarked.iter().any(|&p| !self.accumulated[p]);
-        if really && !self.config.allow_unused {
-            let found = format!("never marked: {}", names());
-            let error = Error::state(FINISH, "every parameter marked ready", &found);
-            self.outbox.abort(&found);
-            self.fail(error.clone());
-            return Err(error);
-        }
-        for param in unmarked {
-            self.marked[param] = self.accumulated[param];
-            let len = self.plan.params()[param].len;
-            self.pack(stream, param, Span { address: Address::NULL, len })?;
-        }
-        self.send_complete(stream)
-    }
-
-    fn unpack_all(&mut self, stream: &Stream, spans: &[Span], unscale: Unscale) -> Result<Reduced> {
-        let factor = match unscale {
-            Unscale::Keep => 1.0,
-            Unscale::Factor(factor) => factor,
-        };
-        let mut reduced = Reduced::new(spans.len());
-        self.stats.partials.clear(stream)?;
-        for index in 0..self.buckets.len() {
-            let waited = Instant::now();
-            let done = self.outbox.receive()?;
-            let exposed = waited.elapsed();
-            let start = Instant::now();
-            let exchanged = self.unpack_bucket(stream, done, spans, factor)?;
-            let bucket = &mut self.buckets[index];
-            bucket.pending = self.plan.buckets()[index].params.len();
-            reduced.add(&self.plan.buckets()[index], index, &exchanged.trailers);
-            reduced.times.push(BucketTimes {
-                bytes: self.geometry[index].block_bytes * self.ranks,
-                ready: bucket.ready,
-                pack: bucket.pack,
-                skew: exchanged.times.skew,
-                wire: exchanged.times.wire,
-                sum: exchanged.times.sum,
-                unpack: start.elapsed(),
-                exposed,
-            });
-        }
-        self.marked.fill(false);
-        self.next = 0;
-        self.step += 1;
-        self.started = None;
-        Ok(reduced)
-    }
-
-    fn unpack_bucket(
-        &mut self,
-        stream: &Stream,
-        done: Done,
-        spans: &[Span],
-        factor: f32,
-    ) -> Result<Exchanged> {
-        let Done { bucket: index, blocks, filled, outcome } = done;
-        self.buckets[index].filled = filled;
-        let exchanged = outcome?;
-        let addresses: Vec<u64> = exchanged
-            .shards
-            .iter()
-            .map(|shard| shard.buffer.address() + (shard.start) as u64)
-            .collect();
-        self.shard_table.write(stream, 0, &addresses)?;
-        let bucket = &self.plan.buckets()[index];
-        for (position, (&param, &offset)) in bucket.params.iter().zip(&bucket.offsets).enumerate() {
-            // Nobody has a gradient for it: it stays as it is.
-            if !exchanged.trailers.iter().any(|trailer| trailer.used[position]) {
-                continue;
-            }
-            launch::unpack::<G>(
-                stream,
-                &self.shard_table,
-                spans[param],
-                (&mut self.stats.partials, self.first_partial[param]),
-                self.geometry[index],
-                (offset, self.wire),
-                factor,
-                param,
-            )?;
-        }
-        stream.sync()?; // shards of other ranks are read no more
-        self.buckets[index].blocks = Some(blocks);
-        Ok(Exchanged { shards: Vec::new(), ..exchanged })
-    }
-
-    fn fail(&mut self, error: Error) {
-        self.fault.get_or_insert(error);
     }
 }
 

@@ -1,9 +1,9 @@
-//! The numerics of the reduction, written down: three loops. Each result is one fixed sequence of
+//! The numerics of the reduction, written down as loops. Each result is one fixed sequence of
 //! f32 operations, so every device gives the same bits.
 
 #![forbid(unsafe_code)]
 
-use crate::Storage;
+use crate::{Dtype, Storage};
 
 /// Whether an f32 is NaN or ±Inf: its exponent bits are all ones.
 #[inline(always)]
@@ -89,6 +89,62 @@ pub(crate) fn unpack<G: Storage, W: Storage>(
         *product = factor * from.widen();
         *to = G::narrow(*product);
     }
+}
+
+/// `sums[i] = weight · wire(scale · values[i])` of the first rank; then
+/// `sums[i] = fma(weight, wire(scale · values[i]), sums[i])` of each other: [`pack`] and [`sum`] in one.
+#[inline(always)]
+pub(crate) fn add_weighted<G: Storage, W: Storage>(
+    values: &[G],
+    sums: &mut [f32],
+    weight: f32,
+    scale: f32,
+    first: bool,
+) {
+    // A type rounds its own values to themselves.
+    let exact = scale == 1.0 && G::DTYPE == W::DTYPE;
+    let sent = |value: &G| match exact {
+        true => value.widen(),
+        false => W::narrow(scale * value.widen()).widen(),
+    };
+    match first {
+        true => sums.iter_mut().zip(values).for_each(|(sum, x)| *sum = weight * sent(x)),
+        false => {
+            sums.iter_mut().zip(values).for_each(|(sum, x)| *sum = weight.mul_add(sent(x), *sum));
+        }
+    }
+}
+
+/// `to[i] = type(wire(factor · sums[i]))`; returns whether all `factor · sums[i]` are finite: the end of
+/// [`sum`], and [`unpack`] without a factor, in one.
+#[inline(always)]
+pub(crate) fn round_mean<G: Storage, W: Storage>(sums: &[f32], to: &mut [G], factor: f32) -> bool {
+    let store = |mean: W| match G::DTYPE == W::DTYPE {
+        true => bytemuck::cast(mean), // the same type
+        false => G::narrow(mean.widen()),
+    };
+    let mut largest = 0;
+    for (to, sum) in to.iter_mut().zip(sums) {
+        let product = *sum * factor;
+        largest = largest.max(product.to_bits() & 0x7fff_ffff);
+        *to = store(narrow_number(product));
+    }
+    let finite = largest < 0x7f80_0000;
+    if !finite {
+        to.iter_mut().zip(sums).for_each(|(to, sum)| *to = store(W::narrow(*sum * factor)));
+    }
+    finite
+}
+
+/// [`Storage::narrow`] of what is no NaN, in fewer steps.
+#[inline(always)]
+fn narrow_number<W: Storage>(value: f32) -> W {
+    if W::DTYPE != Dtype::Bf16 {
+        return W::narrow(value);
+    }
+    let bits = value.to_bits();
+    let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1));
+    bytemuck::cast((rounded >> 16) as u16)
 }
 
 /// The exponent of a block of fixed point: the largest exponent field of its f32 products; 255 where

@@ -61,6 +61,23 @@ pub(crate) fn has_avx2() -> bool {
     }
 }
 
+/// Whether the 16-wide loops may run that compilers make of the 8-wide ones.
+#[cfg(halfstep_avx512)]
+pub(crate) fn has_avx512() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    {
+        is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512vl")
+            && is_x86_feature_detected!("avx512dq")
+            && has_avx2()
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        false
+    }
+}
+
 /// `None` where no such block of memory can exist.
 fn layout(bytes: usize) -> Option<Layout> {
     Layout::from_size_align(bytes, ALIGN).ok()

@@ -42,6 +42,8 @@ macro_rules! with_type {
     }};
 }
 
+mod in_place;
+
 /// Compiles a call of an `#[inline(always)]` reference loop for AVX2 where the processor has it.
 /// The loops' arithmetic is explicit, so vector code gives the same bits.
 macro_rules! vectorized {
@@ -91,7 +93,7 @@ fn partial(tensor: u32, products: &[f32]) -> Partial {
 /// The addresses in the block are valid for the lengths it gives, and outputs are not touched by
 /// anything else meanwhile.
 pub(super) unsafe fn run(threads: &Threads, block: &Block) {
-    // SAFETY (all four): the caller's promise, passed on unchanged.
+    // SAFETY (all): the caller's promise, passed on unchanged.
     match block {
         Block::Pack(b) => with_types!(b.gradient_type, b.wire, |G, W| unsafe {
             // SAFETY: as above.
@@ -108,6 +110,10 @@ pub(super) unsafe fn run(threads: &Threads, block: &Block) {
         Block::Unpack(b) => with_types!(b.gradient_type, b.wire, |G, W| unsafe {
             // SAFETY: as above.
             run_unpack::<G, W>(threads, b)
+        }),
+        Block::InPlace(b) => with_types!(b.value_type, b.wire, |G, W| unsafe {
+            // SAFETY: as above.
+            in_place::run::<G, W>(threads, b)
         }),
         Block::Measure(b) | Block::Encode(b) | Block::Decode(b) => {
             with_type!(b.value_type, |G| unsafe {

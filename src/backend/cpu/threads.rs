@@ -24,6 +24,11 @@ impl Threads {
         Self { pool }
     }
 
+    /// How many there are.
+    pub(crate) fn count(&self) -> usize {
+        self.pool.as_ref().map_or(1, |pool| pool.current_num_threads() + 1)
+    }
+
     /// Runs `task(0..tasks)`, in any order, and returns when all have run.
     ///
     /// The caller takes tasks like every other thread, and does not sleep meanwhile: of two threads

@@ -91,6 +91,68 @@ block! {
 }
 
 block! {
+    /// The mean, or weighted sum, of the same elements of several buckets in one address space, put in
+    /// the place of some or all of them:
+    ///
+    /// `t = wire(factor · Σ_r weights[r] · wire(scale · bucket_r[i]))`, `r` ascending, in f32;
+    /// `bucket[i] = type(t)` for every bucket that is written.
+    ///
+    /// For each piece also: its [`Partial`](super::Partial) of the `t`, which `type` must hold exactly
+    /// unless there is one rank, no weight and no scale; and `count[r] +=` how many of
+    /// `wire(scale · bucket_r[i])` are NaN or ±Inf, in each of those.
+    pub struct InPlace {
+        /// `[ranks]` addresses of buckets of `value_type`, to read.
+        pub buckets: u64,
+        /// `[written_count]` addresses of those that are written.
+        pub written: u64,
+        /// `[ranks]` f32.
+        pub weights: u64,
+        /// `[count]` [`Piece`]s.
+        pub pieces: u64,
+        /// Of each tensor a u8, which is not 0 where its pieces are left alone; or absent: none is.
+        pub skipped: u64,
+        /// `[ranks]` u64, 0 at first, that all ranks at work on the same pieces claim them with; or
+        /// absent: all pieces are this launch's.
+        pub next: u64,
+        /// Where the first piece's partial is in each bucket, in bytes; those of the others follow. 0: none
+        /// is wanted.
+        pub partials: u64,
+        /// Where the `[ranks]` u64 counts are in each bucket, in bytes.
+        pub non_finite: u64,
+        /// Pieces.
+        pub count: u64,
+        /// Ranks.
+        pub ranks: u32,
+        /// How many buckets are written.
+        pub written_count: u32,
+        /// The rank whose range of pieces comes first.
+        pub rank: u32,
+        /// Storage type of the buckets.
+        pub value_type: u32,
+        /// Storage type that values and sums are rounded to.
+        pub wire: u32,
+        /// Factor before the first rounding.
+        pub scale: f32,
+        /// Factor before the second: `1 / Σ weights` for an average, 1 for a sum.
+        pub factor: f32,
+        /// Zero.
+        pub padding: u32,
+    }
+}
+
+block! {
+    /// Elements of one tensor in a bucket, as many as one [`Partial`](super::Partial) covers.
+    pub struct Piece {
+        /// The first, in elements from the bucket's start.
+        pub start: u64,
+        /// How many.
+        pub len: u32,
+        /// The tensor's index, for the partial.
+        pub tensor: u32,
+    }
+}
+
+block! {
     /// Block of `measure`, `encode` and `decode`: 32-bit fixed point with one exponent for each
     /// [`FIXED_BLOCK`] elements. Which of the three are written, the row says.
     pub struct Fixed {
@@ -124,6 +186,7 @@ pub enum Block {
     Accumulate(Accumulate),
     Sum(Sum),
     Unpack(Unpack),
+    InPlace(InPlace),
     Measure(Fixed),
     Encode(Fixed),
     Decode(Fixed),

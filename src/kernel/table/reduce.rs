@@ -11,6 +11,7 @@ pub enum Row {
     Accumulate,
     Sum,
     Unpack,
+    InPlace,
     Measure,
     Encode,
     Decode,
@@ -18,11 +19,12 @@ pub enum Row {
 
 impl Row {
     /// Every row.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Pack,
         Self::Accumulate,
         Self::Sum,
         Self::Unpack,
+        Self::InPlace,
         Self::Measure,
         Self::Encode,
         Self::Decode,
@@ -37,6 +39,10 @@ impl Row {
             }
             Self::Sum => ("hs_reduce_sum", "Sum", "reduce/sum.h", "sum"),
             Self::Unpack => ("hs_reduce_unpack", "Unpack", "reduce/unpack.h", "unpack"),
+            // Buckets in one address space are those of threads, and of the host's memory.
+            Self::InPlace => {
+                return Entry { symbol: "hs_reduce_in_place", block: "InPlace", device: None };
+            }
             Self::Measure => ("hs_reduce_measure", "Fixed", "reduce/fixed.h", "measure"),
             Self::Encode => ("hs_reduce_encode", "Fixed", "reduce/fixed.h", "encode"),
             Self::Decode => ("hs_reduce_decode", "Fixed", "reduce/fixed.h", "decode"),

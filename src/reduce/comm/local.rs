@@ -79,13 +79,25 @@ struct Round {
 
 #[derive(Debug, Clone)]
 struct Post {
-    collective: Collective,
+    kind: Kind,
     buffer: Arc<Buffer<u8>>,
+}
+
+/// What a buffer is posted for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Others read it, or a block of it.
+    Blocks(Collective),
+    /// Others read and write it: known to this crate only, so that nobody else's buffer is written.
+    Lent,
 }
 
 impl Post {
     fn describe(&self) -> String {
-        format!("{:?} of {} bytes", self.collective, self.buffer.len())
+        match self.kind {
+            Kind::Blocks(collective) => format!("{collective:?} of {} bytes", self.buffer.len()),
+            Kind::Lent => format!("a bucket of {} bytes, in place", self.buffer.len()),
+        }
     }
 }
 
@@ -122,9 +134,8 @@ impl Round {
     fn mismatch(&self) -> Option<Fault> {
         let posts: Vec<&Post> = self.posts.iter().flatten().collect();
         let first = posts[0];
-        let differs = |post: &&Post| {
-            post.collective != first.collective || post.buffer.len() != first.buffer.len()
-        };
+        let differs =
+            |post: &&Post| post.kind != first.kind || post.buffer.len() != first.buffer.len();
         posts.iter().position(differs).map(|rank| Fault::Mismatch {
             sequence: self.sequence,
             rank,
@@ -150,6 +161,37 @@ impl Communicator for Local {
         stream: &Stream,
         deadline: Instant,
     ) -> Result<Parts, Fault> {
+        self.post(Kind::Blocks(collective), send, stream, deadline)
+    }
+
+    fn threads(&mut self) -> Option<&mut Local> {
+        Some(self)
+    }
+
+    fn aborter(&self) -> Arc<dyn Abort> {
+        Arc::new(LocalAbort { ranks: self.ranks.clone(), rank: self.rank })
+    }
+}
+
+impl Local {
+    /// Meets all other ranks, and lends them a bucket: every rank's, whole, to read and to write in
+    /// parts that they have agreed on, until all meet again.
+    pub(crate) fn lend(
+        &mut self,
+        bucket: &Arc<Buffer<u8>>,
+        stream: &Stream,
+        deadline: Instant,
+    ) -> Result<Parts, Fault> {
+        self.post(Kind::Lent, bucket, stream, deadline)
+    }
+
+    fn post(
+        &mut self,
+        kind: Kind,
+        send: &Arc<Buffer<u8>>,
+        stream: &Stream,
+        deadline: Instant,
+    ) -> Result<Parts, Fault> {
         let ranks = &self.ranks;
         // Others read the block in place, on streams of their own: it must be there when it is
         // posted. (On a CPU it is; this waits on the communication thread, nobody else.)
@@ -160,7 +202,7 @@ impl Communicator for Local {
         let came = Instant::now();
         let mut round = ranks.lock();
         let bytes = send.len();
-        if collective == Collective::AllToAll && !bytes.is_multiple_of(ranks.size) {
+        if kind == Kind::Blocks(Collective::AllToAll) && !bytes.is_multiple_of(ranks.size) {
             let (sequence, rank) = (round.sequence, self.rank);
             let fault = Fault::Length { sequence, rank, bytes, blocks: ranks.size };
             return Err(ranks.fail(&mut round, fault));
@@ -172,7 +214,7 @@ impl Communicator for Local {
                 return Err(fault.clone());
             }
             if !posted && round.posts[self.rank].is_none() {
-                round.posts[self.rank] = Some(Post { collective, buffer: send.clone() });
+                round.posts[self.rank] = Some(Post { kind, buffer: send.clone() });
                 posted = true;
                 if round.missing().is_empty() {
                     if let Some(fault) = round.mismatch() {
@@ -208,20 +250,14 @@ impl Communicator for Local {
         Ok(Parts { parts, skew: came.elapsed() })
     }
 
-    fn aborter(&self) -> Arc<dyn Abort> {
-        Arc::new(LocalAbort { ranks: self.ranks.clone(), rank: self.rank })
-    }
-}
-
-impl Local {
     fn part(&self, post: &Post) -> Part {
         let buffer = post.buffer.clone();
-        match post.collective {
-            Collective::AllToAll => {
+        match post.kind {
+            Kind::Blocks(Collective::AllToAll) => {
                 let len = buffer.len() / self.ranks.size;
                 Part { buffer, start: self.rank * len, len }
             }
-            Collective::AllGather => Part { len: buffer.len(), buffer, start: 0 },
+            _ => Part { len: buffer.len(), buffer, start: 0 },
         }
     }
 }

@@ -7,6 +7,7 @@ mod local;
 #[cfg(feature = "mpi")]
 mod mpi;
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -114,6 +115,41 @@ pub trait Communicator: Send {
         stream: &Stream,
         deadline: Instant,
     ) -> Result<Parts, Fault>;
+
+    /// Whether this communicator has [`exchange_ranges`](Self::exchange_ranges): a
+    /// [`Reducer`](super::Reducer) whose gradients are views in the wire's type then sends them from
+    /// where they lie, and receives averages there.
+    fn has_ranges(&self) -> bool {
+        false
+    }
+
+    /// Takes part in a collective that moves ranges of bytes of each rank's buffer, in the stream's
+    /// order: `send[q]` go to rank `q`, one after the other into what that rank has as `receive[r]`, `r`
+    /// being this rank. Lengths agree in pairs; no byte is received twice, or both sent and received;
+    /// `send[r]` and `receive[r]` are not used. Returns the buffer, and how long this rank waited for the
+    /// last one to come.
+    ///
+    /// # Errors
+    /// As [`exchange`](Self::exchange); the buffer is lost.
+    fn exchange_ranges(
+        &mut self,
+        buffer: Buffer<u8>,
+        send: &[Vec<Range<usize>>],
+        receive: &[Vec<Range<usize>>],
+        stream: &Stream,
+        deadline: Instant,
+    ) -> Result<(Buffer<u8>, Duration), Fault> {
+        let _ = (buffer, send, receive, stream, deadline);
+        let reason = "not a call of this communicator".into();
+        Err(Fault::Transport { rank: self.rank(), call: "exchange_ranges".into(), reason })
+    }
+
+    /// The communicator itself, if its ranks are threads of this process: a
+    /// [`Reducer`](super::Reducer) whose gradients are views then averages them where they lie, in
+    /// every rank's memory at once. One that wraps another may pass that one's on.
+    fn threads(&mut self) -> Option<&mut Local> {
+        None
+    }
 
     /// A handle that other threads can stop the communicator with.
     fn aborter(&self) -> Arc<dyn Abort>;

@@ -5,14 +5,15 @@
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::marker::PhantomData;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::mail::{CAPACITY, Call, Mail};
+use super::mail::{CAPACITY, Call, Kind, Mail};
 use super::shim::{self, Channel, Piece, Transfer};
 use super::transport;
 use crate::reduce::comm::{ALIGN, Abort, Collective, Communicator, Fault, Part, Parts};
-use crate::{Buffer, DeviceKind, Stream};
+use crate::{Buffer, Device, DeviceKind, Stream};
 
 /// Messages are cut to this many bytes: MPI counts in `int`.
 const PIECE: usize = 64 << 20;
@@ -163,18 +164,17 @@ impl MpiComm {
     /// Moves the bytes: what rank `q` sent lies at `slot(q)` of the buffer returned.
     fn transfer(
         &mut self,
-        call: Call,
+        (collective, part): (Collective, usize),
         send: &Arc<Buffer<u8>>,
         stream: &Stream,
         deadline: Instant,
     ) -> Result<Arc<Buffer<u8>>, Fault> {
         let link = self.link.clone();
-        let part = call.part(link.size);
         let receive =
             self.receive_buffer(stream, part.next_multiple_of(ALIGN) * (link.size - 1))?;
         let (mut out, mut into) = (Vec::new(), Vec::new());
         for peer in link.peers() {
-            let from = match call.collective {
+            let from = match collective {
                 Collective::AllToAll => peer * part,
                 Collective::AllGather => 0,
             };
@@ -184,8 +184,16 @@ impl MpiComm {
         for peer in link.peers().collect::<Vec<_>>().into_iter().rev() {
             into.extend(pieces(peer, slot(peer, link.rank, part), part));
         }
-        let mut transfer = Transfer::start(&link.channel, send.clone(), receive, &out, &into)
+        let transfer = Transfer::start(&link.channel, send.clone(), receive, &out, &into)
             .map_err(|failed| link.failed(failed))?;
+        let receive = Arc::new(self.finish(transfer, deadline)?);
+        self.pool.push(receive.clone());
+        Ok(receive)
+    }
+
+    /// Waits until all messages have ended; returns the memory that they were received in.
+    fn finish(&mut self, mut transfer: Transfer, deadline: Instant) -> Result<Buffer<u8>, Fault> {
+        let link = self.link.clone();
         let mut idle = Idle::default();
         loop {
             if transfer.advance().map_err(|failed| link.failed(failed))? {
@@ -202,9 +210,33 @@ impl MpiComm {
             }
             idle.wait();
         }
-        let receive = Arc::new(transfer.received().expect("no message is on its way"));
-        self.pool.push(receive.clone());
-        Ok(receive)
+        Ok(transfer.received().expect("no message is on its way"))
+    }
+
+    /// What both kinds of calls begin with; returns when this rank came, and how long it waited.
+    fn begin(
+        &mut self,
+        call: Call,
+        stream: &Stream,
+        owner: &Device,
+        deadline: Instant,
+    ) -> Result<Duration, Fault> {
+        self.read_mail()?;
+        for device in [stream.device(), owner] {
+            if device.info().kind != DeviceKind::Cpu {
+                let what = device.info();
+                return Err(self.abort(format!("MPI exchanges memory of the CPU, not of {what}")));
+            }
+        }
+        stream.sync().map_err(|error| self.abort(error.to_string()))?;
+        let (rank, bytes, size) = (self.link.rank, call.bytes, self.link.size);
+        if call.kind == Kind::Blocks(Collective::AllToAll) && !bytes.is_multiple_of(size) {
+            let sequence = self.sequence;
+            return Err(self.link.fail(Fault::Length { sequence, rank, bytes, blocks: size }));
+        }
+        let came = Instant::now();
+        self.meet(call, deadline)?;
+        Ok(came.elapsed())
     }
 
     /// The smallest free buffer that has the room, or a new one.
@@ -222,16 +254,6 @@ impl MpiComm {
 
     fn abort(&self, reason: String) -> Fault {
         self.link.fail(Fault::Aborted { rank: self.link.rank, reason })
-    }
-}
-
-impl Call {
-    /// Bytes that one rank sends another.
-    fn part(&self, ranks: usize) -> usize {
-        match self.collective {
-            Collective::AllToAll => self.bytes / ranks,
-            Collective::AllGather => self.bytes,
-        }
     }
 }
 
@@ -290,26 +312,15 @@ impl Communicator for MpiComm {
         stream: &Stream,
         deadline: Instant,
     ) -> Result<Parts, Fault> {
-        self.read_mail()?;
-        for device in [stream.device(), send.device()] {
-            if device.info().kind != DeviceKind::Cpu {
-                let what = device.info();
-                return Err(self.abort(format!("MPI exchanges memory of the CPU, not of {what}")));
-            }
-        }
-        stream.sync().map_err(|error| self.abort(error.to_string()))?;
         let (rank, size, bytes) = (self.link.rank, self.link.size, send.len());
-        if collective == Collective::AllToAll && !bytes.is_multiple_of(size) {
-            let sequence = self.sequence;
-            return Err(self.link.fail(Fault::Length { sequence, rank, bytes, blocks: size }));
-        }
-        let came = Instant::now();
-        let call = Call { collective, bytes };
-        self.meet(call, deadline)?;
-        let skew = came.elapsed();
-        let received = self.transfer(call, send, stream, deadline)?;
+        let call = Call { kind: Kind::Blocks(collective), bytes };
+        let skew = self.begin(call, stream, send.device(), deadline)?;
+        let len = match collective {
+            Collective::AllToAll => bytes / size,
+            Collective::AllGather => bytes,
+        };
+        let received = self.transfer((collective, len), send, stream, deadline)?;
         self.sequence += 1;
-        let len = call.part(size);
         let part = |peer: usize| match (peer == rank, collective) {
             (false, _) => Part { buffer: received.clone(), start: slot(peer, rank, len), len },
             // A rank's own part stays where it is.
@@ -317,6 +328,36 @@ impl Communicator for MpiComm {
             (true, Collective::AllGather) => Part { buffer: send.clone(), start: 0, len },
         };
         Ok(Parts { parts: (0..size).map(part).collect(), skew })
+    }
+
+    fn has_ranges(&self) -> bool {
+        true
+    }
+
+    fn exchange_ranges(
+        &mut self,
+        buffer: Buffer<u8>,
+        send: &[Vec<Range<usize>>],
+        receive: &[Vec<Range<usize>>],
+        stream: &Stream,
+        deadline: Instant,
+    ) -> Result<(Buffer<u8>, Duration), Fault> {
+        let link = self.link.clone();
+        let call = Call { kind: Kind::Ranges, bytes: buffer.len() };
+        let skew = self.begin(call, stream, buffer.device(), deadline)?;
+        let all = |ranges: &[Vec<Range<usize>>], peer: usize| {
+            let ranges = ranges.get(peer).cloned().unwrap_or_default();
+            ranges.into_iter().flat_map(move |range| pieces(peer, range.start, range.len()))
+        };
+        let out: Vec<Piece> = link.peers().flat_map(|peer| all(send, peer)).collect();
+        let behind: Vec<usize> = link.peers().collect();
+        let into: Vec<Piece> =
+            behind.into_iter().rev().flat_map(|peer| all(receive, peer)).collect();
+        let transfer = Transfer::within(&link.channel, buffer, &out, &into)
+            .map_err(|failed| link.failed(failed))?;
+        let buffer = self.finish(transfer, deadline)?;
+        self.sequence += 1;
+        Ok((buffer, skew))
     }
 
     fn aborter(&self) -> Arc<dyn Abort> {

@@ -14,13 +14,22 @@ const LONGEST: usize = 300;
 /// One rank's call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Call {
-    pub collective: Collective,
+    pub kind: Kind,
     pub bytes: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Kind {
+    Blocks(Collective),
+    Ranges,
 }
 
 impl Call {
     pub fn describe(&self) -> String {
-        format!("{:?} of {} bytes", self.collective, self.bytes)
+        match self.kind {
+            Kind::Blocks(collective) => format!("{collective:?} of {} bytes", self.bytes),
+            Kind::Ranges => format!("ranges of {} bytes", self.bytes),
+        }
     }
 }
 
@@ -60,7 +69,7 @@ mod tests {
 
     #[test]
     fn mail_arrives_as_sent_or_shorter() {
-        let call = Call { collective: Collective::AllToAll, bytes: usize::MAX };
+        let call = Call { kind: Kind::Blocks(Collective::AllToAll), bytes: usize::MAX };
         let deadline = |ranks| Fault::Deadline { sequence: 3, waiting_on: (0..ranks).collect() };
         let aborted = |len| Fault::Aborted {
             rank: 1,

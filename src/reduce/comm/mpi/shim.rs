@@ -196,6 +196,9 @@ pub(super) struct Piece {
     pub len: usize,
 }
 
+/// What is sent, unless it is in the other: what is received into.
+type Memory = (Option<Arc<Buffer<u8>>>, Buffer<u8>);
+
 /// Bulk data on its way, and the memory that MPI reads and writes meanwhile.
 #[derive(Debug)]
 pub(super) struct Transfer {
@@ -203,7 +206,7 @@ pub(super) struct Transfer {
     /// The peer of each message, in the order they were started.
     peers: Vec<usize>,
     receives: usize,
-    memory: Option<(Arc<Buffer<u8>>, Buffer<u8>)>,
+    memory: Option<Memory>,
 }
 
 impl Transfer {
@@ -217,6 +220,52 @@ impl Transfer {
         out: &[Piece],
         into: &[Piece],
     ) -> Result<Self, Failed> {
+        Self::begin(channel, Some(send), receive, out, into)
+    }
+
+    /// The same, where both are parts of one buffer. A failure if they overlap.
+    pub fn within(
+        channel: &Channel,
+        buffer: Buffer<u8>,
+        out: &[Piece],
+        into: &[Piece],
+    ) -> Result<Self, Failed> {
+        // Reading twice is fine; what is written must be apart from everything else.
+        let mut parts: Vec<(usize, usize, bool)> = Vec::new();
+        parts.extend(out.iter().map(|piece| (piece.start, piece.start + piece.len, false)));
+        parts.extend(into.iter().map(|piece| (piece.start, piece.start + piece.len, true)));
+        parts.sort_unstable();
+        let (mut read, mut written) = (0, 0);
+        for &(start, end, writes) in parts.iter().filter(|(start, end, _)| start < end) {
+            if start < written || (writes && start < read) {
+                let reason = format!("bytes from {start} on are received, and used otherwise");
+                return Err(Failed { call: "exchange_ranges", reason });
+            }
+            match writes {
+                true => written = end,
+                false => read = read.max(end),
+            }
+        }
+        Self::begin(channel, None, buffer, out, into)
+    }
+
+    fn begin(
+        channel: &Channel,
+        send: Option<Arc<Buffer<u8>>>,
+        receive: Buffer<u8>,
+        out: &[Piece],
+        into: &[Piece],
+    ) -> Result<Self, Failed> {
+        let inside = |pieces: &[Piece], bytes: usize| {
+            pieces.iter().all(|p| p.start.checked_add(p.len).is_some_and(|end| end <= bytes))
+        };
+        let sent = send
+            .as_ref()
+            .map_or((receive.address(), receive.len()), |send| (send.address(), send.len()));
+        if !inside(out, sent.1) || !inside(into, receive.len()) {
+            let reason = "ranges outside their buffer".into();
+            return Err(Failed { call: "exchange_ranges", reason });
+        }
         let one = lock();
         let count = (out.len() + into.len()) as c_int;
         // SAFETY: no precondition.
@@ -225,17 +274,17 @@ impl Transfer {
         let batch = batch.ok_or_else(no_memory)?;
         let mut failed = Ok(());
         let mut peers = Vec::with_capacity(out.len() + into.len());
-        for (receives, pieces, address, bytes) in [
-            (true, into, receive.address(), receive.len()),
-            (false, out, send.address(), send.len()),
-        ] {
+        for (receives, pieces, address, bytes) in
+            [(true, into, receive.address(), receive.len()), (false, out, sent.0, sent.1)]
+        {
             for &Piece { peer, start, len } in pieces {
                 assert!(start + len <= bytes, "pieces are cut from their buffers");
                 if failed.is_ok() {
                     let to = (address + start as u64) as *mut u8;
                     // SAFETY: the bytes are inside their buffer (asserted), which this value keeps
                     // until the message has ended, or for ever (`drop`). Nobody else reads what is
-                    // received: the buffer is ours alone. MPI only reads what is sent.
+                    // received: the buffer is ours alone, and ranges of it that are sent are others
+                    // (`within`). MPI only reads what is sent.
                     let code = unsafe {
                         let (len, peer) = (len as c_int, peer as c_int);
                         let (batch, comm) = (batch.as_ptr(), channel.0.as_ptr());

@@ -1,0 +1,261 @@
+//! The course of a step on this side of the exchange: pack, send in plan order, unpack.
+
+#![forbid(unsafe_code)]
+
+use std::time::{Duration, Instant, SystemTime};
+
+use super::config::{Unscale, deadline};
+use super::exchange::{Done, Exchanged, Job, exclusive};
+use super::launch::{self, Span};
+use super::reducer::{FINISH, Gradients, Reducer, Started};
+use super::report::{BucketTimes, Log, Phase, Reduced};
+use super::trailer::Trailer;
+use crate::backend::Address;
+use crate::{Error, Result, Storage, Stream};
+
+impl<G: Storage> Reducer<G> {
+    /// The first mark of a step.
+    pub(super) fn begin(&mut self, stream: &Stream) -> Result<()> {
+        if self.started.is_some() {
+            return Ok(());
+        }
+        for bucket in &mut self.buckets {
+            bucket.non_finite.clear(stream)?;
+            bucket.ready = Duration::ZERO;
+        }
+        self.begun = Some(stream.record()?);
+        self.started = Some(Started { at: Instant::now(), on: SystemTime::now() });
+        self.log = Log::new(self.started_at());
+        Ok(())
+    }
+
+    /// When the step began.
+    fn started_at(&self) -> Instant {
+        self.started.map_or_else(Instant::now, |started| started.at)
+    }
+
+    /// A gradient is there, and more of it will come.
+    pub(super) fn add(
+        &mut self,
+        op: &'static str,
+        stream: &Stream,
+        param: usize,
+        gradient: Span,
+    ) -> Result<()> {
+        let Some(accumulator) = &mut self.accumulators[param] else {
+            return Err(Error::state(op, "Config::accumulate", "a reducer without it"));
+        };
+        launch::accumulate::<G>(stream, gradient, accumulator)?;
+        self.accumulated[param] = true;
+        Ok(())
+    }
+
+    /// A gradient is there.
+    pub(super) fn mark(&mut self, stream: &Stream, param: usize, gradient: Span) -> Result<()> {
+        self.begin(stream)?;
+        self.pack(stream, param, gradient)?;
+        self.marked[param] = true;
+        self.send_complete(stream)
+    }
+
+    /// Ends a step: sends what is left, and unpacks everything to `spans`.
+    pub(super) fn end(
+        &mut self,
+        stream: &Stream,
+        spans: &[Span],
+        unscale: Unscale,
+    ) -> Result<Reduced> {
+        self.begin(stream)?;
+        let outcome = self.send_rest(stream).and_then(|()| self.unpack_all(stream, spans, unscale));
+        if let Err(error) = &outcome {
+            self.fail(error.clone());
+        }
+        outcome
+    }
+
+    fn pack(&mut self, stream: &Stream, param: usize, gradient: Span) -> Result<()> {
+        let start = Instant::now();
+        let (index, position) = self.plan.place(param);
+        if let Some(begun) = &self.begun {
+            stream.wait(begun)?; // gradients may come on several streams
+        }
+        let in_place = matches!(self.gradients, Gradients::InPlace { .. });
+        if gradient.address == Address::NULL {
+            self.zero_view(stream, param)?;
+        }
+        let bucket = &mut self.buckets[index];
+        let Some(blocks) = &mut bucket.blocks else {
+            unreachable!("a bucket leaves when its last parameter is marked, and marks are unique")
+        };
+        let accumulated = std::mem::take(&mut self.accumulated[param]);
+        if !in_place {
+            launch::pack::<G>(
+                stream,
+                gradient,
+                self.accumulators[param].as_mut().filter(|_| accumulated),
+                exclusive(&mut blocks.send, deadline(self.config.deadline))?,
+                &mut bucket.non_finite,
+                self.geometry[index],
+                (self.plan.buckets()[index].offsets[position], self.wire),
+                self.config.scale,
+            )?;
+        }
+        bucket.filled.push(stream.record()?);
+        bucket.pending -= 1;
+        self.log.add(index, Phase::Pack, start, start.elapsed());
+        Ok(())
+    }
+
+    /// Sends every bucket that is complete and whose turn it is. In plan order, whatever the order
+    /// of marks: ranks then agree without asking each other.
+    fn send_complete(&mut self, stream: &Stream) -> Result<()> {
+        while self.next < self.buckets.len() && self.buckets[self.next].pending == 0 {
+            if let Err(error) = self.send(stream, self.next) {
+                self.fail(error.clone());
+                return Err(error);
+            }
+            self.next += 1;
+        }
+        Ok(())
+    }
+
+    fn send(&mut self, stream: &Stream, index: usize) -> Result<()> {
+        let geometry = self.geometry[index];
+        let started = self.started_at();
+        let used = self.plan.buckets()[index].params.iter().map(|&p| self.marked[p]).collect();
+        let bucket = &mut self.buckets[index];
+        bucket.ready = started.elapsed();
+        for event in &bucket.filled {
+            stream.wait(event)?;
+        }
+        let mut non_finite = [0];
+        bucket.non_finite.read(stream, 0, &mut non_finite)?;
+        let trailer = Trailer {
+            step: self.step,
+            plan: self.hash,
+            weight: self.weight,
+            non_finite: non_finite[0],
+            used,
+        };
+        let mut blocks = bucket.blocks.take().expect("complete buckets are sent once");
+        let to = exclusive(&mut blocks.send, deadline(self.config.deadline))?;
+        match &self.gradients {
+            Gradients::InPlace { layouts, .. } => {
+                let layout = &layouts[index];
+                to.write(stream, layout.trailer, &trailer.encode())?;
+                to.write(stream, layout.counts, &vec![0; layout.beside()])?;
+            }
+            _ => {
+                for rank in 0..self.ranks {
+                    let start = rank * geometry.block_bytes + geometry.shard_bytes;
+                    to.write(stream, start, &trailer.encode())?;
+                }
+            }
+        }
+        let mut filled = std::mem::take(&mut bucket.filled);
+        filled.clear();
+        filled.push(stream.record()?); // packed by all streams, and the trailers written
+        let job = Job { bucket: index, step: self.step, started, blocks, filled };
+        self.outbox.send(job, trailer, geometry)
+    }
+
+    /// Zeros, or an error, for what was never marked; then everything is sent.
+    fn send_rest(&mut self, stream: &Stream) -> Result<()> {
+        let unmarked: Vec<usize> = (0..self.marked.len()).filter(|&p| !self.marked[p]).collect();
+        let names = || {
+            let names = unmarked.iter().map(|&p| self.plan.params()[p].name.as_str());
+            names.collect::<Vec<_>>().join(", ")
+        };
+        // What was accumulated in earlier micro-batches is a gradient.
+        let really = unmarked.iter().any(|&p| !self.accumulated[p]);
+        if really && !self.config.allow_unused {
+            let found = format!("never marked: {}", names());
+            let error = Error::state(FINISH, "every parameter marked ready", &found);
+            self.outbox.abort(&found);
+            self.fail(error.clone());
+            return Err(error);
+        }
+        for param in unmarked {
+            self.marked[param] = self.accumulated[param];
+            let len = self.plan.params()[param].len;
+            self.pack(stream, param, Span { address: Address::NULL, len })?;
+        }
+        self.send_complete(stream)
+    }
+
+    fn unpack_all(&mut self, stream: &Stream, spans: &[Span], unscale: Unscale) -> Result<Reduced> {
+        let factor = match unscale {
+            Unscale::Keep => 1.0,
+            Unscale::Factor(factor) => factor,
+        };
+        let on = self.started.map_or(SystemTime::UNIX_EPOCH, |started| started.on);
+        let mut reduced = Reduced::new(self.marked.len(), on);
+        self.stats.partials.clear(stream)?;
+        for index in 0..self.buckets.len() {
+            let start = Instant::now();
+            let done = self.outbox.receive()?;
+            self.log.add(index, Phase::Exposed, start, start.elapsed());
+            let start = Instant::now();
+            let exchanged = match self.gradients {
+                Gradients::InPlace { .. } => self.take_bucket(stream, done, factor)?,
+                _ => self.unpack_bucket(stream, done, spans, factor)?,
+            };
+            self.log.add(index, Phase::Unpack, start, start.elapsed());
+            let bytes = self.bucket_bytes(index);
+            let bucket = &mut self.buckets[index];
+            bucket.pending = self.plan.buckets()[index].params.len();
+            reduced.add(&self.plan.buckets()[index], index, &exchanged.trailers);
+            let ready = bucket.ready;
+            reduced.times.push(BucketTimes { bytes, ready, ..BucketTimes::default() });
+            reduced.events.extend(exchanged.log.events);
+        }
+        reduced.close(std::mem::replace(&mut self.log, Log::new(Instant::now())));
+        self.marked.fill(false);
+        self.next = 0;
+        self.step += 1;
+        self.started = None;
+        Ok(reduced)
+    }
+
+    fn unpack_bucket(
+        &mut self,
+        stream: &Stream,
+        done: Done,
+        spans: &[Span],
+        factor: f32,
+    ) -> Result<Exchanged> {
+        let Done { bucket: index, blocks, filled, outcome } = done;
+        self.buckets[index].filled = filled;
+        let exchanged = outcome?;
+        let addresses: Vec<u64> = exchanged
+            .shards
+            .iter()
+            .map(|shard| shard.buffer.address() + (shard.start) as u64)
+            .collect();
+        self.shard_table.write(stream, 0, &addresses)?;
+        let bucket = &self.plan.buckets()[index];
+        for (position, (&param, &offset)) in bucket.params.iter().zip(&bucket.offsets).enumerate() {
+            // Nobody has a gradient for it: it stays as it is.
+            if !exchanged.trailers.iter().any(|trailer| trailer.used[position]) {
+                continue;
+            }
+            launch::unpack::<G>(
+                stream,
+                &self.shard_table,
+                spans[param],
+                (&mut self.stats.partials, self.first_partial[param]),
+                self.geometry[index],
+                (offset, self.wire),
+                factor,
+                param,
+            )?;
+        }
+        stream.sync()?; // shards of other ranks are read no more
+        self.buckets[index].blocks = Some(blocks);
+        Ok(Exchanged { shards: Vec::new(), ..exchanged })
+    }
+
+    fn fail(&mut self, error: Error) {
+        self.fault.get_or_insert(error);
+    }
+}

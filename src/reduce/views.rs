@@ -1,0 +1,232 @@
+//! Gradients that lie in the reducer's memory.
+
+#![forbid(unsafe_code)]
+
+use super::config::{Unscale, deadline};
+use super::exchange::{Done, Exchanged, Geometry, exclusive};
+use super::launch::{self, Buckets, Span};
+use super::reducer::{Gradients, Reducer};
+use super::report::Reduced;
+use crate::backend::Address;
+use crate::kernel::params::Partial;
+use crate::{Dtype, Error, Read, Result, Storage, Stream, View, ViewMut};
+
+const VIEW: &str = "Reducer::gradient";
+const VIEW_MUT: &str = "Reducer::gradient_mut";
+const READY: &str = "Reducer::ready_view";
+const ACCUMULATE: &str = "Reducer::accumulate_view";
+const FINISH: &str = "Reducer::finish_views";
+
+/// With [`Config::views`](super::Config::views): gradients are views of the reducer's memory.
+///
+/// ```
+/// use halfstep::{Device, Dtype, reduce::*};
+/// # fn main() -> halfstep::Result<()> {
+/// let params = [Param::new("w", 4), Param::new("b", 2)];
+/// let plan = BucketPlan::ddp(&params, Dtype::F32, 1 << 20, 25 << 20)?;
+/// std::thread::scope(|scope| {
+///     for comm in local(2.try_into().unwrap()) {
+///         let plan = plan.clone();
+///         scope.spawn(move || -> halfstep::Result<()> {
+///             let rank = comm.rank() as f32;
+///             let device = Device::cpu_with_threads(1.try_into().unwrap());
+///             let stream = device.stream()?;
+///             let config = Config { views: true, ..Config::default() };
+///             let mut reducer = Reducer::<f32>::new(&device, plan, Box::new(comm), config)?;
+///             for param in [1, 0] {
+///                 // A backward pass passes the view on as the output of a product.
+///                 reducer.gradient_mut(param)?.host().expect("a CPU's memory").fill(rank);
+///                 reducer.ready_view(&stream, param)?;
+///             }
+///             reducer.finish_views(&stream, Unscale::Keep)?;
+///             assert_eq!(reducer.gradient(0)?.host(), Some(&[0.5; 4][..]));
+///             Ok(())
+///         });
+///     }
+/// });
+/// # Ok(())
+/// # }
+/// ```
+impl<G: Storage> Reducer<G> {
+    /// The gradient of parameter `param`: after [`finish_views`](Self::finish_views) the reduced one,
+    /// until [`gradient_mut`](Self::gradient_mut) is asked for; zeros if no rank had one.
+    ///
+    /// # Errors
+    /// [`Error::Range`] for an index past the declared list; [`Error::State`] without
+    /// [`Config::views`](super::Config::views), or while the bucket is being exchanged.
+    pub fn gradient(&self, param: usize) -> Result<View<'_, G>> {
+        let (bucket, start) = self.check_view(VIEW, param)?;
+        let len = self.plan.params()[param].len;
+        match (&self.gradients, &self.buckets[bucket].blocks) {
+            (Gradients::Ours(own), _) => own[bucket].view_as(start, len),
+            (_, Some(blocks)) => blocks.send.view_as(start, len),
+            (_, None) => Err(on_its_way(VIEW, &self.plan.params()[param].name)),
+        }
+    }
+
+    /// The place for the gradient of parameter `param`, to be written before it is marked.
+    ///
+    /// # Errors
+    /// As [`gradient`](Self::gradient); [`Error::State`] if it has been marked in this step;
+    /// [`Error::Comm`] if another rank still reads the last step's bucket at the deadline.
+    pub fn gradient_mut(&mut self, param: usize) -> Result<ViewMut<'_, G>> {
+        let (bucket, start) = self.check_view(VIEW_MUT, param)?;
+        self.check_unmarked(VIEW_MUT, param)?;
+        let declared = &self.plan.params()[param];
+        match (&mut self.gradients, &mut self.buckets[bucket].blocks) {
+            (Gradients::Ours(own), _) => own[bucket].view_as_mut(start, declared.len),
+            (_, Some(blocks)) => exclusive(&mut blocks.send, deadline(self.config.deadline))?
+                .view_as_mut(start, declared.len),
+            (_, None) => Err(on_its_way(VIEW_MUT, &declared.name)),
+        }
+    }
+
+    /// [`ready`](Self::ready) for a gradient that lies in its view, where work enqueued on `stream` has
+    /// put it.
+    ///
+    /// # Errors
+    /// As [`ready`](Self::ready); [`Error::State`] without [`Config::views`](super::Config::views).
+    pub fn ready_view(&mut self, stream: &Stream, param: usize) -> Result<()> {
+        self.check_view(READY, param)?;
+        self.check_unmarked(READY, param)?;
+        let span = self.view_span(READY, stream, param)?;
+        self.mark(stream, param, span)
+    }
+
+    /// [`accumulate`](Self::accumulate) for a gradient that lies in its view.
+    ///
+    /// # Errors
+    /// As [`accumulate`](Self::accumulate); [`Error::State`] without
+    /// [`Config::views`](super::Config::views).
+    pub fn accumulate_view(&mut self, stream: &Stream, param: usize) -> Result<()> {
+        self.check_view(ACCUMULATE, param)?;
+        self.check_unmarked(ACCUMULATE, param)?;
+        let span = self.view_span(ACCUMULATE, stream, param)?;
+        self.add(ACCUMULATE, stream, param, span)
+    }
+
+    /// [`finish`](Self::finish) for gradients that are views.
+    ///
+    /// # Errors
+    /// As [`finish`](Self::finish); [`Error::State`] without [`Config::views`](super::Config::views).
+    pub fn finish_views(&mut self, stream: &Stream, unscale: Unscale) -> Result<Reduced> {
+        self.check_fault()?;
+        self.check_gradients_lie(FINISH, true)?;
+        self.check_unscale(FINISH, unscale)?;
+        let spans = match self.gradients {
+            Gradients::Ours(_) => (0..self.marked.len())
+                .map(|param| self.view_span(FINISH, stream, param))
+                .collect::<Result<_>>()?,
+            _ => Vec::new(),
+        };
+        self.end(stream, &spans, unscale)
+    }
+
+    /// Where a view is.
+    fn view_span(&self, op: &'static str, stream: &Stream, param: usize) -> Result<Span> {
+        let view = self.gradient(param)?;
+        let lent = view.lend(stream)?;
+        let arg = || format!("gradient of {}", self.plan.params()[param].name).into();
+        Ok(Span { address: lent.address(op, arg, stream)?, len: lent.len() })
+    }
+
+    /// The bucket of a parameter, and where its view starts there, in bytes.
+    fn check_view(&self, op: &'static str, param: usize) -> Result<(usize, usize)> {
+        self.check_fault()?;
+        self.check_gradients_lie(op, true)?;
+        self.check_param(op, param)?;
+        let (bucket, position) = self.plan.place(param);
+        let offset = self.plan.buckets()[bucket].offsets[position];
+        Ok((bucket, offset * size_of::<G>()))
+    }
+
+    /// No gradient on this rank: zeros in its view, which other ranks may read.
+    pub(super) fn zero_view(&mut self, stream: &Stream, param: usize) -> Result<()> {
+        let (index, position) = self.plan.place(param);
+        let bucket = &self.plan.buckets()[index];
+        let (len, offset) = (self.plan.params()[param].len, bucket.offsets[position]);
+        let filling = &mut self.buckets[index];
+        let memory = match (&mut self.gradients, &mut filling.blocks) {
+            (Gradients::Callers, _) => return Ok(()),
+            (Gradients::Ours(own), _) => &mut own[index],
+            (_, Some(blocks)) => exclusive(&mut blocks.send, deadline(self.config.deadline))?,
+            (_, None) => return Err(on_its_way(FINISH, &self.plan.params()[param].name)),
+        };
+        let whole = Geometry { shard: bucket.len.max(1), shard_bytes: 0, block_bytes: 0 };
+        launch::pack::<G>(
+            stream,
+            Span { address: Address::NULL, len },
+            None,
+            memory,
+            &mut filling.non_finite,
+            whole,
+            (offset, G::DTYPE),
+            1.0,
+        )
+    }
+
+    /// A bucket that has come back with its averages in place: takes over its statistics.
+    pub(super) fn take_bucket(
+        &mut self,
+        stream: &Stream,
+        done: Done,
+        factor: f32,
+    ) -> Result<Exchanged> {
+        let Done { bucket: index, mut blocks, filled, outcome } = done;
+        self.buckets[index].filled = filled;
+        let exchanged = outcome?;
+        let Gradients::InPlace { layouts, one, skipped } = &mut self.gradients else {
+            unreachable!("only buckets that were lent come back in place")
+        };
+        let layout = &layouts[index];
+        let used = |at: usize| exchanged.trailers.iter().any(|trailer| trailer.used[at]);
+        if factor != 1.0 {
+            // In f32, as a mean over this rank alone; then the one rounding.
+            let bucket = exclusive(&mut blocks.send, deadline(self.config.deadline))?;
+            self.shard_table.write(stream, 0, &[bucket.address()])?;
+            for (position, &param) in self.plan.buckets()[index].params.iter().enumerate() {
+                skipped.write(stream, param, &[(!used(position)).into()])?;
+            }
+            let alone = Buckets {
+                addresses: &self.shard_table,
+                written: (&self.shard_table, 1),
+                weights: one,
+                ranks: 1,
+                rank: 0,
+                shared: None,
+            };
+            let table = Some(&*skipped);
+            let stats = self.config.stats;
+            let pieces = (&**layout, 0..layout.pieces.len());
+            launch::in_place(stream, &alone, pieces, table, Dtype::F32, (1.0, factor), stats)?;
+        }
+        let bucket = &self.plan.buckets()[index];
+        for (position, &param) in
+            bucket.params.iter().enumerate().filter(|(at, _)| self.config.stats && used(*at))
+        {
+            let pieces = layout.of(position);
+            let mut partials = vec![0; pieces.len() * size_of::<Partial>()];
+            let start = layout.partials + pieces.start * size_of::<Partial>();
+            blocks.send.read(stream, start, &mut partials)?;
+            let partials: Vec<Partial> = partials
+                .chunks_exact(size_of::<Partial>())
+                .map(bytemuck::pod_read_unaligned)
+                .collect();
+            self.stats.partials.write(stream, self.first_partial[param], &partials)?;
+        }
+        self.buckets[index].blocks = Some(blocks);
+        Ok(exchanged)
+    }
+
+    /// Bytes of a bucket, with what travels beside its elements.
+    pub(super) fn bucket_bytes(&self, index: usize) -> usize {
+        match &self.gradients {
+            Gradients::InPlace { layouts, .. } => layouts[index].bytes,
+            _ => self.geometry[index].block_bytes * self.ranks,
+        }
+    }
+}
+
+fn on_its_way(op: &'static str, name: &str) -> Error {
+    Error::state(op, "a bucket that is here", format!("that the bucket of {name} is exchanged"))
+}
