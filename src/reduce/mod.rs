@@ -14,6 +14,8 @@
 //! number.
 
 mod agree;
+mod attribution;
+mod calibrate;
 mod checks;
 mod comm;
 mod config;
@@ -29,9 +31,12 @@ pub(crate) mod reference;
 mod rendezvous;
 mod report;
 mod step;
+mod trace;
 mod trailer;
 mod views;
 
+pub use attribution::Attribution;
+pub use calibrate::calibrate;
 pub use comm::{Abort, Collective, Communicator, Fault, Local, Part, Parts, local};
 #[cfg(feature = "mpi")]
 pub use comm::{Mpi, MpiComm};
@@ -41,3 +46,4 @@ pub use plan::{Bucket, BucketPlan, Link, Param, Slot, ready_by_elements};
 pub use reducer::Reducer;
 pub use rendezvous::{Given, Rendezvous, hosts};
 pub use report::{BucketTimes, Event, NonFinite, Phase, Reduced};
+pub use trace::Trace;
