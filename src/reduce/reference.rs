@@ -103,15 +103,10 @@ pub(crate) fn add_weighted<G: Storage, W: Storage>(
 ) {
     // A type rounds its own values to themselves.
     let exact = scale == 1.0 && G::DTYPE == W::DTYPE;
-    let sent = |value: &G| match exact {
-        true => value.widen(),
-        false => W::narrow(scale * value.widen()).widen(),
-    };
-    match first {
-        true => sums.iter_mut().zip(values).for_each(|(sum, x)| *sum = weight * sent(x)),
-        false => {
-            sums.iter_mut().zip(values).for_each(|(sum, x)| *sum = weight.mul_add(sent(x), *sum));
-        }
+    for (sum, value) in sums.iter_mut().zip(values) {
+        let value = value.widen();
+        let sent = if exact { value } else { W::narrow(scale * value).widen() };
+        *sum = if first { weight * sent } else { weight.mul_add(sent, *sum) };
     }
 }
 
@@ -119,21 +114,28 @@ pub(crate) fn add_weighted<G: Storage, W: Storage>(
 /// [`sum`], and [`unpack`] without a factor, in one.
 #[inline(always)]
 pub(crate) fn round_mean<G: Storage, W: Storage>(sums: &[f32], to: &mut [G], factor: f32) -> bool {
-    let store = |mean: W| match G::DTYPE == W::DTYPE {
-        true => bytemuck::cast(mean), // the same type
-        false => G::narrow(mean.widen()),
-    };
     let mut largest = 0;
     for (to, sum) in to.iter_mut().zip(sums) {
         let product = *sum * factor;
         largest = largest.max(product.to_bits() & 0x7fff_ffff);
-        *to = store(narrow_number(product));
+        *to = retype(narrow_number::<W>(product));
     }
     let finite = largest < 0x7f80_0000;
     if !finite {
-        to.iter_mut().zip(sums).for_each(|(to, sum)| *to = store(W::narrow(*sum * factor)));
+        for (to, sum) in to.iter_mut().zip(sums) {
+            *to = retype(W::narrow(*sum * factor));
+        }
     }
     finite
+}
+
+/// A value of one type in another.
+#[inline(always)]
+fn retype<W: Storage, G: Storage>(value: W) -> G {
+    match G::DTYPE == W::DTYPE {
+        true => bytemuck::cast(value), // the same type
+        false => G::narrow(value.widen()),
+    }
 }
 
 /// [`Storage::narrow`] of what is no NaN, in fewer steps.

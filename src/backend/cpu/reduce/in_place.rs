@@ -149,15 +149,14 @@ unsafe fn body<G: Lane, W: Storage, const FUSED: bool>(
     piece: &Piece,
 ) -> Option<Partial> {
     let (start, len) = (piece.start as usize, piece.len as usize);
-    // SAFETY: the caller's promise; the slice ends before the piece is written, or written again.
-    let sum = |factor| unsafe {
-        let values = from_raw_parts(job.written[0].wrapping_add(start), len);
-        fold::partial::<G, FUSED>(piece.tensor, values, factor)
-    };
     // Alone, what is summed is factor·x before the last rounding; else what every rank has at the end,
     // which holds a mean exactly.
     let alone = job.buckets.len() == 1;
-    let before = (job.stats && alone).then(|| sum(job.factor));
+    let mut partial = None;
+    if job.stats && alone {
+        // SAFETY: the caller's promise.
+        partial = Some(unsafe { sum_squares::<G, FUSED>(job, piece, job.factor) });
+    }
     for at in (start..start + len).step_by(STRIP) {
         // A length that the compiler knows makes better loops.
         let left = start + len - at;
@@ -169,7 +168,27 @@ unsafe fn body<G: Lane, W: Storage, const FUSED: bool>(
             unsafe { strip::<G, W>(job, at, left) }
         }
     }
-    before.or_else(|| job.stats.then(|| sum(1.0)))
+    if job.stats && !alone {
+        // SAFETY: the caller's promise.
+        partial = Some(unsafe { sum_squares::<G, FUSED>(job, piece, 1.0) });
+    }
+    partial
+}
+
+/// The partial of a piece as it is. (No closure: those are not compiled for the processor's vectors.)
+///
+/// # Safety
+/// As for [`piece`].
+#[inline(always)]
+unsafe fn sum_squares<G: Lane, const FUSED: bool>(
+    job: &Job<'_, G>,
+    piece: &Piece,
+    factor: f32,
+) -> Partial {
+    let start = job.written[0].wrapping_add(piece.start as usize);
+    // SAFETY: the caller's promise; nothing is written while the slice is alive.
+    let values = unsafe { from_raw_parts(start, piece.len as usize) };
+    fold::partial::<G, FUSED>(piece.tensor, values, factor)
 }
 
 /// One strip of `len` elements, from element `start` of the buckets on.
