@@ -1,13 +1,13 @@
 //! Averaging the gradients of Wave2Vec2-base over two ranks of one process. The least that any way
-//! moves is each rank's gradients once in and once out; that is what bytes count, though packing and
-//! exchanging move more.
+//! moves is each rank's gradients once in and once out; that is what bytes count. Views of the buckets
+//! move no more; gradients of the caller's are packed, and unpacked, besides.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier, Mutex};
 use std::thread::JoinHandle;
 
 use halfstep::reduce::{BucketPlan, Communicator, Config, Local, Param, Reducer, Unscale, local};
-use halfstep::{Device, Dtype, Storage, Write, bf16};
+use halfstep::{Device, Dtype, Storage, Stream, Write, bf16};
 
 use super::{Case, Entry, Failure, Traffic, text};
 use crate::workloads;
@@ -15,29 +15,32 @@ use crate::workloads;
 const RANKS: usize = 2;
 
 pub fn entries(all: &mut Vec<Entry>) {
-    add::<bf16>(all, Dtype::Bf16);
-    add::<f32>(all, Dtype::Bf16);
-    add::<f32>(all, Dtype::F32);
+    for (views, stats) in [(true, false), (true, true), (false, true)] {
+        add::<bf16>(all, Dtype::Bf16, views, stats);
+        add::<f32>(all, Dtype::Bf16, views, stats);
+        add::<f32>(all, Dtype::F32, views, stats);
+    }
 }
 
-fn add<G: Storage>(all: &mut Vec<Entry>, wire: Dtype) {
+fn add<G: Storage>(all: &mut Vec<Entry>, wire: Dtype, views: bool, stats: bool) {
     let params = workloads::wav2vec2_base_ctc();
     let len: usize = params.iter().map(|param| param.len).sum();
+    let lie = if views { "views" } else { "packed" };
+    let sums = if stats { ", Σg²" } else { "" };
     all.push(Entry {
         op: "reduce",
-        name: format!("{} gradients, {wire} wire, {RANKS} ranks", G::DTYPE),
-        size: format!("{} tensors", params.len()),
+        name: format!("{} {lie}, {wire} wire{sums}", G::DTYPE),
+        size: format!("{RANKS}×{} tensors", params.len()),
         flops: (RANKS * len) as f64, // a sum of so many
         bytes: (RANKS * 2 * len * size_of::<G>()) as f64,
         traffic: Traffic::Update,
         ranks: Some(RANKS),
-        make: Box::new(move |_| Ok(Box::new(Ranks::<G>::new(params.clone(), wire)?))),
+        make: Box::new(move |_| Ok(Box::new(Ranks::new::<G>(&params, wire, views, stats)?))),
     });
 }
 
 /// Threads that reduce when told to.
-struct Ranks<G> {
-    gradients: Vec<Arc<Mutex<Vec<Vec<G>>>>>,
+struct Ranks {
     turn: Arc<Turn>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -50,9 +53,23 @@ struct Turn {
     failure: Mutex<Option<Failure>>,
 }
 
-impl<G: Storage> Ranks<G> {
-    fn new(params: Vec<Param>, wire: Dtype) -> Result<Self, Failure> {
-        let plan = BucketPlan::ddp(&params, wire, 1 << 20, 25 << 20).map_err(text)?;
+impl Turn {
+    fn note(&self, outcome: Result<(), Failure>) {
+        if let (Err(error), Ok(mut failure)) = (outcome, self.failure.lock()) {
+            failure.get_or_insert(error);
+        }
+    }
+}
+
+impl Ranks {
+    fn new<G: Storage>(
+        params: &[Param],
+        wire: Dtype,
+        views: bool,
+        stats: bool,
+    ) -> Result<Self, Failure> {
+        let config = Config { views, stats, ..Config::default() };
+        let plan = BucketPlan::ddp(params, wire, 1 << 20, 25 << 20).map_err(text)?;
         let ranks = RANKS.try_into().map_err(|_| "no ranks".to_string())?;
         let turn = Arc::new(Turn {
             start: Barrier::new(RANKS + 1),
@@ -60,59 +77,100 @@ impl<G: Storage> Ranks<G> {
             stop: AtomicBool::new(false),
             failure: Mutex::new(None),
         });
-        let (mut gradients, mut threads) = (Vec::new(), Vec::new());
-        for comm in local(ranks) {
-            let value = G::narrow(1.0 + comm.rank() as f32);
-            let own: Vec<Vec<G>> = params.iter().map(|param| vec![value; param.len]).collect();
-            let own = Arc::new(Mutex::new(own));
-            gradients.push(own.clone());
-            let (turn, plan) = (turn.clone(), plan.clone());
-            threads.push(std::thread::spawn(move || rank(comm, plan, &own, &turn)));
-        }
-        Ok(Self { gradients, turn, threads })
+        let spawn = |comm: Local| {
+            let (turn, plan, config) = (turn.clone(), plan.clone(), config.clone());
+            std::thread::spawn(move || serve::<G>(comm, plan, config, &turn))
+        };
+        let threads = local(ranks).into_iter().map(spawn).collect();
+        Ok(Self { turn, threads })
     }
 }
 
 /// One rank, until it is told to stop. A failure is kept, and the barriers are still met.
-fn rank<G: Storage>(comm: Local, plan: BucketPlan, gradients: &Mutex<Vec<Vec<G>>>, turn: &Turn) {
-    let device = Device::cpu_with_threads(std::num::NonZeroUsize::MIN);
-    let mut ready = device.stream().and_then(|stream| {
-        Ok((Reducer::<G>::new(&device, plan, Box::new(comm), Config::default())?, stream))
-    });
-    let note = |error: &halfstep::Error| {
-        if let Ok(mut failure) = turn.failure.lock() {
-            failure.get_or_insert(error.to_string());
-        }
-    };
+fn serve<G: Storage>(comm: Local, plan: BucketPlan, config: Config, turn: &Turn) {
+    let mut rank = Rank::<G>::new(comm, plan, config).map_err(text);
+    let mut checked = false;
     loop {
         turn.start.wait();
         if turn.stop.load(Ordering::Relaxed) {
             return;
         }
-        match (&mut ready, gradients.lock()) {
-            (Ok((reducer, stream)), Ok(mut gradients)) => {
-                let step = || -> halfstep::Result<()> {
-                    for (param, gradient) in gradients.iter().enumerate().rev() {
-                        reducer.ready(stream, param, gradient)?;
-                    }
-                    let mut outputs: Vec<&mut dyn Write<G>> =
-                        gradients.iter_mut().map(|g| g as &mut dyn Write<G>).collect();
-                    reducer.finish(stream, &mut outputs, Unscale::Keep)?;
-                    stream.sync()
-                };
-                let mut step = step;
-                if let Err(error) = step() {
-                    note(&error);
-                }
-            }
-            (Err(error), _) => note(error),
-            (_, Err(_)) => {}
+        turn.note(match &mut rank {
+            Ok(rank) => rank.step().map_err(text),
+            Err(error) => Err(error.clone()),
+        });
+        if let (Ok(rank), false) = (&rank, std::mem::replace(&mut checked, true)) {
+            turn.note(rank.check());
         }
         turn.end.wait();
     }
 }
 
-impl<G: Storage> Case for Ranks<G> {
+/// One rank's reducer and gradients.
+struct Rank<G: Storage> {
+    stream: Stream,
+    reducer: Reducer<G>,
+    /// Unless they are views.
+    gradients: Option<Vec<Vec<G>>>,
+}
+
+impl<G: Storage> Rank<G> {
+    fn new(comm: Local, plan: BucketPlan, config: Config) -> halfstep::Result<Self> {
+        let views = config.views;
+        let device = Device::cpu_with_threads(std::num::NonZeroUsize::MIN);
+        let stream = device.stream()?;
+        let value = G::narrow(1.0 + comm.rank() as f32);
+        let lens: Vec<usize> = plan.params().iter().map(|param| param.len).collect();
+        let mut reducer = Reducer::new(&device, plan, Box::new(comm), config)?;
+        if views {
+            for param in 0..lens.len() {
+                reducer.gradient_mut(param)?.host().unwrap_or_default().fill(value);
+            }
+        }
+        let gradients = (!views).then(|| lens.iter().map(|&len| vec![value; len]).collect());
+        Ok(Self { stream, reducer, gradients })
+    }
+
+    fn step(&mut self) -> halfstep::Result<()> {
+        let Self { stream, reducer, gradients } = self;
+        match gradients {
+            Some(gradients) => {
+                for (param, gradient) in gradients.iter().enumerate().rev() {
+                    reducer.ready(stream, param, gradient)?;
+                }
+                let mut outputs: Vec<&mut dyn Write<G>> =
+                    gradients.iter_mut().map(|g| g as &mut dyn Write<G>).collect();
+                reducer.finish(stream, &mut outputs, Unscale::Keep)?;
+            }
+            None => {
+                for param in (0..reducer.plan().params().len()).rev() {
+                    reducer.ready_view(stream, param)?;
+                }
+                reducer.finish_views(stream, Unscale::Keep)?;
+            }
+        }
+        stream.sync()
+    }
+
+    /// The average of 1 and 2 is 1.5, that of equal values themselves.
+    fn check(&self) -> Result<(), Failure> {
+        for param in 0..self.reducer.plan().params().len() {
+            let wrong = match &self.gradients {
+                Some(gradients) => gradients[param].iter().find(|value| value.widen() != 1.5),
+                None => {
+                    let view = self.reducer.gradient(param).map_err(text)?;
+                    view.host().unwrap_or_default().iter().find(|value| value.widen() != 1.5)
+                }
+            };
+            if let Some(wrong) = wrong {
+                return Err(format!("parameter {param} has {wrong:?}, not 1.5"));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Case for Ranks {
     fn run(&mut self) -> Result<(), Failure> {
         self.turn.start.wait();
         self.turn.end.wait();
@@ -124,19 +182,13 @@ impl<G: Storage> Case for Ranks<G> {
         Ok(())
     }
 
-    /// The average of 1 and 2 is 1.5, that of equal values themselves.
+    /// Ranks check their first step themselves; that they do so before `end`, `run` knows.
     fn check(&mut self) -> Result<(), Failure> {
-        for (rank, gradients) in self.gradients.iter().enumerate() {
-            let gradients = gradients.lock().map_err(|_| "a rank panicked".to_string())?;
-            if let Some(wrong) = gradients.iter().flatten().find(|value| value.widen() != 1.5) {
-                return Err(format!("rank {rank} has {wrong:?}, not 1.5"));
-            }
-        }
         Ok(())
     }
 }
 
-impl<G> Drop for Ranks<G> {
+impl Drop for Ranks {
     fn drop(&mut self) {
         self.turn.stop.store(true, Ordering::Relaxed);
         self.turn.start.wait();
