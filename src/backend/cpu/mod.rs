@@ -62,20 +62,13 @@ pub(crate) fn has_avx2() -> bool {
 }
 
 /// Whether the 16-wide loops may run that compilers make of the 8-wide ones.
-#[cfg(halfstep_avx512)]
+#[cfg(all(halfstep_avx512, target_arch = "x86_64"))]
 pub(crate) fn has_avx512() -> bool {
-    #[cfg(target_arch = "x86_64")]
-    {
-        is_x86_feature_detected!("avx512f")
-            && is_x86_feature_detected!("avx512bw")
-            && is_x86_feature_detected!("avx512vl")
-            && is_x86_feature_detected!("avx512dq")
-            && has_avx2()
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    {
-        false
-    }
+    is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512vl")
+        && is_x86_feature_detected!("avx512dq")
+        && has_avx2()
 }
 
 /// `None` where no such block of memory can exist.
