@@ -103,6 +103,71 @@ fn f32_gradients() {
     same::<f32>();
 }
 
+/// Two steps on two ranks, of gradients that are views or the caller's: what rank 0 gets, as bits, with
+/// Σg². In the second step nobody has a gradient for parameter 4.
+fn lie<G: Storage>(device: &Device, wire: Dtype, views: bool) -> Vec<u64> {
+    let plan = BucketPlan::ddp(&params_from(&LENGTHS), wire, 4000, 9000).unwrap();
+    let mut all = ranks::run(2, |comm| {
+        let rank = comm.rank();
+        let stream = device.stream().unwrap();
+        let config = Config { views, allow_unused: true, ..Config::default() };
+        let mut reducer = Reducer::<G>::new(device, plan.clone(), Box::new(comm), config).unwrap();
+        let mut rng = Rng(29 + rank as u64);
+        let mut bits = Vec::new();
+        for step in 0..2 {
+            let fill = |&len: &usize| Distribution::REAL[4].fill::<G>(&mut rng, len);
+            let mut tensors: Vec<Vec<G>> = LENGTHS.iter().map(fill).collect();
+            let mut own: Vec<_> = tensors.iter().map(|t| device.upload(t).unwrap()).collect();
+            for param in (0..LENGTHS.len()).rev().filter(|&param| step == 0 || param != 4) {
+                match views {
+                    true => {
+                        let mut view = reducer.gradient_mut(param).unwrap();
+                        view.copy_from(&stream, &tensors[param]).unwrap();
+                        reducer.ready_view(&stream, param).unwrap();
+                    }
+                    false => reducer.ready(&stream, param, &own[param]).unwrap(),
+                }
+            }
+            let unscale = Unscale::Factor(0.3);
+            match views {
+                true => reducer.finish_views(&stream, unscale).unwrap(),
+                false => {
+                    let out = own.iter_mut().map(|buffer| buffer as &mut dyn Write<G>);
+                    reducer.finish(&stream, &mut out.collect::<Vec<_>>(), unscale).unwrap()
+                }
+            };
+            for (param, tensor) in tensors.iter_mut().enumerate() {
+                match views {
+                    true => reducer.gradient(param).unwrap().copy_to(&stream, tensor).unwrap(),
+                    false => own[param].read(&stream, 0, tensor).unwrap(),
+                }
+                // What nobody has: zeros in a view, left alone in a tensor of the caller's.
+                if (step, param) == (1, 4) {
+                    assert!(!views || tensor.iter().all(|x| x.widen() == 0.0));
+                    continue;
+                }
+                bits.extend(tensor.iter().map(|x| u64::from(x.widen().to_bits())));
+            }
+            let stats = reducer.stats().unwrap().read(&stream).unwrap();
+            bits.extend([stats.sum_squares.to_bits(), stats.non_finite]);
+        }
+        bits
+    });
+    all.swap_remove(0)
+}
+
+#[test]
+fn views_are_what_the_cpu_makes_of_the_callers_gradients() {
+    for device in devices() {
+        for wire in Dtype::ALL {
+            let expected = lie::<f32>(&Device::cpu(), wire, false);
+            assert!(lie::<f32>(&device, wire, true) == expected, "{} {wire}", device.info());
+        }
+        let expected = lie::<bf16>(&Device::cpu(), Dtype::Bf16, false);
+        assert!(lie::<bf16>(&device, Dtype::Bf16, true) == expected, "{}", device.info());
+    }
+}
+
 /// Fixed point over three ranks: exponents, integers and results as the CPU has them; within the
 /// documented bound of the exact sum; the same for any order; NaN where a rank has one.
 fn fixed<G: Storage>(device: &Device, bad: bool) -> Vec<u64> {
