@@ -2,6 +2,7 @@
 
 use super::Threads;
 use super::chunk::{Half, Param};
+use super::copy;
 use super::memory::{Work, part, part_ref, slice};
 use super::tile;
 use crate::kernel::params::optim::{
@@ -27,15 +28,19 @@ pub(super) unsafe fn run(threads: &Threads, block: &Convert) {
             let param = part_ref::<u64>(block.params, row, 1)[0];
             (param, part_ref::<u64>(block.values, row, 1)[0])
         };
-        let piece = Piece { block, param, start, state: tensor.state + start, len };
+        let piece =
+            Piece { block, param, start, state: tensor.state + start, len, total: tensor.len };
         // SAFETY: the plan checked both arguments' lengths; one task for each chunk. Parameters
         // are only read where they were lent to read (load, export); f32 values are written only
         // in the direction that exports, to a buffer of the optimizer's own.
         unsafe {
             match block.direction {
                 CONVERT_LOAD => piece.load(),
-                CONVERT_STORE => store(&mut piece.writable(tensor), part_ref(values, start, len)),
-                CONVERT_ROUND => round(&mut piece.writable(tensor)),
+                CONVERT_STORE => {
+                    let values = part_ref(values, start, len);
+                    store(&mut piece.writable(tensor), values, tensor.len);
+                }
+                CONVERT_ROUND => round(&mut piece.writable(tensor), tensor.len),
                 CONVERT_EXPORT => piece.export(part(values, start, len)),
                 _ => {}
             }
@@ -50,6 +55,8 @@ struct Piece<'a> {
     start: u64,
     state: u64,
     len: u64,
+    /// Elements of the whole tensor.
+    total: u64,
 }
 
 const F16: u32 = Dtype::F16 as u32;
@@ -72,8 +79,12 @@ impl Piece<'_> {
         // SAFETY: the caller's promise.
         unsafe {
             match self.block.param {
-                F16 => tile::widen(to, part_ref::<f16>(self.param, self.start, self.len), 1.0),
-                _ => tile::widen(to, part_ref::<bf16>(self.param, self.start, self.len), 1.0),
+                F16 => {
+                    copy::widen(to, part_ref::<f16>(self.param, self.start, self.len), self.total)
+                }
+                _ => {
+                    copy::widen(to, part_ref::<bf16>(self.param, self.start, self.len), self.total)
+                }
             }
         }
     }
@@ -100,7 +111,7 @@ impl Piece<'_> {
     /// # Safety
     /// As [`super::run`]; the parameter is only read.
     unsafe fn export(&self, values: &mut [f32]) {
-        let Self { block, param, start, state, len } = *self;
+        let Self { block, param, start, state, len, .. } = *self;
         // SAFETY: the caller's promise; masters are the optimizer's own.
         unsafe {
             match block.mode {
@@ -117,28 +128,28 @@ impl Piece<'_> {
 }
 
 /// master ← value, parameter ← round(value).
-fn store(param: &mut Param<'_>, values: &[f32]) {
+fn store(param: &mut Param<'_>, values: &[f32], total: u64) {
     match param {
         Param::Own(own) => own.copy_from_slice(values),
         Param::Master(master, _) => {
             master.copy_from_slice(values);
-            round(param);
+            round(param, total);
         }
         Param::Remainder(high, low) => tile::split(high, low, values),
         Param::Nearest(Half::Bf16(to)) | Param::Stochastic(Half::Bf16(to)) => {
-            tile::narrow(to, values);
+            copy::narrow(to, values, total);
         }
         Param::Nearest(Half::F16(to)) | Param::Stochastic(Half::F16(to)) => {
-            tile::narrow(to, values);
+            copy::narrow(to, values, total);
         }
     }
 }
 
 /// parameter ← round(master).
-fn round(param: &mut Param<'_>) {
+fn round(param: &mut Param<'_>, total: u64) {
     match param {
-        Param::Master(master, Half::Bf16(to)) => tile::narrow(to, master),
-        Param::Master(master, Half::F16(to)) => tile::narrow(to, master),
+        Param::Master(master, Half::Bf16(to)) => copy::narrow(to, master, total),
+        Param::Master(master, Half::F16(to)) => copy::narrow(to, master, total),
         Param::Own(_) | Param::Remainder(..) | Param::Nearest(_) | Param::Stochastic(_) => {}
     }
 }

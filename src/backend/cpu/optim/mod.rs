@@ -2,6 +2,7 @@
 
 mod chunk;
 mod convert;
+mod copy;
 mod memory;
 mod stages;
 #[cfg(test)]

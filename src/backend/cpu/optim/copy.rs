@@ -1,0 +1,149 @@
+//! Conversions of large arrays between f32 and 16 bits. They are bound by memory: what does not fit into the caches is
+//! stored past them, since a line that is written whole need not be read first.
+
+#[cfg(target_arch = "x86_64")]
+use std::arch::x86_64::*;
+
+use super::tile;
+use crate::Dtype;
+use crate::optim::round::Lane;
+
+/// Elements of an array from which on it does not fit into the caches.
+const LARGE: u64 = 1 << 22;
+
+/// `to = from`, a part of an array of `total` elements.
+pub(super) fn widen<T: Lane>(to: &mut [f32], from: &[T], total: u64) {
+    #[cfg(target_arch = "x86_64")]
+    if super::super::has_avx2() && T::DTYPE != Dtype::F32 {
+        // SAFETY: the processor has the features.
+        return unsafe { widen_avx2(to, from, total >= LARGE) };
+    }
+    let _ = total;
+    tile::widen(to, from, 1.0);
+}
+
+/// `to = nearest(from)`, a part of an array of `total` elements.
+pub(super) fn narrow<T: Lane>(to: &mut [T], from: &[f32], total: u64) {
+    #[cfg(target_arch = "x86_64")]
+    if super::super::has_avx2() && T::DTYPE != Dtype::F32 {
+        // SAFETY: the processor has the features.
+        return unsafe { narrow_avx2(to, from, total >= LARGE) };
+    }
+    let _ = total;
+    tile::narrow(to, from);
+}
+
+/// # Safety
+/// The processor has the features; `T` has 16 bits.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn widen_avx2<T: Lane>(to: &mut [f32], from: &[T], past: bool) {
+    let len = to.len().min(from.len());
+    let head = to.as_ptr().align_offset(32).min(len);
+    let whole = head + (len - head) / 8 * 8;
+    tile::widen(&mut to[..head], &from[..head], 1.0);
+    for i in (head..whole).step_by(8) {
+        // SAFETY: eight elements of both, the target's aligned to a vector.
+        unsafe {
+            let half = _mm_loadu_si128(from.as_ptr().add(i).cast());
+            let values = match T::DTYPE {
+                Dtype::F16 => _mm256_cvtph_ps(half),
+                _ => _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(half))),
+            };
+            let to = to.as_mut_ptr().add(i);
+            if past { _mm256_stream_ps(to, values) } else { _mm256_store_ps(to, values) }
+        }
+    }
+    tile::widen(&mut to[whole..len], &from[whole..len], 1.0);
+    tile::drain();
+}
+
+/// # Safety
+/// The processor has the features; `T` has 16 bits.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn narrow_avx2<T: Lane>(to: &mut [T], from: &[f32], past: bool) {
+    let len = to.len().min(from.len());
+    let head = to.as_ptr().align_offset(32).min(len);
+    let whole = head + (len - head) / 16 * 16;
+    tile::narrow(&mut to[..head], &from[..head]);
+    for i in (head..whole).step_by(16) {
+        // SAFETY: 16 elements of both, the target's aligned to a vector.
+        unsafe {
+            let [low, high] = [i, i + 8].map(|i| {
+                let values = _mm256_loadu_ps(from.as_ptr().add(i));
+                match T::DTYPE {
+                    Dtype::F16 => _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(values),
+                    _ => nearest_bf16(values),
+                }
+            });
+            let both = _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(low), high);
+            let to = to.as_mut_ptr().add(i).cast();
+            if past { _mm256_stream_si256(to, both) } else { _mm256_store_si256(to, both) }
+        }
+    }
+    tile::narrow(&mut to[whole..len], &from[whole..len]);
+    tile::drain();
+}
+
+/// Eight f32 as bf16, to nearest even; a NaN keeps its upper bits and becomes quiet.
+///
+/// # Safety
+/// The processor has AVX2.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+#[target_feature(enable = "avx2")]
+unsafe fn nearest_bf16(values: __m256) -> __m128i {
+    let bits = _mm256_castps_si256(values);
+    let upper = _mm256_srli_epi32::<16>(bits);
+    let odd = _mm256_and_si256(upper, _mm256_set1_epi32(1));
+    let up = _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff));
+    let rounded = _mm256_srli_epi32::<16>(_mm256_add_epi32(bits, up));
+    let quiet = _mm256_or_si256(upper, _mm256_set1_epi32(0x40));
+    let nan = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_UNORD_Q>(values, values));
+    let chosen = _mm256_blendv_epi8(rounded, quiet, nan);
+    let packed = _mm256_packus_epi32(chosen, chosen);
+    _mm256_castsi256_si128(_mm256_permute4x64_epi64::<0x08>(packed))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Storage, bf16, f16};
+
+    fn every_16_bit_value<T: Storage + Lane>(of_bits: fn(u16) -> T) {
+        // Odd lengths and places, in arrays that fit into the caches and in those that do not.
+        for (skip, total) in [(0, 0), (1, LARGE), (3, 0), (5, LARGE)] {
+            let halves: Vec<T> = (0..=u16::MAX).map(of_bits).collect();
+            let halves = &halves[skip..];
+            let mut wide = vec![0.5f32; halves.len() + 3];
+            widen(&mut wide[3..], halves, total);
+            assert_eq!(wide[..3], [0.5; 3]);
+            for (wide, half) in wide[3..].iter().zip(halves) {
+                let exact = half.widen();
+                assert!(wide.to_bits() == exact.to_bits() || wide.is_nan() && exact.is_nan());
+            }
+            // Between any two of them: what is nearest, ties to even.
+            let between: Vec<f32> = wide[3..]
+                .windows(2)
+                .flat_map(|pair| [pair[0], 0.5 * pair[0] + 0.5 * pair[1], pair[0] * 1.001])
+                .collect();
+            let mut narrowed = vec![of_bits(7); between.len() + 2];
+            narrow(&mut narrowed[1..=between.len()], &between, total);
+            for (narrowed, value) in narrowed[1..].iter().zip(&between) {
+                let exact = T::narrow(*value).widen();
+                let narrowed = narrowed.widen();
+                let same = narrowed.to_bits() == exact.to_bits();
+                assert!(same || narrowed.is_nan() && exact.is_nan(), "{value:e}: {narrowed:e}");
+            }
+            let ends = [narrowed[0], narrowed[between.len() + 1]].map(|value| value.widen());
+            assert_eq!(ends, [of_bits(7).widen(); 2]);
+        }
+    }
+
+    #[test]
+    fn conversions_are_those_of_single_numbers() {
+        every_16_bit_value(bf16::from_bits);
+        every_16_bit_value(f16::from_bits);
+    }
+}
