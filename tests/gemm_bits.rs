@@ -137,13 +137,24 @@ fn f32_to_f32_has_the_references_bits() {
 fn large_products_have_the_references_bits() {
     let (devices, exact) = (forms(), reference());
     let mut rng = Rng(7);
-    for (m, n, k) in
-        [(200, 500, 300), (1, 700, 520), (17, 49, 9000), (500, 33, 64), (7, 1000, 4097)]
-    {
+    for (m, n, k) in [
+        (200, 500, 300),
+        (1, 700, 520),
+        (17, 49, 9000),
+        (500, 33, 64),
+        (7, 1000, 4097),
+        (96, 112, 40),
+    ] {
         for layout in Layout::ALL {
             let role = if k == 300 { Role::Gated } else { Role::Forward };
             let case = Case { layout, role, bias: true, seed: rng.next(), ..Case::new(m, n, k) };
             all_forms_agree::<bf16, bf16>(&case, &devices[..devices.len().min(6)], &exact);
+            // f32 results, with gaps between rows.
+            let plain = Case { layout, gap: 3, seed: rng.next(), ..Case::new(m, n, k) };
+            all_forms_agree::<bf16, f32>(&plain, &devices[..devices.len().min(6)], &exact);
+            if k < 1000 {
+                all_forms_agree::<f32, f32>(&plain, &devices, &exact);
+            }
         }
     }
 }
@@ -192,7 +203,14 @@ fn sums_that_turn_subnormal_have_the_references_bits() {
         bf16::narrow(if rng.below(8) == 0 { 0.0 } else { value as f32 })
     };
     let mut subnormal = 0;
-    for (m, n, k) in [(17, 100, 1536usize), (1, 48, 33), (9, 50, 1), (200, 60, 5000)] {
+    for (m, n, k) in [
+        (17, 100, 1536usize),
+        (16, 80, 600),
+        (8, 112, 600),
+        (1, 48, 33),
+        (9, 50, 1),
+        (200, 60, 5000),
+    ] {
         for layout in Layout::ALL {
             // Products around the smallest normal number for all of k; now and then; and subnormal sums to which
             // normal products are added that are just large enough.

@@ -125,7 +125,8 @@ macro_rules! tiles {
 tiles!(1 dot: dot_1x16 dot_4x16 dot_8x16);
 tiles!(2 dot: dot_1x32 dot_4x32 dot_8x32);
 tiles!(3 dot: dot_1x48 dot_4x48 dot_8x48);
-// Narrow tiles of small numbers are rare enough to compute more than they need.
+tiles!(1 widened: widened_1x16 widened_4x16 widened_8x16);
+tiles!(2 widened: widened_1x32 widened_4x32 widened_8x32);
 tiles!(3 widened: widened_1x48 widened_4x48 widened_8x48);
 
 impl Form for Avx512Bf16 {
@@ -158,8 +159,14 @@ impl Form for Avx512Bf16 {
             (true, _, ..=16) => dot_8x16,
             (true, _, ..=32) => dot_8x32,
             (true, _, _) => dot_8x48,
+            (false, 1, ..=16) => widened_1x16,
+            (false, 1, ..=32) => widened_1x32,
             (false, 1, _) => widened_1x48,
+            (false, ..=4, ..=16) => widened_4x16,
+            (false, ..=4, ..=32) => widened_4x32,
             (false, ..=4, _) => widened_4x48,
+            (false, _, ..=16) => widened_8x16,
+            (false, _, ..=32) => widened_8x32,
             (false, _, _) => widened_8x48,
         };
         // SAFETY: the caller's promise.
