@@ -1,10 +1,12 @@
 //! Conversions of large arrays between f32 and 16 bits: loading an optimizer's masters from parameters,
 //! and writing parameters from masters.
 
+use std::rc::Rc;
+
 use halfstep::optim::{AdamW, Config, Group, Optimizer, Tensor};
 use halfstep::{Buffer, Device, Storage, Stream, bf16, f16};
 
-use super::{Case, Entry, Failure, Traffic, signals, text};
+use super::{Arithmetic, Case, Entry, Failure, Traffic, signals, text};
 
 pub fn entries(all: &mut Vec<Entry>, len: usize) {
     for narrow in [false, true] {
@@ -23,6 +25,7 @@ fn add<T: Storage>(all: &mut Vec<Entry>, len: usize, narrow: bool) {
         size: len.to_string(),
         flops: len as f64, // each counts as one
         bytes: 6.0 * len as f64,
+        arithmetic: Arithmetic::F32,
         traffic: Traffic::Update, // the machine's best, with which no stores are read first
         ranks: None,
         make: Box::new(move |device| Ok(Box::new(Convert::<T>::new(device, len, narrow)?))),
@@ -31,7 +34,7 @@ fn add<T: Storage>(all: &mut Vec<Entry>, len: usize, narrow: bool) {
 
 struct Convert<T: Storage> {
     narrow: bool,
-    stream: Stream,
+    stream: Rc<Stream>,
     optimizer: Optimizer<T, T>,
     params: Buffer<T>,
     values: Vec<f32>,
@@ -39,7 +42,7 @@ struct Convert<T: Storage> {
 
 impl<T: Storage> Convert<T> {
     fn new(device: &Device, len: usize, narrow: bool) -> Result<Self, Failure> {
-        let stream = device.stream().map_err(text)?;
+        let stream = Rc::new(device.stream().map_err(text)?);
         let group = Group::new(AdamW::default()).tensor(Tensor::new("t", len));
         let mut optimizer = Optimizer::new(device, &[group], Config::default()).map_err(text)?;
         let values = signals::<f32>(len, 1);
@@ -67,6 +70,10 @@ impl<T: Storage> Case for Convert<T> {
 
     fn wait(&self) -> Result<(), Failure> {
         self.stream.sync().map_err(text)
+    }
+
+    fn stream(&self) -> Option<Rc<Stream>> {
+        Some(self.stream.clone())
     }
 
     /// Every element.

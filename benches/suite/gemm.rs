@@ -1,12 +1,14 @@
 //! Products of a linear layer: forward with bias and activation, plain, and both gradients.
 
+use std::rc::Rc;
+
 use halfstep::gemm::{
     Activation, DataGrad, DataGradOperands, DataGradPlan, Gemm, Layout, Operands, Plan, Subnormals,
     WeightGrad, WeightGradOperands, WeightGradPlan,
 };
 use halfstep::{Buffer, Device, Dtype, Storage, Stream, bf16, f16};
 
-use super::{Case, Entry, Failure, Traffic, signals, text};
+use super::{Arithmetic, Case, Entry, Failure, Traffic, signals, text};
 use crate::workloads::{MARKED, OTHERS, ROW, Shape};
 
 pub fn entries(all: &mut Vec<Entry>) {
@@ -45,6 +47,7 @@ fn add(
         size: shape.to_string(),
         flops: 2.0 * (shape.rows * shape.input * shape.output) as f64,
         bytes: bytes as f64,
+        arithmetic: if name.starts_with("bf16") { Arithmetic::Bf16 } else { Arithmetic::F32 },
         traffic: Traffic::Read,
         ranks: None,
         make: Box::new(make),
@@ -95,7 +98,7 @@ struct Layer<T: Storage> {
     shape: Shape,
     layout: Layout,
     activation: Option<Activation>,
-    stream: Stream,
+    stream: Rc<Stream>,
     plan: Plan<T, T>,
     a: Buffer<T>,
     b: Buffer<T>,
@@ -120,7 +123,7 @@ impl<T: Storage> Layer<T> {
             shape,
             layout,
             activation,
-            stream: device.stream().map_err(text)?,
+            stream: Rc::new(device.stream().map_err(text)?),
             plan: gemm.plan(device).map_err(text)?,
             a: upload(signals(m * k, 1))?,
             b: upload(values(k * n, 2))?,
@@ -143,6 +146,10 @@ impl<T: Storage> Case for Layer<T> {
         super::wait(&self.stream)
     }
 
+    fn stream(&self) -> Option<Rc<Stream>> {
+        Some(self.stream.clone())
+    }
+
     fn check(&mut self) -> Result<(), Failure> {
         let Shape { input: k, output: n, .. } = self.shape;
         let read = |buffer: &Buffer<T>| buffer.to_vec(&self.stream).map_err(text);
@@ -163,7 +170,7 @@ impl<T: Storage> Case for Layer<T> {
 
 struct Data {
     shape: Shape,
-    stream: Stream,
+    stream: Rc<Stream>,
     plan: DataGradPlan<bf16, bf16>,
     dy: Buffer<bf16>,
     z: Buffer<bf16>,
@@ -180,7 +187,7 @@ impl Data {
         let upload = |values: Vec<bf16>| device.upload(&values).map_err(text);
         Ok(Self {
             shape,
-            stream: device.stream().map_err(text)?,
+            stream: Rc::new(device.stream().map_err(text)?),
             plan: grad.plan(device).map_err(text)?,
             dy: upload(values(rows * output, 1))?,
             z: upload(values(rows * output, 2))?,
@@ -203,6 +210,10 @@ impl Case for Data {
         super::wait(&self.stream)
     }
 
+    fn stream(&self) -> Option<Rc<Stream>> {
+        Some(self.stream.clone())
+    }
+
     fn check(&mut self) -> Result<(), Failure> {
         let Shape { input, output, .. } = self.shape;
         let read = |buffer: &Buffer<bf16>| buffer.to_vec(&self.stream).map_err(text);
@@ -221,7 +232,7 @@ impl Case for Data {
 
 struct Weights {
     shape: Shape,
-    stream: Stream,
+    stream: Rc<Stream>,
     plan: WeightGradPlan<bf16>,
     dy: Buffer<bf16>,
     x: Buffer<bf16>,
@@ -237,7 +248,7 @@ impl Weights {
             .subnormals(policy(device, Dtype::Bf16));
         Ok(Self {
             shape,
-            stream: device.stream().map_err(text)?,
+            stream: Rc::new(device.stream().map_err(text)?),
             plan: grad.plan(device).map_err(text)?,
             dy: device.upload(&values(rows * output, 1)).map_err(text)?,
             x: device.upload(&values(rows * input, 2)).map_err(text)?,
@@ -258,6 +269,10 @@ impl Case for Weights {
 
     fn wait(&self) -> Result<(), Failure> {
         super::wait(&self.stream)
+    }
+
+    fn stream(&self) -> Option<Rc<Stream>> {
+        Some(self.stream.clone())
     }
 
     /// After one call the sum is that call's.

@@ -1,8 +1,9 @@
 //! Timing of one entry on several devices, by turns.
 
+use std::rc::Rc;
 use std::time::Instant;
 
-use halfstep::{Device, DeviceKind};
+use halfstep::{Device, DeviceKind, Stream};
 
 use super::bandwidth::Bandwidth;
 use super::roofs::{self, Roofs};
@@ -77,8 +78,9 @@ pub fn measure(
                 let threads = runner.threads?;
                 Some(if compute_bound(entry, roofs, threads) {
                     // The peak does not change; measuring it can only be disturbed.
-                    let known = roofs.iter().find(|roofs| roofs.threads == threads)?.flops;
-                    entry.flops / roofs::peak_flops(threads).max(known)
+                    let known = roofs.iter().find(|roofs| roofs.threads == threads)?;
+                    let here = roofs::peak_flops(threads, entry.arithmetic);
+                    entry.flops / here.max(known.arithmetic(entry.arithmetic))
                 } else {
                     entry.bytes / meter.measure(entry.traffic, threads)
                 })
@@ -118,17 +120,27 @@ pub fn measure(
 /// Whether the roof over an entry is that of arithmetic.
 fn compute_bound(entry: &Entry, roofs: &[Roofs], threads: usize) -> bool {
     let Some(roofs) = roofs.iter().find(|roofs| roofs.threads == threads) else { return true };
-    entry.flops / roofs.flops > entry.bytes / roofs.bandwidth(entry.traffic)
+    entry.flops / roofs.arithmetic(entry.arithmetic) > entry.bytes / roofs.bandwidth(entry.traffic)
 }
 
-/// Seconds of one call among so many.
+/// Seconds of one call among so many: by the device's clock where all of it is on one stream of a GPU, else by ours.
 fn seconds(case: &mut dyn Case, calls: usize) -> Result<f64, Failure> {
-    let start = Instant::now();
-    for _ in 0..calls {
-        case.run()?;
-    }
-    case.wait()?;
-    Ok(start.elapsed().as_secs_f64() / calls as f64)
+    let gpu = |stream: &Rc<Stream>| stream.device().info().kind != DeviceKind::Cpu;
+    let taken = if let Some(stream) = case.stream().filter(gpu) {
+        let mut done = Ok(());
+        let taken = stream.time(|| {
+            done = (0..calls).try_for_each(|_| case.run());
+            Ok(())
+        });
+        done?;
+        taken.map_err(super::text)?
+    } else {
+        let start = Instant::now();
+        (0..calls).try_for_each(|_| case.run())?;
+        case.wait()?;
+        start.elapsed()
+    };
+    Ok(taken.as_secs_f64() / calls as f64)
 }
 
 /// The middle one.

@@ -18,9 +18,10 @@ mod roofs;
 pub use bandwidth::Bandwidth;
 pub use measure::{Line, measure};
 pub use print::{header, main, roof_lines, row};
-pub use roofs::{Roofs, Traffic};
+pub use roofs::{Arithmetic, Roofs, Traffic};
 
 use std::num::NonZeroUsize;
+use std::rc::Rc;
 
 use halfstep::{Device, DeviceKind, Stream};
 
@@ -44,6 +45,8 @@ pub trait Case {
     fn run(&mut self) -> Result<(), Failure>;
     /// Waits for it.
     fn wait(&self) -> Result<(), Failure>;
+    /// The stream that all of a call is enqueued on, if there is one.
+    fn stream(&self) -> Option<Rc<Stream>>;
     /// Whether the answer of the first call was right. Called after that, before the second.
     fn check(&mut self) -> Result<(), Failure>;
 }
@@ -60,7 +63,9 @@ pub struct Entry {
     /// Arithmetic of one call, and the least bytes that it moves to and from memory.
     pub flops: f64,
     pub bytes: f64,
-    /// Which bandwidth bounds it.
+    /// Which arithmetic bounds it, or
+    pub arithmetic: Arithmetic,
+    /// which bandwidth.
     pub traffic: Traffic,
     /// Whether ranks are threads of this process: then it is the CPU's, and is run once.
     pub ranks: Option<usize>,
@@ -101,6 +106,21 @@ pub fn cpus() -> Vec<Device> {
         devices.push(Device::cpu_with_threads(all));
     }
     devices
+}
+
+/// Those, and the GPUs there are.
+pub fn devices() -> halfstep::Result<Vec<Device>> {
+    #[allow(unused_mut)] // without a GPU's feature
+    let mut devices = cpus();
+    #[cfg(feature = "cuda")]
+    for index in 0..Device::cuda_count() {
+        devices.push(Device::cuda(index)?);
+    }
+    #[cfg(feature = "hip")]
+    for index in 0..Device::hip_count() {
+        devices.push(Device::hip(index)?);
+    }
+    Ok(devices)
 }
 
 /// What a device is called in tables: `cpu×2`, `cuda:0`.

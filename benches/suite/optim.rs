@@ -1,9 +1,11 @@
 //! Optimizer steps: statistics of the gradients, control, the step itself.
 
+use std::rc::Rc;
+
 use halfstep::optim::*;
 use halfstep::{Buffer, Device, Read, Storage, Stream, Write, bf16};
 
-use super::{Case, Entry, Failure, Traffic, text};
+use super::{Arithmetic, Case, Entry, Failure, Traffic, text};
 
 /// Elements of a tensor that are compared with the rule in f64.
 const CHECKED: usize = 64;
@@ -51,6 +53,7 @@ fn add<P: Storage, G: Storage>(
         size: total.to_string(),
         flops: 15.0 * total as f64, // about; never what bounds it
         bytes: (step_bytes + size_of::<G>() as f64) * total as f64,
+        arithmetic: Arithmetic::F32,
         traffic: Traffic::Update,
         ranks: None,
         make: Box::new(move |device| {
@@ -66,7 +69,7 @@ fn add<P: Storage, G: Storage>(
 }
 
 struct Steps<P: Storage, G: Storage> {
-    stream: Stream,
+    stream: Rc<Stream>,
     optimizer: Optimizer<P, G>,
     params: Vec<Buffer<P>>,
     grads: Vec<Buffer<G>>,
@@ -87,7 +90,7 @@ impl<P: Storage, G: Storage> Steps<P, G> {
         lengths: &[usize],
         checked: usize,
     ) -> Result<Self, Failure> {
-        let stream = device.stream().map_err(text)?;
+        let stream = Rc::new(device.stream().map_err(text)?);
         let tensors = lengths.iter().enumerate().map(|(i, &len)| Tensor::new(format!("t{i}"), len));
         let groups = [Group::new(rule).tensors(tensors)];
         let mut optimizer = Optimizer::new(device, &groups, config).map_err(text)?;
@@ -117,6 +120,10 @@ impl<P: Storage, G: Storage> Case for Steps<P, G> {
 
     fn wait(&self) -> Result<(), Failure> {
         super::wait(&self.stream)
+    }
+
+    fn stream(&self) -> Option<Rc<Stream>> {
+        Some(self.stream.clone())
     }
 
     /// The first step against the rule in f64.

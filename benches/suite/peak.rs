@@ -3,6 +3,20 @@
 use std::hint::black_box;
 use std::time::Instant;
 
+/// GFLOP/s of one thread by the bf16 dot products that products of bf16 are made of here; none where they are made of
+/// f32 multiply-adds.
+pub fn bf16_gflops() -> Option<f64> {
+    #[cfg(target_arch = "x86_64")]
+    if halfstep::Device::cpu().info().arch == "avx512bf16" {
+        let steps = 400_000;
+        let start = Instant::now();
+        // SAFETY: the processor has AVX512_BF16, or the device would be another.
+        unsafe { dots_avx512(black_box(steps)) };
+        return Some((steps * 24 * 32 * 2) as f64 / start.elapsed().as_secs_f64() * 1e-9);
+    }
+    None
+}
+
 /// f32 GFLOP/s of one thread: independent chains of the widest fused multiply-adds there are, in
 /// registers, for a few milliseconds.
 pub fn fma_gflops() -> f64 {
@@ -37,40 +51,40 @@ fn chains(steps: usize) -> f64 {
     (steps * 32 * 2) as f64
 }
 
-/// # Safety
-/// The processor has AVX-512F.
+/// A loop of 24 independent chains of an instruction on 512-bit registers.
 #[cfg(target_arch = "x86_64")]
-unsafe fn chains_avx512(steps: usize) {
-    // SAFETY: registers only.
-    unsafe {
-        std::arch::asm!(
-            "2:",
-            "vfmadd231ps zmm8, zmm0, zmm1", "vfmadd231ps zmm9, zmm0, zmm1",
-            "vfmadd231ps zmm10, zmm0, zmm1", "vfmadd231ps zmm11, zmm0, zmm1",
-            "vfmadd231ps zmm12, zmm0, zmm1", "vfmadd231ps zmm13, zmm0, zmm1",
-            "vfmadd231ps zmm14, zmm0, zmm1", "vfmadd231ps zmm15, zmm0, zmm1",
-            "vfmadd231ps zmm16, zmm0, zmm1", "vfmadd231ps zmm17, zmm0, zmm1",
-            "vfmadd231ps zmm18, zmm0, zmm1", "vfmadd231ps zmm19, zmm0, zmm1",
-            "vfmadd231ps zmm20, zmm0, zmm1", "vfmadd231ps zmm21, zmm0, zmm1",
-            "vfmadd231ps zmm22, zmm0, zmm1", "vfmadd231ps zmm23, zmm0, zmm1",
-            "vfmadd231ps zmm24, zmm0, zmm1", "vfmadd231ps zmm25, zmm0, zmm1",
-            "vfmadd231ps zmm26, zmm0, zmm1", "vfmadd231ps zmm27, zmm0, zmm1",
-            "vfmadd231ps zmm28, zmm0, zmm1", "vfmadd231ps zmm29, zmm0, zmm1",
-            "vfmadd231ps zmm30, zmm0, zmm1", "vfmadd231ps zmm31, zmm0, zmm1",
-            "dec {steps}",
-            "jnz 2b",
-            steps = inout(reg) steps => _,
-            out("zmm0") _, out("zmm1") _,
-            out("zmm8") _, out("zmm9") _, out("zmm10") _, out("zmm11") _,
-            out("zmm12") _, out("zmm13") _, out("zmm14") _, out("zmm15") _,
-            out("zmm16") _, out("zmm17") _, out("zmm18") _, out("zmm19") _,
-            out("zmm20") _, out("zmm21") _, out("zmm22") _, out("zmm23") _,
-            out("zmm24") _, out("zmm25") _, out("zmm26") _, out("zmm27") _,
-            out("zmm28") _, out("zmm29") _, out("zmm30") _, out("zmm31") _,
-            options(nomem, nostack),
-        );
-    }
+macro_rules! chains_512 {
+    ($name:ident, $instruction:literal: $($sum:literal)+) => {
+        /// # Safety
+        /// The processor has the instruction.
+        unsafe fn $name(steps: usize) {
+            // SAFETY: registers only.
+            unsafe {
+                std::arch::asm!(
+                    "2:",
+                    $(concat!($instruction, " zmm", $sum, ", zmm0, zmm1"),)+
+                    "dec {steps}",
+                    "jnz 2b",
+                    steps = inout(reg) steps => _,
+                    out("zmm0") _, out("zmm1") _,
+                    out("zmm8") _, out("zmm9") _, out("zmm10") _, out("zmm11") _,
+                    out("zmm12") _, out("zmm13") _, out("zmm14") _, out("zmm15") _,
+                    out("zmm16") _, out("zmm17") _, out("zmm18") _, out("zmm19") _,
+                    out("zmm20") _, out("zmm21") _, out("zmm22") _, out("zmm23") _,
+                    out("zmm24") _, out("zmm25") _, out("zmm26") _, out("zmm27") _,
+                    out("zmm28") _, out("zmm29") _, out("zmm30") _, out("zmm31") _,
+                    options(nomem, nostack),
+                );
+            }
+        }
+    };
 }
+#[cfg(target_arch = "x86_64")]
+chains_512!(chains_avx512, "vfmadd231ps":
+    8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31);
+#[cfg(target_arch = "x86_64")]
+chains_512!(dots_avx512, "vdpbf16ps":
+    8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31);
 
 /// # Safety
 /// The processor has AVX2 and FMA.

@@ -1,7 +1,7 @@
 //! The table, and the whole of a `cargo bench` program.
 
 use super::bandwidth::Bandwidth;
-use super::{Failure, Line, Options, Roofs, Traffic, cpus, entries, measure};
+use super::{Arithmetic, Failure, Line, Options, Roofs, Traffic, entries, measure};
 
 /// The head of the table.
 pub fn header() -> String {
@@ -40,9 +40,10 @@ pub fn roof_lines(roofs: &[Roofs]) -> Vec<String> {
         });
         let threads = if roofs.threads == 1 { "thread" } else { "threads" };
         format!(
-            "roofs, {} {threads}: f32 multiply-adds {:.1} GFLOP/s; {}",
+            "roofs, {} {threads}: f32 multiply-adds {:.1} GFLOP/s, products of bf16 {:.1}; {}",
             roofs.threads,
-            1e-9 * roofs.flops,
+            1e-9 * roofs.arithmetic(Arithmetic::F32),
+            1e-9 * roofs.arithmetic(Arithmetic::Bf16),
             bytes.join(", ")
         )
     };
@@ -70,13 +71,13 @@ fn run(op: &str) -> Result<(), Failure> {
         len: number("HALFSTEP_BENCH_LEN", if timed { 100_000_000 } else { 100_000 }),
         filter: filter.unwrap_or_default(),
     };
-    let devices = cpus();
+    let devices = super::devices().map_err(super::text)?;
     for device in &devices {
         println!("{}", device.info());
     }
     let mut meter = Bandwidth::new(options.len.min(100_000_000));
     let roofs: Vec<_> =
-        devices.iter().map(|device| Roofs::measure(&mut meter, device.info().units)).collect();
+        super::cpus().iter().map(|cpu| Roofs::measure(&mut meter, cpu.info().units)).collect();
     for line in roof_lines(&roofs) {
         println!("{line}");
     }

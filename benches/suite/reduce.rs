@@ -2,6 +2,7 @@
 //! moves is each rank's gradients once in and once out; that is what bytes count. Views of the buckets
 //! move no more; gradients of the caller's are packed, and unpacked, besides.
 
+use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier, Mutex};
 use std::thread::JoinHandle;
@@ -9,7 +10,7 @@ use std::thread::JoinHandle;
 use halfstep::reduce::{BucketPlan, Communicator, Config, Local, Param, Reducer, Unscale, local};
 use halfstep::{Device, Dtype, Storage, Stream, Write, bf16};
 
-use super::{Case, Entry, Failure, Traffic, text};
+use super::{Arithmetic, Case, Entry, Failure, Traffic, text};
 use crate::workloads;
 
 const RANKS: usize = 2;
@@ -33,6 +34,7 @@ fn add<G: Storage>(all: &mut Vec<Entry>, wire: Dtype, views: bool, stats: bool) 
         size: format!("{RANKS}×{} tensors", params.len()),
         flops: (RANKS * len) as f64, // a sum of so many
         bytes: (RANKS * 2 * len * size_of::<G>()) as f64,
+        arithmetic: Arithmetic::F32,
         traffic: Traffic::Update,
         ranks: Some(RANKS),
         make: Box::new(move |_| Ok(Box::new(Ranks::new::<G>(&params, wire, views, stats)?))),
@@ -180,6 +182,10 @@ impl Case for Ranks {
 
     fn wait(&self) -> Result<(), Failure> {
         Ok(())
+    }
+
+    fn stream(&self) -> Option<Rc<Stream>> {
+        None
     }
 
     /// Ranks check their first step themselves; that they do so before `end`, `run` knows.

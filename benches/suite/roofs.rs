@@ -26,11 +26,24 @@ impl Traffic {
     }
 }
 
-/// Roofs of so many threads: f32 FLOP/s, bytes/s by traffic.
+/// What arithmetic is done with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Arithmetic {
+    /// f32 multiply-adds.
+    F32,
+    /// Products of bf16: where the processor has dot products of it, those.
+    Bf16,
+}
+
+impl Arithmetic {
+    pub const ALL: [Self; 2] = [Self::F32, Self::Bf16];
+}
+
+/// Roofs of so many threads: FLOP/s by arithmetic, bytes/s by traffic.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Roofs {
     pub threads: usize,
-    pub flops: f64,
+    pub flops: [f64; 2],
     pub bytes: [f64; 3],
 }
 
@@ -38,9 +51,13 @@ impl Roofs {
     /// The best of a few measurements of each.
     pub fn measure(meter: &mut Bandwidth, threads: usize) -> Self {
         let best = |values: &mut dyn FnMut() -> f64| (0..5).map(|_| values()).fold(0.0, f64::max);
-        let flops = best(&mut || peak_flops(threads));
+        let flops = Arithmetic::ALL.map(|kind| best(&mut || peak_flops(threads, kind)));
         let bytes = Traffic::ALL.map(|traffic| best(&mut || meter.measure(traffic, threads)));
         Self { threads, flops, bytes }
+    }
+
+    pub fn arithmetic(&self, kind: Arithmetic) -> f64 {
+        self.flops[kind as usize]
     }
 
     pub fn bandwidth(&self, traffic: Traffic) -> f64 {
@@ -48,13 +65,17 @@ impl Roofs {
     }
 }
 
-/// f32 FLOP/s of so many threads at once.
-pub fn peak_flops(threads: usize) -> f64 {
+/// FLOP/s of so many threads at once.
+pub fn peak_flops(threads: usize, arithmetic: Arithmetic) -> f64 {
+    let one = || match arithmetic {
+        Arithmetic::F32 => peak::fma_gflops(),
+        Arithmetic::Bf16 => peak::bf16_gflops().unwrap_or_else(peak::fma_gflops),
+    };
     if threads == 1 {
-        return 1e9 * peak::fma_gflops();
+        return 1e9 * one();
     }
     std::thread::scope(|scope| {
-        let all: Vec<_> = (0..threads).map(|_| scope.spawn(peak::fma_gflops)).collect();
+        let all: Vec<_> = (0..threads).map(|_| scope.spawn(one)).collect();
         1e9 * all.into_iter().map(|one| one.join().unwrap_or(0.0)).sum::<f64>()
     })
 }

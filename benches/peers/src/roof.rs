@@ -10,7 +10,7 @@ mod peak;
 mod roofs;
 
 use bandwidth::Bandwidth;
-use roofs::Traffic;
+use roofs::{Arithmetic, Traffic};
 
 /// Elements of the array that bandwidth is measured with: 256 MB.
 const LEN: usize = 1 << 26;
@@ -25,7 +25,7 @@ impl Roof {
     /// FLOP/s or bytes/s.
     pub fn measure(&mut self, kind: &str, threads: usize) -> f64 {
         match kind {
-            "flops" => roofs::peak_flops(threads),
+            "flops" => roofs::peak_flops(threads, Arithmetic::F32),
             "read" => self.0.measure(Traffic::Read, threads),
             "copy" => self.0.measure(Traffic::Copy, threads),
             _ => self.0.measure(Traffic::Update, threads),

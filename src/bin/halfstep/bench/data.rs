@@ -14,7 +14,12 @@ const FORMAT: &str = "halfstep bench/1";
 /// Everything.
 pub fn json(outcome: &Outcome) -> Value {
     let roofs = outcome.roofs.iter().map(|roofs| {
-        let mut value = json!({ "threads": roofs.threads, "flops_per_second": roofs.flops });
+        let [f32, bf16] = roofs.flops;
+        let mut value = json!({
+            "threads": roofs.threads,
+            "flops_per_second": f32,
+            "bf16_flops_per_second": bf16,
+        });
         for traffic in Traffic::ALL {
             let name = format!("{}_bytes_per_second", traffic.name().replace([' ', '-'], "_"));
             value[name] = json!(roofs.bandwidth(traffic));

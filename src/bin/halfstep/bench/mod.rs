@@ -158,19 +158,7 @@ fn devices(name: Option<&str>) -> Result<Vec<Device>, Failure> {
                 .map_err(|reason| Failure::Reason(format!("--device {name}: {reason}")))?;
             Ok(vec![device])
         }
-        None => {
-            #[allow(unused_mut)] // without a GPU's feature
-            let mut devices = suite::cpus();
-            #[cfg(feature = "cuda")]
-            for index in 0..Device::cuda_count() {
-                devices.push(Device::cuda(index)?);
-            }
-            #[cfg(feature = "hip")]
-            for index in 0..Device::hip_count() {
-                devices.push(Device::hip(index)?);
-            }
-            Ok(devices)
-        }
+        None => Ok(suite::devices()?),
     }
 }
 
