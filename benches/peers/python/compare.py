@@ -142,6 +142,8 @@ def peers(threads):
     environment = dict(os.environ, RAYON_NUM_THREADS=str(threads), MATMUL_NUM_THREADS=str(threads))
     for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         environment[variable] = str(threads)
+    # Threads that wait for work must not take the processors from the next peer.
+    environment |= {"OMP_WAIT_POLICY": "passive", "KMP_BLOCKTIME": "0", "GOMP_SPINCOUNT": "0"}
     rust = str(ROOT / "target/peers/release/halfstep-peers")
     python = [sys.executable]
     commands = {
@@ -175,15 +177,13 @@ def compare(case, roof, everyone, rounds, say):
     if ours not in here:
         return None
     calls, seconds, ratios, roofs = {}, {p.name: [] for p in here}, {p.name: [] for p in here}, []
-    for peer in here:
+    base = float(ours.ask("run 1"))
+    for peer in list(here):
         first = float(peer.ask("run 1"))
         calls[peer.name] = max(1, min(1000, int(ENOUGH / first)))
-    base = float(ours.ask(f"run {calls['halfstep']}"))
-    for peer in list(here):
-        # Timed once is enough for those that are far behind; so that all rows are done this year.
-        once = float(peer.ask(f"run {calls[peer.name]}"))
-        if once > SLOW * base and once > 0.02:
-            seconds[peer.name], ratios[peer.name] = [once], [once / base]
+        if first > SLOW * base and first > 0.02:
+            # Far behind: once is enough.
+            seconds[peer.name], ratios[peer.name] = [first], [first / base]
             peer.ask("drop")
             here.remove(peer)
     for _ in range(rounds):
@@ -200,6 +200,33 @@ def compare(case, roof, everyone, rounds, say):
     return result, max(roofs) if roof == "flops" else median(roofs)
 
 
+def heading():
+    """What was compared, and where."""
+    import datetime
+    import importlib.metadata
+    import os
+    import re
+
+    def version(package):
+        try:
+            return importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            return "none"
+
+    lock = (HERE.parent / "Cargo.lock").read_text()
+    crates = ("gemm", "faer", "matrixmultiply", "candle-core", "half")
+    found = [(crate, re.search(f'name = "{crate}"\nversion = "([^"]*)"', lock)) for crate in crates]
+    packages = [(name, version(name)) for name in ("torch", "jax", "mkl", "scipy-openblas32", "numpy", "ml_dtypes")]
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=ROOT)
+    processor = re.search("model name\\s*: (.*)", Path("/proc/cpuinfo").read_text())
+    return [
+        f"{datetime.date.today()}, halfstep {commit.stdout.strip()}, {processor[1] if processor else '?'}, "
+        f"{os.cpu_count()} processors, load {os.getloadavg()[0]:.1f}",
+        ", ".join(f"{name} {text}" for name, text in packages + [(name, m[1]) for name, m in found if m]),
+        "",
+    ]
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=9)
@@ -213,7 +240,11 @@ def main():
     def say(text):
         print(text, flush=True)
         lines.append(text)
+        if options.record:
+            Path(options.record + ".txt").write_text("\n".join(lines) + "\n")
 
+    for line in heading():
+        say(line)
     say(f"{'row':34} {'threads':>7} {'ms':>9} {'of roof':>8}  {'best peer':>15} {'ratio':>6}  others, times slower")
     behind = 0
     for threads in options.threads:
@@ -244,7 +275,6 @@ def main():
             writer = csv.writer(file)
             writer.writerow(["row", "threads", "peer", "seconds", "times_slower", "share_of_roof"])
             writer.writerows(data)
-        Path(options.record + ".txt").write_text("\n".join(lines) + "\n")
 
 
 main()
