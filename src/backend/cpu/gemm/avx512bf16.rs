@@ -4,64 +4,13 @@
 //! again (Intel SDM, volume 2, VDPBF16PS): the chain over `k` that every form computes, as long as nothing is
 //! subnormal, which it takes and gives as zero. Tiles in which something might be are computed by f32 multiply-adds
 //! from the same panels. [`is_a_chain`] asks the processor at hand.
-//!
-//! In assembly, since the oldest compiler we support has no intrinsics for it.
 
-use std::arch::asm;
-
-use super::avx512::{Avx512, row};
+use super::avx512::Avx512;
 use super::form::Form;
+use super::tile512::{row, tile, tiles};
 
 /// bf16 dot products in 512 bits; the loops around them as [`Avx512`].
 pub(super) struct Avx512Bf16;
-
-/// A tile with so many vectors of B, and what one word of `k` does.
-macro_rules! tile {
-    ($name:ident, $vectors:tt $step:ident: $([$a:literal $x:literal $y:literal $z:literal])+) => {
-        /// # Safety
-        /// As for [`Form::tile`]; the processor has AVX-512F and AVX512_BF16.
-        unsafe fn $name(k: usize, a: *const f32, b: *const f32, c: *mut f32, ldc: usize, add: bool) {
-            // SAFETY: reads 8 words of A and 48 of B for each of `k ≥ 1`, reads and writes rows of C that are
-            // `ldc` floats apart: the caller's promise. All registers used are declared.
-            unsafe {
-                asm!(
-                    "vpbroadcastd zmm7, {mask:e}",
-                    $(row!(zero $vectors, $x $y $z),)+
-                    "test {add:e}, {add:e}",
-                    "jz 2f",
-                    "mov {row}, {c}",
-                    $(row!(load $vectors, $x $y $z), "add {row}, {ldc}",)+
-                    "2:",
-                    row!(b $vectors),
-                    $step!($vectors: $([$a $x $y $z])+),
-                    "add {a}, 32",
-                    "add {b}, 192",
-                    "dec {k}",
-                    "jnz 2b",
-                    "mov {row}, {c}",
-                    $(row!(store $vectors, $x $y $z), "add {row}, {ldc}",)+
-                    k = inout(reg) k => _,
-                    a = inout(reg) a => _,
-                    b = inout(reg) b => _,
-                    c = in(reg) c,
-                    ldc = in(reg) ldc * 4,
-                    add = in(reg) u32::from(add),
-                    mask = in(reg) 0xffff_0000u32,
-                    row = out(reg) _,
-                    out("zmm0") _, out("zmm1") _, out("zmm2") _, out("zmm3") _,
-                    out("zmm4") _, out("zmm5") _, out("zmm6") _, out("zmm7") _,
-                    out("zmm8") _, out("zmm9") _, out("zmm10") _, out("zmm11") _,
-                    out("zmm12") _, out("zmm13") _, out("zmm14") _, out("zmm15") _,
-                    out("zmm16") _, out("zmm17") _, out("zmm18") _, out("zmm19") _,
-                    out("zmm20") _, out("zmm21") _, out("zmm22") _, out("zmm23") _,
-                    out("zmm24") _, out("zmm25") _, out("zmm26") _, out("zmm27") _,
-                    out("zmm28") _, out("zmm29") _, out("zmm30") _, out("zmm31") _,
-                    options(nostack),
-                )
-            }
-        }
-    };
-}
 
 /// Both steps of a word by one instruction for each vector of sums.
 macro_rules! dot {
@@ -83,7 +32,8 @@ macro_rules! widened {
         concat!(
             widened!(high $vectors),
             $(
-                "vpandd zmm3, zmm7, dword ptr [{a} + ", $a, "]{{1to16}}\n",
+                "vpbroadcastd zmm3, dword ptr [{a} + ", $a, "]\n",
+                "vpsrld zmm3, zmm3, 16\nvpslld zmm3, zmm3, 16\n",
                 widened!(row $vectors, $x $y $z), "\n",
             )+
             widened!(low $vectors),
@@ -100,28 +50,14 @@ macro_rules! widened {
     (row 3, $x:literal $y:literal $z:literal) => {
         concat!(widened!(row 2, $x $y $z), "\nvfmadd231ps ", $z, ", zmm3, zmm6")
     };
-    (high 1) => { "vpandd zmm4, zmm0, zmm7\n" };
-    (high 2) => { concat!(widened!(high 1), "vpandd zmm5, zmm1, zmm7\n") };
-    (high 3) => { concat!(widened!(high 2), "vpandd zmm6, zmm2, zmm7\n") };
+    (high 1) => { "vpsrld zmm4, zmm0, 16\nvpslld zmm4, zmm4, 16\n" };
+    (high 2) => { concat!(widened!(high 1), "vpsrld zmm5, zmm1, 16\nvpslld zmm5, zmm5, 16\n") };
+    (high 3) => { concat!(widened!(high 2), "vpsrld zmm6, zmm2, 16\nvpslld zmm6, zmm6, 16\n") };
     (low 1) => { "vpslld zmm4, zmm0, 16\n" };
     (low 2) => { concat!(widened!(low 1), "vpslld zmm5, zmm1, 16\n") };
     (low 3) => { concat!(widened!(low 2), "vpslld zmm6, zmm2, 16\n") };
 }
 
-/// The tiles of 1, 4 and 8 rows with so many vectors of B.
-macro_rules! tiles {
-    ($vectors:tt $step:ident: $one:ident $four:ident $eight:ident) => {
-        tile!($one, $vectors $step: ["0" "zmm8" "zmm9" "zmm10"]);
-        tile!($four, $vectors $step:
-            ["0" "zmm8" "zmm9" "zmm10"] ["4" "zmm11" "zmm12" "zmm13"]
-            ["8" "zmm14" "zmm15" "zmm16"] ["12" "zmm17" "zmm18" "zmm19"]);
-        tile!($eight, $vectors $step:
-            ["0" "zmm8" "zmm9" "zmm10"] ["4" "zmm11" "zmm12" "zmm13"]
-            ["8" "zmm14" "zmm15" "zmm16"] ["12" "zmm17" "zmm18" "zmm19"]
-            ["16" "zmm20" "zmm21" "zmm22"] ["20" "zmm23" "zmm24" "zmm25"]
-            ["24" "zmm26" "zmm27" "zmm28"] ["28" "zmm29" "zmm30" "zmm31"]);
-    };
-}
 tiles!(1 dot: dot_1x16 dot_4x16 dot_8x16);
 tiles!(2 dot: dot_1x32 dot_4x32 dot_8x32);
 tiles!(3 dot: dot_1x48 dot_4x48 dot_8x48);

@@ -36,6 +36,8 @@ mod portable;
 mod product;
 mod slices;
 #[cfg(target_arch = "x86_64")]
+mod tile512;
+#[cfg(target_arch = "x86_64")]
 mod vector;
 mod wide;
 mod workspace;
