@@ -3,11 +3,11 @@
 mod environment;
 mod fold;
 pub(crate) mod gemm;
+mod memory;
 mod optim;
 mod reduce;
 pub(crate) mod threads;
 
-use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -17,9 +17,6 @@ use self::threads::Threads;
 use super::{Address, Backend, Clock, GraphId, StreamId, Ticket};
 use crate::kernel::Launch;
 use crate::{DeviceInfo, DeviceKind, Error, Result};
-
-/// Allocations start at a multiple of this many bytes, as on the other backends.
-const ALIGN: usize = 256;
 
 /// What clocks count from.
 static START: LazyLock<Instant> = LazyLock::new(Instant::now);
@@ -31,6 +28,8 @@ pub(crate) struct Cpu {
     path: gemm::Path,
     threads: Threads,
     streams: AtomicU64,
+    /// How many blocks of memory there have been.
+    blocks: AtomicU64,
 }
 
 impl Cpu {
@@ -43,7 +42,8 @@ impl Cpu {
             units: threads,
             flushes_subnormals: false,
         };
-        Self { info, path, threads: Threads::new(threads), streams: AtomicU64::new(0) }
+        let (streams, blocks) = (AtomicU64::new(0), AtomicU64::new(0));
+        Self { info, path, threads: Threads::new(threads), streams, blocks }
     }
 }
 
@@ -71,11 +71,6 @@ pub(crate) fn has_avx512() -> bool {
         && has_avx2()
 }
 
-/// `None` where no such block of memory can exist.
-fn layout(bytes: usize) -> Option<Layout> {
-    Layout::from_size_align(bytes, ALIGN).ok()
-}
-
 impl Backend for Cpu {
     fn info(&self) -> &DeviceInfo {
         &self.info
@@ -85,18 +80,18 @@ impl Backend for Cpu {
         if bytes == 0 {
             return Ok(Address::NULL);
         }
-        let out_of_memory = || Error::OutOfMemory { bytes, device: self.info.to_string() };
-        let layout = layout(bytes).ok_or_else(out_of_memory)?;
-        // SAFETY: the layout's size is not zero.
-        let pointer = unsafe { alloc_zeroed(layout) };
-        if pointer.is_null() { Err(out_of_memory()) } else { Ok(Address(pointer as u64)) }
+        let pointer = memory::zeros(bytes, self.blocks.fetch_add(1, Ordering::Relaxed));
+        if pointer.is_null() {
+            return Err(Error::OutOfMemory { bytes, device: self.info.to_string() });
+        }
+        Ok(Address(pointer as u64))
     }
 
     unsafe fn free(&self, address: Address, bytes: usize) {
-        if let (true, Some(layout)) = (address != Address::NULL, layout(bytes)) {
+        if address != Address::NULL {
             // SAFETY: the caller's promise: allocated above with this size, freed once. All work
             // has run, since each launch runs before its call returns.
-            unsafe { dealloc(address.0 as *mut u8, layout) }
+            unsafe { memory::free(address.0 as *mut u8, bytes) }
         }
     }
 
