@@ -3,6 +3,7 @@
 
 mod common;
 
+use std::ops::Range;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,17 +13,19 @@ use common::mpi::{self, ALL, Case, RANKS};
 use common::reduction::{params_from, refs};
 use common::{cpu, ranks};
 use halfstep::reduce::{
-    BucketPlan, Collective, Communicator, Config, Fault, Mpi, MpiComm, Parts, Reducer, Unscale,
+    BucketPlan, Collective, Communicator, Config, Fault, Moves, Mpi, MpiComm, Parts, Reducer,
+    Section, Unscale,
 };
-use halfstep::{Dtype, Error, Storage, bf16, f16};
+use halfstep::{Buffer, Dtype, Error, Storage, bf16, f16};
 
 const LONG: Duration = Duration::from_secs(30);
 const SHORT: Duration = Duration::from_millis(500);
 
-const CASES: [Case; 11] = [
+const CASES: [Case; 13] = [
     ("blocks_go_where_they_should", blocks_go_where_they_should, ALL),
     ("the_bits_of_threads", the_bits_of_threads, ALL),
-    ("ranges_go_where_they_should", ranges_go_where_they_should, ALL),
+    ("sections_go_where_they_should", sections_go_where_they_should, ALL),
+    ("sections_that_cannot_be", sections_that_cannot_be, ALL),
     ("communicators_do_not_meet", communicators_do_not_meet, ALL),
     ("c01_a_buffer_that_is_not_a_block_for_each_rank", c01_length, ALL),
     ("c03_c07_a_late_rank_is_named_by_the_deadline", c03_c07_late, ALL),
@@ -30,6 +33,7 @@ const CASES: [Case; 11] = [
     ("c05_a_different_plan_is_named_on_every_rank", c05_plan, ALL),
     ("c06_a_rank_that_ends_is_lost", c06_ends, ALL),
     ("c06_a_rank_that_is_killed_is_named_by_the_deadline", c06_killed, &[0, 2, 3]),
+    ("k_a_rank_that_is_killed_amid_bulk_is_named", killed_amid_bulk, &[0, 2, 3]),
     ("c11_c12_abort_ends_a_blocked_call_on_every_rank", c11_c12_abort, ALL),
 ];
 
@@ -150,49 +154,114 @@ fn the_bits_of_threads(mpi: &Mpi) {
     check::<f16>(mpi, Dtype::F16);
 }
 
-/// Each rank gets from each other what that one has for it, in one buffer.
-fn ranges_go_where_they_should(mpi: &Mpi) {
+/// Sections of one byte for each rank, and each of the bytes in `len` copies: what rank `r` has for rank
+/// `q` is gathered there; what it makes of that is scattered to all.
+fn section(rank: usize, index: usize, len: usize) -> Section {
+    let block = |at: usize| at * len..(at + 1) * len;
+    // In two ranges.
+    let halves = |at: usize| {
+        let (block, middle) = (block(at), at * len + len / 3);
+        vec![block.start..middle, middle..block.end]
+    };
+    let row = index * RANKS;
+    Section {
+        gather: Moves {
+            send: (0..RANKS).map(|to| halves(row + to)).collect(),
+            receive: (0..RANKS).map(|from| halves(index % 2 * RANKS + from)).collect(),
+        },
+        scatter: Moves {
+            send: vec![vec![block(row + rank)]; RANKS],
+            receive: (0..RANKS).map(|from| vec![block(row + from)]).collect(),
+        },
+    }
+}
+
+/// Each rank gathers what every other one has for it, adds it up, and scatters the sum.
+fn sections_go_where_they_should(mpi: &Mpi) {
     let mut comm = mpi.comm().unwrap();
     let (rank, device) = (comm.rank(), cpu(1));
     let stream = device.stream().unwrap();
-    let deadline = || Instant::now() + LONG;
-    for len in [0, 1, 70_001] {
-        // [to rank 0] [to rank 1] … [from rank 0] [from rank 1] …, each in two ranges.
-        let two =
-            |at: usize| vec![at * len..at * len + len / 3, at * len + len / 3..(at + 1) * len];
-        let send: Vec<_> = (0..RANKS).map(two).collect();
-        let receive: Vec<_> = (RANKS..2 * RANKS).map(two).collect();
-        let block = |from: usize, to: usize| vec![(10 * from + to + 1) as u8; len];
-        let mut bytes: Vec<u8> = (0..RANKS).flat_map(|to| block(rank, to)).collect();
-        bytes.resize(2 * RANKS * len, 0);
-        let buffer = device.upload(&bytes).unwrap();
-        let moved = comm.exchange_ranges(buffer, &send, &receive, &stream, deadline());
+    let value = |from: usize, to: usize, index: usize| (16 * from + 4 * to + index) as u8;
+    for (count, len) in [(0, 8), (1, 0), (1, 1), (2, 70_001), (5, 3), (7, 40_000)] {
+        let sections: Vec<_> = (0..count).map(|index| section(rank, index, len)).collect();
+        let rows = (0..count).flat_map(|index| (0..RANKS).map(move |to| (index, to)));
+        let bytes: Vec<u8> =
+            rows.clone().flat_map(|(index, to)| vec![value(rank, to, index); len]).collect();
+        let memory = (device.upload(&bytes).unwrap(), device.zeros(2 * RANKS * len).unwrap());
+        let mut next = 0;
+        let mut work = |index: usize, buffer: &Buffer<u8>, gathered: &Buffer<u8>| {
+            assert_eq!(index, next);
+            next += 1;
+            let mut sum = vec![value(rank, rank, index); len];
+            for from in (0..RANKS).filter(|&from| from != rank) {
+                let mut bytes = vec![0; len];
+                gathered.read(&stream, (index % 2 * RANKS + from) * len, &mut bytes)?;
+                sum.iter_mut().zip(bytes).for_each(|(sum, byte)| *sum += byte);
+            }
+            let to = buffer.address() + ((index * RANKS + rank) * len) as u64;
+            // SAFETY: a row of the buffer that is this rank's own, and is not on its way.
+            unsafe { std::ptr::copy_nonoverlapping(sum.as_ptr(), to as *mut u8, len) };
+            Ok(())
+        };
+        let end = Instant::now() + LONG;
+        let moved = comm.exchange_sections(memory, &sections, &mut work, &stream, end);
         let found = moved.unwrap().0.to_vec(&stream).unwrap();
-        for from in 0..RANKS {
-            let at = (RANKS + from) * len;
-            let expected = if from == rank { vec![0; len] } else { block(from, rank) };
-            assert!(found[at..at + len] == expected, "from {from}");
+        assert_eq!(next, count);
+        for (at, (index, of)) in rows.enumerate() {
+            let sum = (0..RANKS).map(|from| value(from, of, index)).fold(0, u8::wrapping_add);
+            assert!(found[at * len..(at + 1) * len] == vec![sum; len], "{index} of {of}");
         }
-        assert!(found[..RANKS * len] == bytes[..RANKS * len], "what is sent stays");
     }
-    // Blocks and ranges are different calls.
+}
+
+/// Sections without work.
+fn only_gather(comm: &mut MpiComm, out: Range<usize>, into: Range<usize>) -> Error {
+    let device = cpu(1);
+    let stream = device.stream().unwrap();
+    let gather = Moves { send: vec![vec![out]; RANKS], receive: vec![vec![into]; RANKS] };
+    let sections = [Section { gather, scatter: Moves::default() }];
+    let memory = (device.zeros(8).unwrap(), device.zeros(8).unwrap());
+    let end = Instant::now() + LONG;
+    comm.exchange_sections(memory, &sections, &mut |_, _, _| Ok(()), &stream, end).unwrap_err()
+}
+
+fn sections_that_cannot_be(mpi: &Mpi) {
+    // Blocks and sections are different calls.
     let mut comm = mpi.comm().unwrap();
-    let none = vec![Vec::new(); RANKS];
-    let fault = match rank {
-        1 => exchange(&mut comm, Collective::AllGather, &[0; 8], LONG).unwrap_err(),
-        _ => {
-            let buffer = device.zeros(8).unwrap();
-            comm.exchange_ranges(buffer, &none, &none, &stream, deadline()).unwrap_err()
+    match mpi.rank() {
+        1 => {
+            let fault = exchange(&mut comm, Collective::AllGather, &[0; 8], LONG).unwrap_err();
+            assert!(matches!(fault, Fault::Mismatch { rank: 1, .. }), "{fault}");
         }
+        _ => {
+            let error = only_gather(&mut comm, 0..1, 0..1);
+            assert!(matches!(error, Error::Comm(Fault::Mismatch { rank: 1, .. })), "{error}");
+        }
+    }
+    // Nothing is read or received past the end, nor two ranks' bytes in one place.
+    for (out, into) in [(7..9, 0..2), (0..2, 7..9), (0..2, 0..2)] {
+        let error = only_gather(&mut mpi.comm().unwrap(), out, into);
+        assert!(matches!(error, Error::Comm(Fault::Transport { .. })), "{error}");
+    }
+    // A rank whose work fails says so itself, and ends the others.
+    let mut comm = mpi.comm().unwrap();
+    let (rank, device) = (comm.rank(), cpu(1));
+    let stream = device.stream().unwrap();
+    let sections: Vec<_> = (0..3).map(|index| section(rank, index, 8)).collect();
+    let memory = (device.zeros(96).unwrap(), device.zeros(64).unwrap());
+    let mut work = |index: usize, _: &Buffer<u8>, _: &Buffer<u8>| match (rank, index) {
+        (2, 1) => {
+            let (expected, found) = ("one".into(), "two".into());
+            Err(Error::State { op: "a test", expected, found })
+        }
+        _ => Ok(()),
     };
-    assert!(matches!(fault, Fault::Mismatch { rank: 1, .. }), "{fault}");
-    // Nothing is received twice, over what is sent, or past the end.
-    for (out, into) in [(0..4, 3..7), (0..1, 2..9), (7..9, 0..2)] {
-        let mut comm = mpi.comm().unwrap();
-        let (out, into) = (vec![vec![out]; RANKS], vec![vec![into]; RANKS]);
-        let buffer = device.zeros(8).unwrap();
-        let fault = comm.exchange_ranges(buffer, &out, &into, &stream, deadline()).unwrap_err();
-        assert!(matches!(fault, Fault::Transport { .. }), "{fault}");
+    let end = Instant::now() + LONG;
+    let error = comm.exchange_sections(memory, &sections, &mut work, &stream, end).unwrap_err();
+    match (rank, error) {
+        (2, Error::State { op: "a test", .. }) => {}
+        (0 | 1 | 3, Error::Comm(Fault::Aborted { rank: 2, .. })) => {}
+        (_, other) => panic!("{other}"),
     }
 }
 
@@ -279,6 +348,30 @@ fn c06_killed(mpi: &Mpi) {
     match fault {
         Fault::Deadline { waiting_on, .. } => assert_eq!(waiting_on, [1]),
         Fault::Transport { .. } => {} // the library noticed first
+        other => panic!("{other}"),
+    }
+}
+
+/// With a part of the bytes on their way, and more to come.
+fn killed_amid_bulk(mpi: &Mpi) {
+    const LEN: usize = 1 << 20;
+    let mut comm = mpi.comm().unwrap();
+    let (rank, device) = (comm.rank(), cpu(1));
+    let stream = device.stream().unwrap();
+    let sections: Vec<_> = (0..6).map(|index| section(rank, index, LEN)).collect();
+    let memory = (device.zeros(6 * RANKS * LEN).unwrap(), device.zeros(2 * RANKS * LEN).unwrap());
+    let mut work = |index: usize, _: &Buffer<u8>, _: &Buffer<u8>| {
+        if (rank, index) == (1, 2) {
+            std::process::abort();
+        }
+        Ok(())
+    };
+    let (start, end) = (Instant::now(), Instant::now() + 4 * SHORT);
+    let error = comm.exchange_sections(memory, &sections, &mut work, &stream, end).unwrap_err();
+    assert!(start.elapsed() < LONG / 2, "no test asserts a time; this is an order of magnitude");
+    match error {
+        Error::Comm(Fault::Deadline { waiting_on, .. }) => assert_eq!(waiting_on, [1]),
+        Error::Comm(Fault::Transport { .. }) => {} // the library noticed first
         other => panic!("{other}"),
     }
 }

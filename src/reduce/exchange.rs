@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
 use std::time::{Duration, Instant};
 
-use super::comm::{Collective, Communicator, Fault, Part, check_parts};
+use super::comm::{Abort, Collective, Communicator, Fault, Part, check_parts};
 use super::in_place::Layout;
 use super::plan::BucketPlan;
 use super::report::{Log, Phase};
@@ -81,8 +81,8 @@ pub(crate) enum Way {
     Packed,
     /// Lent between threads.
     Lent,
-    /// Range by range, between processes.
-    Ranges,
+    /// Section by section, between processes.
+    Sections,
 }
 
 /// Where parts start.
@@ -93,6 +93,15 @@ pub(super) fn addresses(parts: &[Part]) -> Vec<u64> {
 /// The thread's state.
 pub(crate) struct Exchange {
     pub comm: Box<dyn Communicator>,
+    /// Where sections of all buckets are gathered; lost with the communicator.
+    pub gathered: Option<Buffer<u8>>,
+    pub sums: Sums,
+}
+
+/// What sums and means of buckets are made with.
+pub(crate) struct Sums {
+    /// Breaks the communicator.
+    pub aborter: Arc<dyn Abort>,
     pub plan: Arc<BucketPlan>,
     pub geometry: Vec<Geometry>,
     /// Of buckets that are averaged in place; else none.
@@ -103,7 +112,7 @@ pub(crate) struct Exchange {
     pub scale: f32,
     pub stats: bool,
     pub deadline: Duration,
-    pub stream: Stream,
+    pub stream: Arc<Stream>,
     /// `[ranks]` addresses of the blocks to sum.
     pub parts: Buffer<u64>,
     /// The address of this rank's bucket.
@@ -128,28 +137,32 @@ impl Exchange {
 
     fn exchange(&mut self, job: &mut Job) -> Result<Exchanged> {
         for event in job.filled.drain(..) {
-            self.stream.wait(&event)?;
+            self.sums.stream.wait(&event)?;
         }
-        match self.way {
+        match self.sums.way {
             Way::Packed => {}
             Way::Lent => return self.exchange_in_place(job),
-            Way::Ranges => return self.exchange_ranges(job),
+            Way::Sections => return self.exchange_sections(job),
         }
-        let geometry = self.geometry[job.bucket];
-        let deadline = config::deadline(self.deadline);
+        let geometry = self.sums.geometry[job.bucket];
+        let deadline = config::deadline(self.sums.deadline);
         let mut log = Log::new(job.started);
 
         let start = Instant::now();
-        let blocks =
-            self.comm.exchange(Collective::AllToAll, &job.blocks.send, &self.stream, deadline)?;
-        check_parts(&blocks.parts, &self.stream, self.parts.len(), geometry.block_bytes)?;
+        let blocks = self.comm.exchange(
+            Collective::AllToAll,
+            &job.blocks.send,
+            &self.sums.stream,
+            deadline,
+        )?;
+        check_parts(&blocks.parts, &self.sums.stream, self.sums.parts.len(), geometry.block_bytes)?;
         log.add_exchange(job.bucket, start, blocks.skew);
-        let trailers = self.trailers(job, geometry.shard_bytes, &blocks.parts)?;
+        let trailers = self.sums.trailers(job, geometry.shard_bytes, &blocks.parts)?;
 
         let start = Instant::now();
-        self.sum(job, geometry, &blocks.parts, &trailers, deadline)?;
+        self.sums.sum(job, geometry, &blocks.parts, &trailers, deadline)?;
         // Until the sum has run, its operands are read.
-        self.stream.sync()?;
+        self.sums.stream.sync()?;
         log.add(job.bucket, Phase::Sum, start, start.elapsed());
         // The senders may write their buckets again once nobody holds their blocks.
         drop(blocks);
@@ -158,14 +171,16 @@ impl Exchange {
         let shards = self.comm.exchange(
             Collective::AllGather,
             &job.blocks.result,
-            &self.stream,
+            &self.sums.stream,
             deadline,
         )?;
-        check_parts(&shards.parts, &self.stream, self.parts.len(), geometry.shard_bytes)?;
+        check_parts(&shards.parts, &self.sums.stream, self.sums.parts.len(), geometry.shard_bytes)?;
         log.add_exchange(job.bucket, start, shards.skew);
         Ok(Exchanged { shards: shards.parts, trailers, log })
     }
+}
 
+impl Sums {
     /// Reads every rank's trailer, `at` so many bytes from its block's start; a rank that is in another
     /// step ends the communicator.
     pub(super) fn trailers(&self, job: &Job, at: usize, blocks: &[Part]) -> Result<Vec<Trailer>> {
@@ -187,12 +202,12 @@ impl Exchange {
         }
         let (expected, found) = (job.step, trailer.step);
         let fault = Fault::StepSkew { bucket: job.bucket, rank, expected, found };
-        self.comm.aborter().abort(&fault.to_string());
+        self.aborter.abort(&fault.to_string());
         Err(fault.into())
     }
 
-    /// Writes down where every rank's block is and what it weighs; returns the factor on the sum.
-    pub(super) fn weigh(&mut self, addresses: &[u64], trailers: &[Trailer]) -> Result<f32> {
+    /// Writes down what every rank's block weighs; returns the factor on the sum.
+    pub(super) fn weigh(&mut self, trailers: &[Trailer]) -> Result<f32> {
         let total: f64 = trailers.iter().map(|t| t.weight).sum();
         let factor = match self.average {
             true if total > 0.0 => (1.0 / total) as f32,
@@ -200,7 +215,6 @@ impl Exchange {
             false => 1.0,
         };
         let weights: Vec<f32> = trailers.iter().map(|t| t.weight as f32).collect();
-        self.parts.write(&self.stream, 0, addresses)?;
         self.weights.write(&self.stream, 0, &weights)?;
         Ok(factor)
     }
@@ -214,7 +228,8 @@ impl Exchange {
         trailers: &[Trailer],
         deadline: Instant,
     ) -> Result<()> {
-        let factor = self.weigh(&addresses(blocks), trailers)?;
+        self.parts.write(&self.stream, 0, &addresses(blocks))?;
+        let factor = self.weigh(trailers)?;
         let to = exclusive(&mut job.blocks.result, deadline)?;
         launch::sum(
             &self.stream,

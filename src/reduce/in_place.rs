@@ -12,7 +12,7 @@ use std::ops::Range;
 use std::time::Instant;
 
 use super::comm::{Communicator, Local, check_parts};
-use super::exchange::{Exchange, Exchanged, Job, addresses};
+use super::exchange::{Exchange, Exchanged, Job, Sums, addresses};
 use super::launch::Buckets;
 use super::plan::{Bucket, Param};
 use super::report::{Log, Phase};
@@ -24,9 +24,11 @@ use crate::{Buffer, Device, Dtype, Error, Result};
 
 /// Parts of a bucket start at multiples of this many bytes.
 const ALIGN: usize = 256;
+/// Bytes of a section: those of all ranks fit a second-level cache together, and a message that long costs
+/// little more than its bytes.
+const SECTION: usize = 1 << 20;
 
-/// How such a bucket lies in memory: `[elements][trailer][partials][counts][next]`, and between processes
-/// `[receive]`.
+/// How such a bucket lies in memory: `[elements][trailer][partials][counts][next]`.
 #[derive(Debug)]
 pub(crate) struct Layout {
     /// Storage type of the elements.
@@ -48,16 +50,14 @@ pub(crate) struct Layout {
     pub tensors: usize,
     /// The pieces, as the device sees them.
     pub pieces: Buffer<Piece>,
-    /// Where rank `q`'s part of the elements is received from rank `r`, between processes.
-    receive: usize,
-    /// Bytes that are received from each.
+    /// Between processes, bytes that a section of this rank's part has room for where it is gathered: one
+    /// slot of each other rank, and as many for the next section.
     slot: usize,
     /// Of each parameter in the bucket's order, the first piece; and the end.
     first: Vec<usize>,
-    /// Between processes rank `q` averages pieces `parts[q]..parts[q + 1]`,
-    parts: Vec<usize>,
-    /// which are elements `bounds[q]..bounds[q + 1]`.
-    bounds: Vec<usize>,
+    /// Between processes rank `q` averages a part of the pieces, section by section; a section's first
+    /// piece and element, and after the last one's the end.
+    parts: Vec<Vec<(usize, usize)>>,
 }
 
 impl Layout {
@@ -67,7 +67,6 @@ impl Layout {
         bucket: &Bucket,
         value: Dtype,
         ranks: usize,
-        receives: bool,
     ) -> Result<Self> {
         let mut pieces = Vec::new();
         let mut first = vec![0];
@@ -84,16 +83,22 @@ impl Layout {
         let partials = trailer + Trailer::bytes(bucket.params.len()).next_multiple_of(ALIGN);
         let counts = partials + (pieces.len() * size_of::<Partial>()).next_multiple_of(ALIGN);
         let next = counts + ranks * ranks * size_of::<u64>();
-        let receive = (next + ranks * size_of::<u64>()).next_multiple_of(ALIGN);
-        // As many elements for each rank, to within a piece.
-        let share = |rank: usize| (bucket.len as u128 * rank as u128 / ranks as u128) as u64;
-        let parts: Vec<usize> =
-            (0..=ranks).map(|r| pieces.partition_point(|piece| piece.start < share(r))).collect();
-        let start = |&piece: &usize| pieces.get(piece).map_or(bucket.len, |p| p.start as usize);
-        let bounds: Vec<usize> = parts.iter().map(start).collect();
-        let most = bounds.windows(2).map(|part| part[1] - part[0]).max().unwrap_or(0);
+        let bytes = (next + ranks * size_of::<u64>()).next_multiple_of(ALIGN);
+        // As many elements for each rank, to within a piece; and for each section of a part.
+        let share = |rank: usize| (bucket.len as u128 * rank as u128 / ranks as u128) as usize;
+        let cut = |element: usize| {
+            let piece = pieces.partition_point(|piece| piece.start < element as u64);
+            (piece, pieces.get(piece).map_or(bucket.len, |piece| piece.start as usize))
+        };
+        let part = |rank: usize| {
+            let elements = share(rank)..share(rank + 1);
+            let sections = elements.clone().step_by(SECTION / value.bytes());
+            sections.chain([elements.end]).map(cut).collect()
+        };
+        let parts: Vec<Vec<(usize, usize)>> = (0..ranks).map(part).collect();
+        let lengths = parts.iter().flat_map(|part| part.windows(2).map(|cut| cut[1].1 - cut[0].1));
+        let most = lengths.max().unwrap_or(0);
         let slot = (most * value.bytes()).next_multiple_of(ALIGN) + (partials - trailer);
-        let bytes = receive + if receives { slot * (ranks - 1) } else { 0 };
         let (pieces, tensors) = (device.upload(&pieces)?, params.len());
         Ok(Self {
             value,
@@ -105,11 +110,9 @@ impl Layout {
             ranks,
             tensors,
             pieces,
-            receive,
             slot,
             first,
             parts,
-            bounds,
         })
     }
 
@@ -118,25 +121,35 @@ impl Layout {
         self.next + self.ranks * size_of::<u64>() - self.counts
     }
 
-    /// The pieces of a rank's part.
-    pub fn part(&self, rank: usize) -> Range<usize> {
-        self.parts[rank]..self.parts[rank + 1]
+    /// How many sections the longest part has; one at least, since trailers go with it.
+    pub fn sections(&self) -> usize {
+        self.parts.iter().map(|part| part.len() - 1).max().unwrap_or(0).max(1)
     }
 
-    /// The bytes of a rank's part.
-    pub fn part_bytes(&self, rank: usize) -> Range<usize> {
-        self.bounds[rank] * self.value.bytes()..self.bounds[rank + 1] * self.value.bytes()
+    /// The pieces of a section of a rank's part, and its bytes. Both are empty behind the last one.
+    pub fn section(&self, rank: usize, section: usize) -> (Range<usize>, Range<usize>) {
+        let part = &self.parts[rank];
+        let at = |section: usize| part[section.min(part.len() - 1)];
+        let (start, end) = (at(section), at(section + 1));
+        (start.0..end.0, start.1 * self.value.bytes()..end.1 * self.value.bytes())
     }
 
-    /// Where rank `rank` receives its part of what rank `from` has; that one's trailer is behind it.
-    pub fn slot(&self, rank: usize, from: usize) -> Range<usize> {
-        let start = self.receive + (from - usize::from(from > rank)) * self.slot;
-        start..start + self.part_bytes(rank).len()
+    /// Bytes of all slots.
+    pub fn gathered(&self) -> usize {
+        2 * (self.ranks - 1) * self.slot
+    }
+
+    /// Where rank `rank` gathers a section of its part from rank `from`, the first one with that rank's
+    /// trailer behind it. The next section's is elsewhere.
+    pub fn slot(&self, rank: usize, from: usize, section: usize) -> Range<usize> {
+        let slots = (section % 2) * (self.ranks - 1) + from - usize::from(from > rank);
+        let start = slots * self.slot;
+        start..start + self.section(rank, section).1.len()
     }
 
     /// Where the trailer in such a slot is.
     pub fn slot_trailer(&self, rank: usize, from: usize) -> Range<usize> {
-        let end = self.slot(rank, from).start + self.slot;
+        let end = self.slot(rank, from, 0).start + self.slot;
         end - (self.partials - self.trailer)..end
     }
 
@@ -149,50 +162,58 @@ impl Layout {
 impl Exchange {
     /// The bucket of a job, averaged in place on every rank.
     pub(super) fn exchange_in_place(&mut self, job: &mut Job) -> Result<Exchanged> {
-        let layout = self.layouts[job.bucket].clone();
-        let deadline = config::deadline(self.deadline);
+        let layout = self.sums.layouts[job.bucket].clone();
+        let deadline = config::deadline(self.sums.deadline);
         let mut log = Log::new(job.started);
 
         let bucket = &job.blocks.send;
-        let ranks = self.parts.len();
+        let ranks = self.sums.parts.len();
         let comm = threads(&mut *self.comm, ranks)?;
         // Its own word: parts that this rank writes must be nobody else's.
         let rank = comm.rank();
         let start = Instant::now();
-        let lent = comm.lend(bucket, &self.stream, deadline)?;
+        let lent = comm.lend(bucket, &self.sums.stream, deadline)?;
         log.add(job.bucket, Phase::Skew, start, lent.skew);
-        check_parts(&lent.parts, &self.stream, ranks, layout.bytes)?;
-        let mut trailers = self.trailers(job, layout.trailer, &lent.parts)?;
+        check_parts(&lent.parts, &self.sums.stream, ranks, layout.bytes)?;
+        let mut trailers = self.sums.trailers(job, layout.trailer, &lent.parts)?;
 
         let start = Instant::now();
-        let addresses = addresses(&lent.parts);
-        let factor = self.weigh(&addresses, &trailers)?;
-        let skipped = self.skip(job.bucket, &trailers)?;
+        self.sums.parts.write(&self.sums.stream, 0, &addresses(&lent.parts))?;
+        let factor = self.sums.weigh(&trailers)?;
+        let skipped = self.sums.skip(job.bucket, &trailers)?;
         let buckets = Buckets {
-            addresses: &self.parts,
-            written: (&self.parts, ranks),
-            weights: &self.weights,
+            addresses: &self.sums.parts,
+            written: (&self.sums.parts, ranks),
+            weights: &self.sums.weights,
             ranks,
             rank,
             shared: Some(&lent.parts[0].buffer),
         };
-        let skipped = skipped.then_some(&self.skipped);
-        let factors = (self.scale, factor);
-        let wire = self.plan.wire();
+        let skipped = skipped.then_some(&self.sums.skipped);
+        let factors = (self.sums.scale, factor);
+        let wire = self.sums.plan.wire();
         let pieces = (&*layout, 0..layout.pieces.len());
-        launch::in_place(&self.stream, &buckets, pieces, skipped, wire, factors, self.stats)?;
-        self.stream.sync()?;
+        launch::in_place(
+            &self.sums.stream,
+            &buckets,
+            pieces,
+            skipped,
+            wire,
+            factors,
+            self.sums.stats,
+        )?;
+        self.sums.stream.sync()?;
         log.add(job.bucket, Phase::Sum, start, start.elapsed());
 
         let start = Instant::now();
-        let met = threads(&mut *self.comm, ranks)?.lend(bucket, &self.stream, deadline)?;
+        let met = threads(&mut *self.comm, ranks)?.lend(bucket, &self.sums.stream, deadline)?;
         log.add(job.bucket, Phase::Skew, start, met.skew);
-        self.count(bucket, &layout, &mut trailers)?;
+        self.sums.count(bucket, &layout, &mut trailers)?;
         Ok(Exchanged { shards: Vec::new(), trailers, log })
     }
 }
 
-impl Exchange {
+impl Sums {
     /// Adds up how many non-finite values all ranks have found of each.
     pub(super) fn count(
         &self,

@@ -25,11 +25,11 @@ mod in_place;
 mod launch;
 mod outbox;
 mod plan;
-mod ranges;
 mod reducer;
 pub(crate) mod reference;
 mod rendezvous;
 mod report;
+mod sections;
 mod step;
 mod trace;
 mod trailer;
@@ -37,7 +37,7 @@ mod views;
 
 pub use attribution::Attribution;
 pub use calibrate::calibrate;
-pub use comm::{Abort, Collective, Communicator, Fault, Local, Part, Parts, local};
+pub use comm::{Abort, Collective, Communicator, Fault, Local, Moves, Part, Parts, Section, local};
 #[cfg(feature = "mpi")]
 pub use comm::{Mpi, MpiComm};
 pub use config::{Config, Unscale};

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 use super::agree::agree;
 use super::comm::Communicator;
 use super::config::{Config, Unscale};
-use super::exchange::{Blocks, Exchange, Geometry, Way};
+use super::exchange::{Blocks, Exchange, Geometry, Sums, Way};
 use super::in_place::Layout;
 
 use super::outbox::Outbox;
@@ -166,7 +166,7 @@ impl<G: Storage> Reducer<G> {
         let way = match G::DTYPE == wire {
             _ if !plain => Way::Packed,
             same if comm.threads().is_some() && (same || G::DTYPE == Dtype::F32) => Way::Lent,
-            true if comm.has_ranges() => Way::Ranges,
+            true if comm.has_sections() => Way::Sections,
             _ => Way::Packed,
         };
         let (hash, way) = agree(&mut *comm, &plan, &config, G::DTYPE, device, way)?;
@@ -179,8 +179,7 @@ impl<G: Storage> Reducer<G> {
             let shape = Geometry::new(bucket.len, bucket.params.len(), wire, ranks);
             let (mut send, mut result) = (shape.block_bytes * ranks, shape.shard_bytes);
             if in_place {
-                let receives = way == Way::Ranges;
-                let layout = Layout::new(device, plan.params(), bucket, G::DTYPE, ranks, receives)?;
+                let layout = Layout::new(device, plan.params(), bucket, G::DTYPE, ranks)?;
                 (send, result) = (layout.bytes, 0);
                 layouts.push(Arc::new(layout));
             } else if ranks == 1 {
@@ -223,7 +222,12 @@ impl<G: Storage> Reducer<G> {
         let outbox = if ranks == 1 {
             Outbox::Alone(Vec::with_capacity(buckets.len()))
         } else {
-            Outbox::start(Exchange {
+            let gathered = match way {
+                Way::Sections => layouts.iter().map(|layout| layout.gathered()).max(),
+                Way::Packed | Way::Lent => None,
+            };
+            let sums = Sums {
+                aborter: comm.aborter(),
                 plan: plan.clone(),
                 geometry: geometry.clone(),
                 layouts,
@@ -233,13 +237,14 @@ impl<G: Storage> Reducer<G> {
                 scale: config.scale,
                 stats: config.stats,
                 deadline: config.deadline,
-                stream,
+                stream: Arc::new(stream),
                 parts: device.zeros(ranks)?,
                 own: device.zeros(1)?,
                 weights: device.zeros(ranks)?,
                 skipped: device.zeros(lengths.len())?,
-                comm,
-            })
+            };
+            let gathered = Some(device.zeros(gathered.unwrap_or(0))?);
+            Outbox::start(Exchange { comm, gathered, sums })
         };
         Ok(Self {
             hash,

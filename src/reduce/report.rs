@@ -166,6 +166,17 @@ impl Log {
         self.events.push(Event { bucket, phase, start, time });
     }
 
+    /// A rank waited for `skew` in a call that began at `start`, which counts as time on the wire already.
+    pub fn skew(&mut self, bucket: usize, start: Instant, skew: Duration) {
+        self.add(bucket, Phase::Skew, start, skew);
+        let start = start.saturating_duration_since(self.started);
+        let wire = |event: &&mut Event| event.phase == Phase::Wire && event.start >= start;
+        if let Some(event) = self.events.iter_mut().find(wire) {
+            event.start += skew;
+            event.time = event.time.saturating_sub(skew);
+        }
+    }
+
     /// A call of a communicator that began at `start` and has returned: it waited, then moved bytes.
     pub fn add_exchange(&mut self, bucket: usize, start: Instant, skew: Duration) {
         let whole = start.elapsed();

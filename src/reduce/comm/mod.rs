@@ -51,6 +51,30 @@ pub struct Parts {
     pub skew: Duration,
 }
 
+/// What a rank sends, and receives, of each rank: what `send[q]` names goes to rank `q`, one after the other
+/// into what that rank has as `receive[r]`, `r` being this rank. Lengths agree in pairs; a rank's own
+/// entries are not used.
+#[derive(Debug, Clone, Default)]
+pub struct Moves {
+    /// Ranges of bytes that each rank gets.
+    pub send: Vec<Vec<Range<usize>>>,
+    /// Where what each rank sends is put.
+    pub receive: Vec<Vec<Range<usize>>>,
+}
+
+/// One step of [`Communicator::exchange_sections`].
+#[derive(Debug, Clone, Default)]
+pub struct Section {
+    /// What is moved before the section is worked on.
+    pub gather: Moves,
+    /// What is moved afterwards.
+    pub scatter: Moves,
+}
+
+/// What is done to a section that was gathered: its index, and the buffers of
+/// [`Communicator::exchange_sections`].
+pub type Work<'a> = dyn FnMut(usize, &Buffer<u8>, &Buffer<u8>) -> crate::Result<()> + 'a;
+
 /// What every use of parts relies on, whoever wrote the communicator: one part of each rank, of the
 /// expected length, inside its buffer, and aligned as buckets are.
 pub(super) fn check_parts(
@@ -116,32 +140,37 @@ pub trait Communicator: Send {
         deadline: Instant,
     ) -> Result<Parts, Fault>;
 
-    /// Whether this communicator has [`exchange_ranges`](Self::exchange_ranges): a
+    /// Whether this communicator has [`exchange_sections`](Self::exchange_sections): a
     /// [`Reducer`](super::Reducer) whose gradients are views in the wire's type then sends them from
     /// where they lie, and receives averages there.
-    fn has_ranges(&self) -> bool {
+    fn has_sections(&self) -> bool {
         false
     }
 
-    /// Takes part in a collective that moves ranges of bytes of each rank's buffer, in the stream's
-    /// order: `send[q]` go to rank `q`, one after the other into what that rank has as `receive[r]`, `r`
-    /// being this rank. Lengths agree in pairs; no byte is received twice, or both sent and received;
-    /// `send[r]` and `receive[r]` are not used. Returns the buffer, and how long this rank waited for the
-    /// last one to come.
+    /// Takes part in a collective that moves ranges of bytes, in the stream's order, and calls `work`
+    /// between: of each section in turn it moves what is gathered, from `buffer` to `gathered`; calls
+    /// `work(section, buffer, gathered)`; and moves what is scattered, from `buffer` to `buffer`. One
+    /// section is worked on while the next one is gathered, and those before are scattered: within what is
+    /// on its way together no byte is received twice, or both sent and received, and `work` touches none
+    /// of it, but that it may read what is sent. Every rank names as many sections.
+    ///
+    /// Returns buffer and gathered, and how long this rank waited for the last one to come.
     ///
     /// # Errors
-    /// As [`exchange`](Self::exchange); the buffer is lost.
-    fn exchange_ranges(
+    /// As [`exchange`](Self::exchange), and what `work` says, which ends the communicator; the buffers are
+    /// lost.
+    fn exchange_sections(
         &mut self,
-        buffer: Buffer<u8>,
-        send: &[Vec<Range<usize>>],
-        receive: &[Vec<Range<usize>>],
+        (buffer, gathered): (Buffer<u8>, Buffer<u8>),
+        sections: &[Section],
+        work: &mut Work<'_>,
         stream: &Stream,
         deadline: Instant,
-    ) -> Result<(Buffer<u8>, Duration), Fault> {
-        let _ = (buffer, send, receive, stream, deadline);
+    ) -> crate::Result<(Buffer<u8>, Buffer<u8>, Duration)> {
+        let _ = (buffer, gathered, sections, work, stream, deadline);
         let reason = "not a call of this communicator".into();
-        Err(Fault::Transport { rank: self.rank(), call: "exchange_ranges".into(), reason })
+        let call = "exchange_sections".into();
+        Err(Fault::Transport { rank: self.rank(), call, reason }.into())
     }
 
     /// The communicator itself, if its ranks are threads of this process: a

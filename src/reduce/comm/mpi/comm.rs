@@ -10,13 +10,22 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::mail::{CAPACITY, Call, Kind, Mail};
-use super::shim::{self, Channel, Piece, Transfer};
+use super::shim::{self, Channel, Memory, Piece, Transfer};
 use super::transport;
-use crate::reduce::comm::{ALIGN, Abort, Collective, Communicator, Fault, Part, Parts};
+use crate::reduce::comm::{
+    ALIGN, Abort, Collective, Communicator, Fault, Moves, Part, Parts, Section, Work,
+};
 use crate::{Buffer, Device, DeviceKind, Stream};
 
 /// Messages are cut to this many bytes: MPI counts in `int`.
 const PIECE: usize = 64 << 20;
+
+/// The memories of an exchange of blocks,
+const SENT: usize = 0;
+const RECEIVED: usize = 1;
+/// and of one in sections.
+const BUFFER: usize = 0;
+const GATHERED: usize = 1;
 
 /// One rank of a communicator made by [`Mpi::comm`](super::Mpi::comm). Exchanges memory of the CPU:
 /// a stream of a GPU is a [`Fault::Aborted`] that says so.
@@ -178,39 +187,56 @@ impl MpiComm {
                 Collective::AllToAll => peer * part,
                 Collective::AllGather => 0,
             };
-            out.extend(pieces(peer, from, part));
+            out.extend(pieces(peer, SENT, from, part));
         }
         // The neighbour behind sends first.
         for peer in link.peers().collect::<Vec<_>>().into_iter().rev() {
-            into.extend(pieces(peer, slot(peer, link.rank, part), part));
+            into.extend(pieces(peer, RECEIVED, slot(peer, link.rank, part), part));
         }
-        let transfer = Transfer::start(&link.channel, send.clone(), receive, &out, &into)
-            .map_err(|failed| link.failed(failed))?;
-        let receive = Arc::new(self.finish(transfer, deadline)?);
+        let memory = vec![Memory::Shared(send.clone()), Memory::Own(receive)];
+        let transfer = Transfer::new(memory, out.len() + into.len());
+        let mut transfer = transfer.map_err(|failed| link.failed(failed))?;
+        transfer.start(&link.channel, &out, &into).map_err(|failed| link.failed(failed))?;
+        let [receive] = self.finish(transfer, deadline)?;
+        let receive = Arc::new(receive);
         self.pool.push(receive.clone());
         Ok(receive)
     }
 
-    /// Waits until all messages have ended; returns the memory that they were received in.
-    fn finish(&mut self, mut transfer: Transfer, deadline: Instant) -> Result<Buffer<u8>, Fault> {
+    /// Waits until some messages of a transfer have ended.
+    fn wait(
+        &mut self,
+        transfer: &mut Transfer,
+        messages: Range<usize>,
+        deadline: Instant,
+    ) -> Result<(), Fault> {
         let link = self.link.clone();
         let mut idle = Idle::default();
-        loop {
+        while !transfer.ended(messages.clone()) {
             if transfer.advance().map_err(|failed| link.failed(failed))? {
                 idle = Idle::default();
                 continue;
             }
-            let waiting_on = transfer.waiting_on();
-            if waiting_on.is_empty() {
-                break;
-            }
             self.read_mail()?;
             if Instant::now() >= deadline {
+                let waiting_on = transfer.waiting_on(messages);
                 return Err(link.fail(Fault::Deadline { sequence: self.sequence, waiting_on }));
             }
             idle.wait();
         }
-        Ok(transfer.received().expect("no message is on its way"))
+        Ok(())
+    }
+
+    /// Waits until all messages have ended; returns the memory that is ours alone.
+    fn finish<const N: usize>(
+        &mut self,
+        mut transfer: Transfer,
+        deadline: Instant,
+    ) -> Result<[Buffer<u8>; N], Fault> {
+        let all = transfer.all();
+        self.wait(&mut transfer, all, deadline)?;
+        let own = transfer.own().expect("no message is on its way");
+        Ok(own.try_into().expect("as many as there were"))
     }
 
     /// What both kinds of calls begin with; returns when this rank came, and how long it waited.
@@ -218,11 +244,11 @@ impl MpiComm {
         &mut self,
         call: Call,
         stream: &Stream,
-        owner: &Device,
+        owners: &[&Device],
         deadline: Instant,
     ) -> Result<Duration, Fault> {
         self.read_mail()?;
-        for device in [stream.device(), owner] {
+        for device in owners.iter().copied().chain([stream.device()]) {
             if device.info().kind != DeviceKind::Cpu {
                 let what = device.info();
                 return Err(self.abort(format!("MPI exchanges memory of the CPU, not of {what}")));
@@ -273,16 +299,32 @@ fn slot(peer: usize, rank: usize, part: usize) -> usize {
     (peer - usize::from(peer > rank)) * part.next_multiple_of(ALIGN)
 }
 
-fn pieces(peer: usize, start: usize, len: usize) -> impl Iterator<Item = Piece> {
+fn pieces(peer: usize, memory: usize, start: usize, len: usize) -> impl Iterator<Item = Piece> {
     (0..len).step_by(PIECE).map(move |at| Piece {
         peer,
+        memory,
         start: start + at,
         len: PIECE.min(len - at),
     })
 }
 
-/// Waiting that leaves the processor to others: at first for a moment, then for longer. A rank may
-/// wait for as long as another computes, on the same cores.
+/// What is sent, and what is received.
+type Messages = (Vec<Piece>, Vec<Piece>);
+
+/// A rank's moves as messages, in the order in which peers expect them.
+fn messages(link: &Link, moves: &Moves, received: usize) -> Messages {
+    let all = |ranges: &[Vec<Range<usize>>], peer: usize, memory: usize| {
+        let ranges = ranges.get(peer).cloned().unwrap_or_default();
+        ranges.into_iter().flat_map(move |range| pieces(peer, memory, range.start, range.len()))
+    };
+    let ahead: Vec<usize> = link.peers().collect();
+    let out = ahead.iter().flat_map(|&peer| all(&moves.send, peer, BUFFER)).collect();
+    let into = ahead.iter().rev().flat_map(|&peer| all(&moves.receive, peer, received)).collect();
+    (out, into)
+}
+
+/// Waiting that leaves the processor to others after a moment, and then for longer. A rank may wait for as
+/// long as another computes, on the same cores.
 #[derive(Default)]
 struct Idle(u32);
 
@@ -290,7 +332,8 @@ impl Idle {
     fn wait(&mut self) {
         self.0 = self.0.saturating_add(1);
         match self.0 {
-            ..1000 => std::thread::yield_now(),
+            0..500 => std::hint::spin_loop(),
+            500..1000 => std::thread::yield_now(),
             _ => std::thread::sleep(Duration::from_micros(50)),
         }
     }
@@ -314,7 +357,7 @@ impl Communicator for MpiComm {
     ) -> Result<Parts, Fault> {
         let (rank, size, bytes) = (self.link.rank, self.link.size, send.len());
         let call = Call { kind: Kind::Blocks(collective), bytes };
-        let skew = self.begin(call, stream, send.device(), deadline)?;
+        let skew = self.begin(call, stream, &[send.device()], deadline)?;
         let len = match collective {
             Collective::AllToAll => bytes / size,
             Collective::AllGather => bytes,
@@ -330,34 +373,50 @@ impl Communicator for MpiComm {
         Ok(Parts { parts: (0..size).map(part).collect(), skew })
     }
 
-    fn has_ranges(&self) -> bool {
+    fn has_sections(&self) -> bool {
         true
     }
 
-    fn exchange_ranges(
+    fn exchange_sections(
         &mut self,
-        buffer: Buffer<u8>,
-        send: &[Vec<Range<usize>>],
-        receive: &[Vec<Range<usize>>],
+        (buffer, gathered): (Buffer<u8>, Buffer<u8>),
+        sections: &[Section],
+        work: &mut Work<'_>,
         stream: &Stream,
         deadline: Instant,
-    ) -> Result<(Buffer<u8>, Duration), Fault> {
+    ) -> crate::Result<(Buffer<u8>, Buffer<u8>, Duration)> {
         let link = self.link.clone();
-        let call = Call { kind: Kind::Ranges, bytes: buffer.len() };
-        let skew = self.begin(call, stream, buffer.device(), deadline)?;
-        let all = |ranges: &[Vec<Range<usize>>], peer: usize| {
-            let ranges = ranges.get(peer).cloned().unwrap_or_default();
-            ranges.into_iter().flat_map(move |range| pieces(peer, range.start, range.len()))
+        let call = Call { kind: Kind::Sections(sections.len()), bytes: buffer.len() };
+        let skew = self.begin(call, stream, &[buffer.device(), gathered.device()], deadline)?;
+        let moves: Vec<_> = sections
+            .iter()
+            .map(|s| (messages(&link, &s.gather, GATHERED), messages(&link, &s.scatter, BUFFER)))
+            .collect();
+        let count = |(out, into): &Messages| out.len() + into.len();
+        let capacity = moves.iter().map(|(g, s)| count(g) + count(s)).sum();
+        let failed = |failed| link.failed(failed);
+        let memory = vec![Memory::Own(buffer), Memory::Own(gathered)];
+        let mut transfer = Transfer::new(memory, capacity).map_err(failed)?;
+        let start = |transfer: &mut Transfer, (out, into): &Messages| {
+            transfer.start(&link.channel, out, into).map_err(failed)
         };
-        let out: Vec<Piece> = link.peers().flat_map(|peer| all(send, peer)).collect();
-        let behind: Vec<usize> = link.peers().collect();
-        let into: Vec<Piece> =
-            behind.into_iter().rev().flat_map(|peer| all(receive, peer)).collect();
-        let transfer = Transfer::within(&link.channel, buffer, &out, &into)
-            .map_err(|failed| link.failed(failed))?;
-        let buffer = self.finish(transfer, deadline)?;
+        let mut next = moves.first().map(|(g, _)| start(&mut transfer, g)).transpose()?;
+        for (section, (_, scatter)) in moves.iter().enumerate() {
+            let Some(gather) = next.take() else { break };
+            // What comes for the next section need not wait until this one is worked on.
+            next = moves.get(section + 1).map(|(g, _)| start(&mut transfer, g)).transpose()?;
+            self.wait(&mut transfer, gather.receives, deadline)?;
+            if let Err(error) = work(section, transfer.buffer(BUFFER), transfer.buffer(GATHERED)) {
+                self.abort(error.to_string());
+                return Err(error);
+            }
+            // Results are received where the operands were.
+            self.wait(&mut transfer, gather.sends, deadline)?;
+            start(&mut transfer, scatter)?;
+        }
+        let [buffer, gathered] = self.finish(transfer, deadline)?;
         self.sequence += 1;
-        Ok((buffer, skew))
+        Ok((buffer, gathered, skew))
     }
 
     fn aborter(&self) -> Arc<dyn Abort> {
@@ -392,8 +451,8 @@ mod tests {
     fn pieces_cover_a_part_once() {
         for len in [0, 1, PIECE - 1, PIECE, PIECE + 1, 3 * PIECE + 7] {
             let mut at = 5;
-            for piece in pieces(2, 5, len) {
-                assert_eq!((piece.peer, piece.start), (2, at));
+            for piece in pieces(2, 1, 5, len) {
+                assert_eq!((piece.peer, piece.memory, piece.start), (2, 1, at));
                 assert!((1..=PIECE).contains(&piece.len));
                 at += piece.len;
             }

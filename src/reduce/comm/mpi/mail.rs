@@ -21,14 +21,15 @@ pub(super) struct Call {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Kind {
     Blocks(Collective),
-    Ranges,
+    /// So many.
+    Sections(usize),
 }
 
 impl Call {
     pub fn describe(&self) -> String {
         match self.kind {
             Kind::Blocks(collective) => format!("{collective:?} of {} bytes", self.bytes),
-            Kind::Ranges => format!("ranges of {} bytes", self.bytes),
+            Kind::Sections(count) => format!("{count} sections of {} bytes", self.bytes),
         }
     }
 }

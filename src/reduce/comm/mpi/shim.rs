@@ -2,6 +2,7 @@
 //! time only; all of them are short, since none waits for another process (but `open` and `close`).
 
 use std::ffi::{CStr, c_char, c_int, c_void};
+use std::ops::Range;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -188,119 +189,134 @@ impl Drop for Channel {
     }
 }
 
-/// A piece of a buffer, and the rank that it goes to or comes from.
+/// A piece of a transfer's memory, and the rank that it goes to or comes from.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Piece {
     pub peer: usize,
+    /// Which memory.
+    pub memory: usize,
     pub start: usize,
     pub len: usize,
 }
-
-/// What is sent, unless it is in the other: what is received into.
-type Memory = (Option<Arc<Buffer<u8>>>, Buffer<u8>);
 
 /// Bulk data on its way, and the memory that MPI reads and writes meanwhile.
 #[derive(Debug)]
 pub(super) struct Transfer {
     batch: NonNull<c_void>,
-    /// The peer of each message, in the order they were started.
-    peers: Vec<usize>,
-    receives: usize,
-    memory: Option<Memory>,
+    /// Of each message that was started: who the other rank is, and whether this one receives.
+    messages: Vec<(Piece, bool)>,
+    memory: Vec<Memory>,
+}
+
+/// Memory that messages are sent from, and received into if it is ours alone.
+#[derive(Debug)]
+pub(super) enum Memory {
+    Shared(Arc<Buffer<u8>>),
+    Own(Buffer<u8>),
+}
+
+impl Memory {
+    pub fn buffer(&self) -> &Buffer<u8> {
+        match self {
+            Self::Shared(buffer) => buffer,
+            Self::Own(buffer) => buffer,
+        }
+    }
+}
+
+/// Messages that were started together, by their numbers.
+#[derive(Debug, Clone)]
+pub(super) struct Started {
+    pub receives: Range<usize>,
+    pub sends: Range<usize>,
 }
 
 impl Transfer {
-    /// Starts all receives, then all sends.
-    ///
-    /// `send` and `receive` are memory of the CPU, and no work that writes `send` is under way.
-    pub fn start(
-        channel: &Channel,
-        send: Arc<Buffer<u8>>,
-        receive: Buffer<u8>,
-        out: &[Piece],
-        into: &[Piece],
-    ) -> Result<Self, Failed> {
-        Self::begin(channel, Some(send), receive, out, into)
+    /// Of at most `capacity` messages. The memory is the CPU's, and no work that writes it is under way.
+    pub fn new(memory: Vec<Memory>, capacity: usize) -> Result<Self, Failed> {
+        let no_memory = || Failed { call: "malloc", reason: format!("{capacity} requests") };
+        let count = c_int::try_from(capacity).map_err(|_| no_memory())?;
+        // SAFETY: no precondition.
+        let batch = NonNull::new(unsafe { halfstep_mpi_batch_new(count) }).ok_or_else(no_memory)?;
+        Ok(Self { batch, messages: Vec::with_capacity(capacity), memory })
     }
 
-    /// The same, where both are parts of one buffer. A failure if they overlap.
-    pub fn within(
+    /// Starts receives, then sends. A failure if a message would be outside its memory, or would meet one
+    /// that is on its way in the same bytes, unless both are sent.
+    ///
+    /// Until they have ended, nobody else writes what is sent, and nobody touches what is received.
+    pub fn start(
+        &mut self,
         channel: &Channel,
-        buffer: Buffer<u8>,
         out: &[Piece],
         into: &[Piece],
-    ) -> Result<Self, Failed> {
+    ) -> Result<Started, Failed> {
+        let one = lock();
+        let first = self.messages.len();
+        self.check(first, out, into)?;
+        for (receives, pieces) in [(true, into), (false, out)] {
+            for &piece in pieces {
+                let address = self.memory[piece.memory].buffer().address();
+                let to = (address + piece.start as u64) as *mut u8;
+                // SAFETY: the bytes are inside their buffer, which this value keeps until the message has
+                // ended, or for ever (`drop`), and no other message uses them (`check`), nor does the
+                // caller. MPI only reads what is sent.
+                let code = unsafe {
+                    let (len, peer) = (piece.len as c_int, piece.peer as c_int);
+                    let (batch, comm) = (self.batch.as_ptr(), channel.0.as_ptr());
+                    halfstep_mpi_batch_start(batch, comm, receives.into(), to, len, peer)
+                };
+                check(if receives { "MPI_Irecv" } else { "MPI_Isend" }, code)?;
+                self.messages.push((piece, receives));
+            }
+        }
+        drop(one);
+        let middle = first + into.len();
+        Ok(Started { receives: first..middle, sends: middle..self.messages.len() })
+    }
+
+    /// Whether messages from the `first` on would be where they may be. The caller holds the lock.
+    fn check(&self, first: usize, out: &[Piece], into: &[Piece]) -> Result<(), Failed> {
+        let failed = |reason: String| Err(Failed { call: "exchange_sections", reason });
+        let inside = |piece: &Piece, receives: bool| match &self.memory.get(piece.memory) {
+            Some(Memory::Shared(_)) if receives => false,
+            Some(memory) => {
+                piece.start.checked_add(piece.len).is_some_and(|end| end <= memory.buffer().len())
+            }
+            None => false,
+        };
+        let started = into.iter().map(|&p| (p, true)).chain(out.iter().map(|&p| (p, false)));
+        if !started.clone().all(|(piece, receives)| inside(&piece, receives)) {
+            return failed("ranges outside their buffer".into());
+        }
         // Reading twice is fine; what is written must be apart from everything else.
-        let mut parts: Vec<(usize, usize, bool)> = Vec::new();
-        parts.extend(out.iter().map(|piece| (piece.start, piece.start + piece.len, false)));
-        parts.extend(into.iter().map(|piece| (piece.start, piece.start + piece.len, true)));
+        let on_their_way = (0..first).filter(|&slot| self.pending(slot));
+        let on_their_way = on_their_way.map(|slot| self.messages[slot]);
+        let mut parts: Vec<_> = on_their_way
+            .chain(started)
+            .filter(|(piece, _)| piece.len > 0)
+            .map(|(piece, writes)| (piece.memory, piece.start, piece.start + piece.len, writes))
+            .collect();
         parts.sort_unstable();
-        let (mut read, mut written) = (0, 0);
-        for &(start, end, writes) in parts.iter().filter(|(start, end, _)| start < end) {
+        let (mut memory, mut read, mut written) = (0, 0, 0);
+        for (of, start, end, writes) in parts {
+            if of != memory {
+                (memory, read, written) = (of, 0, 0);
+            }
             if start < written || (writes && start < read) {
-                let reason = format!("bytes from {start} on are received, and used otherwise");
-                return Err(Failed { call: "exchange_ranges", reason });
+                return failed(format!("bytes from {start} on are received, and used otherwise"));
             }
             match writes {
                 true => written = end,
                 false => read = read.max(end),
             }
         }
-        Self::begin(channel, None, buffer, out, into)
+        Ok(())
     }
 
-    fn begin(
-        channel: &Channel,
-        send: Option<Arc<Buffer<u8>>>,
-        receive: Buffer<u8>,
-        out: &[Piece],
-        into: &[Piece],
-    ) -> Result<Self, Failed> {
-        let inside = |pieces: &[Piece], bytes: usize| {
-            pieces.iter().all(|p| p.start.checked_add(p.len).is_some_and(|end| end <= bytes))
-        };
-        let sent = send
-            .as_ref()
-            .map_or((receive.address(), receive.len()), |send| (send.address(), send.len()));
-        if !inside(out, sent.1) || !inside(into, receive.len()) {
-            let reason = "ranges outside their buffer".into();
-            return Err(Failed { call: "exchange_ranges", reason });
-        }
-        let one = lock();
-        let count = (out.len() + into.len()) as c_int;
-        // SAFETY: no precondition.
-        let batch = NonNull::new(unsafe { halfstep_mpi_batch_new(count) });
-        let no_memory = || Failed { call: "malloc", reason: format!("{count} requests") };
-        let batch = batch.ok_or_else(no_memory)?;
-        let mut failed = Ok(());
-        let mut peers = Vec::with_capacity(out.len() + into.len());
-        for (receives, pieces, address, bytes) in
-            [(true, into, receive.address(), receive.len()), (false, out, sent.0, sent.1)]
-        {
-            for &Piece { peer, start, len } in pieces {
-                assert!(start + len <= bytes, "pieces are cut from their buffers");
-                if failed.is_ok() {
-                    let to = (address + start as u64) as *mut u8;
-                    // SAFETY: the bytes are inside their buffer (asserted), which this value keeps
-                    // until the message has ended, or for ever (`drop`). Nobody else reads what is
-                    // received: the buffer is ours alone, and ranges of it that are sent are others
-                    // (`within`). MPI only reads what is sent.
-                    let code = unsafe {
-                        let (len, peer) = (len as c_int, peer as c_int);
-                        let (batch, comm) = (batch.as_ptr(), channel.0.as_ptr());
-                        halfstep_mpi_batch_start(batch, comm, receives.into(), to, len, peer)
-                    };
-                    failed = check(if receives { "MPI_Irecv" } else { "MPI_Isend" }, code);
-                }
-                if failed.is_ok() {
-                    peers.push(peer);
-                }
-            }
-        }
-        drop(one);
-        let receives = into.len().min(peers.len());
-        let started = Self { batch, peers, receives, memory: Some((send, receive)) };
-        failed.map(|()| started) // on failure, dropped: what was started is taken back
+    /// One of the memories: to be touched where no message is on its way.
+    pub fn buffer(&self, memory: usize) -> &Buffer<u8> {
+        self.memory[memory].buffer()
     }
 
     /// Lets messages move on; whether any has ended.
@@ -312,38 +328,53 @@ impl Transfer {
         check("MPI_Testsome", code).map(|()| ended > 0)
     }
 
-    /// The ranks whose messages have not ended, in order.
-    pub fn waiting_on(&self) -> Vec<usize> {
+    /// The caller holds the lock.
+    fn pending(&self, slot: usize) -> bool {
+        // SAFETY: the batch is alive, and has a slot for each message.
+        unsafe { halfstep_mpi_batch_pending(self.batch.as_ptr(), slot as c_int) != 0 }
+    }
+
+    /// Whether some messages, by their numbers, have ended.
+    pub fn ended(&self, mut messages: Range<usize>) -> bool {
         let _one = lock();
-        let pending = |slot: &usize| {
-            // SAFETY: the batch is alive, and has as many slots as there are peers.
-            unsafe { halfstep_mpi_batch_pending(self.batch.as_ptr(), *slot as c_int) != 0 }
-        };
-        let slots = (0..self.peers.len()).filter(pending);
-        let mut peers: Vec<usize> = slots.map(|slot| self.peers[slot]).collect();
+        messages.all(|slot| !self.pending(slot))
+    }
+
+    /// The ranks whose messages, of some, have not ended, in order.
+    pub fn waiting_on(&self, messages: Range<usize>) -> Vec<usize> {
+        let _one = lock();
+        let pending = messages.filter(|&slot| self.pending(slot));
+        let mut peers: Vec<usize> = pending.map(|slot| self.messages[slot].0.peer).collect();
         peers.sort_unstable();
         peers.dedup();
         peers
     }
 
-    /// What was received. `None` while a message is on its way.
-    pub fn received(mut self) -> Option<Buffer<u8>> {
-        if !self.waiting_on().is_empty() {
-            return None;
-        }
-        self.memory.take().map(|(_, receive)| receive)
+    /// All messages, by their numbers.
+    pub fn all(&self) -> Range<usize> {
+        0..self.messages.len()
+    }
+
+    /// The memory that is ours alone, in its order. `None` while a message is on its way.
+    pub fn own(mut self) -> Option<Vec<Buffer<u8>>> {
+        let own = |memory| match memory {
+            Memory::Own(buffer) => Some(buffer),
+            Memory::Shared(_) => None,
+        };
+        self.ended(self.all())
+            .then(|| std::mem::take(&mut self.memory).into_iter().filter_map(own).collect())
     }
 }
 
 impl Drop for Transfer {
     fn drop(&mut self) {
-        for slot in 0..self.receives {
+        for slot in self.all().filter(|&slot| self.messages[slot].1) {
             let _one = lock();
             // SAFETY: the batch is alive and has the slot. A receive that is being served goes on.
             unsafe { halfstep_mpi_batch_cancel(self.batch.as_ptr(), slot as c_int) };
         }
         for _ in 0..1000 {
-            if self.waiting_on().is_empty() {
+            if self.ended(self.all()) {
                 let _one = lock();
                 // SAFETY: nothing is pending, and this is the last use.
                 return unsafe { halfstep_mpi_batch_free(self.batch.as_ptr()) };
@@ -354,7 +385,7 @@ impl Drop for Transfer {
             std::thread::yield_now();
         }
         // MPI may still read or write it: it is never freed.
-        std::mem::forget(self.memory.take());
+        std::mem::forget(std::mem::take(&mut self.memory));
         abandon();
     }
 }
