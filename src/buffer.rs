@@ -296,6 +296,32 @@ impl<T: Element> ViewMut<'_, T> {
         }
     }
 
+    /// Copies the elements of another range of the same device, in the stream's order.
+    ///
+    /// ```
+    /// # fn main() -> halfstep::Result<()> {
+    /// let device = halfstep::Device::cpu();
+    /// let stream = device.stream()?;
+    /// let (from, mut to) = (device.upload(&[1.0f32, 2.0, 3.0])?, device.zeros::<f32>(2)?);
+    /// to.view_mut(0..2)?.copy_from_view(&stream, &from.view(1..3)?)?;
+    /// assert_eq!(to.to_vec(&stream)?, [2.0, 3.0]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for another length; [`Error::Device`] if the stream or the other range is another device's.
+    pub fn copy_from_view(&mut self, stream: &Stream, from: &View<'_, T>) -> Result<()> {
+        const OP: &str = "ViewMut::copy_from_view";
+        same_length(OP, self.len, from.len)?;
+        stream_id(OP, from.device, stream)?;
+        let id = stream_id(OP, self.device, stream)?;
+        let bytes = self.len * size_of::<T>();
+        // SAFETY: both inside their buffers, checked when the views were made; one is exclusive, so that they do not
+        // overlap. Buffers outlive the work that was enqueued on them.
+        unsafe { stream.device().backend.copy(id, self.address, from.address, bytes) }
+    }
+
     /// The elements, where they are the host's memory; `None` on a GPU.
     ///
     /// ```

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::backend::Backend;
 use crate::backend::cpu::{Cpu, gemm::Path};
-use crate::{Buffer, Element, Error, Result, Stream};
+use crate::{Buffer, Element, Error, Peak, Result, Stream};
 
 /// Whose machine a device is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -35,6 +35,8 @@ pub struct DeviceInfo {
     pub units: usize,
     /// Whether the matrix unit reads subnormal bf16 and f16 operands as zero (gfx90a does).
     pub flushes_subnormals: bool,
+    /// What it can do at best, computed; of GPUs only.
+    pub peak: Option<Peak>,
 }
 
 impl std::fmt::Display for DeviceInfo {

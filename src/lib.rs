@@ -41,6 +41,7 @@ mod error;
 mod grad_stats;
 mod kernel;
 mod lend;
+mod peak;
 mod stream;
 
 pub mod gemm;
@@ -55,6 +56,7 @@ pub use grad_stats::{GradStats, Summary};
 pub use half::{bf16, f16};
 pub use kernel::image::{Image, device_symbols, images};
 pub use lend::{Lent, LentMut, Raw, Read, Write};
+pub use peak::Peak;
 pub use stream::{Event, Graph, Stream};
 
 #[cfg(doctest)]

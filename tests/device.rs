@@ -3,7 +3,7 @@
 
 mod common;
 
-use halfstep::{Device, Error, Raw, bf16};
+use halfstep::{Device, DeviceKind, Error, Raw, bf16};
 
 #[test]
 fn buffers_hold_what_was_written_and_refuse_what_does_not_fit() {
@@ -121,6 +121,45 @@ fn statistics_of_uncountable_lengths_are_out_of_memory() {
         for lengths in [vec![usize::MAX], vec![usize::MAX; 20_000], vec![usize::MAX >> 4, 1]] {
             let error = halfstep::GradStats::new(&device, &lengths).unwrap_err();
             assert!(matches!(error, Error::OutOfMemory { .. }), "{error}");
+        }
+    }
+}
+
+#[test]
+fn ranges_are_copied_within_a_device() {
+    for device in common::devices() {
+        let stream = device.stream().unwrap();
+        let values: Vec<u32> = (0..70_000).collect();
+        let from = device.upload(&values).unwrap();
+        for (start, len) in [(0, 0), (0, 1), (1, 3), (17, 69_983), (0, 70_000)] {
+            let mut to = device.zeros::<u32>(len + 2).unwrap();
+            let mut view = to.view_mut(1..len + 1).unwrap();
+            view.copy_from_view(&stream, &from.view(start..start + len).unwrap()).unwrap();
+            let found = to.to_vec(&stream).unwrap();
+            assert!(found[1..=len] == values[start..start + len], "{}", device.info());
+            assert_eq!((found[0], found[len + 1]), (0, 0), "around it");
+        }
+        let mut to = device.zeros::<u32>(2).unwrap();
+        let mut view = to.view_mut(0..2).unwrap();
+        let error = view.copy_from_view(&stream, &from.view(0..3).unwrap()).unwrap_err();
+        assert!(matches!(error, Error::Shape { op: "ViewMut::copy_from_view", .. }), "{error}");
+    }
+}
+
+/// A100 and MI250X: the vendors' figures.
+#[test]
+fn a_gpu_says_what_it_can_do_at_best() {
+    for device in common::devices() {
+        let info = device.info();
+        let tera = info.peak.map(|peak| [peak.f32_flops, peak.matrix_flops, peak.bytes]);
+        let tera = tera.map(|peak| peak.map(|value| (1e-10 * value).round() / 100.0));
+        match &info.name {
+            _ if info.kind == DeviceKind::Cpu => assert_eq!(tera, None),
+            name if name.contains("A100-SXM4-40GB") => {
+                assert_eq!(tera, Some([19.49, 311.87, 1.56]))
+            }
+            name if name.contains("MI250X") => assert_eq!(tera, Some([23.94, 191.49, 1.64])),
+            _ => assert!(tera.unwrap()[2] > 0.0, "{info}"),
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use super::roofs::Traffic;
+use super::limits::Traffic;
 
 /// An array larger than any cache.
 pub struct Bandwidth {
@@ -14,6 +14,11 @@ impl Bandwidth {
     /// An array of so many f32, touched.
     pub fn new(len: usize) -> Self {
         Self { values: vec![1.0; len.max(2)] }
+    }
+
+    /// Elements of the array.
+    pub fn len(&self) -> usize {
+        self.values.len()
     }
 
     /// Bytes a second with so many threads, each on its own part. A copy counts what is read and what

@@ -47,7 +47,11 @@ fn add(
         size: shape.to_string(),
         flops: 2.0 * (shape.rows * shape.input * shape.output) as f64,
         bytes: bytes as f64,
-        arithmetic: if name.starts_with("bf16") { Arithmetic::Bf16 } else { Arithmetic::F32 },
+        arithmetic: match name.split(' ').next() {
+            Some("bf16") => Arithmetic::Bf16,
+            Some("f16") => Arithmetic::F16,
+            _ => Arithmetic::F32,
+        },
         traffic: Traffic::Read,
         ranks: None,
         make: Box::new(make),

@@ -6,7 +6,8 @@ use std::time::Instant;
 use halfstep::{Device, DeviceKind, Stream};
 
 use super::bandwidth::Bandwidth;
-use super::roofs::{self, Roofs};
+use super::limits::peak_flops;
+use super::roofs::Roofs;
 use super::{Case, Entry, Failure, device_name};
 
 /// Seconds that calls are repeated for, so that the clock's grain does not matter.
@@ -43,15 +44,15 @@ impl Line {
 
 /// A case being timed.
 struct Runner {
-    device: Device,
+    /// What its device is called.
+    name: String,
     case: Box<dyn Case>,
     calls: usize,
-    threads: Option<usize>,
     seconds: Vec<f64>,
     shares: Vec<f64>,
 }
 
-/// Makes, checks, then times an entry on each device. `roofs` are those of the devices' threads.
+/// Makes, checks, then times an entry on each device. `roofs` are those of the devices.
 pub fn measure(
     entry: &Entry,
     devices: &[Device],
@@ -67,19 +68,25 @@ pub fn measure(
         let first = seconds(case.as_mut(), 1).map_err(said)?;
         case.check().map_err(said)?;
         let calls = ((ENOUGH / first) as usize).clamp(1, 1000);
-        let cpu = device.info().kind == DeviceKind::Cpu;
-        let threads = cpu.then_some(entry.ranks.unwrap_or(device.info().units));
+        let name = entry.ranks.map_or_else(|| device_name(device), |ranks| format!("cpu×{ranks}"));
         let (seconds, shares) = (Vec::new(), Vec::new());
-        runners.push(Runner { device: device.clone(), case, calls, threads, seconds, shares });
+        runners.push(Runner { name, case, calls, seconds, shares });
     }
     for _ in 0..rounds {
         for runner in &mut runners {
             let roof = |meter: &mut Bandwidth| {
-                let threads = runner.threads?;
-                Some(if compute_bound(entry, roofs, threads) {
+                let known = roofs_of(roofs, &runner.name)?;
+                let compute_bound = compute_bound(entry, known);
+                // What a GPU can do, nobody else takes from it.
+                let Some(threads) = known.threads else {
+                    return Some(match compute_bound {
+                        true => entry.flops / known.arithmetic(entry.arithmetic),
+                        false => entry.bytes / known.bandwidth(entry.traffic),
+                    });
+                };
+                Some(if compute_bound {
                     // The peak does not change; measuring it can only be disturbed.
-                    let known = roofs.iter().find(|roofs| roofs.threads == threads)?;
-                    let here = roofs::peak_flops(threads, entry.arithmetic);
+                    let here = peak_flops(threads, entry.arithmetic);
                     entry.flops / here.max(known.arithmetic(entry.arithmetic))
                 } else {
                     entry.bytes / meter.measure(entry.traffic, threads)
@@ -97,19 +104,15 @@ pub fn measure(
     let first = runners.first().map(|runner| runner.seconds.clone()).unwrap_or_default();
     let line = |(index, runner): (usize, Runner)| {
         let ratios = first.iter().zip(&runner.seconds).map(|(one, many)| one / many).collect();
-        let device = match (entry.ranks, runner.threads) {
-            (Some(ranks), _) => format!("cpu×{ranks}"),
-            _ => device_name(&runner.device),
-        };
         Line {
             op: entry.op.into(),
             name: entry.name.clone(),
             size: entry.size.clone(),
-            device,
+            compute_bound: roofs_of(roofs, &runner.name).is_none_or(|r| compute_bound(entry, r)),
+            device: runner.name,
             seconds: median(runner.seconds),
             flops: entry.flops,
             bytes: entry.bytes,
-            compute_bound: runner.threads.is_none_or(|n| compute_bound(entry, roofs, n)),
             share: (!runner.shares.is_empty()).then(|| median(runner.shares)),
             speedup: (index > 0).then(|| median(ratios)),
         }
@@ -117,9 +120,12 @@ pub fn measure(
     Ok(runners.into_iter().enumerate().map(line).collect())
 }
 
+fn roofs_of<'a>(roofs: &'a [Roofs], device: &str) -> Option<&'a Roofs> {
+    roofs.iter().find(|roofs| roofs.device == device)
+}
+
 /// Whether the roof over an entry is that of arithmetic.
-fn compute_bound(entry: &Entry, roofs: &[Roofs], threads: usize) -> bool {
-    let Some(roofs) = roofs.iter().find(|roofs| roofs.threads == threads) else { return true };
+fn compute_bound(entry: &Entry, roofs: &Roofs) -> bool {
     entry.flops / roofs.arithmetic(entry.arithmetic) > entry.bytes / roofs.bandwidth(entry.traffic)
 }
 

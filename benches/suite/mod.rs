@@ -8,6 +8,7 @@
 mod bandwidth;
 mod convert;
 mod gemm;
+mod limits;
 mod measure;
 mod optim;
 mod peak;
@@ -16,9 +17,10 @@ mod reduce;
 mod roofs;
 
 pub use bandwidth::Bandwidth;
+pub use limits::{Arithmetic, Traffic};
 pub use measure::{Line, measure};
 pub use print::{header, main, roof_lines, row};
-pub use roofs::{Arithmetic, Roofs, Traffic};
+pub use roofs::Roofs;
 
 use std::num::NonZeroUsize;
 use std::rc::Rc;

@@ -35,19 +35,37 @@ pub fn row(line: &Line) -> String {
 /// Roofs in words.
 pub fn roof_lines(roofs: &[Roofs]) -> Vec<String> {
     let line = |roofs: &Roofs| {
+        let Some(threads) = roofs.threads else { return gpu_line(roofs) };
         let bytes = Traffic::ALL.map(|traffic| {
             format!("{} {:.1} GB/s", traffic.name(), 1e-9 * roofs.bandwidth(traffic))
         });
-        let threads = if roofs.threads == 1 { "thread" } else { "threads" };
+        let noun = if threads == 1 { "thread" } else { "threads" };
         format!(
-            "roofs, {} {threads}: f32 multiply-adds {:.1} GFLOP/s, products of bf16 {:.1}; {}",
-            roofs.threads,
+            "roofs, {threads} {noun}: f32 multiply-adds {:.1} GFLOP/s, products of bf16 {:.1}; {}",
             1e-9 * roofs.arithmetic(Arithmetic::F32),
             1e-9 * roofs.arithmetic(Arithmetic::Bf16),
             bytes.join(", ")
         )
     };
     roofs.iter().map(line).collect()
+}
+
+/// A GPU's: what its clocks allow, and what a copy takes.
+fn gpu_line(roofs: &Roofs) -> String {
+    let tera = |value: f64| match value > 0.0 {
+        true => format!("{:.1} TFLOP/s", 1e-12 * value),
+        false => "not known".into(),
+    };
+    let computed = roofs.computed.map_or("nothing".into(), |peak| {
+        format!(
+            "f32 multiply-adds {}, products of 16 bits {}, memory {:.0} GB/s",
+            tera(peak.f32_flops),
+            tera(peak.matrix_flops),
+            1e-9 * peak.bytes
+        )
+    });
+    let copy = 1e-9 * roofs.bandwidth(Traffic::Copy);
+    format!("roofs, {}: computed: {computed}; measured: copy {copy:.0} GB/s", roofs.device)
 }
 
 fn number(name: &str, default: usize) -> usize {
@@ -76,8 +94,7 @@ fn run(op: &str) -> Result<(), Failure> {
         println!("{}", device.info());
     }
     let mut meter = Bandwidth::new(options.len.min(100_000_000));
-    let roofs: Vec<_> =
-        super::cpus().iter().map(|cpu| Roofs::measure(&mut meter, cpu.info().units)).collect();
+    let roofs = Roofs::of(&mut meter, &devices)?;
     for line in roof_lines(&roofs) {
         println!("{line}");
     }

@@ -1,59 +1,57 @@
-//! What the machine can do at best: multiply-adds and bytes.
+//! What devices can do at best.
+
+use halfstep::{Device, DeviceKind, Peak};
 
 use super::bandwidth::Bandwidth;
-use super::peak;
+use super::limits::{Arithmetic, Traffic, peak_flops};
+use super::{Failure, device_name, text};
 
-/// How memory is used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Traffic {
-    /// Much is read, little written.
-    Read,
-    /// One array is read, another written.
-    Copy,
-    /// An array is read and written in place.
-    Update,
-}
-
-impl Traffic {
-    pub const ALL: [Self; 3] = [Self::Read, Self::Copy, Self::Update];
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Read => "read",
-            Self::Copy => "copy",
-            Self::Update => "in-place update",
-        }
-    }
-}
-
-/// What arithmetic is done with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Arithmetic {
-    /// f32 multiply-adds.
-    F32,
-    /// Products of bf16: where the processor has dot products of it, those.
-    Bf16,
-}
-
-impl Arithmetic {
-    pub const ALL: [Self; 2] = [Self::F32, Self::Bf16];
-}
-
-/// Roofs of so many threads: FLOP/s by arithmetic, bytes/s by traffic.
-#[derive(Debug, Clone, Copy, PartialEq)]
+/// Roofs of a device: FLOP/s by arithmetic, bytes/s by traffic.
+#[derive(Debug, Clone, PartialEq)]
 pub struct Roofs {
-    pub threads: usize,
-    pub flops: [f64; 2],
+    pub device: String,
+    /// Of the CPU.
+    pub threads: Option<usize>,
+    /// Measured on the CPU, computed for a GPU; infinite where not known.
+    pub flops: [f64; 3],
+    /// Measured. A GPU's are those of a copy.
     pub bytes: [f64; 3],
+    /// What follows from a GPU's clocks.
+    pub computed: Option<Peak>,
 }
 
 impl Roofs {
+    /// Of each device.
+    pub fn of(meter: &mut Bandwidth, devices: &[Device]) -> Result<Vec<Self>, Failure> {
+        devices.iter().map(|device| Self::measure(meter, device)).collect()
+    }
+
     /// The best of a few measurements of each.
-    pub fn measure(meter: &mut Bandwidth, threads: usize) -> Self {
+    fn measure(meter: &mut Bandwidth, device: &Device) -> Result<Self, Failure> {
         let best = |values: &mut dyn FnMut() -> f64| (0..5).map(|_| values()).fold(0.0, f64::max);
+        let (info, device_name) = (device.info(), device_name(device));
+        if info.kind != DeviceKind::Cpu {
+            let known = |flops: f64| if flops > 0.0 { flops } else { f64::INFINITY };
+            let flops = info.peak.map_or([f64::INFINITY; 3], |peak| {
+                [peak.f32_flops, peak.matrix_flops, peak.matrix_flops].map(known)
+            });
+            let mut copies = Vec::new();
+            for _ in 0..5 {
+                copies.push(copy_bandwidth(device, meter.len())?);
+            }
+            let bytes = [copies.into_iter().fold(0.0, f64::max); 3];
+            return Ok(Self {
+                device: device_name,
+                threads: None,
+                flops,
+                bytes,
+                computed: info.peak,
+            });
+        }
+        let threads = info.units;
         let flops = Arithmetic::ALL.map(|kind| best(&mut || peak_flops(threads, kind)));
         let bytes = Traffic::ALL.map(|traffic| best(&mut || meter.measure(traffic, threads)));
-        Self { threads, flops, bytes }
+        Ok(Self { device: device_name, threads: Some(threads), flops, bytes, computed: None })
     }
 
     pub fn arithmetic(&self, kind: Arithmetic) -> f64 {
@@ -65,17 +63,13 @@ impl Roofs {
     }
 }
 
-/// FLOP/s of so many threads at once.
-pub fn peak_flops(threads: usize, arithmetic: Arithmetic) -> f64 {
-    let one = || match arithmetic {
-        Arithmetic::F32 => peak::fma_gflops(),
-        Arithmetic::Bf16 => peak::bf16_gflops().unwrap_or_else(peak::fma_gflops),
-    };
-    if threads == 1 {
-        return 1e9 * one();
-    }
-    std::thread::scope(|scope| {
-        let all: Vec<_> = (0..threads).map(|_| scope.spawn(one)).collect();
-        1e9 * all.into_iter().map(|one| one.join().unwrap_or(0.0)).sum::<f64>()
-    })
+/// Bytes a second, read and written, of a copy of so many f32 by the driver, on its clock.
+fn copy_bandwidth(device: &Device, len: usize) -> Result<f64, Failure> {
+    let stream = device.stream().map_err(text)?;
+    let (from, mut to) = (device.zeros::<f32>(len), device.zeros::<f32>(len));
+    let (from, to) = (from.map_err(text)?, to.as_mut().map_err(|error| error.to_string())?);
+    let mut copy = || to.view_mut(0..len)?.copy_from_view(&stream, &from.view(0..len)?);
+    copy().map_err(text)?;
+    let taken = stream.time(copy).map_err(text)?;
+    Ok((2 * len * size_of::<f32>()) as f64 / taken.as_secs_f64())
 }

@@ -93,6 +93,14 @@ pub(crate) trait Backend: Send + Sync + std::fmt::Debug {
     /// `to` is valid for writes of `bytes` bytes until the work has run.
     unsafe fn fill(&self, stream: StreamId, to: Address, value: u8, bytes: usize) -> Result<()>;
 
+    /// Copies device bytes to other bytes of the device.
+    ///
+    /// # Safety
+    /// `from` is valid and initialised for reads of `bytes` bytes, and `to` for writes, until the work has run; they do not
+    /// overlap.
+    unsafe fn copy(&self, stream: StreamId, to: Address, from: Address, bytes: usize)
+    -> Result<()>;
+
     /// A new stream.
     fn stream(&self) -> Result<StreamId>;
 

@@ -196,7 +196,7 @@ mod tests {
     fn device(kind: DeviceKind, units: usize) -> DeviceInfo {
         let (name, arch) = (String::new(), String::new());
         let flushes_subnormals = kind == DeviceKind::Hip;
-        DeviceInfo { kind, index: 0, name, arch, units, flushes_subnormals }
+        DeviceInfo { kind, index: 0, name, arch, units, flushes_subnormals, peak: None }
     }
 
     fn product(layout: Layout, m: u64, n: u64, k: u64) -> Product {

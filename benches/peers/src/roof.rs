@@ -3,14 +3,14 @@
 #[allow(dead_code)]
 #[path = "../../suite/bandwidth.rs"]
 mod bandwidth;
+#[allow(dead_code)]
+#[path = "../../suite/limits.rs"]
+mod limits;
 #[path = "../../suite/peak.rs"]
 mod peak;
-#[allow(dead_code)]
-#[path = "../../suite/roofs.rs"]
-mod roofs;
 
 use bandwidth::Bandwidth;
-use roofs::{Arithmetic, Traffic};
+use limits::{Arithmetic, Traffic};
 
 /// Elements of the array that bandwidth is measured with: 256 MB.
 const LEN: usize = 1 << 26;
@@ -25,7 +25,7 @@ impl Roof {
     /// FLOP/s or bytes/s.
     pub fn measure(&mut self, kind: &str, threads: usize) -> f64 {
         match kind {
-            "flops" => roofs::peak_flops(threads, Arithmetic::F32),
+            "flops" => limits::peak_flops(threads, Arithmetic::F32),
             "read" => self.0.measure(Traffic::Read, threads),
             "copy" => self.0.measure(Traffic::Copy, threads),
             _ => self.0.measure(Traffic::Update, threads),

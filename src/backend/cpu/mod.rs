@@ -41,6 +41,7 @@ impl Cpu {
             arch: path.name().to_string(),
             units: threads,
             flushes_subnormals: false,
+            peak: None,
         };
         let (streams, blocks) = (AtomicU64::new(0), AtomicU64::new(0));
         Self { info, path, threads: Threads::new(threads), streams, blocks }
@@ -125,6 +126,14 @@ impl Backend for Cpu {
         if bytes > 0 {
             // SAFETY: the caller's promise.
             unsafe { std::ptr::write_bytes(to.0 as *mut u8, value, bytes) }
+        }
+        Ok(())
+    }
+
+    unsafe fn copy(&self, _: StreamId, to: Address, from: Address, bytes: usize) -> Result<()> {
+        if bytes > 0 {
+            // SAFETY: the caller's promise.
+            unsafe { std::ptr::copy_nonoverlapping(from.0 as *const u8, to.0 as *mut u8, bytes) }
         }
         Ok(())
     }

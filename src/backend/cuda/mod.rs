@@ -21,7 +21,8 @@ static CUDA: Vendor = Vendor {
     // address, invalid address space, invalid program counter, launch failed; uncorrectable ECC;
     // context destroyed.
     sticky: &[700, 702, 710, 714, 715, 716, 717, 718, 719, 214, 709],
-    units_attribute: 16, // MULTIPROCESSOR_COUNT
+    units_attribute: 16,           // MULTIPROCESSOR_COUNT
+    peak_attributes: [13, 36, 37], // CLOCK_RATE, MEMORY_CLOCK_RATE, GLOBAL_MEMORY_BUS_WIDTH
     wave: 32,
 };
 const COMPUTE_CAPABILITY_MAJOR: u32 = 75;
@@ -144,13 +145,16 @@ fn build(
 fn describe(driver: &Driver, index: usize, device: i32) -> Result<DeviceInfo, Failure> {
     let major = driver.attribute(COMPUTE_CAPABILITY_MAJOR, device)?;
     let minor = driver.attribute(COMPUTE_CAPABILITY_MINOR, device)?;
+    let arch = format!("sm_{major}{minor}");
+    let units = usize::try_from(driver.attribute(CUDA.units_attribute, device)?).unwrap_or(1);
     Ok(DeviceInfo {
         kind: DeviceKind::Cuda,
         index,
         name: driver.name(device)?,
-        arch: format!("sm_{major}{minor}"),
-        units: usize::try_from(driver.attribute(CUDA.units_attribute, device)?).unwrap_or(1),
         flushes_subnormals: false,
+        peak: Some(driver.peak(&arch, units, device)?),
+        arch,
+        units,
     })
 }
 

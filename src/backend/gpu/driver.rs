@@ -9,6 +9,8 @@ use std::sync::Arc;
 
 use libloading::Library;
 
+use crate::Peak;
+
 /// An opaque pointer of the driver's: a stream, an event, a module, a function, a graph.
 pub(crate) type Handle = *mut c_void;
 
@@ -36,6 +38,8 @@ pub(crate) struct Vendor {
     pub(crate) sticky: &'static [u32],
     /// Attribute that counts the units which run blocks.
     pub(crate) units_attribute: u32,
+    /// Attributes that peaks follow from: clock and memory clock in kHz, and the bus's width in bits.
+    pub(crate) peak_attributes: [u32; 3],
     /// Threads that go together, on every architecture that kernels are built for.
     pub(crate) wave: u32,
 }
@@ -93,6 +97,7 @@ functions! {
     host_free(pointer: Handle) = ["cuMemFreeHost", "hipHostFree"];
     upload(to: u64, from: *const c_void, bytes: usize, stream: Handle) = ["cuMemcpyHtoDAsync_v2", "hipMemcpyHtoDAsync"];
     download(to: Handle, from: u64, bytes: usize, stream: Handle) = ["cuMemcpyDtoHAsync_v2", "hipMemcpyDtoHAsync"];
+    copy(to: u64, from: u64, bytes: usize, stream: Handle) = ["cuMemcpyDtoDAsync_v2", "hipMemcpyDtoDAsync"];
     fill(to: u64, value: u8, bytes: usize, stream: Handle) = ["cuMemsetD8Async", "hipMemsetD8Async"];
     stream_create(stream: *mut Handle, flags: u32) = ["cuStreamCreate", "hipStreamCreateWithFlags"];
     stream_destroy(stream: Handle) = ["cuStreamDestroy_v2", "hipStreamDestroy"];
@@ -202,6 +207,14 @@ impl Driver {
         // SAFETY: one i32 is written.
         unsafe { self.device_count(&mut count) }?;
         Ok(usize::try_from(count).unwrap_or(0))
+    }
+
+    /// What a device can do at best.
+    pub(crate) fn peak(&self, arch: &str, units: usize, device: i32) -> Result<Peak, Failure> {
+        let [clock, memory_clock, bus] = self.vendor.peak_attributes;
+        let attribute = |number| self.attribute(number, device);
+        let (clock, memory_clock) = (attribute(clock)?, attribute(memory_clock)?);
+        Ok(Peak::new(arch, units, clock, memory_clock, attribute(bus)?))
     }
 
     /// One attribute of a device.

@@ -305,6 +305,23 @@ impl Backend for Gpu {
         })
     }
 
+    unsafe fn copy(
+        &self,
+        stream: StreamId,
+        to: Address,
+        from: Address,
+        bytes: usize,
+    ) -> Result<()> {
+        if bytes == 0 {
+            return Ok(());
+        }
+        self.with(|state| {
+            let handle = state.order.enqueue(stream);
+            // SAFETY: the caller's promise.
+            unsafe { self.driver.copy(to.0, from.0, bytes, handle) }
+        })
+    }
+
     fn stream(&self) -> Result<StreamId> {
         self.with(|state| state.order.open())
     }

@@ -21,7 +21,8 @@ static HIP: Vendor = Vendor {
     no_image: 209,
     // Illegal address, launch timeout, assertion, launch failure; uncorrectable ECC; context gone.
     sticky: &[700, 702, 710, 719, 214, 709],
-    units_attribute: 63, // hipDeviceAttributeMultiprocessorCount
+    units_attribute: 63,          // hipDeviceAttributeMultiprocessorCount
+    peak_attributes: [5, 60, 59], // ClockRate, MemoryClockRate, MemoryBusWidth
     wave: 64,
 };
 
@@ -78,13 +79,15 @@ pub(crate) fn open(index: usize) -> Result<Gpu> {
     let arch =
         arch.ok_or_else(|| no_device(index, "the runtime does not name its architecture"))?;
     let units = driver.attribute(HIP.units_attribute, device).map_err(fail)?;
+    let units = usize::try_from(units).unwrap_or(1);
     let info = DeviceInfo {
         kind: DeviceKind::Hip,
         index,
         name: driver.name(device).map_err(fail)?,
         flushes_subnormals: arch == "gfx90a",
+        peak: Some(driver.peak(&arch, units, device).map_err(fail)?),
         arch,
-        units: usize::try_from(units).unwrap_or(1),
+        units,
     };
     Gpu::new(driver.clone(), Box::new(current), info)
 }

@@ -14,11 +14,14 @@ const FORMAT: &str = "halfstep bench/1";
 /// Everything.
 pub fn json(outcome: &Outcome) -> Value {
     let roofs = outcome.roofs.iter().map(|roofs| {
-        let [f32, bf16] = roofs.flops;
+        let [f32, bf16, f16] = roofs.flops;
         let mut value = json!({
+            "device": roofs.device,
             "threads": roofs.threads,
             "flops_per_second": f32,
             "bf16_flops_per_second": bf16,
+            "f16_flops_per_second": f16,
+            "computed_bytes_per_second": roofs.computed.map(|peak| peak.bytes),
         });
         for traffic in Traffic::ALL {
             let name = format!("{}_bytes_per_second", traffic.name().replace([' ', '-'], "_"));

@@ -82,14 +82,16 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<bool, Failure> {
         return Err(Failure::Reason(reason));
     }
     let mut meter = Bandwidth::new(64 << 20); // 256 MB
-    let cpu = devices.iter().filter(|device| device.info().kind == DeviceKind::Cpu);
-    let mut threads: Vec<usize> = cpu.map(|device| device.info().units).collect();
     // Ranks of one process have a thread each.
-    threads.extend(entries.iter().filter_map(|entry| entry.ranks));
-    threads.sort_unstable();
-    threads.dedup();
-    let roofs: Vec<Roofs> =
-        threads.into_iter().map(|threads| Roofs::measure(&mut meter, threads)).collect();
+    let ranks = entries.iter().filter_map(|entry| entry.ranks.and_then(NonZeroUsize::new));
+    let mut roofed = devices.clone();
+    for device in ranks.map(Device::cpu_with_threads) {
+        let name = suite::device_name(&device);
+        if roofed.iter().all(|other| suite::device_name(other) != name) {
+            roofed.push(device);
+        }
+    }
+    let roofs = Roofs::of(&mut meter, &roofed).map_err(Failure::Reason)?;
     let mut outcome = Outcome {
         devices: devices.iter().map(|device| device.info().to_string()).collect(),
         gpu: devices

@@ -19,7 +19,7 @@ pub fn heading(outcome: &Outcome) -> String {
     for line in suite::roof_lines(&outcome.roofs) {
         text += &format!("{line}\n");
     }
-    text + "share: of the roof that bounds a case (f32 multiply-adds, or memory), measured beside it\n\n"
+    text + "share: of the roof that bounds a case: memory or, on the CPU, multiply-adds, measured beside it; a GPU's arithmetic is computed\n\n"
         + &suite::header()
         + "\n"
 }

@@ -8,13 +8,16 @@ use crate::suite::{OPS, Traffic};
 /// One chart for each device whose roofs have been measured, with the name of its file.
 pub fn charts(outcome: &Outcome) -> Vec<(String, Chart)> {
     let of = |roofs: &crate::suite::Roofs| {
-        let device = format!("cpu×{}", roofs.threads);
-        let lines: Vec<_> = outcome.lines.iter().filter(|line| line.device == device).collect();
+        let lines: Vec<_> =
+            outcome.lines.iter().filter(|line| line.device == roofs.device).collect();
         if lines.is_empty() {
             return None;
         }
         let (from, to) = (0.05, 2000.0);
-        let [f32, bf16] = roofs.flops.map(|flops| 1e-9 * flops);
+        let [f32, bf16, _] = roofs.flops.map(|flops| 1e-9 * flops);
+        if !bf16.is_finite() {
+            return None; // an architecture whose peak is not known
+        }
         // bf16 has a roof of its own where the processor has dot products of it.
         let mut peaks = vec![(f32, "")];
         if bf16 > 1.2 * f32 {
@@ -23,13 +26,16 @@ pub fn charts(outcome: &Outcome) -> Vec<(String, Chart)> {
         let peak = f32.max(bf16);
         let mut series = Vec::new();
         for (peak, name) in peaks {
-            for traffic in [Traffic::Update, Traffic::Read] {
+            let traffics = [Traffic::Update, Traffic::Read];
+            // A GPU's are one.
+            let distinct = if roofs.threads.is_some() { 2 } else { 1 };
+            for traffic in traffics.into_iter().take(distinct) {
                 let bandwidth = 1e-9 * roofs.bandwidth(traffic);
                 let ridge = peak / bandwidth;
                 series.push(Series {
                     name: format!(
                         "{peak:.0} GFLOP/s{name}, {} {bandwidth:.1} GB/s",
-                        traffic.name()
+                        if distinct == 1 { "copy" } else { traffic.name() }
                     ),
                     points: vec![(from, from * bandwidth), (ridge, peak), (to, peak)],
                     kind: Kind::Bound,
@@ -48,12 +54,16 @@ pub fn charts(outcome: &Outcome) -> Vec<(String, Chart)> {
         }
         let lowest = lines.iter().map(|line| line.gflops()).fold(1.0, f64::min);
         let chart = Chart {
-            title: format!("roofline, {} thread(s)", roofs.threads),
+            title: match roofs.threads {
+                Some(threads) => format!("roofline, {threads} thread(s)"),
+                None => format!("roofline, {}", roofs.device),
+            },
             x: axis("FLOP a byte (a conversion counts as one)", from, to),
             y: axis("GFLOP/s", 0.5 * lowest, 2.0 * peak),
             series,
         };
-        Some((format!("roofline-cpu{}", roofs.threads), chart))
+        let name = roofs.device.replace(['×', ':'], "");
+        Some((format!("roofline-{name}"), chart))
     };
     outcome.roofs.iter().filter_map(of).collect()
 }
