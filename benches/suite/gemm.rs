@@ -12,26 +12,29 @@ use super::{Arithmetic, Case, Entry, Failure, Traffic, signals, text};
 use crate::workloads::{MARKED, OTHERS, ROW, Shape};
 
 pub fn entries(all: &mut Vec<Entry>) {
-    use Activation::{GeluErf, GeluTanh};
-    for shape in MARKED.into_iter().chain(OTHERS) {
-        layer::<bf16>(all, shape, "bf16 NN bias gelu_erf", Layout::NN, Some(GeluErf));
-        layer::<bf16>(all, shape, "bf16 NN bias gelu_tanh", Layout::NN, Some(GeluTanh));
-        layer::<bf16>(all, shape, "bf16 NT bias gelu_erf", Layout::NT, Some(GeluErf));
-        layer::<bf16>(all, shape, "bf16 NN plain", Layout::NN, None);
-        layer::<f16>(all, shape, "f16 NT bias gelu_erf", Layout::NT, Some(GeluErf));
-        layer::<f32>(all, shape, "f32 NN plain", Layout::NN, None);
-        let Shape { rows, input, output } = shape;
-        let sizes = [rows * output, input * output, rows * input];
-        add(all, shape, "bf16 data grad, gelu'", 2 * sizes.iter().sum::<usize>() + 2 * sizes[0], {
-            move |device| Ok(Box::new(Data::new(device, shape)?))
-        });
-        // dw is read and written, in f32.
-        add(all, shape, "bf16 weight grad, += and db", 2 * (sizes[0] + sizes[2]) + 8 * sizes[1], {
-            move |device| Ok(Box::new(Weights::new(device, shape)?))
-        });
-    }
+    MARKED.into_iter().chain(OTHERS).for_each(|shape| products(all, shape));
     layer::<bf16>(all, ROW, "bf16 NN plain", Layout::NN, None);
     layer::<bf16>(all, ROW, "bf16 NT plain", Layout::NT, None);
+}
+
+/// Those of one shape.
+pub fn products(all: &mut Vec<Entry>, shape: Shape) {
+    use Activation::{GeluErf, GeluTanh};
+    layer::<bf16>(all, shape, "bf16 NN bias gelu_erf", Layout::NN, Some(GeluErf));
+    layer::<bf16>(all, shape, "bf16 NN bias gelu_tanh", Layout::NN, Some(GeluTanh));
+    layer::<bf16>(all, shape, "bf16 NT bias gelu_erf", Layout::NT, Some(GeluErf));
+    layer::<bf16>(all, shape, "bf16 NN plain", Layout::NN, None);
+    layer::<f16>(all, shape, "f16 NT bias gelu_erf", Layout::NT, Some(GeluErf));
+    layer::<f32>(all, shape, "f32 NN plain", Layout::NN, None);
+    let Shape { rows, input, output } = shape;
+    let sizes = [rows * output, input * output, rows * input];
+    add(all, shape, "bf16 data grad, gelu'", 2 * sizes.iter().sum::<usize>() + 2 * sizes[0], {
+        move |device| Ok(Box::new(Data::new(device, shape)?))
+    });
+    // dw is read and written, in f32.
+    add(all, shape, "bf16 weight grad, += and db", 2 * (sizes[0] + sizes[2]) + 8 * sizes[1], {
+        move |device| Ok(Box::new(Weights::new(device, shape)?))
+    });
 }
 
 fn add(

@@ -17,6 +17,7 @@ mod reduce;
 mod roofs;
 
 pub use bandwidth::Bandwidth;
+pub use gemm::products;
 pub use limits::{Arithmetic, Traffic};
 pub use measure::{Line, measure};
 pub use print::{header, main, roof_lines, row};
