@@ -214,6 +214,8 @@ fn rows() -> impl Iterator<Item = (table::Entry, table::Source)> {
 /// One entry point for each row.
 fn kernels() -> String {
     let mut text = String::from("#include \"target.h\"\n#include \"params.h\"\n");
+    let stages = table::gemm::LARGER_STAGES;
+    let _ = writeln!(text, "namespace hs {{ constexpr uint32_t LARGER_STAGES = {stages}; }}");
     let mut headers: Vec<_> = rows().map(|(_, source)| source.header).collect();
     headers.dedup();
     for header in headers {
@@ -223,6 +225,7 @@ fn kernels() -> String {
         let (threads, teams) = match source.team {
             table::Team::Threads => (table::THREADS.to_string(), 2),
             table::Team::FourWaves(teams) => ("4 * hs::WAVE".to_string(), teams),
+            table::Team::Alone => (table::THREADS.to_string(), 1),
         };
         let (symbol, block, function) = (entry.symbol, entry.block, source.function);
         let _ = writeln!(text, "HS_KERNEL({symbol}, {block}, {threads}, {teams}, {function})");

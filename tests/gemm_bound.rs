@@ -6,7 +6,7 @@ mod common;
 
 use common::bound::{self, Growth};
 use common::data::{Distribution, Rng};
-use common::gemm_case::{Case, Data, Role, check, exact, run};
+use common::gemm_case::{Case, Data, Role, SMALL, check, exact, run};
 use halfstep::gemm::{Activation, Layout};
 use halfstep::{DeviceKind, Dtype, Storage, bf16, f16};
 use proptest::prelude::*;
@@ -23,7 +23,7 @@ fn within<T: Storage, O: Storage>(case: &Case) {
         if gpu && !case.seed.is_multiple_of(8) {
             continue;
         }
-        let case = &Case { tile: if gpu { 64 } else { 0 }, ..case.on::<T>(&device) };
+        let case = &Case { tile: gpu.then_some(SMALL), ..case.on::<T>(&device) };
         let data = Data::<T, O>::new(case);
         let written = run(case, &data, &device);
         check(case, &data, &written, growth(case));

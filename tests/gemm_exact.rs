@@ -6,10 +6,10 @@
 mod common;
 
 use common::data::Distribution;
-use common::gemm_case::{Case, Data, Role, Term, Written, exact, run};
+use common::gemm_case::{Case, Data, LARGE, Role, SMALL, Term, Written, exact, run};
 use common::memory::Values;
 use common::rounding::round;
-use halfstep::gemm::{Activation, Gemm, Layout, Operands, Subnormals};
+use halfstep::gemm::{Activation, Gemm, Layout, Operands, Subnormals, Tile};
 use halfstep::{Device, DeviceKind, Dtype, Storage, bf16, f16};
 use proptest::prelude::*;
 
@@ -101,19 +101,21 @@ fn g10_tile_edges_of_gpus_are_exact() {
     }
 }
 
-/// G-10 for the tile of aligned operands: every size around its edges, as far as the device takes it.
+/// G-10 for the tiles of aligned operands: every size around their edges, as far as the device takes it.
 #[test]
-fn g10_edges_of_the_large_tile_are_exact() {
+fn g10_edges_of_large_tiles_are_exact() {
     for device in common::gpus() {
         println!("{}: one dimension at a time, an interpreter's share", device.info());
-        for layout in Layout::ALL {
-            let mut sizes = vec![(257, 130, 64), (1, 1, 1), (2, 258, 33)];
-            sizes.extend(around(128).map(|s| (s, 40, 40)));
-            sizes.extend(around(128).map(|s| (33, s, 31)));
+        for (layout, tile) in Layout::ALL.into_iter().flat_map(|l| LARGE.map(|tile| (l, tile))) {
+            let (rows, columns) = (usize::from(tile.rows), usize::from(tile.columns));
+            let mut sizes =
+                vec![(2 * rows + 1, columns + 2, 64), (1, 1, 1), (2, 2 * columns + 2, 33)];
+            sizes.extend(around(rows).map(|s| (s, 40, 40)));
+            sizes.extend(around(columns).map(|s| (33, s, 31)));
             sizes.extend(around(32).map(|s| (30, 50, s)));
-            sizes.extend([(129, 127, 95), (50, 70, 96), (70, 50, 97), (40, 40, 1000)]);
+            sizes.extend([(rows + 1, columns - 1, 95), (50, 70, 96), (70, 50, 97), (40, 40, 1000)]);
             for (m, n, k) in sizes {
-                let case = large(Case { layout, ..Case::new(m, n, k) }, &device);
+                let case = large(Case { layout, ..Case::new(m, n, k) }, tile, &device);
                 exactly::<bf16, f32>(&case, &device);
                 if m % 2 == 1 {
                     exactly::<f16, f16>(&case, &device);
@@ -122,7 +124,7 @@ fn g10_edges_of_the_large_tile_are_exact() {
             for (role, k) in [Role::Derivative, Role::Gated].into_iter().zip([41, 203]) {
                 let case =
                     Case { layout, role, activation: Activation::Relu, ..Case::new(70, 72, k) };
-                let case = Case { data: Distribution::Integer(3), ..large(case, &device) };
+                let case = Case { data: Distribution::Integer(3), ..large(case, tile, &device) };
                 exactly::<bf16, bf16>(&Case { bias: true, ..case }, &device);
             }
         }
@@ -135,10 +137,17 @@ fn g10_edges_of_the_large_tile_are_exact() {
 fn parts_of_k_add_up() {
     for device in common::gpus() {
         for layout in Layout::ALL {
-            for (splits, tile, k) in [(2, 64, 75), (3, 128, 200), (7, 64, 97), (64, 128, 120)] {
-                let case = Case { layout, splits, tile, ..Case::new(40, 72, k) };
-                let case = if tile == 128 {
-                    large(case, &device)
+            for (splits, tile, k) in [
+                (2, SMALL, 75),
+                (3, LARGE[0], 200),
+                (7, SMALL, 97),
+                (64, LARGE[0], 120),
+                (3, LARGE[1], 200),
+                (2, LARGE[2], 120),
+            ] {
+                let case = Case { layout, splits, tile: Some(tile), ..Case::new(40, 72, k) };
+                let case = if tile != SMALL {
+                    large(case, tile, &device)
                 } else {
                     Case { gap: 3, shift: 1, data: Distribution::Integer(largest(k)), ..case }
                 };
@@ -188,8 +197,8 @@ fn parts_of_k_of_two_streams_stay_apart() {
     }
 }
 
-/// The case with the large tile pinned: aligned, and with sizes that the device's loads end at.
-fn large(case: Case, device: &Device) -> Case {
+/// The case with a large tile pinned: aligned, and with sizes that the device's loads end at.
+fn large(case: Case, tile: Tile, device: &Device) -> Case {
     let Case { mut m, mut n, mut k, layout, .. } = case;
     if device.info().kind == DeviceKind::Hip {
         let (a, b) = (layout.a_transposed(), layout.b_transposed());
@@ -199,7 +208,7 @@ fn large(case: Case, device: &Device) -> Case {
     }
     let data = Distribution::Integer(largest(k));
     let seed = (m * 10_007 + n * 101 + k) as u64;
-    Case { m, n, k, data, seed, aligned: true, tile: 128, ..case }
+    Case { m, n, k, data, seed, aligned: true, tile: Some(tile), ..case }
 }
 
 /// Every layout, type and epilogue that is exact, on GPUs: sixteen draws of what

@@ -5,6 +5,7 @@ mod common;
 
 use common::bound::{self};
 use common::data::{Distribution, Rng};
+use common::gemm_case::{LARGE, SMALL};
 use common::guard::Guarded;
 use common::memory::Values;
 use common::oracle_gemm::act_derivative;
@@ -92,7 +93,7 @@ fn blocks_compute_one_tile_after_another() {
         let mut rng = Rng(10);
         let a: Values<bf16> = Distribution::Integer(15).fill(&mut rng, count * m * k).into();
         let b: Values<bf16> = Distribution::Integer(15).fill(&mut rng, count * k * n).into();
-        for tile in [64, 128] {
+        for tile in [SMALL, LARGE[0], LARGE[1]] {
             let gemm = Gemm::new(m, n, k).batch(count).subnormals(policy(&device)).tile(tile);
             let mut d = Guarded::<f32>::output(count * m * n, 0);
             let plan = gemm.plan::<bf16, f32>(&device).unwrap();

@@ -9,11 +9,11 @@ use std::collections::BTreeSet;
 
 use common::bound::Growth;
 use common::devices;
-use common::gemm_case::{Case, Data, check, run};
+use common::gemm_case::{Case, Data, LARGE, SMALL, check, run};
 use common::optim::*;
 use common::reduction::params_from;
 use common::vgpu::Door;
-use halfstep::gemm::{Activation, Copy, Layout, SwigluGrad, WeightGrad, WeightGradOperands};
+use halfstep::gemm::{Activation, Copy, Layout, SwigluGrad, Tile, WeightGrad, WeightGradOperands};
 use halfstep::optim::*;
 use halfstep::reduce::{BucketPlan, Config as Reduction, FixedPoint, Reducer, Unscale, local};
 use halfstep::{Device, Dtype, Storage, Write, bf16, f16};
@@ -21,19 +21,22 @@ use halfstep::{Device, Dtype, Storage, Write, bf16, f16};
 /// Each layout by each tile that the type has, the result within its bound; and what stands before and behind a
 /// product.
 fn products(device: &Device) {
-    fn of<T: Storage>(device: &Device, tiles: &[u32]) {
+    fn of<T: Storage>(device: &Device, tiles: &[Tile]) {
         for layout in Layout::ALL {
             for &tile in tiles {
                 let case =
-                    Case { layout, tile, aligned: true, ..Case::new(72, 80, 48) }.on::<T>(device);
+                    Case { layout, tile: Some(tile), aligned: true, ..Case::new(72, 80, 48) }
+                        .on::<T>(device);
                 let data = Data::<T, f32>::new(&case);
                 check(&case, &data, &run(&case, &data, device), Growth::Worst);
             }
         }
     }
-    of::<bf16>(device, &[64, 128]);
-    of::<f16>(device, &[64, 128]);
-    of::<f32>(device, &[64]);
+    of::<bf16>(device, &[SMALL]);
+    of::<bf16>(device, &LARGE);
+    of::<f16>(device, &[SMALL]);
+    of::<f16>(device, &LARGE);
+    of::<f32>(device, &[SMALL]);
     let case = Case { splits: 2, ..Case::new(9, 10, 64) }.on::<bf16>(device);
     let data = Data::<bf16, f32>::new(&case);
     check(&case, &data, &run(&case, &data, device), Growth::Worst);

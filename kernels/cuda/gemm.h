@@ -1,6 +1,7 @@
-// The main loop for aligned 16-bit operands, for sm_80 and newer: 128×128 tiles, k in steps of 32, four waves of
-// 64×64. Three stages of shared memory filled in the background (cp.async), so that two steps are under way
-// while one is multiplied; operands stay as they are stored, and ldmatrix transposes what has to be.
+// The main loop for aligned 16-bit operands, for sm_80 and newer: tiles of waves of 64×64, k in steps of 32. Stages
+// of shared memory are filled in the background (cp.async), so that all but one are under way while that is
+// multiplied; operands stay as they are stored, and ldmatrix transposes what has to be. Tiles of 128×128 have three
+// stages and two blocks a multiprocessor; larger ones have a multiprocessor to themselves, and four.
 //
 // Needs of each operand an address, leading dimension and batch stride in multiples of 16 bytes. Sizes are any. Lanes
 // that are not there are copies of one that is: their sums are nobody's. Only where a chunk is there in part, at the
@@ -25,16 +26,18 @@ HS_DEVICE void copies_arrived() {
   asm volatile("cp.async.wait_group %0;" : : "n"(N) : "memory");
 }
 
-template <uint32_t TYPE, bool A_TRANSPOSED, bool B_TRANSPOSED>
+template <uint32_t TYPE, bool A_TRANSPOSED, bool B_TRANSPOSED, uint32_t TM, uint32_t TN>
 struct AlignedLoop {
-  using Sums = MatrixSums<TYPE, 128, 128>;
-  static constexpr uint32_t OPERAND = 128 * 64, STAGE = 2 * OPERAND, STAGES = 3;
-  static constexpr uint32_t BYTES = STAGES * STAGE;  // 49,152: all there is without asking for more
+  using Sums = MatrixSums<TYPE, TM, TN>;
+  static constexpr bool LARGER = TM + TN > 256;  // than what 48 KiB, all there is without asking, have three stages of
+  static constexpr uint32_t OPERAND_A = TM * 64, STAGE = (TM + TN) * 64, STAGES = LARGER ? LARGER_STAGES : 3;
+  static constexpr uint32_t BYTES = STAGES * STAGE;
 
   // One operand of this thread: `COUNT` chunks of 16 bytes a step.
-  template <bool TOGETHER>
+  template <bool TOGETHER, uint32_t LANES>
   struct Source {
-    static constexpr uint32_t COUNT = 128 * 4 / Sums::THREADS;
+    static constexpr uint32_t COUNT = LANES * 4 / Sums::THREADS;
+    static constexpr uint32_t OPERAND = LANES * 64;
     static constexpr uint32_t APART = TOGETHER ? Sums::THREADS / 4 : 32 / COUNT;  // lanes, or steps of k, between two
 
     uint64_t from[COUNT];  // of each chunk of the next step
@@ -59,9 +62,10 @@ struct AlignedLoop {
         }
         step = 64;
         to = offset_together(i / 4, i % 4);
-      } else {  // [k][lane]: sixteen chunks a step of k
-        k = i / 16;
-        uint64_t at = lane(i % 16 * 8, there);
+      } else {  // [k][lane]: an eighth as many chunks a step of k
+        constexpr uint32_t CHUNKS = LANES / 8;
+        k = i / CHUNKS;
+        uint64_t at = lane(i % CHUNKS * 8, there);
         if (!there) at = lane(0, there);
         // (The gate's and up's columns end together.)
         const uint64_t end = at < all ? all : 2 * all;
@@ -69,7 +73,7 @@ struct AlignedLoop {
 #pragma unroll
         for (uint32_t c = 0; c < COUNT; c++) from[c] = base + ((k + APART * c) * ld + at) * 2;
         step = 32 * ld * 2;
-        to = offset_across<128>(k, i % 16);
+        to = offset_across<LANES>(k, i % CHUNKS);
       }
     }
     // The next step into a stage. APART lanes or steps are a multiple of what chunks are exchanged by.
@@ -96,16 +100,16 @@ struct AlignedLoop {
 
   HS_DEVICE static void run(const Product& p, const Tile& t, Sums& sums, char* shared) {
     const uint32_t stages = shared_address(shared);
-    Source<!A_TRANSPOSED> a;
-    Source<B_TRANSPOSED> b;
+    Source<!A_TRANSPOSED, TM> a;
+    Source<B_TRANSPOSED, TN> b;
     a.start(like_a(p, t, p.a, p.lda, p.stride_a), p.lda, t.m, [&](uint32_t i, bool& there) {
       there = t.row + i < t.m;
       return t.row + i;
     });
     b.start(start_of_b(p, t), p.ldb, p.n,
-            [&](uint32_t i, bool& there) { return column_of_b<128>(p, t, i, there); });
-    Fragments<true, !A_TRANSPOSED, 128> of_a;
-    Fragments<false, B_TRANSPOSED, 128> of_b;
+            [&](uint32_t i, bool& there) { return column_of_b<TN>(p, t, i, there); });
+    Fragments<true, !A_TRANSPOSED, TM, Sums::OWN_ROWS> of_a;
+    Fragments<false, B_TRANSPOSED, TN, Sums::OWN_COLUMNS> of_b;
     of_a.start(Sums::first_row());
     of_b.start(Sums::first_column());
 
@@ -115,36 +119,36 @@ struct AlignedLoop {
         const uint64_t left = t.k - s * 32ull;
         const uint32_t count = left < 32 ? static_cast<uint32_t>(left) : 32u;
         a.copy_part(stage, count);
-        b.copy_part(stage + OPERAND, count);
+        b.copy_part(stage + OPERAND_A, count);
       }
       copies_end();
     };
-    uint32_t now = stages, next = stages + 2 * STAGE;
+    uint32_t now = stages, next = stages + (STAGES - 1) * STAGE;
     auto step = [&](auto copy) {
       copies_arrived<STAGES - 2>();
       barrier();  // everybody's part has arrived, and the stage before has been read
       copy();
-      sums.multiply_at(of_a, of_b, now, now + OPERAND);
+      sums.multiply_at(of_a, of_b, now, now + OPERAND_A);
       next = now;
-      now = now == stages + 2 * STAGE ? stages : now + STAGE;
+      now = now == stages + (STAGES - 1) * STAGE ? stages : now + STAGE;
     };
-    copy_part(0, stages);
-    copy_part(1, stages + STAGE);
+#pragma unroll
+    for (uint32_t i = 0; i < STAGES - 1; i++) copy_part(i, stages + i * STAGE);
     // Steps that are copied whole: all but the last, unless the tile has chunks that are not.
-    const bool ragged = (A_TRANSPOSED && t.m % 8 != 0 && t.m - t.row < 128) || (!B_TRANSPOSED && p.n % 8 != 0);
+    const bool ragged = (A_TRANSPOSED && t.m % 8 != 0 && t.m - t.row < TM) || (!B_TRANSPOSED && p.n % 8 != 0);
     const uint32_t whole = ragged ? 0 : static_cast<uint32_t>(t.k / 32);
-    uint32_t s = 2;
+    uint32_t s = STAGES - 1;
 #pragma unroll 1
     for (; s < whole; s++) {
       step([&] {
         a.copy(next);
-        b.copy(next + OPERAND);
+        b.copy(next + OPERAND_A);
         copies_end();
       });
     }
     // (Behind the last step, copies of nothing: no data is on its way at the end.)
 #pragma unroll 1
-    for (; s < steps + 2; s++) step([&] { copy_part(s, next); });
+    for (; s < steps + STAGES - 1; s++) step([&] { copy_part(s, next); });
   }
 };
 

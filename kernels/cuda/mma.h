@@ -51,9 +51,9 @@ HS_DEVICE uint32_t offset_across(uint32_t k, uint32_t chunk) {
 // Where a wave's fragments are in a tile in shared memory, whatever the step: 16 lanes of A or B and 16 steps of k
 // each. How chunks are exchanged is the same for every sixteenth lane, so what is left to a step is one addition an
 // offset.
-template <bool OF_A, bool TOGETHER, uint32_t LANES>
+template <bool OF_A, bool TOGETHER, uint32_t LANES, uint32_t OWN>
 struct Fragments {
-  uint32_t at[TOGETHER ? 2 : LANES / 32];  // of each 16 steps, or of each 16 lanes of the wave's half of the tile
+  uint32_t at[TOGETHER ? 2 : OWN / 16];  // of each 16 steps, or of each 16 of the wave's own lanes
 
   // From lane `first` on, a multiple of 64 or, of tiles stored [lane][k], of 16.
   HS_DEVICE void start(uint32_t first) {
@@ -74,16 +74,18 @@ struct Fragments {
   }
 };
 
-// The sums of a TM×TN tile in four waves: two down, two across.
+// The sums of a TM×TN tile: two waves down and two across; or, where the tile has 256, four, of 64×64 each.
 template <uint32_t TYPE, uint32_t TM, uint32_t TN>
 struct MatrixSums {
-  static constexpr uint32_t THREADS = 4 * WAVE;
+  static constexpr uint32_t BANDS = TM == 256 ? 4 : 2, PILES = TN == 256 ? 4 : 2;  // waves down and across
+  static constexpr uint32_t THREADS = BANDS * PILES * WAVE;
   static constexpr uint32_t OPERAND_BYTES = TM * 64;
-  static constexpr uint32_t DOWN = TM / 32, ACROSS = TN / 16;  // 16×8 products of a wave
+  static constexpr uint32_t OWN_ROWS = TM / BANDS, OWN_COLUMNS = TN / PILES;   // of a wave
+  static constexpr uint32_t DOWN = OWN_ROWS / 16, ACROSS = OWN_COLUMNS / 8;  // 16×8 products of it
   float sum[DOWN][ACROSS][4];
 
-  HS_DEVICE static uint32_t first_row() { return thread_index() / 32 % 2 * (TM / 2); }
-  HS_DEVICE static uint32_t first_column() { return thread_index() / 64 * (TN / 2); }
+  HS_DEVICE static uint32_t first_row() { return thread_index() / 32 % BANDS * OWN_ROWS; }
+  HS_DEVICE static uint32_t first_column() { return thread_index() / (32 * BANDS) * OWN_COLUMNS; }
 
   HS_DEVICE void clear() {
 #pragma unroll
@@ -106,8 +108,8 @@ struct MatrixSums {
 
   // One step of 32 of operands that are stored [lane][k] both.
   HS_DEVICE void multiply(const char* a, const char* b) {
-    Fragments<true, true, TM> of_a;
-    Fragments<false, true, TN> of_b;
+    Fragments<true, true, TM, OWN_ROWS> of_a;
+    Fragments<false, true, TN, OWN_COLUMNS> of_b;
     of_a.start(first_row());
     of_b.start(first_column());
     multiply_at(of_a, of_b, shared_address(a), shared_address(b));
@@ -136,12 +138,12 @@ struct MatrixSums {
   }
 
   HS_DEVICE void slab(uint32_t pass, float* slab) const {
-    const uint32_t l = thread_index() % 32, r = first_row() / (TM / 2) * 16 + l / 4;
-    float* to = slab + r * Slab<TN>::LD + first_column() + l % 4 * 2;
+    const uint32_t l = thread_index() % 32, r = first_row() / OWN_ROWS * 16 + l / 4;
+    float* to = slab + r * Slab<TN, BANDS>::LD + first_column() + l % 4 * 2;
 #pragma unroll
     for (uint32_t j = 0; j < ACROSS; j++) {
       *reinterpret_cast<float2*>(to + 8 * j) = float2{sum[pass][j][0], sum[pass][j][1]};
-      *reinterpret_cast<float2*>(to + 8 * Slab<TN>::LD + 8 * j) =
+      *reinterpret_cast<float2*>(to + 8 * Slab<TN, BANDS>::LD + 8 * j) =
           float2{sum[pass][j][2], sum[pass][j][3]};
     }
   }

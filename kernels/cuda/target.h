@@ -101,3 +101,14 @@ HS_DEVICE void store16(uint64_t address, uint4 x) {
 }  // namespace hs
 
 #define HS_SHARED __shared__
+
+// The memory of a tile's block. One that is `large` is more than a kernel may declare: its launch asks for it.
+#define HS_SHARED_OF_TILE(name, bytes, large)             \
+  char* name;                                             \
+  if constexpr (large) {                                  \
+    extern __shared__ __attribute__((aligned(128))) char asked[]; \
+    name = asked;                                         \
+  } else {                                                \
+    __shared__ __attribute__((aligned(128))) char own[bytes]; \
+    name = own;                                           \
+  }

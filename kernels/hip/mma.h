@@ -38,6 +38,7 @@ HS_DEVICE uint32_t chunk_offset(uint32_t chunk, uint32_t lane) {
 template <uint32_t TYPE, uint32_t TM, uint32_t TN>
 struct MatrixSums {
   static constexpr uint32_t THREADS = 4 * WAVE;
+  static constexpr uint32_t BANDS = 2;  // of rows
   static constexpr uint32_t OPERAND_BYTES = TM * 64;
   static constexpr uint32_t DOWN = TM / 64, ACROSS = TN / 64;  // 32×32 products of a wave
   float16_t sum[DOWN][ACROSS];
@@ -96,12 +97,12 @@ struct MatrixSums {
 
   HS_DEVICE void slab(uint32_t pass, float* slab) const {
     const uint32_t lane = thread_index() % 32, half = thread_index() % 64 / 32;
-    float* to = slab + (first_row() / (TM / 2) * 16 + 4 * half) * Slab<TN>::LD + first_column() + lane;
+    float* to = slab + (first_row() / (TM / 2) * 16 + 4 * half) * Slab<TN, BANDS>::LD + first_column() + lane;
 #pragma unroll
     for (uint32_t j = 0; j < ACROSS; j++) {
 #pragma unroll
       for (uint32_t e = 0; e < 8; e++) {  // registers 0 … 7 or 8 … 15: 16 rows
-        to[(8 * (e / 4) + e % 4) * Slab<TN>::LD + 32 * j] = sum[pass / 2][j][pass % 2 * 8 + e];
+        to[(8 * (e / 4) + e % 4) * Slab<TN, BANDS>::LD + 32 * j] = sum[pass / 2][j][pass % 2 * 8 + e];
       }
     }
   }

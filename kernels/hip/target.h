@@ -6,11 +6,11 @@
 #define HS_DEVICE __device__ __forceinline__
 
 // One entry point: a function (whose template arguments may have commas) on one parameter block, in blocks of
-// so many threads. How many of them are to fit a multiprocessor is for the other target; here two waves a SIMD
-// leave 256 registers a lane.
-#define HS_KERNEL(name, Block, threads, blocks, ...)                                     \
-  extern "C" __global__ void __launch_bounds__(threads, 2) name(const hs::Block p) { \
-    hs::__VA_ARGS__(p);                                                                   \
+// so many threads, four waves. A block that has a compute unit to itself has all registers; with two waves a SIMD,
+// 256 a lane are left, and more blocks are for the other target.
+#define HS_KERNEL(name, Block, threads, blocks, ...)                                                        \
+  extern "C" __global__ void __launch_bounds__(threads, (blocks) == 1 ? 1 : 2) name(const hs::Block p) { \
+    hs::__VA_ARGS__(p);                                                                                      \
   }
 
 // What the loader compares with the crate's own number: parameter blocks and rows.
@@ -84,3 +84,6 @@ HS_DEVICE void store16(uint64_t address, uint4 x) { *global<uint4>(address) = x;
 }  // namespace hs
 
 #define HS_SHARED __shared__
+
+// The memory of a tile's block: any size that there is can be declared.
+#define HS_SHARED_OF_TILE(name, bytes, large) __shared__ __attribute__((aligned(128))) char name[bytes]

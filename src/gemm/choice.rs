@@ -5,14 +5,14 @@ use super::cost;
 use crate::kernel::launch;
 use crate::kernel::params::gemm as params;
 use crate::kernel::params::gemm::{Block, Product};
-use crate::kernel::table::gemm::{LARGE_TILE, SMALL_TILE};
+use crate::kernel::table::gemm::{SMALL_TILE, Tile, WIDE_TILE};
 use crate::{Device, DeviceInfo, DeviceKind, Dtype, Error, Result};
 
 /// A way of computing a product, and why it was chosen.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Choice {
-    /// Rows and columns of a tile.
-    pub tile: u32,
+    /// What a block computes at a time.
+    pub tile: Tile,
     /// Parts of k.
     pub splits: u32,
     /// In words.
@@ -21,6 +21,8 @@ pub(super) struct Choice {
 
 /// Parts of k, at most.
 const MOST_SPLITS: u32 = 64;
+/// Rows or columns that a tile has at most.
+const MOST_LANES: u64 = WIDE_TILE.columns as u64;
 /// Steps of k that a part has at least, unless the caller pins more parts.
 const LEAST_STEPS: u64 = 8;
 
@@ -31,11 +33,16 @@ pub(super) fn choose(
     info: &DeviceInfo,
 ) -> std::result::Result<Choice, &'static str> {
     let obstacle = obstacle(block, info);
-    match (block.tile, obstacle) {
-        (0 | SMALL_TILE | LARGE_TILE, None) | (0 | SMALL_TILE, Some(_)) => {}
-        (LARGE_TILE, Some(why)) => return Err(why),
-        _ => return Err("tiles are 64 or 128"),
-    }
+    let pinned = (block.tile != 0).then(|| Tile::from_code(block.tile));
+    let tiles = match (pinned, obstacle) {
+        (None, None) => Tile::ALL.to_vec(),
+        (None, Some(_)) => vec![SMALL_TILE],
+        (Some(tile), _) if !Tile::ALL.contains(&tile) => {
+            return Err("tiles are 64×64, 128×128, 256×128 and 128×256");
+        }
+        (Some(tile), Some(why)) if tile != SMALL_TILE => return Err(why),
+        (Some(tile), _) => vec![tile],
+    };
     let splits: Vec<u32> = match (block.splits, whole(block)) {
         (0, Some(_)) => vec![1],
         (0, None) => {
@@ -47,26 +54,17 @@ pub(super) fn choose(
         (2..=MOST_SPLITS, Some(why)) => return Err(why),
         _ => return Err("1 to 64 parts of k"),
     };
-    let why = match (block.tile, obstacle) {
-        (1.., _) => "pinned by the caller",
-        (0, Some(why)) => why,
-        (0, None) => "",
-    };
-    let tiles: &[u32] = match (block.tile, obstacle) {
-        (0, None) => &[LARGE_TILE, SMALL_TILE],
-        (0, Some(_)) | (SMALL_TILE, _) => &[SMALL_TILE],
-        _ => &[LARGE_TILE],
-    };
     let ways = tiles.iter().flat_map(|&tile| splits.iter().map(move |&splits| (tile, splits)));
-    let cost = |&(tile, splits): &(u32, u32)| {
-        cost::cycles(&Product { tile, splits, ..*block }, info.kind, info.units)
+    let cost = |&(tile, splits): &(Tile, u32)| {
+        cost::cycles(&Product { tile: tile.code(), splits, ..*block }, info.kind, info.units)
     };
     let best = ways.min_by(|a, b| cost(a).total_cmp(&cost(b)));
     let (tile, splits) = best.expect("one way at least");
-    let why = match (why, tile) {
-        ("", LARGE_TILE) => "aligned operands, and enough tiles for all units",
-        ("", _) => "large ones would leave units of the device idle",
-        _ => why,
+    let why = match (pinned, obstacle) {
+        (Some(_), _) => "pinned by the caller",
+        (None, Some(why)) => why,
+        (None, None) if tile == SMALL_TILE => "large ones would leave units of the device idle",
+        (None, None) => "aligned operands, and the least time by the cost model",
     };
     Ok(Choice { tile, splits, why })
 }
@@ -82,7 +80,7 @@ fn whole(block: &Product) -> Option<&'static str> {
     None
 }
 
-/// Why the large tile's loop cannot run, if so: it copies operands as they are, 16 bytes at a time.
+/// Why the loop of the larger tiles cannot run, if so: it copies operands as they are, 16 bytes at a time.
 fn obstacle(block: &Product, info: &DeviceInfo) -> Option<&'static str> {
     let has = |flag: u32| block.flags & flag != 0;
     if block.input == Dtype::F32 as u32 {
@@ -118,8 +116,8 @@ fn obstacle(block: &Product, info: &DeviceInfo) -> Option<&'static str> {
         }
         // What a tile reads, with room for the offset of the step behind the last.
         let rows = match (k_together, has(params::FLAG_GATED)) {
-            (true, false) => LARGE_TILE.into(),
-            (true, true) => block.n + u64::from(LARGE_TILE),
+            (true, false) => MOST_LANES,
+            (true, true) => block.n + MOST_LANES,
             (false, _) => block.k + 96,
         };
         let bytes = rows.saturating_mul(ld).saturating_add(block.k).saturating_mul(2);
@@ -154,7 +152,7 @@ pub(super) fn launches(
         }
     }
     // The parts of k are the plan's: an address may ask for other tiles, not for a larger workspace.
-    product.tile = choose(&product, info).map_err(|why| refused(op, &product, why))?.tile;
+    product.tile = choose(&product, info).map_err(|why| refused(op, &product, why))?.tile.code();
     Ok([
         prepare.then_some(Block::Prepare(*block)),
         (block.n > 0).then_some(Block::Product(product)),
@@ -164,11 +162,12 @@ pub(super) fn launches(
 }
 
 fn refused(op: &'static str, block: &Product, why: &'static str) -> Error {
-    let Product { tile, splits, .. } = block;
-    let pinned = match (tile, splits) {
-        (tile, 0) => format!("tiles of {tile}×{tile}"),
+    let Product { tile: code, splits, .. } = *block;
+    let tile = Tile::from_code(code);
+    let pinned = match (code, splits) {
+        (_, 0) => format!("tiles of {tile}"),
         (0, splits) => format!("k in {splits} parts"),
-        (tile, splits) => format!("tiles of {tile}×{tile}, k in {splits} parts"),
+        (_, splits) => format!("tiles of {tile}, k in {splits} parts"),
     };
     Error::unsupported(op, format!("{pinned}: {why}"))
 }
@@ -180,11 +179,11 @@ pub(super) fn check(op: &'static str, block: &Product, device: &Device) -> Resul
     }
     let choice = choose(block, device.info()).map_err(|why| refused(op, block, why))?;
     let tile = SMALL_TILE; // of which there are the most
-    let tiles = launch::tiles(&Product { tile, splits: choice.splits, ..*block });
+    let tiles = launch::tiles(&Product { tile: tile.code(), splits: choice.splits, ..*block });
     if tiles <= u64::from(u32::MAX / 2) {
         return Ok(choice.splits);
     }
-    let reason = format!("{tiles} tiles of {tile}×{tile}; at most {} on a GPU", u32::MAX / 2);
+    let reason = format!("{tiles} tiles of {tile}; at most {} on a GPU", u32::MAX / 2);
     Err(Error::unsupported(op, reason))
 }
 
@@ -192,6 +191,7 @@ pub(super) fn check(op: &'static str, block: &Product, device: &Device) -> Resul
 mod tests {
     use super::*;
     use crate::gemm::Layout;
+    use crate::kernel::table::gemm::{LARGE_TILE, TALL_TILE};
 
     fn device(kind: DeviceKind, units: usize) -> DeviceInfo {
         let (name, arch) = (String::new(), String::new());
@@ -223,13 +223,19 @@ mod tests {
                 let choice = choose(&product(layout, m, n, k), &info).unwrap();
                 (choice.tile, choice.splits)
             };
-            assert_eq!(way(Layout::NT, 8000, 3072, 768), (128, 1));
-            assert_eq!(way(Layout::NN, 8000, 768, 3072), (128, 1));
-            // 36 tiles of 128 for 108 units: in three parts all have work.
-            let (tile, splits) = way(Layout::TN, 768, 768, 8000);
-            assert!(tile == 128 && (3..=16).contains(&splits), "{tile} {splits}");
-            let (tile, splits) = way(Layout::TN, 512, 512, 8000);
-            assert!(tile == 128 && (4..=32).contains(&splits), "{tile} {splits}");
+            // 756 lying tiles are seven turns of 108 units to the last, 768 standing ones are eight; of 110, seven each.
+            let wide = if info.units == 108 { WIDE_TILE } else { TALL_TILE };
+            for layout in [Layout::NT, Layout::NN] {
+                assert_eq!(way(layout, 8000, 3072, 768), (wide, 1));
+                assert_eq!(way(layout, 8000, 768, 3072), (TALL_TILE, 1));
+                assert_eq!(way(layout, 8000, 768, 768), (TALL_TILE, 1));
+            }
+            // 36 tiles of 128×128: in three parts all units have work. So they have with 72 of the larger.
+            assert_eq!(way(Layout::TN, 768, 768, 8000), (LARGE_TILE, 3));
+            assert_eq!(way(Layout::TN, 3072, 768, 8000), (TALL_TILE, 3));
+            assert_eq!(way(Layout::TN, 768, 3072, 8000), (TALL_TILE, 3));
+            assert_eq!(way(Layout::TN, 512, 512, 8000), (LARGE_TILE, 6));
+            assert_eq!(way(Layout::NT, 512, 512, 512), (SMALL_TILE, 1));
             // Enough tiles, or too short a sum: one part.
             assert_eq!(way(Layout::TN, 4096, 4096, 8000).1, 1);
             assert_eq!(way(Layout::NT, 256, 256, 64).1, 1);
@@ -247,7 +253,10 @@ mod tests {
         let hip = device(DeviceKind::Hip, 1);
         let fine = product(Layout::NN, 512, 512, 512);
         for info in [&cuda, &hip] {
-            assert_eq!(choose(&fine, info).unwrap().tile, 128);
+            assert_eq!(
+                choose(&Product { tile: LARGE_TILE.code(), ..fine }, info).unwrap().tile,
+                LARGE_TILE
+            );
             for bad in [
                 Product { a: 2, ..fine },
                 Product { lda: 513, ..fine },
@@ -256,18 +265,28 @@ mod tests {
                 Product { role: params::ROLE_FUSED_A, ..fine },
                 Product { k: 0, ..fine },
             ] {
-                assert_eq!(choose(&bad, info).unwrap().tile, 64);
-                assert!(choose(&Product { tile: 128, ..bad }, info).is_err());
-                assert_eq!(choose(&Product { tile: 64, ..bad }, info).unwrap().tile, 64);
+                assert_eq!(choose(&bad, info).unwrap().tile, SMALL_TILE);
+                for tile in Tile::ALL {
+                    let way = choose(&Product { tile: tile.code(), ..bad }, info);
+                    assert_eq!(way.map(|way| way.tile).ok(), (tile == SMALL_TILE).then_some(tile));
+                }
             }
-            assert!(choose(&Product { tile: 96, ..fine }, info).is_err());
+            for tile in Tile::ALL {
+                let way = choose(&Product { tile: tile.code(), ..fine }, info).unwrap();
+                assert_eq!((way.tile, way.why), (tile, "pinned by the caller"));
+            }
+            let none = Tile::new(64, 128).code();
+            assert!(choose(&Product { tile: none, ..fine }, info).unwrap_err().contains("256×128"));
         }
         // Only one of the two takes these.
         let flush = Product { flags: params::FLAG_FLUSH, ..fine };
         let tail = Product { k: 509, ..fine };
         let pairs = Product { ldb: 514, n: 514, ..fine };
-        assert_eq!([&cuda, &hip].map(|info| choose(&flush, info).unwrap().tile), [64, 128]);
-        assert_eq!([&cuda, &hip].map(|info| choose(&tail, info).unwrap().tile), [128, 64]);
-        assert_eq!([&cuda, &hip].map(|info| choose(&pairs, info).unwrap().tile), [64, 128]);
+        for (product, large) in
+            [(flush, [false, true]), (tail, [true, false]), (pairs, [false, true])]
+        {
+            let tiles = [&cuda, &hip].map(|info| choose(&product, info).unwrap().tile);
+            assert_eq!(tiles.map(|tile| tile != SMALL_TILE), large, "{tiles:?}");
+        }
     }
 }

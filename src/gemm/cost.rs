@@ -9,7 +9,7 @@
 use crate::DeviceKind;
 use crate::kernel::launch;
 use crate::kernel::params::gemm::{FLAG_GATED, Product};
-use crate::kernel::table::gemm::LARGE_TILE;
+use crate::kernel::table::gemm::{LARGE_TILE, SMALL_TILE, Tile};
 
 /// A unit's share of a device.
 struct Unit {
@@ -29,13 +29,19 @@ const HIP: Unit = Unit { products: 512.0, bytes: 960.0, launch: 6000.0 };
 /// Cycles of a 16-bit product with `block.tile` and `block.splits`.
 pub(super) fn cycles(block: &Product, kind: DeviceKind, units: usize) -> f64 {
     let unit = if kind == DeviceKind::Hip { HIP } else { CUDA };
-    let (tile, splits) = (f64::from(block.tile), f64::from(block.splits.max(1)));
-    // Shares of the peak that the two loops can reach: their headers say why.
-    let share = if block.tile == LARGE_TILE { 0.85 } else { 0.4 };
-    let step = tile * tile * 32.0 / unit.products / share;
+    let tile = Tile::from_code(block.tile);
+    let (elements, splits) = (f64::from(tile.elements()), f64::from(block.splits.max(1)));
+    // Shares of the peak that the loops can reach: their headers say why. The largest tiles read three quarters of what
+    // 128×128 does of A and B for each product.
+    let share = match tile {
+        SMALL_TILE => 0.4,
+        LARGE_TILE => 0.85,
+        _ => 0.9,
+    };
+    let step = elements * 32.0 / unit.products / share;
     let steps = (block.k.div_ceil(32) as f64 / splits).ceil();
     // Filling the pipeline, and the epilogue: about three steps, and the elements at 16 bytes a cycle.
-    let ends = 3.0 * step + tile * tile / 8.0;
+    let ends = 3.0 * step + elements / 8.0;
     let turns = launch::tiles(block).div_ceil(units.max(1) as u64) as f64;
     let columns = if block.flags & FLAG_GATED != 0 { 2 * block.n } else { block.n };
     let combine = if block.splits > 1 {

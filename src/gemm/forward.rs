@@ -4,6 +4,7 @@
 use super::Activation;
 use super::layout::{Layout, Matrix, Subnormals};
 use super::plan::{self, Plan};
+use crate::kernel::table::gemm::Tile;
 use crate::{Device, Result, Storage};
 
 /// `D = act(α·A·B + β·C + bias) + residual`.
@@ -59,7 +60,7 @@ pub struct Gemm {
     pub(super) strides: [Option<usize>; Matrix::COUNT],
     pub(super) batch: usize,
     pub(super) groups: Option<usize>,
-    pub(super) tile: u32,
+    pub(super) tile: Option<Tile>,
     pub(super) splits: u32,
 }
 
@@ -81,7 +82,7 @@ impl Gemm {
             strides: [None; Matrix::COUNT],
             batch: 1,
             groups: None,
-            tile: 0,
+            tile: None,
             splits: 0,
         }
     }
@@ -162,11 +163,11 @@ impl Gemm {
         self
     }
 
-    /// Pins the rows and columns of a GPU's tiles, 64 or 128: the order of a sum then does not depend on
-    /// the other sizes, nor on alignment. 128 needs aligned 16-bit operands; a plan or run that cannot have
-    /// them is refused. The CPU has one order for all.
-    pub fn tile(mut self, size: u32) -> Self {
-        self.tile = size;
+    /// Pins a GPU's tile: the order of a sum then does not depend on the other sizes, nor on alignment. All but
+    /// 64×64 need aligned 16-bit operands; a plan or run that cannot have them is refused. The CPU has one order for
+    /// all.
+    pub fn tile(mut self, tile: Tile) -> Self {
+        self.tile = Some(tile);
         self
     }
 

@@ -53,6 +53,7 @@ pub(crate) mod reference;
 mod swiglu_grad;
 mod weight_grad;
 
+pub use crate::kernel::table::gemm::Tile;
 pub use activation::Activation;
 pub(crate) use activation::{MAGIC, Real};
 pub use bound::bound;

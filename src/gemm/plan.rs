@@ -99,7 +99,7 @@ pub(super) fn plan<T: Storage, O: Storage>(gemm: &Gemm, device: &Device) -> Resu
         activation: gemm.activation as u32,
         role,
         flags,
-        tile: gemm.tile,
+        tile: gemm.tile.map_or(0, table::gemm::Tile::code),
         splits: gemm.splits,
         ..bytemuck::Zeroable::zeroed()
     };
@@ -293,7 +293,7 @@ pub(super) fn explain(block: &Product, device: &Device) -> String {
         text += ", sum of 0: A and B are not read";
     }
     if let Some(choice) = choice.filter(|_| info.kind != DeviceKind::Cpu) {
-        text += &format!("; {0}×{0} tiles: {1}", choice.tile, choice.why);
+        text += &format!("; {} tiles: {}", choice.tile, choice.why);
         if choice.splits > 1 {
             text += &format!("; k in {} parts, to fill {} units", choice.splits, info.units);
         }

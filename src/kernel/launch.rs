@@ -18,10 +18,11 @@ const STRIP: u64 = 8 * THREADS as u64;
 
 /// Blocks of a product, a tile's each or, where k is split, one part's of a tile; of a product in groups, whose sizes only the device knows, the most there can be.
 pub(crate) fn tiles(block: &gemm::Product) -> u64 {
-    let tile = u64::from(block.tile);
+    let tile = table::gemm::Tile::from_code(block.tile);
+    let (rows, columns) = (u64::from(tile.rows), u64::from(tile.columns));
     let gated = block.flags & gemm::FLAG_GATED != 0;
-    let across = block.n.div_ceil(if gated { tile / 2 } else { tile });
-    let down = block.m.div_ceil(tile);
+    let across = block.n.div_ceil(if gated { columns / 2 } else { columns });
+    let down = block.m.div_ceil(rows);
     let rows = match block.groups {
         0 => down.saturating_mul(block.batch),
         groups if block.flags & gemm::FLAG_GROUPS_CUT_K != 0 => down.saturating_mul(groups),
@@ -44,7 +45,8 @@ impl Launch {
             Self::Gemm(gemm::Block::Product(block)) => {
                 let set = |flag| block.flags & flag != 0;
                 let transposed = (set(gemm::FLAG_A_TRANSPOSED), set(gemm::FLAG_B_TRANSPOSED));
-                table::gemm::product(block.input, transposed.0, transposed.1, block.tile).entry()
+                let tile = table::gemm::Tile::from_code(block.tile);
+                table::gemm::product(block.input, transposed.0, transposed.1, tile).entry()
             }
             Self::Gemm(gemm::Block::Prepare(_)) => table::gemm::prepare().entry(),
             Self::Gemm(gemm::Block::Combine(_)) => table::gemm::combine().entry(),

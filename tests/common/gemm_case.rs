@@ -1,7 +1,7 @@
 //! One product with every option, as data: run on any device between guard pads, and checked against
 //! the oracle.
 
-use halfstep::gemm::{Activation, Gemm, Layout, Matrix, Operands, Source, Subnormals};
+use halfstep::gemm::{Activation, Gemm, Layout, Matrix, Operands, Source, Subnormals, Tile};
 use halfstep::{Device, Dtype, Storage};
 
 use super::bound::Growth;
@@ -9,6 +9,11 @@ use super::data::{Distribution, Rng};
 use super::guard::Guarded;
 use super::oracle_gemm as oracle;
 use super::rounding::round;
+
+/// The tile of the path that takes every product.
+pub const SMALL: Tile = Tile::new(64, 64);
+/// Tiles of aligned 16-bit operands.
+pub const LARGE: [Tile; 3] = [Tile::new(128, 128), Tile::new(256, 128), Tile::new(128, 256)];
 
 /// Where an addend comes from.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -47,8 +52,8 @@ pub struct Case {
     pub shift: usize,
     /// Rows of A and B start at multiples of eight elements; they have no other gap then.
     pub aligned: bool,
-    /// Rows and columns of a GPU's tile; 0 leaves it to the plan.
-    pub tile: u32,
+    /// A GPU's tile; `None` leaves it to the plan.
+    pub tile: Option<Tile>,
     /// Parts of k on a GPU; 0 leaves them to the plan.
     pub splits: u32,
     pub data: Distribution,
@@ -74,7 +79,7 @@ impl Case {
             gap: 0,
             shift: 0,
             aligned: false,
-            tile: 0,
+            tile: None,
             splits: 0,
             data: Distribution::Normal,
             seed: 1,
@@ -112,7 +117,10 @@ impl Case {
             Role::Gated => Gemm::swiglu(m, n, k).activation(self.activation),
         };
         let z = if self.role == Role::Gated { 2 * n } else { n };
-        let gemm = if self.tile > 0 { gemm.tile(self.tile) } else { gemm };
+        let gemm = match self.tile {
+            Some(tile) => gemm.tile(tile),
+            None => gemm,
+        };
         let gemm = if self.splits > 0 { gemm.split(self.splits) } else { gemm };
         gemm.layout(self.layout)
             .alpha(self.alpha)

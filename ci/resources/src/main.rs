@@ -18,6 +18,7 @@ mod table;
 use std::process::{Command, ExitCode};
 
 use main_loop::MainLoop;
+use table::gemm::Tile;
 
 /// What one kernel needs.
 #[derive(Debug, Default, Clone)]
@@ -30,7 +31,7 @@ pub struct Needs {
     pub scratch: u32,
     /// Scalar registers that are kept in lanes of vector registers (gfx90a).
     pub lanes: u32,
-    /// Bytes of shared memory.
+    /// Bytes of shared memory, those that launches ask for included.
     pub shared: u32,
     /// Waves that are resident at a time: of a multiprocessor, or of a SIMD.
     pub waves: u32,
@@ -48,9 +49,40 @@ pub struct Needs {
     pub main_loop: Option<MainLoop>,
 }
 
-/// CUTLASS's main loop for the same tile (128×128×32, four waves; A and B stored with k side by side), compiled by
-/// the same nvcc: matrix steps, fragment reads, copies, and all instructions. Ours may have a quarter more.
-const CUTLASS: [u32; 4] = [64, 16, 8, 162];
+/// A main loop of CUTLASS's.
+struct Peer {
+    name: &'static str,
+    tile: Tile,
+    /// Whether A and B are stored transposed; `None` stands for every layout that has no loop of its own here.
+    layout: Option<(bool, bool)>,
+    /// Matrix steps, fragment reads, copies, and all instructions. Ours may have a quarter more.
+    counts: [u32; 4],
+}
+
+const fn peer(
+    name: &'static str,
+    tile: Tile,
+    layout: Option<(bool, bool)>,
+    counts: [u32; 4],
+) -> Peer {
+    Peer { name, tile, layout, counts }
+}
+
+const CUTLASS: [Peer; 5] = [
+    peer("128x128 nt, 4 stages", Tile::new(128, 128), None, [64, 16, 8, 162]),
+    peer("256x128 nt, 3 stages", Tile::new(256, 128), None, [64, 16, 6, 150]),
+    peer("128x256 nn, 3 stages", Tile::new(128, 256), Some((false, false)), [64, 16, 6, 140]),
+    peer("128x256 tn, 3 stages", Tile::new(128, 256), Some((true, false)), [64, 16, 6, 137]),
+    peer("128x256 nt, 3 stages", Tile::new(128, 256), None, [64, 16, 6, 150]),
+];
+
+/// The counts that a large product's are compared with; `None` of what is no large product.
+fn counts(kernel: &str) -> Option<[u32; 4]> {
+    let row = table::gemm::ROWS.iter().find(|row| row.symbol == kernel)?;
+    let (_, a, b, tile) = row.product?;
+    let of = |peer: &&Peer| peer.tile == tile && peer.layout.is_none_or(|layout| layout == (a, b));
+    CUTLASS.iter().find(of).map(|peer| peer.counts)
+}
 
 /// Runs a tool and gives its output.
 pub fn output(tool: &str, arguments: &[&str]) -> Result<String, String> {
@@ -74,7 +106,7 @@ fn table(label: &str, image: &str) -> Result<usize, String> {
     println!("\n{label}");
     let [loads, stores] = ["load 16/less", "store 16/less"];
     println!(
-        "{:<30} {:>9} {:>7} {:>5} {:>6} {:>5} {:>12} {loads:>13} {stores:>13} {:>7} {:>6}",
+        "{:<32} {:>9} {:>7} {:>5} {:>6} {:>5} {:>12} {loads:>13} {stores:>13} {:>7} {:>6}",
         "kernel",
         "registers",
         "scratch",
@@ -88,7 +120,7 @@ fn table(label: &str, image: &str) -> Result<usize, String> {
     for k in &kernels {
         let pair = |i: usize| format!("{}/{}", k.wide[i], k.narrow[i]);
         println!(
-            "{:<30} {:>9} {:>7} {:>5} {:>6} {:>5} {:>12} {:>13} {:>13} {:>7} {:>6}",
+            "{:<32} {:>9} {:>7} {:>5} {:>6} {:>5} {:>12} {:>13} {:>13} {:>7} {:>6}",
             k.kernel,
             k.registers,
             k.scratch,
@@ -102,27 +134,26 @@ fn table(label: &str, image: &str) -> Result<usize, String> {
             k.matrix
         );
     }
-    println!("\n{:<30} {}", "main loop, a step of 32", main_loop::COLUMNS);
+    println!("\n{:<32} {}", "main loop, a step of 32", main_loop::COLUMNS);
     for kernel in &kernels {
         let Some(main) = kernel.main_loop else { continue };
-        println!("{:<30} {main}", kernel.kernel);
-        if !kernel.kernel.ends_with("_128") {
-            continue;
-        }
+        println!("{:<32} {main}", kernel.kernel);
+        let Some(counts) = counts(&kernel.kernel) else { continue };
         if let Some(fault) = main.faults() {
             return Err(format!("{}: {fault}", kernel.kernel));
         }
-        let [matrix, fragments, copies, all] = CUTLASS;
+        let [matrix, fragments, copies, all] = counts;
         let same = [main.matrix, main.fragments, main.loads] == [matrix, fragments, copies];
         if image.ends_with(".cubin") && !(same && main.all * 4 <= all * 5) {
-            return Err(format!("{}: {main}; CUTLASS has {CUTLASS:?}", kernel.kernel));
+            return Err(format!("{}: {main}; CUTLASS has {counts:?}", kernel.kernel));
         }
     }
     if image.ends_with(".cubin") {
-        let [matrix, fragments, copies, all] = CUTLASS;
-        let of =
-            MainLoop { matrix, fragments, loads: copies, barriers: 1, all, ..MainLoop::default() };
-        println!("{:<30} {of}", "(CUTLASS, nt, 4 stages)");
+        for Peer { name, counts: [matrix, fragments, copies, all], .. } in CUTLASS {
+            let (barriers, loads) = (1, copies);
+            let of = MainLoop { matrix, fragments, loads, barriers, all, ..MainLoop::default() };
+            println!("{:<32} {of}", format!("(CUTLASS {name})"));
+        }
     }
     Ok(kernels.iter().filter(|k| k.scratch + k.lanes > 0).count())
 }

@@ -24,7 +24,7 @@ pub fn read(image: &str) -> Result<Vec<Needs>, String> {
                 line[at..].split_whitespace().next()?.parse::<u32>().ok()
             };
             let registers = field("REG:").ok_or("no REG")?;
-            let shared = field("SHARED:").unwrap_or(0);
+            let shared = field("SHARED:").unwrap_or(0) + asked(&kernel);
             kernels.push(Needs {
                 registers,
                 shared,
@@ -49,10 +49,18 @@ pub fn read(image: &str) -> Result<Vec<Needs>, String> {
     Ok(kernels)
 }
 
+fn source(kernel: &str) -> Option<table::Source> {
+    table::entries().find(|entry| entry.symbol == kernel)?.device
+}
+
 /// Threads of a block of a kernel.
 fn threads(kernel: &str) -> u32 {
-    let row = table::entries().find(|entry| entry.symbol == kernel);
-    row.and_then(|row| row.device).map_or(table::THREADS, |source| source.team.threads(32))
+    source(kernel).map_or(table::THREADS, |source| source.team.threads(32))
+}
+
+/// Bytes of shared memory that its launches ask for.
+fn asked(kernel: &str) -> u32 {
+    source(kernel).map_or(0, |source| source.asked)
 }
 
 fn waves(registers: u32, shared: u32, threads: u32) -> u32 {

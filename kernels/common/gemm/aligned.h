@@ -2,7 +2,7 @@
 // the target for the loop.
 //
 // `=`, or in place where the epilogue says so. Deterministic: each element is one chain of the matrix
-// unit's steps over k in ascending order, whatever the number of blocks. 128×128 tiles.
+// unit's steps over k in ascending order, whatever the tile and the number of blocks.
 //
 // Limiter: the matrix unit, closely followed by shared memory. A step takes an A100's multiprocessor 512 cycles of
 // 1,024 multiply-adds, and 4 waves read 2·(4 + 4)·512 bytes of fragments in 256 of them, 128 bytes each. 4,096³ are
@@ -12,19 +12,19 @@
 
 namespace hs {
 
-template <uint32_t TYPE, bool A_TRANSPOSED, bool B_TRANSPOSED>
+template <uint32_t TYPE, bool A_TRANSPOSED, bool B_TRANSPOSED, uint32_t TM, uint32_t TN>
 HS_DEVICE void aligned(const Product& p) {
-  using Loop = AlignedLoop<TYPE, A_TRANSPOSED, B_TRANSPOSED>;
-  constexpr uint32_t BYTES = Loop::BYTES > Slab<128>::BYTES ? Loop::BYTES : Slab<128>::BYTES;
-  HS_SHARED __attribute__((aligned(128))) char shared[BYTES];
+  using Loop = AlignedLoop<TYPE, A_TRANSPOSED, B_TRANSPOSED, TM, TN>;
+  static_assert(Slab<TN, Loop::Sums::BANDS>::BYTES <= Loop::BYTES, "the epilogue's memory is the loop's");
+  HS_SHARED_OF_TILE(shared, Loop::BYTES, (TM + TN > 256));
   Tile t;
 #pragma unroll 1
-  for (uint32_t index = block_index(); locate(reload(p), index, 128, (p.flags & GATED) != 0 ? 64 : 128, t);
+  for (uint32_t index = block_index(); locate(reload(p), index, TM, (p.flags & GATED) != 0 ? TN / 2 : TN, t);
        index += block_count()) {
     typename Loop::Sums sums;
     sums.clear();
     if (t.k > 0) Loop::run(reload(p), t, sums, shared);
-    epilogue<128, 128>(p, t, sums, reinterpret_cast<float*>(shared));
+    epilogue<TM, TN>(p, t, sums, reinterpret_cast<float*>(shared));
     barrier();  // the slab has been read
   }
 }

@@ -32,7 +32,8 @@ template <uint32_t TYPE, bool A_TRANSPOSED, bool B_TRANSPOSED>
 HS_DEVICE void product(const Product& block) {
   using Sums = typename Choice<TYPE>::Sums;
   constexpr uint32_t OPERAND = Sums::OPERAND_BYTES;  // of a step
-  constexpr uint32_t BYTES = 4 * OPERAND > Slab<SMALL>::BYTES ? 4 * OPERAND : Slab<SMALL>::BYTES;
+  constexpr uint32_t SLAB = Slab<SMALL, Sums::BANDS>::BYTES;
+  constexpr uint32_t BYTES = 4 * OPERAND > SLAB ? 4 * OPERAND : SLAB;
   HS_SHARED __attribute__((aligned(128))) char shared[BYTES];
   // Which chunks of each operand are this thread's: neighbours take what is side by side in memory.
   constexpr uint32_t CHUNKS = 4 * SMALL / Sums::THREADS;

@@ -8,6 +8,7 @@ namespace hs {
 
 struct VectorSums {
   static constexpr uint32_t THREADS = 256;
+  static constexpr uint32_t BANDS = 2;  // of rows
   static constexpr uint32_t LD = 64 + 4;                    // [k][lane], rows of 16-byte units
   static constexpr uint32_t OPERAND_BYTES = 32 * LD * 4;
   float sum[4][4];
@@ -52,7 +53,7 @@ struct VectorSums {
 #pragma unroll
     for (uint32_t i = 0; i < 2; i++) {
       const uint32_t r = down / 8 * 16 + down % 8 * 2 + i;
-      float4* to = reinterpret_cast<float4*>(slab + r * Slab<64>::LD + across);
+      float4* to = reinterpret_cast<float4*>(slab + r * Slab<64, BANDS>::LD + across);
       *to = pass == 0 ? float4{sum[i][0], sum[i][1], sum[i][2], sum[i][3]}
                      : float4{sum[2 + i][0], sum[2 + i][1], sum[2 + i][2], sum[2 + i][3]};
     }

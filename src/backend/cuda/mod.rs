@@ -21,8 +21,9 @@ static CUDA: Vendor = Vendor {
     // address, invalid address space, invalid program counter, launch failed; uncorrectable ECC;
     // context destroyed.
     sticky: &[700, 702, 710, 714, 715, 716, 717, 718, 719, 214, 709],
-    units_attribute: 16,           // MULTIPROCESSOR_COUNT
+    units_attribute: 16,                           // MULTIPROCESSOR_COUNT
     peak_attributes: [13, 36, 37], // CLOCK_RATE, MEMORY_CLOCK_RATE, GLOBAL_MEMORY_BUS_WIDTH
+    asked_shared: Some(("cuFuncSetAttribute", 8)), // MAX_DYNAMIC_SHARED_SIZE_BYTES
     wave: 32,
 };
 const COMPUTE_CAPABILITY_MAJOR: u32 = 75;

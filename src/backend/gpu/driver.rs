@@ -40,6 +40,9 @@ pub(crate) struct Vendor {
     pub(crate) units_attribute: u32,
     /// Attributes that peaks follow from: clock and memory clock in kHz, and the bus's width in bits.
     pub(crate) peak_attributes: [u32; 3],
+    /// How kernels are told how much shared memory launches will ask for, where they cannot declare all that they
+    /// need: the function, and the number of the property.
+    pub(crate) asked_shared: Option<(&'static str, u32)>,
     /// Threads that go together, on every architecture that kernels are built for.
     pub(crate) wave: u32,
 }
@@ -215,6 +218,27 @@ impl Driver {
         let attribute = |number| self.attribute(number, device);
         let (clock, memory_clock) = (attribute(clock)?, attribute(memory_clock)?);
         Ok(Peak::new(arch, units, clock, memory_clock, attribute(bus)?))
+    }
+
+    /// Sets one property of a function of a loaded module, by a call that only one vendor has. A driver without it has
+    /// no such property to set either: what needs it fails by itself.
+    pub(crate) fn set_property(
+        &self,
+        call: &'static str,
+        function: Handle,
+        property: u32,
+        value: i32,
+    ) -> Result<(), Failure> {
+        type Set = unsafe extern "C" fn(Handle, u32, i32) -> u32;
+        // SAFETY: the function's type in the driver's header.
+        match unsafe { self.own::<Set>(call) } {
+            // SAFETY: as above; a living function.
+            Some(set) => match unsafe { set(function, property, value) } {
+                0 => Ok(()),
+                code => Err(Failure { call, code }),
+            },
+            None => Ok(()),
+        }
     }
 
     /// One attribute of a device.

@@ -13,6 +13,8 @@ pub(super) struct Function {
     pub(super) handle: Handle,
     /// Threads of a block.
     pub(super) threads: u32,
+    /// Bytes of shared memory that a launch asks for.
+    pub(super) shared: u32,
     /// Blocks that one unit runs at a time.
     pub(super) blocks_per_unit: u32,
 }
@@ -126,13 +128,19 @@ impl Kernels {
             let Some(source) = entry.device else { continue };
             let threads = source.team.threads(driver.vendor.wave);
             let name = CString::new(entry.symbol).expect("symbols have no zero inside");
-            let (mut handle, mut blocks) = (std::ptr::null_mut(), 0);
+            let (mut handle, mut blocks, mut shared) = (std::ptr::null_mut(), 0, 0);
             // SAFETY: a C string; one handle is written.
             unsafe { driver.module_function(&mut handle, self.module, name.as_ptr()) }?;
+            if let Some((call, property)) = driver.vendor.asked_shared.filter(|_| source.asked > 0)
+            {
+                shared = source.asked;
+                driver.set_property(call, handle, property, shared as i32)?;
+            }
             // SAFETY: a function of a loaded module; one i32 is written.
-            unsafe { driver.occupancy(&mut blocks, handle, threads as i32, 0) }?;
+            unsafe { driver.occupancy(&mut blocks, handle, threads as i32, shared as usize) }?;
             let blocks_per_unit = u32::try_from(blocks).unwrap_or(1).max(1);
-            self.functions.insert(entry.symbol, Function { handle, threads, blocks_per_unit });
+            let function = Function { handle, threads, shared, blocks_per_unit };
+            self.functions.insert(entry.symbol, function);
         }
         Ok(())
     }

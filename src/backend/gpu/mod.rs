@@ -409,7 +409,7 @@ impl Backend for Gpu {
                     function.threads,
                     1,
                     1,
-                    0,
+                    function.shared,
                     handle,
                     params.as_mut_ptr(),
                     std::ptr::null_mut(),

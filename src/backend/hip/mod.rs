@@ -23,6 +23,7 @@ static HIP: Vendor = Vendor {
     sticky: &[700, 702, 710, 719, 214, 709],
     units_attribute: 63,          // hipDeviceAttributeMultiprocessorCount
     peak_attributes: [5, 60, 59], // ClockRate, MemoryClockRate, MemoryBusWidth
+    asked_shared: None,
     wave: 64,
 };
 

@@ -116,7 +116,7 @@ block! {
         pub role: u32,
         /// The `FLAG_`s.
         pub flags: u32,
-        /// Rows and columns of a tile: which of the product's rows of the table runs. GPUs only.
+        /// Code of a tile, which says which of the product's rows of the table runs. 0 leaves it to the plan; GPUs only.
         pub tile: u32,
         /// In how many parts k is split, each a block's: their sums are added in order by `Combine`. Neither with
         /// groups nor with a batch. 0 leaves it to the plan; GPUs only.

@@ -14,8 +14,67 @@ pub struct Row {
     /// Device code.
     pub source: Source,
     /// Which products it computes: the number of the operands' storage type, whether A and B are
-    /// stored transposed, rows and columns of a tile. `None` for rows that are no products.
-    pub product: Option<(u32, bool, bool, u32)>,
+    /// stored transposed, and the tile. `None` for rows that are no products.
+    pub product: Option<(u32, bool, bool, Tile)>,
+}
+
+/// What a block of a GPU computes of a product at a time: so many rows and columns of D.
+///
+/// Those that there are: 64×64 for every product, and for large ones of aligned 16-bit operands 128×128, 256×128 and
+/// 128×256.
+///
+/// ```
+/// use halfstep::{Device, bf16, gemm::{Gemm, Tile}};
+/// # fn main() -> halfstep::Result<()> {
+/// let gemm = Gemm::new(512, 512, 64).tile(Tile::new(256, 128));
+/// let plan = gemm.plan::<bf16, bf16>(&Device::cpu())?; // which has tiles of its own
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tile {
+    /// Rows of D.
+    pub rows: u16,
+    /// Columns of D.
+    pub columns: u16,
+}
+
+#[allow(dead_code, reason = "build scripts read the rows only")]
+impl Tile {
+    /// `rows` × `columns`. Whether there is such a tile, and a product can have it, is for the plan to say.
+    pub const fn new(rows: u16, columns: u16) -> Self {
+        Self { rows, columns }
+    }
+
+    /// Every tile, the smallest last.
+    pub const ALL: [Self; 4] = [TALL_TILE, WIDE_TILE, LARGE_TILE, SMALL_TILE];
+
+    /// As a parameter block has it.
+    pub const fn code(self) -> u32 {
+        (self.rows as u32) << 16 | self.columns as u32
+    }
+
+    /// From a parameter block.
+    pub const fn from_code(code: u32) -> Self {
+        Self { rows: (code >> 16) as u16, columns: code as u16 }
+    }
+
+    /// How many elements.
+    pub const fn elements(self) -> u32 {
+        self.rows as u32 * self.columns as u32
+    }
+
+    /// Bytes of shared memory that a launch asks for.
+    const fn asked(self) -> u32 {
+        let large = self.elements() > LARGE_TILE.elements();
+        if large { LARGER_STAGES * 64 * (self.rows as u32 + self.columns as u32) } else { 0 }
+    }
+}
+
+impl std::fmt::Display for Tile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}×{}", self.rows, self.columns)
+    }
 }
 
 impl Row {
@@ -26,12 +85,12 @@ impl Row {
 }
 
 macro_rules! rows {
-    ($($header:literal $tile:literal $team:expr, { $($symbol:literal: $storage:literal, $a:literal, $b:literal, $function:literal;)* })*) => {
+    ($($header:literal $tile:ident $team:expr, { $($symbol:literal: $storage:literal, $a:literal, $b:literal, $function:literal;)* })*) => {
         &[
             $($(Row {
                 symbol: $symbol,
                 block: "Product",
-                source: Source { header: $header, function: $function, team: $team },
+                source: Source { header: $header, function: $function, team: $team, asked: $tile.asked() },
                 product: Some(($storage, $a, $b, $tile)),
             },)*)*
             other("hs_gemm_prepare", "Product", "gemm/prepare.h", "prepare"),
@@ -48,17 +107,25 @@ const fn other(
     header: &'static str,
     function: &'static str,
 ) -> Row {
-    Row { symbol, block, source: Source { header, function, team: Team::Threads }, product: None }
+    let source = Source { header, function, team: Team::Threads, asked: 0 };
+    Row { symbol, block, source, product: None }
 }
 
-/// Rows and columns of the tile of the path that takes every product.
-pub const SMALL_TILE: u32 = 64;
-/// Rows and columns of the tile of the path for large products of aligned 16-bit operands.
-pub const LARGE_TILE: u32 = 128;
+/// The tile of the path that takes every product.
+pub const SMALL_TILE: Tile = Tile::new(64, 64);
+/// The tile of the path for aligned 16-bit operands of which two blocks share a unit of a device.
+pub const LARGE_TILE: Tile = Tile::new(128, 128);
+/// Tiles of that path for large products: fewer bytes of A and B for each product.
+pub const TALL_TILE: Tile = Tile::new(256, 128);
+/// The same, lying.
+pub const WIDE_TILE: Tile = Tile::new(128, 256);
+
+/// Steps of k that the kernels of the two largest tiles have in shared memory on CUDA; the build tells them.
+pub const LARGER_STAGES: u32 = 4;
 
 /// Every row.
 pub const ROWS: &[Row] = rows! {
-    "gemm/product.h" 64 Team::FourWaves(3), {
+    "gemm/product.h" SMALL_TILE Team::FourWaves(3), {
         "hs_gemm_product_bf16_nn": 0, false, false, "product<0, false, false>";
         "hs_gemm_product_bf16_nt": 0, false, true, "product<0, false, true>";
         "hs_gemm_product_bf16_tn": 0, true, false, "product<0, true, false>";
@@ -68,21 +135,41 @@ pub const ROWS: &[Row] = rows! {
         "hs_gemm_product_f16_tn": 1, true, false, "product<1, true, false>";
         "hs_gemm_product_f16_tt": 1, true, true, "product<1, true, true>";
     }
-    "gemm/product.h" 64 Team::Threads, {
+    "gemm/product.h" SMALL_TILE Team::Threads, {
         "hs_gemm_product_f32_nn": 2, false, false, "product<2, false, false>";
         "hs_gemm_product_f32_nt": 2, false, true, "product<2, false, true>";
         "hs_gemm_product_f32_tn": 2, true, false, "product<2, true, false>";
         "hs_gemm_product_f32_tt": 2, true, true, "product<2, true, true>";
     }
-    "gemm/aligned.h" 128 Team::FourWaves(2), {
-        "hs_gemm_product_bf16_nn_128": 0, false, false, "aligned<0, false, false>";
-        "hs_gemm_product_bf16_nt_128": 0, false, true, "aligned<0, false, true>";
-        "hs_gemm_product_bf16_tn_128": 0, true, false, "aligned<0, true, false>";
-        "hs_gemm_product_bf16_tt_128": 0, true, true, "aligned<0, true, true>";
-        "hs_gemm_product_f16_nn_128": 1, false, false, "aligned<1, false, false>";
-        "hs_gemm_product_f16_nt_128": 1, false, true, "aligned<1, false, true>";
-        "hs_gemm_product_f16_tn_128": 1, true, false, "aligned<1, true, false>";
-        "hs_gemm_product_f16_tt_128": 1, true, true, "aligned<1, true, true>";
+    "gemm/aligned.h" LARGE_TILE Team::FourWaves(2), {
+        "hs_gemm_product_bf16_nn_128": 0, false, false, "aligned<0, false, false, 128, 128>";
+        "hs_gemm_product_bf16_nt_128": 0, false, true, "aligned<0, false, true, 128, 128>";
+        "hs_gemm_product_bf16_tn_128": 0, true, false, "aligned<0, true, false, 128, 128>";
+        "hs_gemm_product_bf16_tt_128": 0, true, true, "aligned<0, true, true, 128, 128>";
+        "hs_gemm_product_f16_nn_128": 1, false, false, "aligned<1, false, false, 128, 128>";
+        "hs_gemm_product_f16_nt_128": 1, false, true, "aligned<1, false, true, 128, 128>";
+        "hs_gemm_product_f16_tn_128": 1, true, false, "aligned<1, true, false, 128, 128>";
+        "hs_gemm_product_f16_tt_128": 1, true, true, "aligned<1, true, true, 128, 128>";
+    }
+    "gemm/aligned.h" TALL_TILE Team::Alone, {
+        "hs_gemm_product_bf16_nn_256x128": 0, false, false, "aligned<0, false, false, 256, 128>";
+        "hs_gemm_product_bf16_nt_256x128": 0, false, true, "aligned<0, false, true, 256, 128>";
+        "hs_gemm_product_bf16_tn_256x128": 0, true, false, "aligned<0, true, false, 256, 128>";
+        "hs_gemm_product_bf16_tt_256x128": 0, true, true, "aligned<0, true, true, 256, 128>";
+        "hs_gemm_product_f16_nn_256x128": 1, false, false, "aligned<1, false, false, 256, 128>";
+        "hs_gemm_product_f16_nt_256x128": 1, false, true, "aligned<1, false, true, 256, 128>";
+        "hs_gemm_product_f16_tn_256x128": 1, true, false, "aligned<1, true, false, 256, 128>";
+        "hs_gemm_product_f16_tt_256x128": 1, true, true, "aligned<1, true, true, 256, 128>";
+    }
+    "gemm/aligned.h" WIDE_TILE Team::Alone, {
+        "hs_gemm_product_bf16_nn_128x256": 0, false, false, "aligned<0, false, false, 128, 256>";
+        "hs_gemm_product_bf16_nt_128x256": 0, false, true, "aligned<0, false, true, 128, 256>";
+        "hs_gemm_product_bf16_tn_128x256": 0, true, false, "aligned<0, true, false, 128, 256>";
+        "hs_gemm_product_bf16_tt_128x256": 0, true, true, "aligned<0, true, true, 128, 256>";
+        "hs_gemm_product_f16_nn_128x256": 1, false, false, "aligned<1, false, false, 128, 256>";
+        "hs_gemm_product_f16_nt_128x256": 1, false, true, "aligned<1, false, true, 128, 256>";
+        "hs_gemm_product_f16_tn_128x256": 1, true, false, "aligned<1, true, false, 128, 256>";
+        "hs_gemm_product_f16_tt_128x256": 1, true, true, "aligned<1, true, true, 128, 256>";
     }
 };
 
@@ -107,7 +194,7 @@ pub fn swiglu_grad() -> &'static Row {
 }
 
 /// The product's row for a storage type, layout and tile.
-pub fn product(storage: u32, a_transposed: bool, b_transposed: bool, tile: u32) -> &'static Row {
+pub fn product(storage: u32, a_transposed: bool, b_transposed: bool, tile: Tile) -> &'static Row {
     let wanted = Some((storage, a_transposed, b_transposed, tile));
     ROWS.iter().find(|row| row.product == wanted).expect("plans ask for rows that are there")
 }

@@ -20,6 +20,8 @@ pub enum Team {
     /// Four waves, whatever number of threads the vendor's wave has: each computes a quarter of a tile.
     /// The compiler leaves room for so many teams on a unit.
     FourWaves(u32),
+    /// [`THREADS`] that have a unit of the device to themselves.
+    Alone,
 }
 
 impl Team {
@@ -27,7 +29,7 @@ impl Team {
     #[allow(dead_code, reason = "GPUs' backends use it")]
     pub const fn threads(self, wave: u32) -> u32 {
         match self {
-            Self::Threads => THREADS,
+            Self::Threads | Self::Alone => THREADS,
             Self::FourWaves(_) => 4 * wave,
         }
     }
@@ -53,6 +55,9 @@ pub struct Source {
     pub function: &'static str,
     /// The threads that run it together.
     pub team: Team,
+    /// Bytes of shared memory that a launch asks for, where a kernel cannot declare as much as it needs (CUDA's: more
+    /// than 48 KiB).
+    pub asked: u32,
 }
 
 /// Every row of every op.

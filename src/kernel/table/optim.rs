@@ -126,7 +126,7 @@ impl Row {
             Self::LambTrust => ("Step", "optim/lamb.h", "lamb_trust"),
             Self::LambApply => ("Step", "optim/lamb.h", "step<hs::LambApply>"),
         };
-        let source = super::Source { header, function, team: super::Team::Threads };
+        let source = super::Source { header, function, team: super::Team::Threads, asked: 0 };
         super::Entry { symbol: self.symbol(), block, device: Some(source) }
     }
 

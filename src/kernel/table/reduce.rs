@@ -47,6 +47,10 @@ impl Row {
             Self::Encode => ("hs_reduce_encode", "Fixed", "reduce/fixed.h", "encode"),
             Self::Decode => ("hs_reduce_decode", "Fixed", "reduce/fixed.h", "decode"),
         };
-        Entry { symbol, block, device: Some(Source { header, function, team: Team::Threads }) }
+        Entry {
+            symbol,
+            block,
+            device: Some(Source { header, function, team: Team::Threads, asked: 0 }),
+        }
     }
 }

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::num::NonZeroUsize;
 
-use halfstep::gemm::{DataGrad, Gemm, Layout, Subnormals, WeightGrad};
+use halfstep::gemm::{DataGrad, Gemm, Layout, Subnormals, Tile, WeightGrad};
 use halfstep::{Device, Dtype, Storage, bf16, f16};
 
 use crate::device;
@@ -36,9 +36,9 @@ pub struct Args {
     /// So many products of the same shape.
     #[arg(long, default_value = "1")]
     batch: usize,
-    /// Pin the tile on a GPU: 64 or 128.
-    #[arg(long)]
-    tile: Option<u32>,
+    /// Pin the tile on a GPU: `64x64`, `128x128`, `256x128` or `128x256`, rows first.
+    #[arg(long, value_name = "ROWSxCOLUMNS", value_parser = tile)]
+    tile: Option<Tile>,
     /// Where: `cpu`, `cuda:N` or `hip:N`.
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
     device: String,
@@ -119,6 +119,13 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<bool, Failure> {
         if bytes > 0.0 { flops / bytes } else { 0.0 }
     )?;
     Ok(true)
+}
+
+fn tile(text: &str) -> Result<Tile, String> {
+    let sizes = text
+        .split_once(['x', '×'])
+        .and_then(|(rows, columns)| Some(Tile::new(rows.parse().ok()?, columns.parse().ok()?)));
+    sizes.ok_or_else(|| format!("{text}: rows and columns, as in 256x128"))
 }
 
 fn explain<T: Storage, O: Storage>(args: &Args, device: &Device) -> halfstep::Result<String> {

@@ -29,6 +29,11 @@ pub struct Case {
 }
 
 impl Case {
+    /// The case, with so many bytes of shared memory asked for.
+    pub fn asking(self, shared: u32) -> Self {
+        Self { grid: Grid { shared, ..self.grid }, ..self }
+    }
+
     /// Puts the inputs in fresh memory.
     pub fn place(&self, memory: &mut GlobalMemory) {
         for region in &self.regions {
@@ -152,9 +157,10 @@ fn narrow(x: f32, ty: u32) -> u32 {
     }
 }
 
-/// Of the products, which differ in layouts and types only, those that a sample takes: both loops, each
+/// Of the products, which differ in layouts and types only, those that a sample takes: each loop, each
 /// type, each layout.
-const SAMPLED: [&str; 5] = ["bf16_nt", "f16_tn", "f32_tt", "bf16_nn_128", "f16_tn_128"];
+const SAMPLED: [&str; 6] =
+    ["bf16_nt", "f16_tn", "f32_tt", "bf16_nn_128", "f16_tn_128", "bf16_nt_256x128"];
 
 /// Whether a sample of mutants takes some of a kernel's.
 pub fn sampled(kernel: &str) -> bool {

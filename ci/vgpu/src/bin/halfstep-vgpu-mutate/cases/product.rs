@@ -27,10 +27,19 @@ pub fn cases(kernel: &str, ptx: bool) -> Vec<Case> {
                 _ => F32_TYPE,
             };
             let layout = parts.next().unwrap_or_default();
-            let large = parts.next().is_some();
-            // Four waves a tile, but for f32's.
-            let threads = if ptx && input != F32_TYPE { 128 } else { 256 };
-            (0..CASES).map(|i| product(i, input, layout, large, threads)).collect()
+            let tile = match parts.next() {
+                None => [64, 64],
+                Some("256x128") => [256, 128],
+                Some("128x256") => [128, 256],
+                Some(_) => [128, 128],
+            };
+            let largest = tile[0] + tile[1] > 256;
+            // Four waves a tile, but for f32's and the largest; those ask for four stages of 32 steps.
+            let threads = if ptx && input != F32_TYPE && !largest { 128 } else { 256 };
+            let asked = if ptx && largest { 4 * 64 * (256 + 128) } else { 0 };
+            let cases = if largest { CASES / 4 } else { CASES };
+            let of = |i| product(i, input, layout, tile, threads);
+            (0..cases).map(|i| of(i).asking(asked)).collect()
         }
     }
 }
@@ -90,7 +99,7 @@ pub fn empty() -> Product {
         activation: 0,
         role: ROLE_FORWARD,
         flags: 0,
-        tile: 64,
+        tile: 64 << 16 | 64,
         splits: 1,
     }
 }
@@ -114,25 +123,26 @@ fn draw(random: &mut Random) -> Draw {
 /// The `i`-th product of a layout, drawn from its number: sizes with tails of every length, each
 /// activation in each role, each type of what is added and stored, aligned to eights, to pairs and not at
 /// all; k in parts now and then, some of them empty.
-fn product(i: usize, ty: u32, layout: &str, large: bool, threads: u32) -> Case {
+fn product(i: usize, ty: u32, layout: &str, [rows, columns]: [usize; 2], threads: u32) -> Case {
+    let large = rows > 64;
     let b = &mut Builder::default();
     let mut random = Random::of(layout, i as u64);
     let draw = draw(&mut random);
     let mut below = |n: u64| random.below(n) as usize;
     let (ta, tb) = (layout.starts_with('t'), layout.ends_with('t'));
     // Now and then a second tile each way; several steps of k and a tail, of eight if large.
-    let tile = if large { 128 } else { 64 };
     let whole = |n: usize| if large { n.next_multiple_of(8) } else { n };
     let (m, n) = match i % 6 {
-        0 => (tile + 1 + below(8), tile + 1 + below(8)),
+        0 => (rows + 1 + below(8), columns + 1 + below(8)),
         // All chunks of a tile have rows.
-        1 | 2 => (tile - below(24), 9 + below(tile as u64 - 8)),
+        1 | 2 => (rows - below(24), 9 + below(columns as u64 - 8)),
         // Of eight columns, only the first are there.
         3 => (1 + below(40), 1 + below(3)),
         _ => (1 + below(40), 1 + below(40)),
     };
-    // Beyond four steps of 32, the large loop runs twice where nothing is missing.
-    let long = if large { 135 + 16 * (i / 12 % 2) } else { 71 };
+    // Beyond as many steps of 32 as there are stages and one, the large loop runs twice where nothing is missing.
+    let stages = if rows + columns > 256 { 4 } else { 3 };
+    let long = if large { 32 * stages + 39 + 16 * (i / 12 % 2) } else { 71 };
     let (m, n, k) = (whole(m), whole(n), whole([long, 5, 33, 1][i % 4] + below(8)));
     let gated = draw[0] % 5 == 1;
     let cuts_k = draw[1] % 7 == 2 && ta && !tb && !gated;
@@ -155,7 +165,7 @@ fn product(i: usize, ty: u32, layout: &str, large: bool, threads: u32) -> Case {
     (p.b, p.ldb, p.stride_b) = (y.at, y.ld as u64, (b_shape[1] * y.ld) as u64);
     (p.m, p.n, p.k) = (m as u64, n as u64, k as u64);
     (p.batch, p.groups, p.splits) = (batch as u64, groups as u64, splits);
-    p.tile = tile as u32;
+    p.tile = (rows as u32) << 16 | columns as u32;
     p.flags = u32::from(ta) * FLAG_A_TRANSPOSED + u32::from(tb) * FLAG_B_TRANSPOSED;
     p.flags |= u32::from(gated) * FLAG_GATED + u32::from(cuts_k) * FLAG_GROUPS_CUT_K;
     if groups > 0 {
@@ -185,7 +195,7 @@ fn product(i: usize, ty: u32, layout: &str, large: bool, threads: u32) -> Case {
         p.workspace = b.room_for(splits as usize * m * columns, F32_TYPE, 0);
     }
     // Never more blocks than there are tiles: nothing launches them.
-    let tiles = m.div_ceil(tile) as u32 * batch as u32 * splits;
+    let tiles = m.div_ceil(rows) as u32 * batch as u32 * splits;
     std::mem::take(b).launch([tiles.min(2 * splits), 1, 1], threads, p.bytes())
 }
 
