@@ -65,7 +65,7 @@ mod scale;
 mod sgd;
 mod stages;
 #[cfg(feature = "safetensors")]
-mod state;
+pub(crate) mod state;
 
 pub use access::Counters;
 pub use adagrad::Adagrad;

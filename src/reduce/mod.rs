@@ -24,6 +24,8 @@ mod fixed;
 mod in_place;
 mod launch;
 mod outbox;
+#[cfg(feature = "safetensors")]
+mod outer;
 mod plan;
 mod reducer;
 pub(crate) mod reference;
@@ -42,6 +44,8 @@ pub use comm::{Abort, Collective, Communicator, Fault, Local, Moves, Part, Parts
 pub use comm::{Mpi, MpiComm};
 pub use config::{Config, Unscale};
 pub use fixed::FixedPoint;
+#[cfg(feature = "safetensors")]
+pub use outer::{OnNonFinite, Outer, OuterInputs, OuterOutputs, OuterReport, Worker};
 pub use plan::{Bucket, BucketPlan, Link, Param, Slot, ready_by_elements};
 pub use reducer::Reducer;
 pub use rendezvous::{Given, Rendezvous, hosts};

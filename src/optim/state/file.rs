@@ -20,7 +20,7 @@ const DIGITS: usize = 16;
 /// The largest header that safetensors readers accept.
 const MAX_HEADER: u64 = 100_000_000;
 
-pub(super) fn io(op: &'static str, path: &Path, error: impl ToString) -> Error {
+pub(crate) fn io(op: &'static str, path: &Path, error: impl ToString) -> Error {
     Error::Io { op, path: path.display().to_string(), text: error.to_string() }
 }
 
@@ -30,7 +30,7 @@ fn damaged(op: &'static str, item: &str, expected: impl ToString, found: impl To
 }
 
 /// A hash as the file writes it.
-pub(super) fn digits(hash: u64) -> String {
+pub(crate) fn digits(hash: u64) -> String {
     format!("{hash:016x}")
 }
 
@@ -57,7 +57,7 @@ fn header_hash(bytes: &[u8], place: usize) -> Option<u64> {
 }
 
 /// A file being written under another name.
-pub(super) struct Draft {
+pub(crate) struct Draft {
     op: &'static str,
     temporary: PathBuf,
     target: PathBuf,
@@ -69,7 +69,7 @@ static DRAFTS: AtomicU64 = AtomicU64::new(0);
 
 impl Draft {
     /// Opens a file beside `path`; a link is followed, so that it stays a link.
-    pub(super) fn new(op: &'static str, path: &Path) -> Result<Self> {
+    pub(crate) fn new(op: &'static str, path: &Path) -> Result<Self> {
         let target = match fs::symlink_metadata(path) {
             Ok(found) if found.is_symlink() => {
                 fs::canonicalize(path).map_err(|e| io(op, path, e))?
@@ -99,7 +99,7 @@ impl Draft {
 
     /// Writes the header: first to leave room, and again, of the same length, when hashes are
     /// known.
-    pub(super) fn header(&mut self, header: &str) -> Result<()> {
+    pub(crate) fn header(&mut self, header: &str) -> Result<()> {
         let Some(bytes) = sealed(header) else {
             return Err(damaged(self.op, "header", "at most 100 MB", header.len()));
         };
@@ -111,7 +111,7 @@ impl Draft {
     }
 
     /// Appends data.
-    pub(super) fn write(&mut self, bytes: &[u8]) -> Result<()> {
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<()> {
         let temporary = self.temporary.clone();
         let op = self.op;
         self.file()?.write_all(bytes).map_err(|e| io(op, &temporary, e))
@@ -119,7 +119,7 @@ impl Draft {
 
     /// Puts the file in place of the old one: data on the disk first, then the name, then the
     /// folder. Whoever opens the name finds the old file or the new one, whole.
-    pub(super) fn commit(mut self) -> Result<()> {
+    pub(crate) fn commit(mut self) -> Result<()> {
         let (op, temporary, target) = (self.op, self.temporary.clone(), self.target.clone());
         let file = self.file()?;
         let place = || -> std::io::Result<()> {
@@ -149,19 +149,29 @@ impl Drop for Draft {
 }
 
 /// A file whose header has been read and found whole.
-pub(super) struct Reader {
+pub(crate) struct Reader {
     op: &'static str,
     path: PathBuf,
     file: File,
-    pub(super) header: String,
+    pub(crate) header: String,
     /// Bytes before the data.
     start: u64,
     /// Bytes of data.
-    pub(super) data: u64,
+    pub(crate) data: u64,
 }
 
 impl Reader {
-    pub(super) fn new(op: &'static str, path: &Path) -> Result<Self> {
+    /// A file that this crate wrote.
+    pub(crate) fn new(op: &'static str, path: &Path) -> Result<Self> {
+        let reader = Self::open(op, path)?;
+        if !reader.header.contains(MARK) {
+            return Err(damaged(op, "header", "a state file of halfstep", "no header_hash"));
+        }
+        Ok(reader)
+    }
+
+    /// Any safetensors file; its header's hash is checked where it has one.
+    pub(crate) fn open(op: &'static str, path: &Path) -> Result<Self> {
         let failed = |e: std::io::Error| io(op, path, e);
         let found = fs::metadata(path).map_err(failed)?;
         if !found.is_file() {
@@ -185,28 +195,27 @@ impl Reader {
         let Ok(header) = String::from_utf8(bytes.split_off(8)) else {
             return Err(damaged(op, "header", "UTF-8", "other bytes"));
         };
-        let Some(place) = header.find(MARK).map(|at| at + MARK.len()) else {
-            return Err(damaged(op, "header", "a state file of halfstep", "no header_hash"));
-        };
-        bytes.extend_from_slice(header.as_bytes());
-        let hash = header_hash(&bytes, 8 + place).map(digits).unwrap_or_default();
-        let found = header.as_bytes().get(place..place + DIGITS).unwrap_or_default();
-        if hash.as_bytes() != found {
-            let found = String::from_utf8_lossy(found);
-            return Err(damaged(op, "header", format!("checksum {found}"), hash));
+        if let Some(place) = header.find(MARK).map(|at| at + MARK.len()) {
+            bytes.extend_from_slice(header.as_bytes());
+            let hash = header_hash(&bytes, 8 + place).map(digits).unwrap_or_default();
+            let found = header.as_bytes().get(place..place + DIGITS).unwrap_or_default();
+            if hash.as_bytes() != found {
+                let found = String::from_utf8_lossy(found);
+                return Err(damaged(op, "header", format!("checksum {found}"), hash));
+            }
         }
         let path = path.to_path_buf();
         Ok(Self { op, path, file, header, start: 8 + length, data: size - 8 - length })
     }
 
     /// Goes to a byte of the data.
-    pub(super) fn seek(&mut self, to: u64) -> Result<()> {
+    pub(crate) fn seek(&mut self, to: u64) -> Result<()> {
         let place = SeekFrom::Start(self.start + to);
         self.file.seek(place).map(|_| ()).map_err(|e| io(self.op, &self.path, e))
     }
 
     /// Fills `bytes` with what follows.
-    pub(super) fn read(&mut self, bytes: &mut [u8]) -> Result<()> {
+    pub(crate) fn read(&mut self, bytes: &mut [u8]) -> Result<()> {
         self.file.read_exact(bytes).map_err(|e| io(self.op, &self.path, e))
     }
 }

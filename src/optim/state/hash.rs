@@ -8,7 +8,7 @@ const P4: u64 = 0x85eb_ca77_c2b2_ae63;
 const P5: u64 = 0x27d4_eb2f_1656_67c5;
 
 /// The hash of bytes that arrive in pieces.
-pub(super) struct Hash {
+pub(crate) struct Hash {
     lanes: [u64; 4],
     /// Bytes of an unfinished stripe.
     rest: [u8; 32],
@@ -17,12 +17,12 @@ pub(super) struct Hash {
 }
 
 impl Hash {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let lanes = [P1.wrapping_add(P2), P2, 0, 0u64.wrapping_sub(P1)];
         Self { lanes, rest: [0; 32], filled: 0, total: 0 }
     }
 
-    pub(super) fn update(&mut self, mut bytes: &[u8]) {
+    pub(crate) fn update(&mut self, mut bytes: &[u8]) {
         self.total += bytes.len() as u64;
         if self.filled > 0 {
             let take = (32 - self.filled).min(bytes.len());
@@ -50,7 +50,7 @@ impl Hash {
         }
     }
 
-    pub(super) fn finish(&self) -> u64 {
+    pub(crate) fn finish(&self) -> u64 {
         let [a, b, c, d] = self.lanes;
         let mut hash = if self.total >= 32 {
             let turned = [a.rotate_left(1), b.rotate_left(7), c.rotate_left(12), d.rotate_left(18)];

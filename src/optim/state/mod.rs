@@ -1,8 +1,8 @@
 //! Saving and loading: one safetensors file, raw types kept.
 #![forbid(unsafe_code)]
 
-mod file;
-mod hash;
+pub(crate) mod file;
+pub(crate) mod hash;
 mod header;
 
 use std::collections::HashMap;
@@ -280,7 +280,7 @@ fn fetch<T: Element>(
     from.read(stream, start, bytemuck::cast_slice_mut(to))
 }
 
-fn little_endian(op: &'static str) -> Result<()> {
+pub(crate) fn little_endian(op: &'static str) -> Result<()> {
     if cfg!(target_endian = "little") {
         return Ok(());
     }
