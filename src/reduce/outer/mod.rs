@@ -42,8 +42,8 @@ pub enum OnNonFinite {
 /// [`piece`](Self::piece) or the processor. Another order of the list changes f64 sums in their last
 /// bit, so sites that must agree list their workers alike.
 ///
-/// Files are read and written in pieces: memory is 12 bytes for each element of a piece, of any
-/// number of workers.
+/// Files are read and written in pieces: memory is 20 bytes for each element of a piece, whatever the
+/// number of workers, and the files' headers.
 ///
 /// ```
 /// # fn main() -> halfstep::Result<()> {
