@@ -308,3 +308,39 @@ fn bench_measures_draws_keeps_and_compares() {
     assert_eq!(run(&["no-such-op"]).status.code(), Some(2));
     std::fs::remove_dir_all(folder).unwrap();
 }
+
+/// The library's own test has the bits; here it is what a user types.
+#[test]
+fn outer_merges_workers_and_says_so() {
+    let folder = std::env::temp_dir().join(format!("halfstep-outer-cli-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let write = |name: &str, value: f32| {
+        let bytes: Vec<u8> = [value; 2].iter().flat_map(|value| value.to_le_bytes()).collect();
+        let shape = vec![2];
+        let view = safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape, &bytes);
+        let path = folder.join(name);
+        safetensors::serialize_to_file([("w", view.unwrap())], None, &path).unwrap();
+        path.to_str().unwrap().to_string()
+    };
+    let (master, a) = (write("m", 8.0), write("a", 0.0));
+    let (b, broken) = (write("b", 4.0), write("c", f32::NAN));
+    let [to, momentum, start] = ["to", "v", "s"].map(|n| folder.join(n).display().to_string());
+    let mut args = vec!["outer", "--master", &master, "--to", &to, "--to-momentum", &momentum];
+    args.extend(["--to-start", &start, "--lr", "0.5", "--mu", "0.5"]);
+    let workers = [format!("{a}=3"), b, format!("{broken}=7")];
+    args.extend(workers.iter().map(String::as_str));
+    let refused = halfstep(&args);
+    assert_eq!(refused.status.code(), Some(1));
+    let said = text(&refused.stderr);
+    assert!(said.starts_with("halfstep outer: ") && said.contains("w[0]"), "{said}");
+    args.push("--leave-out");
+    let output = halfstep(&args);
+    let expected = format!("left out: {broken}\nstep 1: 1 tensors, 2 elements, 2 workers\n");
+    assert_eq!(text(&output.stdout), expected, "{}", text(&output.stderr));
+    // Δ = (3·8 + 1·4) / 4 = 7; θ − lr·(Δ + μ·Δ) = 8 − 5.25.
+    let bytes = std::fs::read(&to).unwrap();
+    assert_eq!(bytes[bytes.len() - 4..], 2.75f32.to_le_bytes());
+    args.push("x=heavy");
+    assert!(text(&halfstep(&args).stderr).contains("not a weight"));
+    std::fs::remove_dir_all(folder).unwrap();
+}

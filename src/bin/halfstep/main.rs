@@ -8,6 +8,7 @@ mod device;
 mod doctor;
 mod golden;
 mod machine;
+mod outer;
 mod output;
 mod plan;
 mod scale;
@@ -63,6 +64,11 @@ enum Command {
     /// Explain the kernel of a product, or the buckets of a model's gradients.
     #[command(subcommand)]
     Plan(plan::Plan),
+    /// Merge what workers have learnt apart: the outer step of DiLoCo, over safetensors files.
+    ///
+    /// SGD with Nesterov momentum on an f32 master. The files' bits depend on the workers' files, their weights
+    /// and their order alone, so that every site can compute them for itself.
+    Outer(outer::Args),
     /// Simulate data-parallel training of a named model on a named machine.
     ///
     /// For one rank to thousands. Prints what is assumed, the time of a step and what it consists of, and
@@ -78,6 +84,7 @@ fn main() -> ExitCode {
         Command::Bench(args) => output::run("bench", |out| bench::run(&args, out)),
         Command::Doctor(args) => output::run("doctor", |out| doctor::run(&args, out)),
         Command::Plan(plan) => output::run("plan", |out| plan::run(&plan, out)),
+        Command::Outer(args) => output::run("outer", |out| outer::run(&args, out)),
         Command::Scale(args) => output::run("scale", |out| scale::run(&args, out)),
     }
 }
