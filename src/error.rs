@@ -144,7 +144,7 @@ pub enum Error {
         /// The system's words.
         text: String,
     },
-    /// A state file is damaged, or does not belong to this optimizer.
+    /// A file is damaged, or does not belong to this optimizer or outer step.
     #[error("{op}: {item}: expected {expected}, found {found}")]
     Checkpoint {
         /// The operation.
