@@ -35,7 +35,7 @@ pub struct DeviceInfo {
     pub units: usize,
     /// Whether the matrix unit reads subnormal bf16 and f16 operands as zero (gfx90a does).
     pub flushes_subnormals: bool,
-    /// What it can do at best, computed; of GPUs only.
+    /// What it can do at best, computed; of GPUs whose drivers tell their clocks.
     pub peak: Option<Peak>,
 }
 

@@ -21,9 +21,8 @@ pub struct Peak {
 }
 
 /// FLOP of a unit and cycle: f32 multiply-adds, and 16-bit products.
-const UNITS: [(&str, f64, f64); 5] = [
+const UNITS: [(&str, f64, f64); 4] = [
     ("sm_80", 128.0, 2048.0),
-    ("sm_86", 256.0, 1024.0),
     ("sm_90", 256.0, 4096.0),
     ("gfx90a", 128.0, 1024.0),
     ("gfx942", 256.0, 2048.0),
@@ -53,10 +52,12 @@ mod tests {
         let sheets = [
             // A100-SXM4-40GB: 19.5 and 312 TFLOP/s, 1,555 GB/s.
             (Peak::new("sm_80", 108, 1_410_000, 1_215_000, 5120), [19.5, 312.0, 1.555]),
-            // H100-SXM5: 66.9 and 989 TFLOP/s at 1.83 GHz (two figures of two clocks), 3,352 GB/s.
+            // H100-SXM5: 989 TFLOP/s, at 1.83 GHz, and 3,352 GB/s. (Its 66.9 of f32 are at another clock.)
             (Peak::new("sm_90", 132, 1_830_000, 2_619_000, 5120), [61.8, 989.0, 3.352]),
             // A GCD of an MI250X: half of 47.9 and 383, 1,638 GB/s.
             (Peak::new("gfx90a", 110, 1_700_000, 1_600_000, 4096), [23.95, 191.5, 1.638]),
+            // MI300X: 163.4 and 1,307 TFLOP/s, 5.3 TB/s.
+            (Peak::new("gfx942", 304, 2_100_000, 2_600_000, 8192), [163.4, 1307.4, 5.325]),
         ];
         for (peak, tera) in sheets {
             let found = [peak.f32_flops, peak.matrix_flops, peak.bytes].map(|x| 1e-12 * x);

@@ -94,13 +94,14 @@ fn run(op: &str) -> Result<(), Failure> {
         println!("{}", device.info());
     }
     let mut meter = Bandwidth::new(options.len.min(100_000_000));
-    let roofs = Roofs::of(&mut meter, &devices)?;
+    let entries = entries(&[op], &options);
+    let roofs = Roofs::of(&mut meter, &devices, &entries)?;
     for line in roof_lines(&roofs) {
         println!("{line}");
     }
     println!("{}", header());
-    for entry in entries(&[op], &options) {
-        for line in measure(&entry, &devices, options.rounds, &mut meter, &roofs)? {
+    for entry in &entries {
+        for line in measure(entry, &devices, options.rounds, &mut meter, &roofs)? {
             println!("{}", row(&line));
         }
     }

@@ -1,10 +1,12 @@
 //! What devices can do at best.
 
+use std::num::NonZeroUsize;
+
 use halfstep::{Device, DeviceKind, Peak};
 
 use super::bandwidth::Bandwidth;
 use super::limits::{Arithmetic, Traffic, peak_flops};
-use super::{Failure, device_name, text};
+use super::{Entry, Failure, device_name, text};
 
 /// Roofs of a device: FLOP/s by arithmetic, bytes/s by traffic.
 #[derive(Debug, Clone, PartialEq)]
@@ -21,8 +23,20 @@ pub struct Roofs {
 }
 
 impl Roofs {
-    /// Of each device.
-    pub fn of(meter: &mut Bandwidth, devices: &[Device]) -> Result<Vec<Self>, Failure> {
+    /// Of each device, and of so many threads as entries have ranks.
+    pub fn of(
+        meter: &mut Bandwidth,
+        devices: &[Device],
+        entries: &[Entry],
+    ) -> Result<Vec<Self>, Failure> {
+        let mut devices = devices.to_vec();
+        let ranks = entries.iter().filter_map(|entry| entry.ranks.and_then(NonZeroUsize::new));
+        for device in ranks.map(Device::cpu_with_threads) {
+            let name = device_name(&device);
+            if devices.iter().all(|other| device_name(other) != name) {
+                devices.push(device);
+            }
+        }
         devices.iter().map(|device| Self::measure(meter, device)).collect()
     }
 

@@ -162,53 +162,46 @@ impl Layout {
 impl Exchange {
     /// The bucket of a job, averaged in place on every rank.
     pub(super) fn exchange_in_place(&mut self, job: &mut Job) -> Result<Exchanged> {
-        let layout = self.sums.layouts[job.bucket].clone();
-        let deadline = config::deadline(self.sums.deadline);
+        let Self { comm, sums, .. } = self;
+        let layout = sums.layouts[job.bucket].clone();
+        let deadline = config::deadline(sums.deadline);
         let mut log = Log::new(job.started);
 
         let bucket = &job.blocks.send;
-        let ranks = self.sums.parts.len();
-        let comm = threads(&mut *self.comm, ranks)?;
+        let ranks = sums.parts.len();
+        let comm = threads(&mut **comm, ranks)?;
         // Its own word: parts that this rank writes must be nobody else's.
         let rank = comm.rank();
         let start = Instant::now();
-        let lent = comm.lend(bucket, &self.sums.stream, deadline)?;
+        let lent = comm.lend(bucket, &sums.stream, deadline)?;
         log.add(job.bucket, Phase::Skew, start, lent.skew);
-        check_parts(&lent.parts, &self.sums.stream, ranks, layout.bytes)?;
-        let mut trailers = self.sums.trailers(job, layout.trailer, &lent.parts)?;
+        check_parts(&lent.parts, &sums.stream, ranks, layout.bytes)?;
+        let mut trailers = sums.trailers(job, layout.trailer, &lent.parts)?;
 
         let start = Instant::now();
-        self.sums.parts.write(&self.sums.stream, 0, &addresses(&lent.parts))?;
-        let factor = self.sums.weigh(&trailers)?;
-        let skipped = self.sums.skip(job.bucket, &trailers)?;
+        sums.parts.write(&sums.stream, 0, &addresses(&lent.parts))?;
+        let factor = sums.weigh(&trailers)?;
+        let skipped = sums.skip(job.bucket, &trailers)?;
         let buckets = Buckets {
-            addresses: &self.sums.parts,
-            written: (&self.sums.parts, ranks),
-            weights: &self.sums.weights,
+            addresses: &sums.parts,
+            written: (&sums.parts, ranks),
+            weights: &sums.weights,
             ranks,
             rank,
             shared: Some(&lent.parts[0].buffer),
         };
-        let skipped = skipped.then_some(&self.sums.skipped);
-        let factors = (self.sums.scale, factor);
-        let wire = self.sums.plan.wire();
+        let skipped = skipped.then_some(&sums.skipped);
+        let factors = (sums.scale, factor);
+        let wire = sums.plan.wire();
         let pieces = (&*layout, 0..layout.pieces.len());
-        launch::in_place(
-            &self.sums.stream,
-            &buckets,
-            pieces,
-            skipped,
-            wire,
-            factors,
-            self.sums.stats,
-        )?;
-        self.sums.stream.sync()?;
+        launch::in_place(&sums.stream, &buckets, pieces, skipped, wire, factors, sums.stats)?;
+        sums.stream.sync()?;
         log.add(job.bucket, Phase::Sum, start, start.elapsed());
 
         let start = Instant::now();
-        let met = threads(&mut *self.comm, ranks)?.lend(bucket, &self.sums.stream, deadline)?;
+        let met = comm.lend(bucket, &sums.stream, deadline)?;
         log.add(job.bucket, Phase::Skew, start, met.skew);
-        self.sums.count(bucket, &layout, &mut trailers)?;
+        sums.count(bucket, &layout, &mut trailers)?;
         Ok(Exchanged { shards: Vec::new(), trailers, log })
     }
 }

@@ -39,7 +39,9 @@ mod views;
 
 pub use attribution::Attribution;
 pub use calibrate::calibrate;
-pub use comm::{Abort, Collective, Communicator, Fault, Local, Moves, Part, Parts, Section, local};
+pub use comm::{
+    Abort, Collective, Communicator, Fault, Local, Moves, Part, Parts, Section, Work, local,
+};
 #[cfg(feature = "mpi")]
 pub use comm::{Mpi, MpiComm};
 pub use config::{Config, Unscale};

@@ -8,7 +8,7 @@ use std::alloc::{Layout, alloc, alloc_zeroed, dealloc};
 const ALIGN: usize = 256;
 /// Bytes of a huge page (x86-64; a multiple of what other processors have).
 const HUGE: usize = 2 << 20;
-/// Blocks from this size on are laid out in huge pages: at most half of what they take is not used.
+/// Blocks from this size on are laid out in huge pages: at most a third of what they take is not used.
 const LARGE: usize = 2 * HUGE;
 /// Large blocks start at different offsets in their first page: loops that walk several at once would else
 /// meet in the same sets of the first-level cache, and in the same banks of memory. (An optimizer's step on

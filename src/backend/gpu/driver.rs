@@ -212,12 +212,11 @@ impl Driver {
         Ok(usize::try_from(count).unwrap_or(0))
     }
 
-    /// What a device can do at best.
-    pub(crate) fn peak(&self, arch: &str, units: usize, device: i32) -> Result<Peak, Failure> {
-        let [clock, memory_clock, bus] = self.vendor.peak_attributes;
-        let attribute = |number| self.attribute(number, device);
-        let (clock, memory_clock) = (attribute(clock)?, attribute(memory_clock)?);
-        Ok(Peak::new(arch, units, clock, memory_clock, attribute(bus)?))
+    /// What a device can do at best. `None` where the driver does not tell its clocks: nothing but benches needs them.
+    pub(crate) fn peak(&self, arch: &str, units: usize, device: i32) -> Option<Peak> {
+        let [clock, memory_clock, bus] =
+            self.vendor.peak_attributes.map(|number| self.attribute(number, device).ok());
+        Some(Peak::new(arch, units, clock?, memory_clock?, bus?))
     }
 
     /// Sets one property of a function of a loaded module, by a call that only one vendor has. A driver without it has

@@ -1,4 +1,4 @@
-//! From files to files: everything that can be checked is checked before the first write.
+//! From files to files: all but values is checked before the first write, and values before a file has its name.
 #![forbid(unsafe_code)]
 
 use std::fs;

@@ -82,16 +82,7 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<bool, Failure> {
         return Err(Failure::Reason(reason));
     }
     let mut meter = Bandwidth::new(64 << 20); // 256 MB
-    // Ranks of one process have a thread each.
-    let ranks = entries.iter().filter_map(|entry| entry.ranks.and_then(NonZeroUsize::new));
-    let mut roofed = devices.clone();
-    for device in ranks.map(Device::cpu_with_threads) {
-        let name = suite::device_name(&device);
-        if roofed.iter().all(|other| suite::device_name(other) != name) {
-            roofed.push(device);
-        }
-    }
-    let roofs = Roofs::of(&mut meter, &roofed).map_err(Failure::Reason)?;
+    let roofs = Roofs::of(&mut meter, &devices, &entries).map_err(Failure::Reason)?;
     let mut outcome = Outcome {
         devices: devices.iter().map(|device| device.info().to_string()).collect(),
         gpu: devices
