@@ -87,11 +87,15 @@ fn blocks_go_where_they_should(mpi: &Mpi) {
 }
 
 /// Four steps of gradients from a seed, in an order of each rank's own; what rank `comm.rank()` gets.
-fn reduce<G: Storage>(comm: impl Communicator + 'static, wire: Dtype, views: bool) -> Vec<u8> {
-    let lens = [1, 70_000, 0, 33, 4096, 250_001];
+fn reduce<G: Storage>(
+    comm: impl Communicator + 'static,
+    lens: [usize; 6],
+    (wire, most): (Dtype, usize),
+    views: bool,
+) -> Vec<u8> {
     let device = cpu(1);
     let stream = device.stream().unwrap();
-    let plan = BucketPlan::ddp(&params_from(&lens), wire, 1000, 300_000).unwrap();
+    let plan = BucketPlan::ddp(&params_from(&lens), wire, 1000, most).unwrap();
     let mut rng = Rng(7 + comm.rank() as u64);
     let config = Config { views, allow_unused: true, ..Config::default() };
     let rank = comm.rank();
@@ -140,18 +144,22 @@ fn reduce<G: Storage>(comm: impl Communicator + 'static, wire: Dtype, views: boo
 }
 
 fn the_bits_of_threads(mpi: &Mpi) {
-    fn check<G: Storage>(mpi: &Mpi, wire: Dtype) {
-        let threads = ranks::run(RANKS, |comm| reduce::<G>(comm, wire, false));
+    fn check<G: Storage>(mpi: &Mpi, wire: Dtype, lens: [usize; 6], most: usize) {
+        let threads = ranks::run(RANKS, |comm| reduce::<G>(comm, lens, (wire, most), false));
         assert!(threads[0].iter().any(|&byte| byte != 0));
         for views in [false, true] {
-            let processes = reduce::<G>(mpi.comm().unwrap(), wire, views);
-            assert!(processes == threads[mpi.rank()], "{} over {wire:?}, {views}", G::DTYPE);
+            let processes = reduce::<G>(mpi.comm().unwrap(), lens, (wire, most), views);
+            let same = processes == threads[mpi.rank()];
+            assert!(same, "{} over {wire:?}, {views}, {lens:?}", G::DTYPE);
         }
     }
-    check::<f32>(mpi, Dtype::F32);
-    check::<f32>(mpi, Dtype::Bf16);
-    check::<bf16>(mpi, Dtype::Bf16);
-    check::<f16>(mpi, Dtype::F16);
+    let lens = [1, 70_000, 0, 33, 4096, 250_001];
+    check::<f32>(mpi, Dtype::F32, lens, 300_000);
+    check::<f32>(mpi, Dtype::Bf16, lens, 300_000);
+    check::<bf16>(mpi, Dtype::Bf16, lens, 300_000);
+    check::<f16>(mpi, Dtype::F16, lens, 300_000);
+    // Parts of three sections, the last of which differ in length.
+    check::<f32>(mpi, Dtype::F32, [1, 900_003, 0, 33, 4096, 1_700_001], 100_000_000);
 }
 
 /// Sections of one byte for each rank, and each of the bytes in `len` copies: what rank `r` has for rank
