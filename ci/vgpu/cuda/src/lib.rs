@@ -23,3 +23,4 @@ mod stream;
 mod stubs;
 
 halfstep_vgpu::export_door!();
+halfstep_vgpu::export_nccl!();

@@ -214,6 +214,7 @@ impl Driver {
         list.extend(self.modules.iter().map(|(h, m)| ("module", h, m.code.kernels().join(" "))));
         list.extend(self.graphs.iter().map(|(h, _)| ("graph", h, String::new())));
         list.extend(self.execs.iter().map(|(h, _)| ("graph exec", h, String::new())));
+        list.extend(self.cliques.handles().map(|h| ("communicator", h, String::new())));
         let pools = self.pools.iter().filter(|(_, p)| !p.default);
         list.extend(pools.map(|(h, _)| ("pool", h, String::new())));
         for (device, primary) in self.primaries.iter().enumerate().filter(|(_, p)| p.held > 0) {

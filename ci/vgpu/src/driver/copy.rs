@@ -43,7 +43,14 @@ impl Driver {
     }
 
     /// Refuses what no allocation holds, as drivers do when they are asked.
-    fn check(&mut self, what: &str, place: Place, bytes: u64, write: bool, stream: u64) -> Result {
+    pub(super) fn check(
+        &mut self,
+        what: &str,
+        place: Place,
+        bytes: u64,
+        write: bool,
+        stream: u64,
+    ) -> Result {
         let Place::Mapped(address) = place else { return Ok(()) };
         let (kind, detail) = match self.memory.allocation(address) {
             Some(a) if bytes <= a.len - (address - a.base) => return Ok(()),

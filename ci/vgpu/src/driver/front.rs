@@ -34,6 +34,9 @@ pub fn call(
             Err(Error::Unknown)
         })
     });
+    if let Err(error) = result {
+        super::nccl::spoil(name, error);
+    }
     let mut d = lock(driver);
     if d.journal.traces() {
         let code = result.map_or_else(Error::code, |()| 0);

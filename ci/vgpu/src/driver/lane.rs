@@ -1,9 +1,11 @@
 //! Queues of work. Every stream has a lane, and so has every branch of a graph.
 //!
 //! An operation waits for the one before it in its lane and for the points that the lane was told to
-//! wait for. Points are of operations that exist already, so lanes can never wait in a circle.
+//! wait for. Points are of operations that exist already, so these can never wait in a circle.
+//! Operations that [meet](Work::Meet) wait for each other, for those too that do not exist yet: ranks
+//! that meet in different orders wait for ever, as they would on devices.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use super::order::Clock;
 use super::work::Work;
@@ -65,6 +67,8 @@ pub struct Lanes {
     list: Vec<Lane>,
     /// What the host has waited for.
     pub host: Clock,
+    /// Of each meeting, the operation of each of its members, as far as they were given.
+    meetings: BTreeMap<u64, Vec<Option<Point>>>,
 }
 
 impl Lanes {
@@ -143,14 +147,72 @@ impl Lanes {
     }
 
     fn is_ready(&self, lane: usize) -> bool {
+        let front = || self.list[lane].queue.front();
+        self.is_free(lane)
+            && match front().map(|operation| &operation.work) {
+                Some(Work::Meet { meeting }) => self.gathered(*meeting),
+                _ => true,
+            }
+    }
+
+    /// Whether nothing that exists is to be done before the front operation.
+    fn is_free(&self, lane: usize) -> bool {
         let one = &self.list[lane];
         let free = |op: &Operation| op.after.iter().all(|point| self.reached(*point));
         !one.running && one.queue.front().is_some_and(free)
     }
 
+    /// Whether the operation is at its lane's front and free.
+    fn has_come(&self, point: Point) -> bool {
+        self.list[point.lane].done + 1 == point.count && self.is_free(point.lane)
+    }
+
+    fn gathered(&self, meeting: u64) -> bool {
+        let all = self.meetings.get(&meeting);
+        all.is_some_and(|all| all.iter().all(|one| one.is_some_and(|point| self.has_come(point))))
+    }
+
+    /// Opens a meeting of `members`.
+    pub fn open_meeting(&mut self, meeting: u64, members: usize) {
+        self.meetings.insert(meeting, vec![None; members]);
+    }
+
+    /// Adds the operation with which `member` takes part.
+    pub fn meet(&mut self, lane: usize, meeting: u64, member: usize, stream: u64, thread: u64) {
+        self.push(lane, Work::Meet { meeting }, stream, thread);
+        let point = Point { lane, count: self.list[lane].issued };
+        if let Some(members) = self.meetings.get_mut(&meeting) {
+            members[member] = Some(point);
+        }
+    }
+
+    /// The member takes no part: its operation does nothing, and the others wait for ever.
+    pub fn leave(&mut self, meeting: u64, member: usize) {
+        let Some(members) = self.meetings.get_mut(&meeting) else { return };
+        let Some(point) = members[member].take() else { return };
+        for operation in &mut self.list[point.lane].queue {
+            if matches!(operation.work, Work::Meet { meeting: other } if other == meeting) {
+                operation.work = Work::Nothing;
+            }
+        }
+    }
+
+    /// Ends a meeting; the lanes of its members, of which all operations but one's were at the front.
+    pub fn close_meeting(&mut self, meeting: u64) -> Vec<usize> {
+        let members = self.meetings.remove(&meeting).unwrap_or_default();
+        members.into_iter().flatten().map(|point| point.lane).collect()
+    }
+
+    /// Whether some operation at the front waits for others to meet.
+    pub fn any_meeting(&self) -> bool {
+        let meets = |op: &Operation| matches!(op.work, Work::Meet { .. });
+        self.list.iter().any(|lane| lane.queue.front().is_some_and(meets))
+    }
+
     /// A lane whose front operation can run and must, before `point` is reached.
     pub fn needed(&self, mut point: Point) -> Option<usize> {
-        loop {
+        // Meetings can wait in a circle: then nothing can run.
+        for _ in 0..=2 * self.list.len() {
             if self.reached(point) {
                 return None;
             }
@@ -159,8 +221,17 @@ impl Lanes {
                 return Some(lane);
             }
             let front = self.list[lane].queue.front()?;
-            point = *front.after.iter().find(|p| !self.reached(**p))?;
+            point = match (front.after.iter().find(|p| !self.reached(**p)), &front.work) {
+                (Some(before), _) => *before,
+                (None, Work::Meet { meeting }) => {
+                    let members: Option<Vec<Point>> =
+                        self.meetings.get(meeting)?.iter().copied().collect();
+                    members?.into_iter().find(|point| !self.has_come(*point))?
+                }
+                (None, _) => return None,
+            };
         }
+        None
     }
 
     /// Whether something is under way outside the driver.

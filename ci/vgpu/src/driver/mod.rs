@@ -21,6 +21,7 @@ pub mod journal;
 pub mod lane;
 pub mod model;
 pub mod module;
+pub mod nccl;
 pub mod order;
 pub mod random;
 pub mod schedule;
@@ -77,6 +78,8 @@ pub struct Driver {
     pub execs: Table<graph::Exec>,
     /// Pools; the default ones come first.
     pub pools: Table<allocate::Pool>,
+    /// Communicators.
+    pub cliques: nccl::Cliques,
     /// Queues.
     lanes: Lanes,
     captures: Table<Capture>,
@@ -116,6 +119,7 @@ impl Driver {
             graphs: Table::new(0x16),
             execs: Table::new(0x17),
             pools,
+            cliques: nccl::Cliques::default(),
             lanes: Lanes::default(),
             captures: Table::new(0x18),
             history: History::default(),

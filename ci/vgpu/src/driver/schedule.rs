@@ -4,7 +4,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::Driver;
 use super::error::{Error, Result};
-use super::lane::{Mark, Operation, Point};
+use super::lane::{Mark, Point};
 use super::work::{HostCall, Work};
 
 /// How the next operation is chosen. Each wait draws one anew.
@@ -48,7 +48,7 @@ pub fn wait(driver: &Mutex<Driver>, context: u64, mark: &Mark) -> Result {
                 (call.function)(call.data as *mut _);
                 lock(driver).lanes.finish(lane);
             }
-            Step::Stuck if guard.lanes.any_running() => {
+            Step::Stuck if guard.lanes.any_running() || guard.lanes.any_meeting() => {
                 drop(guard);
                 std::thread::yield_now();
             }
@@ -117,10 +117,21 @@ impl Driver {
         };
         let Some(lane) = lane else { return Step::Stuck };
         let Some(operation) = self.lanes.take(lane) else { return Step::Stuck };
-        if let Operation { work: Work::Host(call), .. } = operation {
-            return Step::Host(call, lane);
+        match operation.work {
+            Work::Host(call) => return Step::Host(call, lane),
+            Work::Meet { meeting } => {
+                self.perform_meeting(meeting, lane, operation);
+                return Step::Done;
+            }
+            _ => {}
         }
         let result = self.perform(lane, &operation);
+        self.finish(lane, result);
+        Step::Done
+    }
+
+    /// An operation is done; an error is its context's from now on.
+    pub(super) fn finish(&mut self, lane: usize, result: Result) {
         self.lanes.finish(lane);
         if let Err(error) = result {
             let context = self.lanes.context(lane);
@@ -129,6 +140,5 @@ impl Driver {
             }
             self.lanes.abandon(context);
         }
-        Step::Done
     }
 }

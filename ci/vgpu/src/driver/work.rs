@@ -90,6 +90,11 @@ pub enum Work {
     },
     /// Calls the host.
     Host(HostCall),
+    /// Takes part in a collective, together with operations of other streams.
+    Meet {
+        /// Which one.
+        meeting: u64,
+    },
     /// Nothing, in its place.
     Nothing,
 }
@@ -106,6 +111,7 @@ impl Work {
             Self::Free { .. } => "free",
             Self::Reach { .. } => "event",
             Self::Host(_) => "host function",
+            Self::Meet { .. } => "collective",
             Self::Nothing => "nothing",
         }
     }
@@ -132,8 +138,20 @@ impl Driver {
                 )
             }
         };
+        let compared = self.compare(lane, operation, &label, footprint);
+        result.and(compared)
+    }
+
+    /// Compares what an operation touched with all that nothing orders it with.
+    pub(super) fn compare(
+        &mut self,
+        lane: usize,
+        operation: &Operation,
+        label: &Label,
+        footprint: Footprint,
+    ) -> Result {
+        let context = self.lanes.context(lane);
         let meeting = self.history.add(lane, &operation.clock, label.clone(), footprint);
-        result?;
         let Some(meeting) = meeting else { return Ok(()) };
         let place = self.memory.allocation(meeting.address);
         let name = place.map_or("freed memory".into(), |a| {
@@ -143,7 +161,7 @@ impl Driver {
             "{name}: {:?} in stream {:#x} after {:?} of {} in stream {:#x}, and nothing orders them",
             meeting.mine, label.stream, meeting.theirs, meeting.other.what, meeting.other.stream
         );
-        self.note(&label, context, Kind::StreamRace, meeting.address, detail);
+        self.note(label, context, Kind::StreamRace, meeting.address, detail);
         if self.settings.report_only { Ok(()) } else { Err(Error::LaunchFailed) }
     }
 
@@ -238,7 +256,7 @@ impl Driver {
                     event.reach(*nth, clock);
                 }
             }
-            Work::Launch(_) | Work::Host(_) | Work::Nothing => {}
+            Work::Launch(_) | Work::Host(_) | Work::Meet { .. } | Work::Nothing => {}
         }
         Ok(())
     }
@@ -326,7 +344,7 @@ fn as_write(fault: Fault) -> Fault {
 }
 
 /// The error that a device answers with.
-fn error_of(kind: Kind) -> Error {
+pub(super) fn error_of(kind: Kind) -> Error {
     match kind {
         Kind::ReadOutOfBounds
         | Kind::WriteOutOfBounds
