@@ -165,6 +165,18 @@ impl Stream {
         }
     }
 
+    /// Whether everything up to a point of this stream has run.
+    #[cfg(any(feature = "nccl", feature = "rccl"))]
+    pub(crate) fn reached(&self, event: &Event) -> Result<bool> {
+        self.device.backend.reached(event.ticket)
+    }
+
+    /// The driver's handle, for one piece of work that a library enqueues itself, on this thread.
+    #[cfg(any(feature = "nccl", feature = "rccl"))]
+    pub(crate) fn lend(&self) -> Result<u64> {
+        self.device.backend.lend(self.id)
+    }
+
     pub(crate) fn id(&self) -> StreamId {
         self.id
     }

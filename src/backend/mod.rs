@@ -119,6 +119,15 @@ pub(crate) trait Backend: Send + Sync + std::fmt::Debug {
     /// Blocks the host until `ticket` has been reached.
     fn sync(&self, ticket: Ticket) -> Result<()>;
 
+    /// Whether `ticket` has been reached; waits for nothing.
+    #[cfg(any(feature = "nccl", feature = "rccl"))]
+    fn reached(&self, ticket: Ticket) -> Result<bool>;
+
+    /// The driver's handle of a stream, for a library that enqueues a piece of work itself, on this
+    /// thread, of which the device is current from now on.
+    #[cfg(any(feature = "nccl", feature = "rccl"))]
+    fn lend(&self, stream: StreamId) -> Result<u64>;
+
     /// Blocks the host until everything enqueued so far has been run.
     fn sync_all(&self) -> Result<()>;
 

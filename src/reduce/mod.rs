@@ -39,6 +39,8 @@ mod views;
 
 pub use attribution::Attribution;
 pub use calibrate::calibrate;
+#[cfg(any(feature = "nccl", feature = "rccl"))]
+pub use comm::NcclComm;
 pub use comm::{
     Abort, Collective, Communicator, Fault, Local, Moves, Part, Parts, Section, Work, local,
 };

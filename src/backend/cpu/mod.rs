@@ -161,6 +161,16 @@ impl Backend for Cpu {
         Ok(())
     }
 
+    #[cfg(any(feature = "nccl", feature = "rccl"))]
+    fn reached(&self, _: Ticket) -> Result<bool> {
+        Ok(true)
+    }
+
+    #[cfg(any(feature = "nccl", feature = "rccl"))]
+    fn lend(&self, _: StreamId) -> Result<u64> {
+        Err(Error::unsupported("lend", "the CPU has no streams of a driver's"))
+    }
+
     fn sync_all(&self) -> Result<()> {
         Ok(())
     }

@@ -350,6 +350,17 @@ impl Backend for Gpu {
         self.with(|state| state.order.arrived(ticket))
     }
 
+    #[cfg(any(feature = "nccl", feature = "rccl"))]
+    fn reached(&self, ticket: Ticket) -> Result<bool> {
+        self.with(|state| state.order.reached(ticket))
+    }
+
+    #[cfg(any(feature = "nccl", feature = "rccl"))]
+    fn lend(&self, stream: StreamId) -> Result<u64> {
+        self.not_captured("lend", stream)?;
+        self.with(|state| Ok(state.order.enqueue(stream) as u64))
+    }
+
     fn start_clock(&self, stream: StreamId) -> Result<Clock> {
         self.not_captured("time", stream)?;
         let start = self.with(|state| state.order.mark_time(stream))?;

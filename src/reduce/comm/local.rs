@@ -168,6 +168,10 @@ impl Communicator for Local {
         Some(self)
     }
 
+    fn check(&mut self) -> Result<(), Fault> {
+        self.ranks.lock().fault.clone().map_or(Ok(()), Err)
+    }
+
     fn aborter(&self) -> Arc<dyn Abort> {
         Arc::new(LocalAbort { ranks: self.ranks.clone(), rank: self.rank })
     }

@@ -1,11 +1,18 @@
 //! Communicators: ranks that exchange blocks of bytes. One trait, and an implementation for
-//! threads of one process ([`local`]); with the feature `mpi`, another for processes (`Mpi`).
+//! threads of one process ([`local`]); with the feature `mpi`, another for processes (`Mpi`);
+//! with `nccl` and `rccl`, one for GPUs (`NcclComm`).
 
 #![deny(unsafe_code)]
 
+#[cfg(any(feature = "mpi", feature = "nccl", feature = "rccl"))]
+mod idle;
 mod local;
 #[cfg(feature = "mpi")]
 mod mpi;
+#[cfg(any(feature = "nccl", feature = "rccl"))]
+mod nccl;
+#[cfg(any(feature = "mpi", feature = "nccl", feature = "rccl"))]
+mod pool;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -14,6 +21,8 @@ use std::time::{Duration, Instant};
 pub use local::{Local, local};
 #[cfg(feature = "mpi")]
 pub use mpi::{Mpi, MpiComm};
+#[cfg(any(feature = "nccl", feature = "rccl"))]
+pub use nccl::NcclComm;
 
 use crate::{Buffer, Error, Stream};
 
@@ -180,6 +189,15 @@ pub trait Communicator: Send {
         None
     }
 
+    /// Whether the communicator is whole, as far as is known without waiting: what a rank asks that waits
+    /// for something else than a collective of this communicator's.
+    ///
+    /// # Errors
+    /// The fault that broke it.
+    fn check(&mut self) -> Result<(), Fault> {
+        Ok(())
+    }
+
     /// A handle that other threads can stop the communicator with.
     fn aborter(&self) -> Arc<dyn Abort>;
 }
@@ -210,7 +228,7 @@ pub enum Fault {
     Deadline {
         /// Which collective.
         sequence: u64,
-        /// The ranks that had not come.
+        /// The ranks that had not come; none where all had, and the links did not deliver.
         waiting_on: Vec<usize>,
     },
     /// Ranks made different calls.

@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 use super::mail::{CAPACITY, Call, Kind, Mail};
 use super::shim::{self, Channel, Memory, Piece, Transfer};
 use super::transport;
+use crate::reduce::comm::idle::Idle;
+use crate::reduce::comm::pool::{Pool, slot};
 use crate::reduce::comm::{
     ALIGN, Abort, Collective, Communicator, Fault, Moves, Part, Parts, Section, Work,
 };
@@ -46,8 +48,7 @@ pub struct MpiComm {
     announced: Vec<VecDeque<Call>>,
     left: Vec<bool>,
     sequence: u64,
-    /// Receive buffers, used again when nobody holds their parts.
-    pool: Vec<Arc<Buffer<u8>>>,
+    pool: Pool,
     /// Sent to the thread that owns it, never shared.
     not_sync: PhantomData<Cell<()>>,
 }
@@ -109,7 +110,7 @@ impl MpiComm {
             announced: vec![VecDeque::new(); size],
             left: vec![false; size],
             sequence: 0,
-            pool: Vec::new(),
+            pool: Pool::default(),
             not_sync: PhantomData,
         }
     }
@@ -179,8 +180,9 @@ impl MpiComm {
         deadline: Instant,
     ) -> Result<Arc<Buffer<u8>>, Fault> {
         let link = self.link.clone();
-        let receive =
-            self.receive_buffer(stream, part.next_multiple_of(ALIGN) * (link.size - 1))?;
+        let bytes = part.next_multiple_of(ALIGN) * (link.size - 1);
+        let receive = self.pool.take(stream.device(), bytes);
+        let receive = receive.map_err(|error| self.abort(error.to_string()))?;
         let (mut out, mut into) = (Vec::new(), Vec::new());
         for peer in link.peers() {
             let from = match collective {
@@ -198,9 +200,7 @@ impl MpiComm {
         let mut transfer = transfer.map_err(|failed| link.failed(failed))?;
         transfer.start(&link.channel, &out, &into).map_err(|failed| link.failed(failed))?;
         let [receive] = self.finish(transfer, deadline)?;
-        let receive = Arc::new(receive);
-        self.pool.push(receive.clone());
-        Ok(receive)
+        Ok(self.pool.keep(receive))
     }
 
     /// Waits until some messages of a transfer have ended.
@@ -265,19 +265,6 @@ impl MpiComm {
         Ok(came.elapsed())
     }
 
-    /// The smallest free buffer that has the room, or a new one.
-    fn receive_buffer(&mut self, stream: &Stream, bytes: usize) -> Result<Buffer<u8>, Fault> {
-        let free = |at: &usize| Arc::strong_count(&self.pool[*at]) == 1;
-        let fits = |at: &usize| (bytes..=2 * bytes).contains(&self.pool[*at].len());
-        let found = (0..self.pool.len()).filter(free).filter(fits);
-        if let Some(at) = found.min_by_key(|&at| self.pool[at].len())
-            && let Ok(buffer) = Arc::try_unwrap(self.pool.swap_remove(at))
-        {
-            return Ok(buffer);
-        }
-        stream.device().zeros(bytes).map_err(|error| self.abort(error.to_string()))
-    }
-
     fn abort(&self, reason: String) -> Fault {
         self.link.fail(Fault::Aborted { rank: self.link.rank, reason })
     }
@@ -292,11 +279,6 @@ fn begins_later(fault: &Fault, now: u64) -> bool {
         | Fault::Length { sequence, .. } => *sequence > now,
         _ => false,
     }
-}
-
-/// Where what `peer` sends lies in `rank`'s receive buffer, which has no room for its own part.
-fn slot(peer: usize, rank: usize, part: usize) -> usize {
-    (peer - usize::from(peer > rank)) * part.next_multiple_of(ALIGN)
 }
 
 fn pieces(peer: usize, memory: usize, start: usize, len: usize) -> impl Iterator<Item = Piece> {
@@ -321,22 +303,6 @@ fn messages(link: &Link, moves: &Moves, received: usize) -> Messages {
     let out = ahead.iter().flat_map(|&peer| all(&moves.send, peer, BUFFER)).collect();
     let into = ahead.iter().rev().flat_map(|&peer| all(&moves.receive, peer, received)).collect();
     (out, into)
-}
-
-/// Waiting that leaves the processor to others after a moment, and then for longer. A rank may wait for as
-/// long as another computes, on the same cores.
-#[derive(Default)]
-struct Idle(u32);
-
-impl Idle {
-    fn wait(&mut self) {
-        self.0 = self.0.saturating_add(1);
-        match self.0 {
-            0..500 => std::hint::spin_loop(),
-            500..1000 => std::thread::yield_now(),
-            _ => std::thread::sleep(Duration::from_micros(50)),
-        }
-    }
 }
 
 impl Communicator for MpiComm {
@@ -419,6 +385,10 @@ impl Communicator for MpiComm {
         Ok((buffer, gathered, skew))
     }
 
+    fn check(&mut self) -> Result<(), Fault> {
+        self.read_mail()
+    }
+
     fn aborter(&self) -> Arc<dyn Abort> {
         Arc::new(MpiAbort(self.link.clone()))
     }
@@ -457,14 +427,6 @@ mod tests {
                 at += piece.len;
             }
             assert_eq!(at, 5 + len);
-        }
-    }
-
-    /// The slots of a receive buffer are one after the other, aligned, and none is a rank's own.
-    #[test]
-    fn slots_are_aligned_and_apart() {
-        for (rank, slots) in [(0, [1, 2]), (1, [0, 2]), (2, [0, 1])] {
-            assert_eq!(slots.map(|peer| slot(peer, rank, 17)), [0, 32]);
         }
     }
 

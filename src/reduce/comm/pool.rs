@@ -1,0 +1,63 @@
+//! Buffers that collectives are received in, used again when nobody holds their parts.
+
+#![forbid(unsafe_code)]
+
+use std::sync::Arc;
+
+use super::ALIGN;
+use crate::{Buffer, Device, Result};
+
+/// Receive buffers of one communicator.
+#[derive(Debug, Default)]
+pub(super) struct Pool(Vec<Arc<Buffer<u8>>>);
+
+impl Pool {
+    /// The smallest free buffer that has the room, or a new one.
+    pub fn take(&mut self, device: &Device, bytes: usize) -> Result<Buffer<u8>> {
+        let free = |at: &usize| Arc::strong_count(&self.0[*at]) == 1;
+        let fits = |at: &usize| (bytes..=2 * bytes).contains(&self.0[*at].len());
+        let found = (0..self.0.len()).filter(free).filter(fits);
+        if let Some(at) = found.min_by_key(|&at| self.0[at].len())
+            && let Ok(buffer) = Arc::try_unwrap(self.0.swap_remove(at))
+        {
+            return Ok(buffer);
+        }
+        device.zeros(bytes)
+    }
+
+    /// A buffer that something was received in: free again when all that is returned is dropped.
+    pub fn keep(&mut self, buffer: Buffer<u8>) -> Arc<Buffer<u8>> {
+        let buffer = Arc::new(buffer);
+        self.0.push(buffer.clone());
+        buffer
+    }
+}
+
+/// Where what `peer` sends lies in `rank`'s receive buffer, which has no room for its own part.
+pub(super) fn slot(peer: usize, rank: usize, part: usize) -> usize {
+    (peer - usize::from(peer > rank)) * part.next_multiple_of(ALIGN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The slots of a receive buffer are one after the other, aligned, and none is a rank's own.
+    #[test]
+    fn slots_are_aligned_and_apart() {
+        for (rank, slots) in [(0, [1, 2]), (1, [0, 2]), (2, [0, 1])] {
+            assert_eq!(slots.map(|peer| slot(peer, rank, 17)), [0, 32]);
+        }
+    }
+
+    #[test]
+    fn a_buffer_is_used_again_once_its_parts_are_dropped() {
+        let (device, mut pool) = (Device::cpu(), Pool::default());
+        let buffer = pool.take(&device, 64).unwrap();
+        let (first, held) = (buffer.address(), pool.keep(buffer));
+        assert_ne!(pool.take(&device, 64).unwrap().address(), first);
+        drop(held);
+        assert_eq!(pool.take(&device, 48).unwrap().address(), first);
+        assert_ne!(pool.take(&device, 48).unwrap().address(), first);
+    }
+}
