@@ -17,7 +17,7 @@ use common::reduction::refs;
 use common::{cpu, ranks};
 use halfstep::reduce::{
     Abort, BucketPlan, Collective, Communicator, Config, Fault, Link, Local, Param, Parts, Reducer,
-    Unscale,
+    Sum, Unscale,
 };
 use halfstep::{Buffer, Dtype, Storage, Stream, bf16, f16};
 
@@ -78,6 +78,11 @@ impl Schedule {
             accumulate: rng.below(3) == 0,
             views: rng.below(2) == 0,
             stats: rng.below(4) > 0,
+            sum: match rng.below(4) {
+                0 => Sum::OrderFree,
+                1 if wire == Dtype::F32 => Sum::Communicator, // other wires round in between
+                _ => Sum::RankOrder,
+            },
             scale: [1.0, 0.5, 4.0][rng.below(3)],
             deadline: Duration::from_secs(60),
         };
@@ -153,6 +158,9 @@ impl Schedule {
                 assert_eq!(f64::from(sum as f32), sum, "exact in f32, in any order");
                 if self.ranks() == 1 {
                     return G::narrow(unscale * sum as f32); // alone: neither weight nor wire
+                }
+                if self.config.sum != Sum::RankOrder {
+                    return G::narrow(unscale * factor * sum as f32);
                 }
                 let sent = match self.plan.wire() {
                     Dtype::F32 => sum as f32 * factor,

@@ -20,7 +20,8 @@ use common::ranks;
 use common::reduction::params_from;
 use common::vgpu::Door;
 use halfstep::reduce::{
-    BucketPlan, Collective, Communicator, Config, Fault, Local, NcclComm, Reducer, Unscale,
+    BucketPlan, Collective, Communicator, Config, Fault, Local, NcclComm, Reducer, Sum, Unscale,
+    local,
 };
 use halfstep::{Device, Dtype, Error, Stream, Write, bf16};
 use std::sync::{Arc, Barrier, Mutex, MutexGuard, PoisonError};
@@ -145,12 +146,16 @@ fn an_exchange_comes_after_the_work_before_it() {
 const LENGTHS: [usize; 7] = [1, 7, 16_390, 0, 2049, 9, 255];
 
 /// Two steps of a reducer on a rank, as bits.
-fn reduce(comm: Box<dyn Communicator>, device: &Device, wire: Dtype, views: bool) -> Vec<u16> {
+fn reduce(
+    comm: Box<dyn Communicator>,
+    device: &Device,
+    (wire, sum, views): (Dtype, Sum, bool),
+) -> Vec<u16> {
     let plan = BucketPlan::ddp(&params_from(&LENGTHS), wire, 4000, 9000).unwrap();
     let stream = device.stream().unwrap();
     let mut rng = Rng(17 + comm.rank() as u64);
     let weight = 1.5 + comm.rank() as f64;
-    let config = Config { views, ..Config::default() };
+    let config = Config { views, sum, ..Config::default() };
     let mut reducer = Reducer::<bf16>::new(device, plan, comm, config).unwrap();
     let mut bits = Vec::new();
     for _ in 0..2 {
@@ -192,24 +197,60 @@ fn gradients_have_the_bits_of_the_cpu() {
     let _alone = alone();
     for ranks in [2, 3] {
         for devices in vendors(ranks) {
-            for (wire, views) in [(Dtype::Bf16, false), (Dtype::F32, false), (Dtype::Bf16, true)] {
-                let cpu =
-                    ranks::run(ranks, |comm| reduce(Box::new(comm), &Device::cpu(), wire, views));
+            for case in [
+                (Dtype::Bf16, Sum::RankOrder, false),
+                (Dtype::F32, Sum::RankOrder, true),
+                (Dtype::Bf16, Sum::OrderFree, false),
+            ] {
+                let cpu = ranks::run(ranks, |comm| reduce(Box::new(comm), &Device::cpu(), case));
                 let door = Door::of(&devices[0]);
                 for seed in 0..4 {
                     if let Some(door) = &door {
                         door.seed(seed);
                     }
-                    let here = run(&devices, |comm, device, _| {
-                        reduce(Box::new(comm), device, wire, views)
-                    });
-                    assert!(cpu == here, "{wire:?} views {views} seed {seed}");
+                    let here =
+                        run(&devices, |comm, device, _| reduce(Box::new(comm), device, case));
+                    assert!(cpu == here, "{case:?} seed {seed}");
                     assert!(here.windows(2).all(|pair| pair[0] == pair[1]));
                 }
                 if let Some(door) = door {
+                    assert!(case.1 == Sum::RankOrder || door.calls("ncclAllReduce") > 0);
                     assert!(door.calls("ncclSend") > 0 && door.calls("ncclAllGather") > 0);
                     let left = door.leaks();
                     assert!(!left.contains(&"communicator".to_string()), "{left:?}");
+                }
+            }
+        }
+    }
+}
+
+/// Sums of the library's own: within what one rounding at every hop can do, and the same on every rank.
+#[test]
+fn the_librarys_own_sum() {
+    let _alone = alone();
+    for devices in vendors(3) {
+        for (wire, u) in [(Dtype::Bf16, 2f64.powi(-8)), (Dtype::F32, 2f64.powi(-24))] {
+            let results = run(&devices, |comm, device, _| {
+                reduce(Box::new(comm), device, (wire, Sum::Communicator, false))
+            });
+            assert!(results.windows(2).all(|pair| pair[0] == pair[1]), "ranks agree");
+            let mut rngs: Vec<Rng> = (0..3).map(|rank| Rng(17 + rank)).collect();
+            let mut got = results[0].iter().map(|bits| f64::from(bf16::from_bits(*bits)));
+            for len in LENGTHS.repeat(2) {
+                let fill = |rng: &mut Rng| Distribution::REAL[4].fill::<bf16>(rng, len);
+                let (mut exact, mut size) = (vec![0.0; len], vec![0.0; len]);
+                for (rank, values) in rngs.iter_mut().map(fill).enumerate() {
+                    for (i, value) in values.into_iter().enumerate() {
+                        let term = (1.5 + rank as f64) * f64::from(value) / 7.5;
+                        exact[i] += term;
+                        size[i] += f64::abs(term);
+                    }
+                }
+                for (exact, size) in exact.into_iter().zip(size) {
+                    let got = got.next().unwrap();
+                    // Packed, added twice, unpacked to bf16.
+                    let bound = 3.1 * u * size + 2f64.powi(-8) * f64::abs(exact) + 1e-6 * size;
+                    assert!((got - exact).abs() <= bound, "{wire} {got} {exact} {bound}");
                 }
             }
         }
@@ -324,23 +365,32 @@ fn a_failure_of_the_library_ends_all_ranks() {
     let _alone = alone();
     for devices in vendors(2) {
         let Some(door) = door(&devices) else { continue };
-        for (call, code, words) in [
-            ("ncclSend", 3, "3 (internal error)"),
-            ("ncclGroupEnd", 2, "2 (unhandled system error)"),
-            ("ncclCommGetAsyncError", 3, "3 (internal error)"),
-            ("ncclAsyncError", 6, "6 (remote process exited or there was a network error)"),
+        const REMOTE: &str = "6 (remote process exited or there was a network error)";
+        for (call, nth, code, words) in [
+            ("ncclSend", 1, 3, "3 (internal error)"),
+            ("ncclGroupEnd", 1, 2, "2 (unhandled system error)"),
+            ("ncclCommGetAsyncError", 1, 3, "3 (internal error)"),
+            ("ncclAsyncError", 1, 6, REMOTE),
+            ("ncclAsyncError", 2, 6, REMOTE), // while the work is waited for
         ] {
             let ready = Barrier::new(2);
+            let spare = Mutex::new(local(2.try_into().unwrap()));
             let faults = run(&devices, |mut comm, device, stream| {
                 let here = (device, stream);
                 exchange(&mut comm, here, Collective::AllToAll, &[1; 32], LONG).unwrap();
                 ready.wait();
                 if comm.rank() == 1 {
-                    door.fail(call, 1, code);
+                    door.fail(call, nth, code);
                 }
                 // The other rank's part of the first one may be whole.
                 let mut next = || exchange(&mut comm, here, Collective::AllToAll, &[1; 32], LONG);
-                next().err().or_else(|| next().err()).expect("a fault by then")
+                let fault = next().err().or_else(|| next().err()).expect("a fault by then");
+                // The thread, and the device, are good for another communicator.
+                drop(comm);
+                let host = spare.lock().unwrap().pop().unwrap();
+                let mut again = NcclComm::new(device, Box::new(host), LONG).unwrap();
+                exchange(&mut again, here, Collective::AllToAll, &[1; 32], LONG).unwrap();
+                fault
             });
             let Fault::Transport { rank: 1, reason, .. } = &faults[1] else {
                 panic!("{call}: {}", faults[1]);

@@ -26,7 +26,8 @@ pub(super) fn agree(
         | (gradient as u64) << 3
         | u64::from(config.views) << 5
         | u64::from(config.stats) << 6
-        | u64::from(config.scale.to_bits()) << 8;
+        | u64::from(config.scale.to_bits()) << 8
+        | (config.sum as u64) << 40;
     let hash = plan.hash() ^ options.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     if comm.size() == 1 {
         return Ok((hash, Way::Packed));

@@ -4,6 +4,25 @@
 
 use std::time::{Duration, Instant};
 
+/// In which order the gradients of all ranks are added up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Sum {
+    /// In rank order, in f32, rounded once to the wire's type: blocks go to the ranks that add them up, and
+    /// sums to all. Moves as many bytes as a ring.
+    #[default]
+    RankOrder,
+    /// In no order: integers of a common exponent are added ([`FixedPoint`](super::FixedPoint)), by an all-reduce of the communicator's, so
+    /// that the bits do not depend on its algorithm, on the number of ranks in a node, or on the order of
+    /// ranks. Four bytes an element travel, whatever the plan's wire, and one exponent for 256 elements of a
+    /// bucket. The error of a sum is at most `ranks · 2^(h−30)·M`, `h = ⌈log2 ranks⌉`, `M` the largest
+    /// `|weight · scale · gradient|` of the block on any rank. A NaN or ±Inf makes its block NaN.
+    OrderFree,
+    /// In the communicator's order, in the wire's type ([`Communicator::all_reduce`](super::Communicator::all_reduce)): over
+    /// `NcclComm` that of the library, whose rings and trees round to the wire's type at every hop, so that
+    /// bf16 sums lose 17 % of the signal at 1,024 ranks, and f16 sums may overflow. For f32 wires, and few ranks.
+    Communicator,
+}
+
 /// How gradients are reduced. Must be the same on every rank.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
@@ -25,6 +44,9 @@ pub struct Config {
     /// [`Reducer::stats`](super::Reducer::stats), which clipping and loss scaling need. Without it,
     /// averaging in place takes about two thirds of the arithmetic.
     pub stats: bool,
+    /// The order of sums. All but [`Sum::RankOrder`] round `weight · scale · gradient` to the wire's type, and pack
+    /// gradients that are views, too.
+    pub sum: Sum,
     /// Factor on every gradient before it is rounded to the wire type.
     pub scale: f32,
     /// How long one bucket's collective may take before all ranks give up.
@@ -39,6 +61,7 @@ impl Default for Config {
             accumulate: false,
             views: false,
             stats: true,
+            sum: Sum::RankOrder,
             scale: 1.0,
             deadline: Duration::from_secs(120),
         }

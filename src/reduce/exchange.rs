@@ -9,10 +9,12 @@ use std::sync::mpsc::{Receiver, Sender};
 use std::time::{Duration, Instant};
 
 use super::comm::{Abort, Collective, Communicator, Fault, Part, check_parts};
+use super::config::Sum;
 use super::in_place::Layout;
 use super::plan::BucketPlan;
 use super::report::{Log, Phase};
 use super::trailer::Trailer;
+use super::whole::Integers;
 use super::{config, launch};
 use crate::{Buffer, Dtype, Event, Result, Stream};
 
@@ -71,6 +73,8 @@ pub(crate) struct Exchanged {
     pub shards: Vec<Part>,
     /// What every rank said.
     pub trailers: Vec<Trailer>,
+    /// What the result has still to be multiplied by.
+    pub factor: f32,
     pub log: Log,
 }
 
@@ -83,6 +87,8 @@ pub(crate) enum Way {
     Lent,
     /// Section by section, between processes.
     Sections,
+    /// Whole, by all-reduces of the communicator's.
+    Whole,
 }
 
 /// Where parts start.
@@ -95,6 +101,8 @@ pub(crate) struct Exchange {
     pub comm: Box<dyn Communicator>,
     /// Where sections of all buckets are gathered; lost with the communicator.
     pub gathered: Option<Buffer<u8>>,
+    /// Of sums in no order.
+    pub integers: Option<Integers>,
     pub sums: Sums,
 }
 
@@ -108,6 +116,7 @@ pub(crate) struct Sums {
     pub layouts: Vec<Arc<Layout>>,
     pub way: Way,
     pub hash: u64,
+    pub sum: Sum,
     pub average: bool,
     pub scale: f32,
     pub stats: bool,
@@ -143,6 +152,7 @@ impl Exchange {
             Way::Packed => {}
             Way::Lent => return self.exchange_in_place(job),
             Way::Sections => return self.exchange_sections(job),
+            Way::Whole => return self.exchange_whole(job),
         }
         let geometry = self.sums.geometry[job.bucket];
         let deadline = config::deadline(self.sums.deadline);
@@ -176,7 +186,7 @@ impl Exchange {
         )?;
         check_parts(&shards.parts, &self.sums.stream, self.sums.parts.len(), geometry.shard_bytes)?;
         log.add_exchange(job.bucket, start, shards.skew);
-        Ok(Exchanged { shards: shards.parts, trailers, log })
+        Ok(Exchanged { shards: shards.parts, trailers, factor: 1.0, log })
     }
 }
 

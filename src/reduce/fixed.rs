@@ -69,6 +69,11 @@ impl FixedPoint {
         Ok(Self { headroom: ranks.next_power_of_two().trailing_zeros() })
     }
 
+    /// log2 of the number of ranks, rounded up.
+    pub(super) fn headroom(&self) -> u32 {
+        self.headroom
+    }
+
     /// How many exponents `len` elements have.
     pub fn exponents(len: usize) -> usize {
         len.div_ceil(FIXED_BLOCK)

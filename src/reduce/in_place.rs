@@ -202,7 +202,7 @@ impl Exchange {
         let met = comm.lend(bucket, &sums.stream, deadline)?;
         log.add(job.bucket, Phase::Skew, start, met.skew);
         sums.count(bucket, &layout, &mut trailers)?;
-        Ok(Exchanged { shards: Vec::new(), trailers, log })
+        Ok(Exchanged { shards: Vec::new(), trailers, factor: 1.0, log })
     }
 }
 

@@ -36,17 +36,19 @@ mod step;
 mod trace;
 mod trailer;
 mod views;
+mod whole;
 
 pub use attribution::Attribution;
 pub use calibrate::calibrate;
 #[cfg(any(feature = "nccl", feature = "rccl"))]
 pub use comm::NcclComm;
 pub use comm::{
-    Abort, Collective, Communicator, Fault, Local, Moves, Part, Parts, Section, Work, local,
+    Abort, Collective, Communicator, Fault, Local, Moves, Part, Parts, Reduction, Section, Work,
+    local,
 };
 #[cfg(feature = "mpi")]
 pub use comm::{Mpi, MpiComm};
-pub use config::{Config, Unscale};
+pub use config::{Config, Sum, Unscale};
 pub use fixed::FixedPoint;
 #[cfg(feature = "safetensors")]
 pub use outer::{OnNonFinite, Outer, OuterInputs, OuterOutputs, OuterReport, Worker};

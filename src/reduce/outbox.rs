@@ -40,7 +40,7 @@ impl Outbox {
                 let shards =
                     vec![Part { buffer: blocks.send.clone(), start: 0, len: geometry.shard_bytes }];
                 let log = Log::new(started);
-                let outcome = Ok(Exchanged { shards, trailers: vec![trailer], log });
+                let outcome = Ok(Exchanged { shards, trailers: vec![trailer], factor: 1.0, log });
                 done.push(Done { bucket, blocks, filled, outcome });
                 Ok(())
             }

@@ -7,13 +7,15 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::agree::agree;
 use super::comm::Communicator;
-use super::config::{Config, Unscale};
+use super::config::{Config, Sum, Unscale};
 use super::exchange::{Blocks, Exchange, Geometry, Sums, Way};
 use super::in_place::Layout;
 
 use super::outbox::Outbox;
 use super::plan::{Bucket, BucketPlan};
 use super::report::{Log, Reduced};
+use super::trailer::Trailer;
+use super::whole::Integers;
 use crate::{
     Buffer, Device, DeviceKind, Dtype, Error, GradStats, Read, Result, Storage, Stream, Write,
 };
@@ -158,30 +160,39 @@ impl<G: Storage> Reducer<G> {
         }
         let stream = device.stream()?;
         let plan = Arc::new(plan);
-        let wire = if ranks == 1 { G::DTYPE } else { plan.wire() };
+        let wire = match config.sum {
+            _ if ranks == 1 => G::DTYPE,
+            Sum::OrderFree => Dtype::F32,
+            Sum::RankOrder | Sum::Communicator => plan.wire(),
+        };
         // What is accumulated, what only a device can reach, and averages that gradients do not hold
         // exactly, have to be packed.
         let host = device.info().kind == DeviceKind::Cpu;
         let plain = config.views && !config.accumulate && host;
         let way = match G::DTYPE == wire {
+            _ if config.sum != Sum::RankOrder && ranks > 1 => Way::Whole,
             _ if !plain => Way::Packed,
             same if comm.threads().is_some() && (same || G::DTYPE == Dtype::F32) => Way::Lent,
             true if comm.has_sections() => Way::Sections,
             _ => Way::Packed,
         };
         let (hash, way) = agree(&mut *comm, &plan, &config, G::DTYPE, device, way)?;
-        let in_place = way != Way::Packed;
+        let in_place = matches!(way, Way::Lent | Way::Sections);
+        // What is added up whole is one block.
+        let blocks = if way == Way::Whole { 1 } else { ranks };
 
         let mut layouts = Vec::new();
         let mut geometry = Vec::new();
         let mut buckets = Vec::new();
         for bucket in plan.buckets() {
-            let shape = Geometry::new(bucket.len, bucket.params.len(), wire, ranks);
-            let (mut send, mut result) = (shape.block_bytes * ranks, shape.shard_bytes);
+            let shape = Geometry::new(bucket.len, bucket.params.len(), wire, blocks);
+            let (mut send, mut result) = (shape.block_bytes * blocks, shape.shard_bytes);
             if in_place {
                 let layout = Layout::new(device, plan.params(), bucket, G::DTYPE, ranks)?;
                 (send, result) = (layout.bytes, 0);
                 layouts.push(Arc::new(layout));
+            } else if way == Way::Whole {
+                result = Trailer::bytes(bucket.params.len());
             } else if ranks == 1 {
                 result = 0; // alone, the bucket is its own result
             }
@@ -224,8 +235,12 @@ impl<G: Storage> Reducer<G> {
         } else {
             let gathered = match way {
                 Way::Sections => layouts.iter().map(|layout| layout.gathered()).max(),
-                Way::Packed | Way::Lent => None,
+                Way::Packed | Way::Lent | Way::Whole => None,
             };
+            let longest = geometry.iter().map(|shape| shape.shard).max().unwrap_or(0);
+            let integers = (config.sum == Sum::OrderFree)
+                .then(|| Integers::new(device, longest, ranks))
+                .transpose()?;
             let sums = Sums {
                 aborter: comm.aborter(),
                 plan: plan.clone(),
@@ -233,6 +248,7 @@ impl<G: Storage> Reducer<G> {
                 layouts,
                 way,
                 hash,
+                sum: config.sum,
                 average: config.average,
                 scale: config.scale,
                 stats: config.stats,
@@ -244,7 +260,7 @@ impl<G: Storage> Reducer<G> {
                 skipped: device.zeros(lengths.len())?,
             };
             let gathered = Some(device.zeros(gathered.unwrap_or(0))?);
-            Outbox::start(Exchange { comm, gathered, sums })
+            Outbox::start(Exchange { comm, gathered, integers, sums })
         };
         Ok(Self {
             hash,
@@ -285,6 +301,14 @@ impl<G: Storage> Reducer<G> {
         const LIMIT: f64 = 18_446_744_073_709_551_616.0; // 2^64
         if !(weight == 0.0 || (1.0 / LIMIT..=LIMIT).contains(&weight)) {
             return Err(Error::range(OP, "weight", "0, or a number from 2^-64 to 2^64", weight));
+        }
+        if !(weight == 0.0 || self.scale(weight).is_normal()) {
+            return Err(Error::range(
+                OP,
+                "weight",
+                "a number whose product with the scale is f32",
+                weight,
+            ));
         }
         if self.started.is_some() {
             return Err(Error::state(OP, "no gradient marked ready yet", "a step in progress"));
@@ -354,6 +378,19 @@ impl<G: Storage> Reducer<G> {
         match self.config.stats {
             true => Ok(&self.stats),
             false => Err(Error::state("Reducer::stats", "Config::stats", "a reducer without it")),
+        }
+    }
+
+    /// Whether buckets are added up whole.
+    pub(super) fn whole(&self) -> bool {
+        self.config.sum != Sum::RankOrder && self.ranks > 1
+    }
+
+    /// What gradients are multiplied by when they are packed.
+    pub(super) fn scale(&self, weight: f64) -> f32 {
+        match self.whole() {
+            true => (f64::from(self.config.scale) * weight) as f32,
+            false => self.config.scale,
         }
     }
 

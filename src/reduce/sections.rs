@@ -27,7 +27,7 @@ use crate::{Buffer, Error, Result};
 impl Exchange {
     /// The bucket of a job, averaged over processes.
     pub(super) fn exchange_sections(&mut self, job: &mut Job) -> Result<Exchanged> {
-        let Self { comm, gathered, sums } = self;
+        let Self { comm, gathered, sums, .. } = self;
         let layout = sums.layouts[job.bucket].clone();
         let (rank, ranks) = (comm.rank(), layout.ranks);
         if rank >= ranks || comm.size() != ranks {
@@ -74,7 +74,7 @@ impl Exchange {
         let mut trailers = agreed.map_or(Vec::new(), |agreed| agreed.trailers);
         sums.count(&bucket, &layout, &mut trailers)?;
         job.blocks.send = Arc::new(bucket);
-        Ok(Exchanged { shards: Vec::new(), trailers, log })
+        Ok(Exchanged { shards: Vec::new(), trailers, factor: 1.0, log })
     }
 }
 

@@ -80,6 +80,7 @@ impl<G: Storage> Reducer<G> {
             stream.wait(begun)?; // gradients may come on several streams
         }
         let in_place = matches!(self.gradients, Gradients::InPlace { .. });
+        let scale = self.scale(self.weight);
         if gradient.address == Address::NULL {
             self.zero_view(stream, param)?;
         }
@@ -97,7 +98,7 @@ impl<G: Storage> Reducer<G> {
                 &mut bucket.non_finite,
                 self.geometry[index],
                 (self.plan.buckets()[index].offsets[position], self.wire),
-                self.config.scale,
+                scale,
             )?;
         }
         bucket.filled.push(stream.record()?);
@@ -121,7 +122,7 @@ impl<G: Storage> Reducer<G> {
 
     fn send(&mut self, stream: &Stream, index: usize) -> Result<()> {
         let geometry = self.geometry[index];
-        let started = self.started_at();
+        let (started, whole) = (self.started_at(), self.whole());
         let used = self.plan.buckets()[index].params.iter().map(|&p| self.marked[p]).collect();
         let bucket = &mut self.buckets[index];
         bucket.ready = started.elapsed();
@@ -140,6 +141,11 @@ impl<G: Storage> Reducer<G> {
         let mut blocks = bucket.blocks.take().expect("complete buckets are sent once");
         let to = exclusive(&mut blocks.send, deadline(self.config.deadline))?;
         match &self.gradients {
+            _ if whole => exclusive(&mut blocks.result, deadline(self.config.deadline))?.write(
+                stream,
+                0,
+                &trailer.encode(),
+            )?,
             Gradients::InPlace { layouts, .. } => {
                 let layout = &layouts[index];
                 to.write(stream, layout.trailer, &trailer.encode())?;
@@ -233,6 +239,7 @@ impl<G: Storage> Reducer<G> {
             .map(|shard| shard.buffer.address() + (shard.start) as u64)
             .collect();
         self.shard_table.write(stream, 0, &addresses)?;
+        let factor = factor * exchanged.factor;
         let bucket = &self.plan.buckets()[index];
         for (position, (&param, &offset)) in bucket.params.iter().zip(&bucket.offsets).enumerate() {
             // Nobody has a gradient for it: it stays as it is.

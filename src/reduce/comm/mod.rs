@@ -13,6 +13,7 @@ mod mpi;
 mod nccl;
 #[cfg(any(feature = "mpi", feature = "nccl", feature = "rccl"))]
 mod pool;
+mod sum;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -23,6 +24,7 @@ pub use local::{Local, local};
 pub use mpi::{Mpi, MpiComm};
 #[cfg(any(feature = "nccl", feature = "rccl"))]
 pub use nccl::NcclComm;
+pub use sum::Reduction;
 
 use crate::{Buffer, Error, Stream};
 
@@ -180,6 +182,27 @@ pub trait Communicator: Send {
         let reason = "not a call of this communicator".into();
         let call = "exchange_sections".into();
         Err(Fault::Transport { rank: self.rank(), call, reason }.into())
+    }
+
+    /// Takes part in a reduction of the first `len` bytes of every rank's buffer, which are replaced by the
+    /// result: the same on every rank, in an order of the communicator's own. Returns the buffer, and how
+    /// long this rank waited for the last one to come.
+    ///
+    /// Unless a communicator has something faster, it is an all-to-all, sums of this rank's block on the
+    /// host (f32, in rank order, rounded once) and an all-gather.
+    ///
+    /// # Errors
+    /// As [`exchange`](Self::exchange); [`Error::Shape`] if `len` bytes are not values inside the buffer. The
+    /// buffer is lost.
+    fn all_reduce(
+        &mut self,
+        buffer: Buffer<u8>,
+        len: usize,
+        reduction: Reduction,
+        stream: &Stream,
+        deadline: Instant,
+    ) -> crate::Result<(Buffer<u8>, Duration)> {
+        sum::in_rank_order(self, buffer, len, reduction, stream, deadline)
     }
 
     /// The communicator itself, if its ranks are threads of this process: a

@@ -7,12 +7,20 @@
 use std::ffi::{CStr, c_char};
 use std::sync::OnceLock;
 
-use crate::DeviceKind;
+use crate::reduce::comm::Reduction;
+use crate::{DeviceKind, Dtype};
 
 /// Bytes of what a communicator is known by.
 pub(super) const ID_BYTES: usize = 128;
 /// Bytes are sent, whatever they stand for.
 const UINT8: u32 = 1;
+/// Other types, and operators.
+const INT32: u32 = 2;
+const FLOAT16: u32 = 6;
+const FLOAT32: u32 = 7;
+const BFLOAT16: u32 = 9;
+const SUM: u32 = 0;
+const MAX: u32 = 2;
 const SUCCESS: u32 = 0;
 const IN_PROGRESS: u32 = 7;
 /// The first version with communicators that do not block: 2.14.0.
@@ -98,6 +106,7 @@ functions! {
     group_end() = "ncclGroupEnd";
     send(from: u64, count: usize, kind: u32, peer: i32, comm: usize, stream: u64) = "ncclSend";
     receive(to: u64, count: usize, kind: u32, peer: i32, comm: usize, stream: u64) = "ncclRecv";
+    all_reduce(from: u64, to: u64, count: usize, kind: u32, operator: u32, comm: usize, stream: u64) = "ncclAllReduce";
     all_gather(from: u64, to: u64, count: usize, kind: u32, comm: usize, stream: u64) = "ncclAllGather";
 }
 
@@ -267,6 +276,29 @@ impl Comm {
     ) -> Result<(), Failed> {
         // SAFETY: the caller's promise.
         unsafe { self.library.all_gather(from, to, bytes, UINT8, self.handle, stream) }
+    }
+
+    /// The reduction of every rank's `count` values, put in their place, in an order of the library's.
+    ///
+    /// # Safety
+    /// As [`exchange`](Self::exchange).
+    pub unsafe fn reduce(
+        &self,
+        address: u64,
+        count: usize,
+        reduction: Reduction,
+        stream: u64,
+    ) -> Result<(), Failed> {
+        let (kind, operator) = match reduction {
+            Reduction::MaxU8 => (UINT8, MAX),
+            Reduction::SumI32 => (INT32, SUM),
+            Reduction::Sum(Dtype::F16) => (FLOAT16, SUM),
+            Reduction::Sum(Dtype::F32) => (FLOAT32, SUM),
+            Reduction::Sum(Dtype::Bf16) => (BFLOAT16, SUM),
+        };
+        let Self { library, handle } = *self;
+        // SAFETY: the caller's promise.
+        unsafe { library.all_reduce(address, address, count, kind, operator, handle, stream) }
     }
 
     /// Ends the communicator and what it has in streams. May wait for other ranks of this host to do the

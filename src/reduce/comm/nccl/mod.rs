@@ -25,9 +25,10 @@ use transfer::gathers_whole;
 
 use super::idle::Idle;
 use super::pool::{Pool, slot};
+use super::sum::{self, Reduction};
 use super::{Abort, Collective, Communicator, Fault, Part, Parts, check_parts};
 use crate::reduce::config;
-use crate::{Buffer, Device, Error, Result, Stream};
+use crate::{Buffer, Device, Dtype, Error, Result, Stream};
 
 const OP: &str = "NcclComm::new";
 /// How long ranks wait for each other once a deadline has passed, to find out who is missing.
@@ -41,8 +42,7 @@ const END: Duration = Duration::from_secs(5);
 /// Ranks meet over `host`, a communicator of the host's memory with the same ranks: [`local`](super::local) where they
 /// are threads, `Mpi` where they are processes. The library is opened at run time (`libnccl.so.2`,
 /// `librccl.so.1`), 2.14 or newer; blocks are moved by `ncclSend` and `ncclRecv` in one group, gathered by
-/// `ncclAllGather`. Sums are this crate's: the library's reductions, which round at every hop of a ring,
-/// are not used.
+/// `ncclAllGather`. Sums are this crate's, unless [`Config::sum`](crate::reduce::Config::sum) asks for `ncclAllReduce`.
 ///
 /// **Faults.** A call that differs, a rank that does not come, and one that gives up are found by `host` and
 /// named as there; their sequence numbers count its collectives, of which there is one for each of this
@@ -88,36 +88,59 @@ impl std::fmt::Debug for NcclComm {
     }
 }
 
+/// What is called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Blocks(Collective),
+    Reduce(Reduction),
+}
+
+impl Kind {
+    const ALL: [Self; 7] = [
+        Self::Blocks(Collective::AllToAll),
+        Self::Blocks(Collective::AllGather),
+        Self::Reduce(Reduction::MaxU8),
+        Self::Reduce(Reduction::SumI32),
+        Self::Reduce(Reduction::Sum(Dtype::Bf16)),
+        Self::Reduce(Reduction::Sum(Dtype::F16)),
+        Self::Reduce(Reduction::Sum(Dtype::F32)),
+    ];
+}
+
 /// What ranks tell each other when they meet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Said {
-    Call(Collective, u64),
+    Call(Kind, u64),
     /// The collective of this number has not ended by its deadline.
     Stuck(u64),
 }
 
 impl Said {
     fn encode(self) -> [u8; 16] {
-        let (tag, number): (u64, u64) = match self {
-            Self::Call(Collective::AllToAll, bytes) => (0, bytes),
-            Self::Call(Collective::AllGather, bytes) => (1, bytes),
-            Self::Stuck(sequence) => (2, sequence),
+        let place = |kind| Kind::ALL.iter().position(|other| *other == kind);
+        let (tag, number) = match self {
+            Self::Call(kind, bytes) => (place(kind).expect("one of all") as u64, bytes),
+            Self::Stuck(sequence) => (u64::MAX, sequence),
         };
         bytemuck::cast([tag, number])
     }
 
     fn decode(bytes: [u8; 16]) -> Self {
         let [tag, number]: [u64; 2] = bytemuck::cast(bytes);
-        match tag {
-            0 => Self::Call(Collective::AllToAll, number),
-            1 => Self::Call(Collective::AllGather, number),
-            _ => Self::Stuck(number),
+        match Kind::ALL.get(usize::try_from(tag).unwrap_or(usize::MAX)) {
+            Some(kind) => Self::Call(*kind, number),
+            None => Self::Stuck(number),
         }
     }
 
     fn describe(self) -> String {
         match self {
-            Self::Call(collective, bytes) => format!("{collective:?} of {bytes} bytes"),
+            Self::Call(Kind::Blocks(collective), bytes) => {
+                format!("{collective:?} of {bytes} bytes")
+            }
+            Self::Call(Kind::Reduce(reduction), bytes) => {
+                format!("all-reduce ({reduction:?}) of {bytes} bytes")
+            }
             Self::Stuck(sequence) => format!("no end of collective {sequence}"),
         }
     }
@@ -258,6 +281,26 @@ impl NcclComm {
         }
     }
 
+    /// What every call begins with; returns how long this rank waited for the others.
+    fn begin(
+        &mut self,
+        (kind, bytes): (Kind, usize),
+        devices: [&Device; 2],
+        stream: &Stream,
+        deadline: Instant,
+    ) -> Result<Duration, Fault> {
+        for device in devices {
+            if !device.same_as(&self.device) {
+                let (ours, found) = (self.device.info(), device.info());
+                let reason = format!("the communicator exchanges memory of {ours}, not of {found}");
+                return Err(Fault::Aborted { rank: self.rank(), reason });
+            }
+        }
+        // What is waited for from here on is other ranks.
+        stream.sync().map_err(|error| self.gave_up(&error))?;
+        self.meet(Said::Call(kind, bytes as u64), deadline)
+    }
+
     fn run(
         &mut self,
         collective: Collective,
@@ -266,20 +309,12 @@ impl NcclComm {
         deadline: Instant,
     ) -> Result<Parts, Fault> {
         let (rank, size, bytes) = (self.rank(), self.size(), send.len());
-        for device in [send.device(), stream.device()] {
-            if !device.same_as(&self.device) {
-                let (ours, found) = (self.device.info(), device.info());
-                let reason = format!("the communicator exchanges memory of {ours}, not of {found}");
-                return Err(Fault::Aborted { rank, reason });
-            }
-        }
-        // What is waited for from here on is other ranks.
-        stream.sync().map_err(|error| self.gave_up(&error))?;
         if collective == Collective::AllToAll && !bytes.is_multiple_of(size) {
             let sequence = self.sequence;
             return Err(Fault::Length { sequence, rank, bytes, blocks: size });
         }
-        let skew = self.meet(Said::Call(collective, bytes as u64), deadline)?;
+        let kind = Kind::Blocks(collective);
+        let skew = self.begin((kind, bytes), [send.device(), stream.device()], stream, deadline)?;
         let len = match collective {
             Collective::AllToAll => bytes / size,
             Collective::AllGather => bytes,
@@ -354,6 +389,31 @@ impl Communicator for NcclComm {
         let parts = parts.map_err(|fault| self.fail(fault))?;
         self.sequence += 1;
         Ok(parts)
+    }
+
+    /// The library's own: `ncclAllReduce`, in place.
+    fn all_reduce(
+        &mut self,
+        buffer: Buffer<u8>,
+        len: usize,
+        reduction: Reduction,
+        stream: &Stream,
+        deadline: Instant,
+    ) -> Result<(Buffer<u8>, Duration)> {
+        if let Some(fault) = &self.fault {
+            return Err(fault.clone().into());
+        }
+        sum::check(&buffer, len, reduction)?;
+        let kind = Kind::Reduce(reduction);
+        let skew = self.begin((kind, len), [buffer.device(), stream.device()], stream, deadline);
+        let skew = skew.map_err(|fault| self.fail(fault))?;
+        let count = len / reduction.bytes();
+        let buffer = match self.size() == 1 || count == 0 {
+            true => buffer,
+            false => self.reduce((buffer, count), reduction, stream, deadline)?,
+        };
+        self.sequence += 1;
+        Ok((buffer, skew))
     }
 
     fn check(&mut self) -> Result<(), Fault> {

@@ -4,11 +4,11 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::library::Message;
+use super::library::{Comm, Failed, Message};
 use super::{END, NcclComm};
 use crate::reduce::comm::idle::Idle;
 use crate::reduce::comm::pool::slot;
-use crate::reduce::comm::{ALIGN, Collective, Communicator, Fault};
+use crate::reduce::comm::{ALIGN, Collective, Communicator, Fault, Reduction};
 use crate::{Buffer, Stream};
 
 impl NcclComm {
@@ -35,39 +35,71 @@ impl NcclComm {
         let receives: Vec<_> = peers()
             .map(|peer| message(peer, receive.address() + slot(peer, rank, len) as u64))
             .collect();
-        let given = |this: &Self| {
-            let stream = stream.lend().map_err(|error| this.gave_up(&error))?;
-            let comm = this.comm.as_ref().expect("whole: there was no fault");
-            // SAFETY: the ranges lie in buffers of this device (checked by the caller), as long as computed
-            // above, and the receive buffer is nobody else's. Both are kept until the stream has come past it,
-            // here below or, after a fault, in `settle`.
-            unsafe {
-                if whole {
-                    comm.gather(send.address(), receive.address(), len, stream)
-                } else {
-                    comm.exchange(&sends, &receives, stream)
-                }
+        // SAFETY: the ranges lie in buffers of this device (checked by the caller), as long as computed above,
+        // and the receive buffer is nobody else's. Both are kept until the stream has come past them.
+        let give = |comm: &Comm, stream: u64| unsafe {
+            match whole {
+                true => comm.gather(send.address(), receive.address(), len, stream),
+                false => comm.exchange(&sends, &receives, stream),
             }
-            .map_err(|failed| this.failed(failed))
         };
-        let moved = given(self).and_then(|()| {
-            // The work is in the stream once the call has ended.
-            self.wait(deadline, |this| this.progress())?;
-            let end = stream.record().map_err(|error| self.gave_up(&error))?;
-            let reached = |this: &Self| stream.reached(&end).map_err(|error| this.gave_up(&error));
-            self.wait(deadline, reached)
-        });
-        match moved {
+        match self.work(stream, deadline, give) {
             Ok(()) => Ok(self.pool.keep(receive)),
-            Err(fault) => {
-                let fault = self.fail(fault);
-                if !settle(stream) {
+            Err((fault, settled)) => {
+                if !settled {
                     // Somebody may write there for as long as the process lives.
                     std::mem::forget((send.clone(), receive));
                 }
                 Err(fault)
             }
         }
+    }
+
+    /// Reduces the first `count` values of the buffer, in place.
+    pub(super) fn reduce(
+        &mut self,
+        (buffer, count): (Buffer<u8>, usize),
+        reduction: Reduction,
+        stream: &Stream,
+        deadline: Instant,
+    ) -> Result<Buffer<u8>, Fault> {
+        // SAFETY: the values lie in the buffer, which is of this device (checked by the caller) and nobody
+        // else's; it is kept until the stream has come past it.
+        let give = |comm: &Comm, stream: u64| unsafe {
+            comm.reduce(buffer.address(), count, reduction, stream)
+        };
+        match self.work(stream, deadline, give) {
+            Ok(()) => Ok(buffer),
+            Err((fault, settled)) => {
+                if !settled {
+                    std::mem::forget(buffer);
+                }
+                Err(fault)
+            }
+        }
+    }
+
+    /// Gives the library work in a stream, and waits for its end. With a fault: whether the stream has come
+    /// past the work nevertheless.
+    fn work(
+        &mut self,
+        stream: &Stream,
+        deadline: Instant,
+        give: impl FnOnce(&Comm, u64) -> Result<(), Failed>,
+    ) -> Result<(), (Fault, bool)> {
+        let given = |this: &Self| {
+            let handle = stream.lend().map_err(|error| this.gave_up(&error))?;
+            let comm = this.comm.as_ref().expect("whole: there was no fault");
+            give(comm, handle).map_err(|failed| this.failed(failed))
+        };
+        let done = given(self).and_then(|()| {
+            // The work is in the stream once the call has ended.
+            self.wait(deadline, |this| this.progress())?;
+            let end = stream.record().map_err(|error| self.gave_up(&error))?;
+            let reached = |this: &Self| stream.reached(&end).map_err(|error| this.gave_up(&error));
+            self.wait(deadline, reached)
+        });
+        done.map_err(|fault| (self.fail(fault), settle(stream)))
     }
 }
 
