@@ -1,7 +1,7 @@
 //! Values in and out of an optimizer's state.
 #![forbid(unsafe_code)]
 
-use super::optimizer::Slot;
+use super::optimizer::{Masters, Slot};
 use super::{Optimizer, Rule};
 use crate::kernel::params::optim::{
     CONVERT_EXPORT, CONVERT_LOAD, CONVERT_ROUND, CONVERT_STORE, Progress,
@@ -101,8 +101,10 @@ impl<P: Storage, G: Storage> Optimizer<P, G> {
             return Err(Error::shape(OP, "param", format!("{len} elements"), lent.len()));
         }
         let address = lent.address(OP, || "param".into(), stream)?;
-        let values = self.device.zeros::<f32>(len)?;
-        self.note_one(row, address.0, values.address());
+        let part = self.layout.items[tensor].part.clone();
+        let values = self.device.zeros::<f32>(part.len())?;
+        let origin = values.address().wrapping_sub((part.start * size_of::<f32>()) as u64);
+        self.note_one(row, address.0, origin);
         let of = &self.layout.tensors[row];
         let first = of.first_chunk as usize;
         let chunks = first..first + of.chunks as usize;
@@ -124,8 +126,7 @@ impl<P: Storage, G: Storage> Optimizer<P, G> {
             return Err(Error::range(OP, "slot", expected, slot));
         };
         let Some(row) = row else { return Ok(Vec::new()) };
-        let start = self.layout.tensors[row].state as usize;
-        let len = self.layout.items[tensor].len;
+        let (start, len) = (self.layout.first_state(row), self.layout.items[tensor].part.len());
         let mut values = vec![0.0f32; len];
         match array {
             Slot::F32(buffer) => buffer.read(stream, start, &mut values)?,
@@ -167,6 +168,20 @@ impl<P: Storage, G: Storage> Optimizer<P, G> {
             }
         }
         Ok(None)
+    }
+
+    /// Bytes of masters and state arrays.
+    pub fn state_bytes(&self) -> usize {
+        let masters = match &self.masters {
+            Masters::None => 0,
+            Masters::F32(buffer) => size_of::<f32>() * buffer.len(),
+            Masters::Remainder(buffer) => size_of::<u16>() * buffer.len(),
+        };
+        let slot = |slot: &Slot| match slot {
+            Slot::F32(buffer) => size_of::<f32>() * buffer.len(),
+            Slot::Bf16(buffer) => size_of::<crate::bf16>() * buffer.len(),
+        };
+        masters + self.slots.iter().map(slot).sum::<usize>()
     }
 
     /// How many tensors the optimizer has, empty ones included.

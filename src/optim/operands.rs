@@ -11,7 +11,7 @@ use crate::{Buffer, Error, Read, Result, Storage, Stream, Write};
 
 impl<P: Storage, G: Storage> Optimizer<P, G> {
     /// All checks of a step; only the host's notes of addresses change.
-    pub(super) fn check_step(
+    pub(crate) fn check_step(
         &mut self,
         op: &'static str,
         stream: &Stream,
@@ -28,7 +28,7 @@ impl<P: Storage, G: Storage> Optimizer<P, G> {
         if params.unchecked || grads.unchecked {
             let written = ("params", params.rows.as_slice(), P::DTYPE);
             let read = ("grads", grads.rows.as_slice(), G::DTYPE);
-            plan::check_overlap(op, &self.layout.tensors, written, read, &mut self.spans)?;
+            plan::check_overlap(op, &self.layout, written, read, &mut self.spans)?;
             (params.unchecked, grads.unchecked) = (false, false);
         }
         Ok(())
@@ -41,7 +41,7 @@ impl<P: Storage, G: Storage> Optimizer<P, G> {
         grads: &[Option<&dyn Read<G>>],
     ) -> Result<()> {
         self.same_device(op, stream)?;
-        let arguments = Arguments { op, list: "grads", stream, items: &self.layout.items };
+        let arguments = Arguments::parts(op, "grads", stream, &self.layout.items);
         arguments.read(grads.len(), |index| grads[index], &mut self.grad_addresses)
     }
 
@@ -52,7 +52,7 @@ impl<P: Storage, G: Storage> Optimizer<P, G> {
         params: &mut [&mut dyn Write<P>],
     ) -> Result<()> {
         self.same_device(op, stream)?;
-        let arguments = Arguments { op, list: "params", stream, items: &self.layout.items };
+        let arguments = Arguments::whole(op, "params", stream, &self.layout.items);
         arguments.write(params, &mut self.param_addresses)
     }
 
@@ -63,7 +63,7 @@ impl<P: Storage, G: Storage> Optimizer<P, G> {
         params: &[&dyn Read<P>],
     ) -> Result<()> {
         self.same_device(op, stream)?;
-        let arguments = Arguments { op, list: "params", stream, items: &self.layout.items };
+        let arguments = Arguments::whole(op, "params", stream, &self.layout.items);
         arguments.read(params.len(), |index| Some(params[index]), &mut self.param_addresses)
     }
 
@@ -73,7 +73,7 @@ impl<P: Storage, G: Storage> Optimizer<P, G> {
         stream: &Stream,
         values: &[&dyn Read<f32>],
     ) -> Result<()> {
-        let arguments = Arguments { op, list: "values", stream, items: &self.layout.items };
+        let arguments = Arguments::whole(op, "values", stream, &self.layout.items);
         arguments.read(values.len(), |index| Some(values[index]), &mut self.value_addresses)
     }
 
@@ -88,7 +88,7 @@ impl<P: Storage, G: Storage> Optimizer<P, G> {
         let written = ("params", self.param_addresses.rows.as_slice(), P::DTYPE);
         let read = ("values", self.value_addresses.rows.as_slice(), crate::Dtype::F32);
         self.param_addresses.unchecked = true;
-        plan::check_overlap(op, &self.layout.tensors, written, read, &mut self.spans)
+        plan::check_overlap(op, &self.layout, written, read, &mut self.spans)
     }
 
     pub(super) fn same_device(&self, op: &'static str, stream: &Stream) -> Result<()> {
@@ -125,9 +125,15 @@ impl<P: Storage, G: Storage> Optimizer<P, G> {
             Moments::F32 => crate::Dtype::F32,
             Moments::Bf16 => crate::Dtype::Bf16,
         };
+        // Ratios are of whole tensors.
+        let whole = self.whole.as_ref().filter(|_| row == Row::LambTrust);
+        let (tensors, norms, chunk_count) = match whole {
+            Some(whole) => (&whole.tensors, &whole.norms, self.layout.whole_chunks),
+            None => (&self.tensors, &self.norms, self.layout.chunks.len()),
+        };
         Step {
             chunks: self.chunks.address(),
-            tensors: self.tensors.address(),
+            tensors: tensors.address(),
             scalars: self.scalars.address(),
             status: self.status.address(),
             params: self.params.address(),
@@ -136,8 +142,8 @@ impl<P: Storage, G: Storage> Optimizer<P, G> {
             slot0: slot(0),
             slot1: slot(1),
             slot2: slot(2),
-            norms: self.norms.address(),
-            chunk_count: self.layout.chunks.len() as u64,
+            norms: norms.address(),
+            chunk_count: chunk_count as u64,
             tensor_count: self.layout.tensors.len() as u64,
             state_len: self.layout.state_len as u64,
             seed: self.config.seed,

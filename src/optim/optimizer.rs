@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use std::marker::PhantomData;
+use std::ops::Range;
 
 use super::plan::{self, Addresses, Layout, Span};
 use super::{Config, Group, LossScale, Moments, Report, Rule};
@@ -57,6 +58,15 @@ pub(super) enum Masters {
     None,
     F32(Buffer<f32>),
     Remainder(Buffer<u16>),
+}
+
+/// What LAMB needs where state is of parts: norms are of whole tensors.
+#[derive(Debug)]
+pub(super) struct Whole {
+    /// The rows, with the chunks of the whole tensors.
+    pub(super) tensors: Buffer<params::Tensor>,
+    /// Two sums of each chunk of the whole tensors.
+    pub(super) norms: Buffer<f64>,
 }
 
 /// Where in a step the optimizer is.
@@ -126,6 +136,7 @@ pub struct Optimizer<P: Storage, G: Storage> {
     pub(super) values: Buffer<u64>,
     pub(super) sources: Buffer<params::Source>,
     pub(super) norms: Buffer<f64>,
+    pub(super) whole: Option<Whole>,
     pub(super) masters: Masters,
     pub(super) slots: Vec<Slot>,
     pub(super) stats: GradStats,
@@ -145,11 +156,23 @@ impl<P: Storage, G: Storage> Optimizer<P, G> {
     /// that `P` does not have; [`Error::Shape`] for lengths that cannot be counted;
     /// [`Error::OutOfMemory`].
     pub fn new(device: &Device, groups: &[Group], config: Config) -> Result<Self> {
+        Self::of_parts(device, groups, config, None)
+    }
+
+    /// As [`new`](Self::new), with state for a part of each tensor, cut between chunks; `None`: for all.
+    /// Parameters are passed whole, and changed in the part; gradients are passed as parts. Control needs
+    /// the partials of all parts, and [`step_with`](Self::step_with) the norms.
+    pub(crate) fn of_parts(
+        device: &Device,
+        groups: &[Group],
+        config: Config,
+        parts: Option<&[Range<usize>]>,
+    ) -> Result<Self> {
         plan::check_rules(groups)?;
         plan::check_config(&config)?;
         let mode = plan::mode(P::DTYPE, &config)?;
         let scale_rules = LossScale::new(config.scaler)?;
-        let mut layout = Layout::new(groups)?;
+        let mut layout = Layout::new(groups, parts)?;
         let rule = plan::widest(groups);
         let rows = layout.tensors.len();
         let status = Status {
@@ -158,10 +181,18 @@ impl<P: Storage, G: Storage> Optimizer<P, G> {
             hysteresis: scale_rules.hysteresis(),
             ..bytemuck::Zeroable::zeroed()
         };
-        let lengths: Vec<usize> = layout.items.iter().map(|item| item.len).collect();
+        let lengths: Vec<usize> = layout.items.iter().map(|item| item.part.len()).collect();
         let fresh = Progress { step: 0, beta1_power: 1.0, beta2_power: 1.0 };
         let group_rows: Vec<params::Group> = groups.iter().map(|g| g.rule.group()).collect();
-        let trust = if matches!(rule, Rule::Lamb(_)) { 2 * layout.chunk_count } else { 0 };
+        let lamb = matches!(rule, Rule::Lamb(_));
+        let trust = if lamb { 2 * layout.chunk_count } else { 0 };
+        let whole = match parts {
+            Some(_) if lamb => Some(Whole {
+                tensors: device.upload(&layout.whole_tensors())?,
+                norms: device.zeros(2 * layout.whole_chunks)?,
+            }),
+            _ => None,
+        };
         let masters = match mode {
             MASTER_F32 => Masters::F32(device.zeros(layout.state_len)?),
             MASTER_REMAINDER => Masters::Remainder(device.zeros(layout.state_len)?),
@@ -202,6 +233,7 @@ impl<P: Storage, G: Storage> Optimizer<P, G> {
             values: device.zeros(rows)?,
             sources: device.zeros(layout.items.len().max(1))?,
             norms: device.zeros(trust)?,
+            whole,
             masters,
             slots,
             stats,

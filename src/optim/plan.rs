@@ -1,6 +1,8 @@
 //! Everything that can be found wrong before anything is written, and the work list.
 #![forbid(unsafe_code)]
 
+use std::ops::Range;
+
 use super::{Config, Group, Master, Rule};
 use crate::kernel::params::PARTIAL_CHUNK;
 use crate::kernel::params::optim::{
@@ -17,7 +19,9 @@ const STATE_ALIGN: usize = 64;
 pub(super) struct Item {
     pub(super) name: String,
     pub(super) len: usize,
-    /// Row of the tensor table; none for an empty tensor.
+    /// The elements whose state is here: all of them, or this rank's.
+    pub(super) part: Range<usize>,
+    /// Row of the tensor table; none for an empty part.
     pub(super) row: Option<usize>,
 }
 
@@ -26,10 +30,14 @@ pub(super) struct Item {
 pub(super) struct Layout {
     pub(super) items: Vec<Item>,
     pub(super) tensors: Vec<params::Tensor>,
-    /// Pieces of all tensors, in order; see [`cut`](Layout::cut).
+    /// Pieces of all parts, in order; see [`cut`](Layout::cut).
     pub(super) chunks: Vec<Chunk>,
     /// How many they will be.
     pub(super) chunk_count: usize,
+    /// How many pieces the whole tensors have.
+    pub(super) whole_chunks: usize,
+    /// Of each row, the first piece of the whole tensor.
+    pub(super) whole_first: Vec<u32>,
     /// Elements of every state array.
     pub(super) state_len: usize,
 }
@@ -37,17 +45,20 @@ pub(super) struct Layout {
 const NEW: &str = "optim::new";
 
 impl Layout {
-    pub(super) fn new(groups: &[Group]) -> Result<Self> {
+    /// Of whole tensors, or of a part of each, cut at multiples of a chunk.
+    pub(super) fn new(groups: &[Group], parts: Option<&[Range<usize>]>) -> Result<Self> {
         let mut layout = Self {
             items: Vec::new(),
             tensors: Vec::new(),
             chunks: Vec::new(),
             chunk_count: 0,
+            whole_chunks: 0,
+            whole_first: Vec::new(),
             state_len: 0,
         };
         for (group, of) in groups.iter().enumerate() {
             for (at, tensor) in of.tensors.iter().enumerate() {
-                layout.push(group, tensor).map_err(|error| match error {
+                layout.push(group, tensor, parts).map_err(|error| match error {
                     Some(error) => error,
                     None => Error::shape(
                         NEW,
@@ -76,27 +87,39 @@ impl Layout {
     }
 
     /// `Err(None)` where a size cannot be counted.
-    fn push(&mut self, group: usize, tensor: &super::Tensor) -> Result<(), Option<Error>> {
+    fn push(
+        &mut self,
+        group: usize,
+        tensor: &super::Tensor,
+        parts: Option<&[Range<usize>]>,
+    ) -> Result<(), Option<Error>> {
         let id = u32::try_from(self.items.len()).ok().filter(|&id| id != params::NONE);
         let id = id.ok_or(None)?;
-        let item = Item { name: tensor.name.clone(), len: tensor.len, row: None };
+        let part = parts.map_or(0..tensor.len, |parts| parts[id as usize].clone());
+        let cut = |at: usize| at.is_multiple_of(PARTIAL_CHUNK) || at == tensor.len;
+        assert!(part.end <= tensor.len && cut(part.start) && cut(part.end), "cut between chunks");
+        let item =
+            Item { name: tensor.name.clone(), len: tensor.len, part: part.clone(), row: None };
         self.items.push(item);
-        if tensor.len == 0 {
+        let first = self.whole_chunks;
+        let end = first.checked_add(tensor.len.div_ceil(PARTIAL_CHUNK));
+        let end = end.and_then(|end| u32::try_from(end).ok()).ok_or(None)?;
+        self.whole_chunks = end as usize;
+        if part.is_empty() {
             return Ok(());
         }
         let first_chunk = self.chunk_count;
-        let chunks = tensor.len.div_ceil(PARTIAL_CHUNK);
-        let end = first_chunk.checked_add(chunks).and_then(|end| u32::try_from(end).ok());
-        let end = end.ok_or(None)? as usize;
+        let chunks = part.len().div_ceil(PARTIAL_CHUNK);
         let state = self.state_len;
-        let padded = tensor.len.checked_next_multiple_of(STATE_ALIGN);
+        let padded = part.len().checked_next_multiple_of(STATE_ALIGN);
         let state_len = padded.and_then(|padded| state.checked_add(padded)).ok_or(None)?;
         // In bytes of the widest element too.
         state_len.checked_mul(8).filter(|&bytes| bytes <= isize::MAX as usize).ok_or(None)?;
         let row = self.tensors.len();
+        self.whole_first.push(first as u32);
         self.tensors.push(params::Tensor {
-            state: state as u64,
-            len: tensor.len as u64,
+            state: (state as u64).wrapping_sub(part.start as u64),
+            len: part.len() as u64,
             lr_factor: tensor.lr_factor,
             decay_factor: tensor.decay_factor,
             first_chunk: first_chunk as u32,
@@ -104,9 +127,16 @@ impl Layout {
             group: group as u32,
             id,
         });
-        (self.state_len, self.chunk_count) = (state_len, end);
+        (self.state_len, self.chunk_count) = (state_len, first_chunk + chunks);
         self.items[id as usize].row = Some(row);
         Ok(())
+    }
+
+    /// Where the state of a row's part starts in every state array.
+    pub(super) fn first_state(&self, row: usize) -> usize {
+        let tensor = &self.tensors[row];
+        let part = &self.items[tensor.id as usize].part;
+        tensor.state.wrapping_add(part.start as u64) as usize
     }
 
     /// Makes the list of chunks. Not before the state that they work on is allocated: a length for
@@ -117,12 +147,23 @@ impl Layout {
             device: "the host".into(),
         })?;
         for (row, tensor) in self.tensors.iter().enumerate() {
-            for start in (0..tensor.len).step_by(PARTIAL_CHUNK) {
-                let len = (tensor.len - start).min(PARTIAL_CHUNK as u64) as u32;
-                self.chunks.push(Chunk { start, tensor: row as u32, len });
+            let part = &self.items[tensor.id as usize].part;
+            for start in part.clone().step_by(PARTIAL_CHUNK) {
+                let len = (part.end - start).min(PARTIAL_CHUNK) as u32;
+                self.chunks.push(Chunk { start: start as u64, tensor: row as u32, len });
             }
         }
         Ok(())
+    }
+
+    /// The rows, with the pieces of the whole tensors: for norms of whole tensors.
+    pub(super) fn whole_tensors(&self) -> Vec<params::Tensor> {
+        let rows = self.tensors.iter().zip(&self.whole_first);
+        let whole = |(row, &first_chunk): (&params::Tensor, &u32)| {
+            let len = self.items[row.id as usize].len;
+            params::Tensor { first_chunk, chunks: len.div_ceil(PARTIAL_CHUNK) as u32, ..*row }
+        };
+        rows.map(whole).collect()
     }
 
     /// Names name tensors in files.
@@ -233,9 +274,31 @@ pub(super) struct Arguments<'a> {
     pub(super) list: &'static str,
     pub(super) stream: &'a Stream,
     pub(super) items: &'a [Item],
+    /// Whether they are as long as the parts whose state is here (gradients), or whole.
+    parts: bool,
 }
 
-impl Arguments<'_> {
+impl<'a> Arguments<'a> {
+    /// Tensors as the caller declared them.
+    pub(super) fn whole(
+        op: &'static str,
+        list: &'static str,
+        stream: &'a Stream,
+        items: &'a [Item],
+    ) -> Self {
+        Self { op, list, stream, items, parts: false }
+    }
+
+    /// The parts of them whose state is here.
+    pub(super) fn parts(
+        op: &'static str,
+        list: &'static str,
+        stream: &'a Stream,
+        items: &'a [Item],
+    ) -> Self {
+        Self { parts: true, ..Self::whole(op, list, stream, items) }
+    }
+
     fn count(&self, found: usize) -> Result<()> {
         let expected = self.items.len();
         if found == expected {
@@ -250,12 +313,27 @@ impl Arguments<'_> {
     }
 
     fn len(&self, index: usize, found: usize) -> Result<()> {
-        let Item { name, len, .. } = &self.items[index];
-        if found == *len {
+        let Item { name, len, part, .. } = &self.items[index];
+        let len = if self.parts { part.len() } else { *len };
+        if found == len {
             return Ok(());
         }
         let expected = format!("{len} elements (tensor \"{name}\")");
         Err(Error::shape(self.op, self.name(index), expected, found))
+    }
+
+    /// Where the tensor's element 0 is or, of a part that is memory of its own, would be (modulo
+    /// 2⁶⁴).
+    fn origin<T: Storage>(&self, index: usize, address: u64) -> Result<u64> {
+        if !self.parts || address == 0 {
+            return Ok(address);
+        }
+        let before = (self.items[index].part.start * size_of::<T>()) as u64;
+        match address.wrapping_sub(before) {
+            // 0 says that there is no tensor.
+            0 => Err(Error::range(self.op, self.name(index), "an address for element 0", address)),
+            origin => Ok(origin),
+        }
     }
 
     /// Addresses of what may be read; 0 for none. Writes nothing on error.
@@ -281,7 +359,8 @@ impl Arguments<'_> {
         let Some(tensor) = tensor else { return Ok(0) };
         let lent = tensor.lend(self.stream)?;
         self.len(index, lent.len())?;
-        Ok(lent.address(self.op, || self.name(index), self.stream)?.0)
+        let address = lent.address(self.op, || self.name(index), self.stream)?;
+        self.origin::<T>(index, address.0)
     }
 
     /// Addresses of what may be written. Writes nothing on error.
@@ -314,16 +393,19 @@ pub(super) type Span = (u64, u64, u32, bool);
 /// O-05: no written tensor shares memory with any other. `spans` is room for both lists, reused.
 pub(super) fn check_overlap(
     op: &'static str,
-    tensors: &[params::Tensor],
+    layout: &Layout,
     written: (&str, &[u64], Dtype),
     read: (&str, &[u64], Dtype),
     spans: &mut Vec<Span>,
 ) -> Result<()> {
     spans.clear();
     for ((_, addresses, dtype), writes) in [(written, true), (read, false)] {
-        for (row, (&address, tensor)) in addresses.iter().zip(tensors).enumerate() {
-            if address != 0 {
-                let bytes = tensor.len * dtype.bytes() as u64;
+        for (row, (&origin, tensor)) in addresses.iter().zip(&layout.tensors).enumerate() {
+            if origin != 0 {
+                // Only the part is read or written.
+                let part = &layout.items[tensor.id as usize].part;
+                let address = origin.wrapping_add((part.start * dtype.bytes()) as u64);
+                let bytes = (part.len() * dtype.bytes()) as u64;
                 spans.push((address, address.saturating_add(bytes), row as u32, writes));
             }
         }
@@ -338,7 +420,7 @@ pub(super) fn check_overlap(
         if let Some(other) = before.filter(|other| other.1 > span.0) {
             let name = |span: Span| {
                 let list = if span.3 { written.0 } else { read.0 };
-                crate::Arg::from(format!("{list}[{}]", tensors[span.2 as usize].id))
+                crate::Arg::from(format!("{list}[{}]", layout.tensors[span.2 as usize].id))
             };
             let (first, second) = if span.3 { (span, other) } else { (other, span) };
             return Err(Error::Overlap { op, first: name(first), second: name(second) });

@@ -5,7 +5,8 @@ use super::Optimizer;
 use super::launch::launch;
 use super::optimizer::Phase;
 use crate::kernel::params::optim::{self as params, Block, Control};
-use crate::{Error, GradStats, Read, Result, Storage, Stream, Write};
+use crate::kernel::table::optim::Row;
+use crate::{Buffer, Error, GradStats, Read, Result, Storage, Stream, Write};
 
 /// Where [`Optimizer::control`] takes Σg² and non-finite counts from.
 #[derive(Debug, Clone, Copy)]
@@ -151,6 +152,18 @@ impl<P: Storage, G: Storage> Optimizer<P, G> {
         params: &mut [&mut dyn Write<P>],
         grads: &[Option<&dyn Read<G>>],
     ) -> Result<()> {
+        self.step_with(stream, params, grads, |_, _| Ok(()))
+    }
+
+    /// [`step`](Self::step) of an optimizer of parts: `meet` makes LAMB's norms of whole tensors (a row
+    /// of two for each chunk, in order of tensors) from those of the parts.
+    pub(crate) fn step_with(
+        &mut self,
+        stream: &Stream,
+        params: &mut [&mut dyn Write<P>],
+        grads: &[Option<&dyn Read<G>>],
+        mut meet: impl FnMut(&Buffer<f64>, &mut Buffer<f64>) -> Result<()>,
+    ) -> Result<()> {
         const OP: &str = "optim::step";
         if self.phase != Phase::Decided {
             return Err(Error::state(OP, "`control` before `step`", "`step`"));
@@ -168,6 +181,9 @@ impl<P: Storage, G: Storage> Optimizer<P, G> {
         self.upload_grads(stream)?;
         self.upload_params(stream)?;
         for &row in self.rule.rows() {
+            if let (Row::LambTrust, Some(whole)) = (row, &mut self.whole) {
+                meet(&self.norms, &mut whole.norms)?;
+            }
             launch(stream, Block::Step(self.step_block(row)))?;
         }
         self.phase = Phase::Idle;

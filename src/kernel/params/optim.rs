@@ -29,19 +29,21 @@ block! {
 }
 
 block! {
-    /// What never changes about a tensor. Empty tensors have no row.
+    /// What never changes about a tensor, or about the part of one that is here: every array is
+    /// addressed by elements of the whole tensor. Empty ones have no row.
     pub struct Tensor {
-        /// First element in every state array.
+        /// The tensor's element 0 in every state array, modulo 2⁶⁴: before the array where the part
+        /// starts later.
         pub state: u64,
-        /// Elements.
+        /// Elements of the part.
         pub len: u64,
         /// Multiplies the group's learning rate.
         pub lr_factor: f64,
         /// Multiplies the group's weight decay.
         pub decay_factor: f64,
-        /// First row of the chunk table.
+        /// First row of the chunk table; for LAMB's ratios, of the table of norms.
         pub first_chunk: u32,
-        /// Rows of the chunk table.
+        /// Rows there.
         pub chunks: u32,
         /// Row of the group table.
         pub group: u32,
@@ -286,7 +288,7 @@ block! {
         pub slot1: u64,
         /// Third state array.
         pub slot2: u64,
-        /// LAMB: Σp² and Σu² of every chunk, two f64 each.
+        /// LAMB: Σp² and Σu² of every chunk, two f64 each; for the ratios, of the whole tensors' chunks.
         pub norms: u64,
         /// Rows of the chunk table.
         pub chunk_count: u64,

@@ -126,7 +126,7 @@ impl Header {
             let fresh = Progress { step: 0, beta1_power: 1.0, beta2_power: 1.0 };
             let progress = item.row.map_or(fresh, |row| progress[row]);
             tensors.push(Counted { name: item.name.clone(), len: item.len, progress });
-            let state = item.row.map_or(0, |row| optimizer.layout.tensors[row].state as usize);
+            let state = item.row.map_or(0, |row| optimizer.layout.first_state(row));
             for &(slot, array, dtype) in &arrays {
                 let name = format!("{}/{slot}", item.name);
                 let entry = Entry { name, array, dtype, len: item.len, offset, state };

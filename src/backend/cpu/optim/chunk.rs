@@ -80,10 +80,11 @@ impl<'a> Param<'a> {
             };
             match mode {
                 MASTER_OWN => Self::Own(part(address, start, len)),
-                MASTER_F32 => Self::Master(part(master, state + start, len), half()),
-                MASTER_REMAINDER => {
-                    Self::Remainder(part(address, start, len), part(master, state + start, len))
-                }
+                MASTER_F32 => Self::Master(part(master, state.wrapping_add(start), len), half()),
+                MASTER_REMAINDER => Self::Remainder(
+                    part(address, start, len),
+                    part(master, state.wrapping_add(start), len),
+                ),
                 MASTER_NEAREST => Self::Nearest(half()),
                 _ => Self::Stochastic(half()),
             }
@@ -125,15 +126,16 @@ impl Job<'_> {
     ) -> Self {
         let (start, len) = (chunk.start, u64::from(chunk.len));
         let row = u64::from(chunk.tensor);
-        // SAFETY: the caller's promise. Address tables have a row for each tensor; parameters and
-        // gradients have `tensor.len` elements (checked by the plan), state arrays hold
-        // `tensor.len` from `tensor.state` on (the layout), and the chunk is inside.
+        let state = tensor.state.wrapping_add(start);
+        // SAFETY: the caller's promise. Address tables have a row for each tensor; the chunk is inside
+        // the part of the tensor that is here (the layout), which parameter and gradient have (checked
+        // by the plan), and whose element `i` state arrays hold at `tensor.state + i` (modulo 2⁶⁴).
         unsafe {
             let param = part_ref::<u64>(block.params, row, 1)[0];
             let grad = part_ref::<u64>(block.grads, row, 1)[0];
             let slot = |address| match block.moment {
-                BF16 => State::Bf16(part(address, tensor.state + start, len)),
-                _ => State::F32(part(address, tensor.state + start, len)),
+                BF16 => State::Bf16(part(address, state, len)),
+                _ => State::F32(part(address, state, len)),
             };
             Self {
                 grad: Grad::new(block.grad, grad, start, len),

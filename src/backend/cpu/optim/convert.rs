@@ -28,8 +28,8 @@ pub(super) unsafe fn run(threads: &Threads, block: &Convert) {
             let param = part_ref::<u64>(block.params, row, 1)[0];
             (param, part_ref::<u64>(block.values, row, 1)[0])
         };
-        let piece =
-            Piece { block, param, start, state: tensor.state + start, len, total: tensor.len };
+        let state = tensor.state.wrapping_add(start);
+        let piece = Piece { block, param, start, state, len, total: tensor.len };
         // SAFETY: the plan checked both arguments' lengths; one task for each chunk. Parameters
         // are only read where they were lent to read (load, export); f32 values are written only
         // in the direction that exports, to a buffer of the optimizer's own.

@@ -23,6 +23,12 @@ pub(super) unsafe fn slice_mut<'a, T>(address: u64, len: u64) -> &'a mut [T] {
     unsafe { std::slice::from_raw_parts_mut(address as *mut T, len as usize) }
 }
 
+/// The address of element `start` of the array at `address`, modulo 2⁶⁴: arrays that hold a part of a
+/// tensor are given by where its element 0 would be, which may be before all memory.
+fn element<T>(address: u64, start: u64) -> u64 {
+    address.wrapping_add(start.wrapping_mul(size_of::<T>() as u64))
+}
+
 /// `len` elements of `T` from element `start` of the array at `address`; for no array, none.
 ///
 /// # Safety
@@ -32,7 +38,7 @@ pub(super) unsafe fn part<'a, T>(address: u64, start: u64, len: u64) -> &'a mut 
         return &mut [];
     }
     // SAFETY: the caller's promise.
-    unsafe { slice_mut(address + start * size_of::<T>() as u64, len) }
+    unsafe { slice_mut(element::<T>(address, start), len) }
 }
 
 /// As [`part`], to read.
@@ -44,7 +50,7 @@ pub(super) unsafe fn part_ref<'a, T>(address: u64, start: u64, len: u64) -> &'a 
         return &[];
     }
     // SAFETY: the caller's promise.
-    unsafe { slice(address + start * size_of::<T>() as u64, len) }
+    unsafe { slice(element::<T>(address, start), len) }
 }
 
 /// The work list.
