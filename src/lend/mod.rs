@@ -101,6 +101,58 @@ macro_rules! lent {
 lent!(Lent);
 lent!(LentMut);
 
+impl<T: Element> LentMut<'_, T> {
+    /// Copies elements from `start` on to a view, in the stream's order.
+    pub(crate) fn copy_to(
+        &self,
+        op: &'static str,
+        arg: impl Fn() -> crate::error::Arg,
+        stream: &Stream,
+        start: usize,
+        to: &mut ViewMut<'_, T>,
+    ) -> Result<()> {
+        let from = self.address(op, &arg, stream)?;
+        check_copy(op, &arg, stream, (start, to.len, self.len), to.device)?;
+        let (from, bytes) = (from.offset(start * size_of::<T>()), to.len * size_of::<T>());
+        // SAFETY: both ranges are inside what was lent and inside the view (checked above,
+        // and when the view was made); memory lent to this call is not the buffer's, which
+        // is borrowed exclusively.
+        unsafe { stream.device().backend.copy(stream.id(), to.address, from, bytes) }
+    }
+
+    /// Copies a view to elements from `start` on, in the stream's order.
+    pub(crate) fn copy_from(
+        &mut self,
+        op: &'static str,
+        arg: impl Fn() -> crate::error::Arg,
+        stream: &Stream,
+        start: usize,
+        from: &View<'_, T>,
+    ) -> Result<()> {
+        let to = self.address(op, &arg, stream)?;
+        check_copy(op, &arg, stream, (start, from.len, self.len), from.device)?;
+        let (to, bytes) = (to.offset(start * size_of::<T>()), from.len * size_of::<T>());
+        // SAFETY: both ranges are inside what was lent and inside the view (checked above, and when
+        // the view was made); memory lent to write is nobody else's.
+        unsafe { stream.device().backend.copy(stream.id(), to, from.address, bytes) }
+    }
+}
+
+/// `len` elements from `start` on are inside `all`, and the stream reaches the other side.
+fn check_copy(
+    op: &'static str,
+    arg: impl Fn() -> crate::error::Arg,
+    stream: &Stream,
+    (start, len, all): (usize, usize, usize),
+    other: &Device,
+) -> Result<()> {
+    if start.checked_add(len).is_none_or(|end| end > all) {
+        let expected = format!("elements {start} to {}", start.saturating_add(len));
+        return Err(Error::shape(op, arg(), expected, format!("{all} elements")));
+    }
+    check_place(op, arg, Place::Device(other), stream)
+}
+
 fn check_place(
     op: &'static str,
     arg: impl Fn() -> crate::error::Arg,

@@ -16,7 +16,7 @@ pub(super) fn agree(
     comm: &mut dyn Communicator,
     plan: &BucketPlan,
     config: &Config,
-    gradient: Dtype,
+    (gradient, sharded): (Dtype, Option<u64>),
     device: &Device,
     way: Way,
 ) -> Result<(u64, Way)> {
@@ -29,6 +29,7 @@ pub(super) fn agree(
         | u64::from(config.scale.to_bits()) << 8
         | (config.sum as u64) << 40;
     let hash = plan.hash() ^ options.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let hash = sharded.map_or(hash, |optimizer| hash.rotate_left(1) ^ optimizer);
     if comm.size() == 1 {
         return Ok((hash, Way::Packed));
     }
@@ -48,7 +49,7 @@ pub(super) fn agree(
             Some(param) => format!("{p} ({})", param.name),
             None => format!("{p} (this rank declares only {count})"),
         },
-        None => "none: configurations, gradient or wire types differ".into(),
+        None => "none: configurations, optimizers, gradient or wire types differ".into(),
     };
     Err(Error::Comm(Fault::PlanMismatch { rank, param }))
 }

@@ -13,6 +13,7 @@ use super::config::Sum;
 use super::in_place::Layout;
 use super::plan::BucketPlan;
 use super::report::{Log, Phase};
+use super::sharded::cut::Place;
 use super::trailer::Trailer;
 use super::whole::Integers;
 use super::{config, launch};
@@ -32,10 +33,21 @@ pub(crate) struct Geometry {
 impl Geometry {
     /// Shards start at multiples of 256 bytes, so that each can be read 16 bytes at a time.
     pub fn new(len: usize, params: usize, wire: Dtype, ranks: usize) -> Self {
-        let shard = len.div_ceil(ranks).max(1).next_multiple_of(256 / wire.bytes());
+        Self::of_shards(len.div_ceil(ranks), params, wire)
+    }
+
+    /// Shards of so many elements, or a little more.
+    pub fn of_shards(shard: usize, params: usize, wire: Dtype) -> Self {
+        let shard = shard.max(1).next_multiple_of(256 / wire.bytes());
         let shard_bytes = shard * wire.bytes();
         let block_bytes = (shard_bytes + Trailer::bytes(params)).next_multiple_of(256);
         Self { shard, shard_bytes, block_bytes }
+    }
+
+    /// Where element `at` of a bucket is that is cut in equal shards.
+    pub fn place(&self, at: usize) -> Place {
+        let within = at % self.shard;
+        Place { rank: at / self.shard, within, left: self.shard - within }
     }
 }
 
@@ -89,6 +101,23 @@ pub(crate) enum Way {
     Sections,
     /// Whole, by all-reduces of the communicator's.
     Whole,
+    /// Packed in blocks, and each rank keeps its part of the result.
+    Scattered,
+}
+
+/// What the communication thread is asked for, in the same order on every rank.
+pub(crate) enum Task {
+    Bucket(Job),
+    Gather(Gather),
+}
+
+/// A buffer of every rank's, as long on each, to every rank.
+pub(crate) struct Gather {
+    pub send: Arc<Buffer<u8>>,
+    /// The work that filled it.
+    pub filled: Event,
+    /// Where the parts go.
+    pub to: Sender<Result<Vec<Part>>>,
 }
 
 /// Where parts start.
@@ -134,8 +163,17 @@ pub(crate) struct Sums {
 
 impl Exchange {
     /// Serves until the sender is dropped.
-    pub fn run(mut self, jobs: &Receiver<Job>, done: &Sender<Done>) {
-        while let Ok(mut job) = jobs.recv() {
+    pub fn run(mut self, tasks: &Receiver<Task>, done: &Sender<Done>) {
+        while let Ok(task) = tasks.recv() {
+            let mut job = match task {
+                Task::Bucket(job) => job,
+                Task::Gather(gather) => {
+                    let parts = self.gather(&gather);
+                    // Nobody may be waiting any more; then the parts are dropped.
+                    let _ = gather.to.send(parts);
+                    continue;
+                }
+            };
             let outcome = self.exchange(&mut job);
             let Job { bucket, blocks, filled, .. } = job;
             if done.send(Done { bucket, blocks, filled, outcome }).is_err() {
@@ -149,7 +187,7 @@ impl Exchange {
             self.sums.stream.wait(&event)?;
         }
         match self.sums.way {
-            Way::Packed => {}
+            Way::Packed | Way::Scattered => {}
             Way::Lent => return self.exchange_in_place(job),
             Way::Sections => return self.exchange_sections(job),
             Way::Whole => return self.exchange_whole(job),
@@ -176,6 +214,11 @@ impl Exchange {
         log.add(job.bucket, Phase::Sum, start, start.elapsed());
         // The senders may write their buckets again once nobody holds their blocks.
         drop(blocks);
+        if self.sums.way == Way::Scattered {
+            let buffer = job.blocks.result.clone();
+            let own = Part { len: buffer.len(), buffer, start: 0 };
+            return Ok(Exchanged { shards: vec![own], trailers, factor: 1.0, log });
+        }
 
         let start = Instant::now();
         let shards = self.comm.exchange(
@@ -187,6 +230,18 @@ impl Exchange {
         check_parts(&shards.parts, &self.sums.stream, self.sums.parts.len(), geometry.shard_bytes)?;
         log.add_exchange(job.bucket, start, shards.skew);
         Ok(Exchanged { shards: shards.parts, trailers, factor: 1.0, log })
+    }
+}
+
+impl Exchange {
+    fn gather(&mut self, gather: &Gather) -> Result<Vec<Part>> {
+        let stream = &self.sums.stream;
+        stream.wait(&gather.filled)?;
+        let deadline = config::deadline(self.sums.deadline);
+        let all = self.comm.exchange(Collective::AllGather, &gather.send, stream, deadline)?;
+        check_parts(&all.parts, stream, self.sums.parts.len(), gather.send.len())?;
+        stream.sync()?; // they are read on other streams
+        Ok(all.parts)
     }
 }
 

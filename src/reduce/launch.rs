@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use super::exchange::Geometry;
 use super::in_place::Layout;
+use super::sharded::cut::Place;
 use crate::backend::Address;
 use crate::kernel::Launch;
 use crate::kernel::params::reduce::{Accumulate, Block, Fixed, InPlace, Pack, Piece, Sum, Unpack};
@@ -37,6 +38,7 @@ pub(super) fn pack<G: Storage>(
     non_finite: &mut Buffer<u64>,
     geometry: Geometry,
     (offset, wire): (usize, Dtype),
+    place: impl Fn(usize) -> Place,
     scale: f32,
 ) -> Result<()> {
     let accumulated = accumulated.map_or(Address::NULL, |a| {
@@ -46,10 +48,10 @@ pub(super) fn pack<G: Storage>(
     // The bucket is cut in shards; so is a parameter that crosses from one into the next.
     let mut done = 0;
     while done < gradient.len {
-        let at = offset + done;
-        let (block, within) = (at / geometry.shard, at % geometry.shard);
-        let len = (geometry.shard - within).min(gradient.len - done);
-        let byte = block * geometry.block_bytes + within * wire.bytes();
+        let Place { rank, within, left } = place(offset + done);
+        let len = left.min(gradient.len - done);
+        assert!(within + len <= geometry.shard, "inside the block");
+        let byte = rank * geometry.block_bytes + within * wire.bytes();
         assert!(byte + len * wire.bytes() <= bucket.len(), "the plan places parameters inside");
         let advance = |address: Address, bytes: usize| match address {
             Address::NULL => 0,

@@ -7,17 +7,17 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 
 use super::comm::{Abort, Part};
-use super::exchange::{Done, Exchange, Exchanged, Geometry, Job};
+use super::exchange::{Done, Exchange, Exchanged, Gather, Geometry, Job, Task};
 use super::report::Log;
 use super::trailer::Trailer;
-use crate::{Error, Result};
+use crate::{Buffer, Error, Event, Result};
 
 /// Where filled buckets go.
 pub(super) enum Outbox {
     /// One rank: straight back.
     Alone(Vec<Done>),
     Thread {
-        jobs: Option<Sender<Job>>,
+        jobs: Option<Sender<Task>>,
         done: Receiver<Done>,
         thread: Option<JoinHandle<()>>,
         abort: Arc<dyn Abort>,
@@ -45,10 +45,31 @@ impl Outbox {
                 Ok(())
             }
             Self::Thread { jobs, .. } => {
-                let sent = jobs.as_ref().is_some_and(|jobs| jobs.send(job).is_ok());
+                let sent = jobs.as_ref().is_some_and(|jobs| jobs.send(Task::Bucket(job)).is_ok());
                 if sent { Ok(()) } else { Err(thread_ended()) }
             }
         }
+    }
+
+    /// Asks for every rank's `send`, which the work before `filled` makes; all ranks ask in the same
+    /// order. What is returned gives them, in rank order, when they are there.
+    pub fn gather(
+        &mut self,
+        send: &Arc<Buffer<u8>>,
+        filled: Event,
+    ) -> Result<Receiver<Result<Vec<Part>>>> {
+        let (to, parts) = channel();
+        let sent = match self {
+            Self::Alone(_) => {
+                let own = Part { buffer: send.clone(), start: 0, len: send.len() };
+                to.send(Ok(vec![own])).is_ok()
+            }
+            Self::Thread { jobs, .. } => {
+                let gather = Task::Gather(Gather { send: send.clone(), filled, to });
+                jobs.as_ref().is_some_and(|jobs| jobs.send(gather).is_ok())
+            }
+        };
+        if sent { Ok(parts) } else { Err(thread_ended()) }
     }
 
     /// The next bucket, in plan order.
@@ -77,6 +98,6 @@ impl Outbox {
     }
 }
 
-fn thread_ended() -> Error {
+pub(super) fn thread_ended() -> Error {
     Error::state("Reducer", "a running communication thread", "that it has ended")
 }

@@ -10,10 +10,10 @@ use super::comm::Communicator;
 use super::config::{Config, Sum, Unscale};
 use super::exchange::{Blocks, Exchange, Geometry, Sums, Way};
 use super::in_place::Layout;
-
 use super::outbox::Outbox;
 use super::plan::{Bucket, BucketPlan};
 use super::report::{Log, Reduced};
+use super::sharded::cut::Cut;
 use super::trailer::Trailer;
 use super::whole::Integers;
 use crate::{
@@ -93,6 +93,8 @@ pub struct Reducer<G: Storage> {
     /// Where each parameter's partials start.
     pub(super) first_partial: Vec<usize>,
     pub(super) stats: GradStats,
+    /// Which part of each bucket stays here, if not all of all.
+    pub(super) own: Option<Own>,
     pub(super) outbox: Outbox,
     pub(super) fault: Option<Error>,
     pub(super) storage: std::marker::PhantomData<G>,
@@ -113,6 +115,13 @@ pub(super) struct Filling {
     pub(super) filled: Vec<crate::Event>,
     pub(super) non_finite: Buffer<u64>,
     pub(super) ready: Duration,
+}
+
+/// A rank's parts of the buckets.
+#[derive(Clone)]
+pub(super) struct Own {
+    pub(super) cut: Arc<Cut>,
+    pub(super) rank: usize,
 }
 
 /// Where gradients lie.
@@ -147,8 +156,20 @@ impl<G: Storage> Reducer<G> {
     pub fn new(
         device: &Device,
         plan: BucketPlan,
+        comm: Box<dyn Communicator>,
+        config: Config,
+    ) -> Result<Self> {
+        Self::build(device, Arc::new(plan), comm, config, None)
+    }
+
+    /// As [`new`](Self::new); with `sharded`, each rank keeps its part of the averages; the hash is of what
+    /// it does with them.
+    pub(super) fn build(
+        device: &Device,
+        plan: Arc<BucketPlan>,
         mut comm: Box<dyn Communicator>,
         config: Config,
+        sharded: Option<(Arc<Cut>, u64)>,
     ) -> Result<Self> {
         if !(config.scale.is_finite() && config.scale > 0.0) {
             return Err(Error::range(NEW, "scale", "a finite number above 0", config.scale));
@@ -159,7 +180,6 @@ impl<G: Storage> Reducer<G> {
             return Err(Error::range(NEW, "comm", "a rank below the number of ranks", found));
         }
         let stream = device.stream()?;
-        let plan = Arc::new(plan);
         let wire = match config.sum {
             _ if ranks == 1 => G::DTYPE,
             Sum::OrderFree => Dtype::F32,
@@ -170,22 +190,34 @@ impl<G: Storage> Reducer<G> {
         let host = device.info().kind == DeviceKind::Cpu;
         let plain = config.views && !config.accumulate && host;
         let way = match G::DTYPE == wire {
+            _ if sharded.is_some() => Way::Scattered,
             _ if config.sum != Sum::RankOrder && ranks > 1 => Way::Whole,
             _ if !plain => Way::Packed,
             same if comm.threads().is_some() && (same || G::DTYPE == Dtype::F32) => Way::Lent,
             true if comm.has_sections() => Way::Sections,
             _ => Way::Packed,
         };
-        let (hash, way) = agree(&mut *comm, &plan, &config, G::DTYPE, device, way)?;
+        let (hash, way) = agree(
+            &mut *comm,
+            &plan,
+            &config,
+            (G::DTYPE, sharded.as_ref().map(|(_, hash)| *hash)),
+            device,
+            way,
+        )?;
         let in_place = matches!(way, Way::Lent | Way::Sections);
         // What is added up whole is one block.
         let blocks = if way == Way::Whole { 1 } else { ranks };
+        let own = sharded.map(|(cut, _)| Own { cut, rank });
 
         let mut layouts = Vec::new();
         let mut geometry = Vec::new();
         let mut buckets = Vec::new();
-        for bucket in plan.buckets() {
-            let shape = Geometry::new(bucket.len, bucket.params.len(), wire, blocks);
+        for (index, bucket) in plan.buckets().iter().enumerate() {
+            let shape = match &own {
+                Some(own) => Geometry::of_shards(own.cut.largest(index), bucket.params.len(), wire),
+                None => Geometry::new(bucket.len, bucket.params.len(), wire, blocks),
+            };
             let (mut send, mut result) = (shape.block_bytes * blocks, shape.shard_bytes);
             if in_place {
                 let layout = Layout::new(device, plan.params(), bucket, G::DTYPE, ranks)?;
@@ -219,11 +251,11 @@ impl<G: Storage> Reducer<G> {
                 partials - len.div_ceil(crate::kernel::params::PARTIAL_CHUNK)
             })
             .collect();
-        let own = |bucket: &Bucket| device.zeros(bucket.len * size_of::<G>());
+        let room = |bucket: &Bucket| device.zeros(bucket.len * size_of::<G>());
         let gradients = match (config.views, in_place) {
             (false, _) => Gradients::Callers,
             (true, false) => {
-                Gradients::Ours(plan.buckets().iter().map(own).collect::<Result<_>>()?)
+                Gradients::Ours(plan.buckets().iter().map(room).collect::<Result<_>>()?)
             }
             (true, true) => {
                 let (one, skipped) = (device.upload(&[1.0])?, device.zeros(lengths.len())?);
@@ -235,7 +267,7 @@ impl<G: Storage> Reducer<G> {
         } else {
             let gathered = match way {
                 Way::Sections => layouts.iter().map(|layout| layout.gathered()).max(),
-                Way::Packed | Way::Lent | Way::Whole => None,
+                Way::Packed | Way::Lent | Way::Scattered | Way::Whole => None,
             };
             let longest = geometry.iter().map(|shape| shape.shard).max().unwrap_or(0);
             let integers = (config.sum == Sum::OrderFree)
@@ -281,6 +313,7 @@ impl<G: Storage> Reducer<G> {
             shard_table: device.zeros(ranks)?,
             first_partial,
             stats: GradStats::new(device, &lengths)?,
+            own,
             outbox,
             fault: None,
             config,

@@ -11,6 +11,7 @@ use super::reducer::{FINISH, Gradients, Reducer, Started};
 use super::report::{BucketTimes, Log, Phase, Reduced};
 use super::trailer::Trailer;
 use crate::backend::Address;
+use crate::kernel::params::PARTIAL_CHUNK;
 use crate::{Error, Result, Storage, Stream};
 
 impl<G: Storage> Reducer<G> {
@@ -98,6 +99,10 @@ impl<G: Storage> Reducer<G> {
                 &mut bucket.non_finite,
                 self.geometry[index],
                 (self.plan.buckets()[index].offsets[position], self.wire),
+                |at| match &self.own {
+                    Some(own) => own.cut.place(index, at),
+                    None => self.geometry[index].place(at),
+                },
                 scale,
             )?;
         }
@@ -246,11 +251,21 @@ impl<G: Storage> Reducer<G> {
             if !exchanged.trailers.iter().any(|trailer| trailer.used[position]) {
                 continue;
             }
+            let mut first = self.first_partial[param];
+            let mut offset = offset;
+            if let Some(own) = &self.own {
+                let part = own.cut.part(param, own.rank);
+                if part.is_empty() {
+                    continue;
+                }
+                first += part.start / PARTIAL_CHUNK;
+                offset = own.cut.before(param, own.rank);
+            }
             launch::unpack::<G>(
                 stream,
                 &self.shard_table,
                 spans[param],
-                (&mut self.stats.partials, self.first_partial[param]),
+                (&mut self.stats.partials, first),
                 self.geometry[index],
                 (offset, self.wire),
                 factor,
@@ -262,7 +277,7 @@ impl<G: Storage> Reducer<G> {
         Ok(Exchanged { shards: Vec::new(), ..exchanged })
     }
 
-    fn fail(&mut self, error: Error) {
+    pub(super) fn fail(&mut self, error: Error) {
         self.fault.get_or_insert(error);
     }
 }

@@ -161,6 +161,7 @@ impl<G: Storage> Reducer<G> {
             &mut filling.non_finite,
             whole,
             (offset, G::DTYPE),
+            |at| whole.place(at),
             1.0,
         )
     }

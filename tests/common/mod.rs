@@ -17,6 +17,7 @@ pub mod oracle_optim;
 pub mod ranks;
 pub mod reduction;
 pub mod rounding;
+pub mod sharded;
 pub mod training;
 #[cfg(any(feature = "cuda", feature = "hip"))]
 pub mod vgpu;

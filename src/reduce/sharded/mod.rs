@@ -1,0 +1,298 @@
+//! Steps of which each rank makes a part: reduce-scatter, sharded optimizer, all-gather.
+
+#![forbid(unsafe_code)]
+
+pub(super) mod cut;
+mod params;
+mod rows;
+mod step;
+
+use std::sync::Arc;
+use std::sync::mpsc::Receiver;
+
+use self::cut::Cut;
+use self::params::Bringing;
+use self::rows::Rows;
+use super::comm::{Communicator, Part};
+use super::config::Config;
+use super::outbox::thread_ended;
+use super::plan::{BucketPlan, Fnv};
+use super::reducer::Reducer;
+use crate::kernel::params::Partial;
+use crate::optim::{self, Group, Optimizer, Report, Rule};
+use crate::{Buffer, Device, Error, Read, Result, Storage, Stream};
+
+const NEW: &str = "Sharded::new";
+
+/// A [`Reducer`] and an [`Optimizer`] in one, that keep and step on each rank a part of the parameters'
+/// state: masters and moments take 1/N of the memory, and a step 1/N of the time, on each of N ranks
+/// (stages 1 and 2 of ZeRO, Rajbhandari et al., SC20). Parameters stored as `P`, gradients as `G`.
+///
+/// ```text
+/// ready ─ pack ─▶ all-to-all ─▶ sum a part ─▶ statistics ─▶ step a part ─▶ all-gather ─▶ wait
+///         cast                  in f32        of all ranks  P rounded      of parameters
+/// ```
+///
+/// **Numerics.** After each step every rank has the bits of [`Reducer::finish`] followed by
+/// [`Optimizer::control`], from the reducer's statistics, and [`Optimizer::step`] of whole tensors: for
+/// every rule (LAMB's norms are of whole tensors, added chunk by chunk in their order), kind of master
+/// and moment, and any number of ranks that gradients come from. Each bucket is cut in N parts between
+/// chunks of 16,384 elements, counted in each tensor, so that no sum is made otherwise; stochastic
+/// rounding is keyed by the element's place in its tensor. With a NaN on any rank all skip the step.
+///
+/// **Memory.** A rank's part of a bucket is 1/N of it to within a chunk; a bucket of fewer chunks than
+/// ranks leaves some without a part. Blocks on the wire are as long as the largest part, so buckets
+/// should hold many chunks for each rank.
+///
+/// **Order.** Parameters are passed in the order in which the plan declares them, whichever order the
+/// groups have. A step is [`ready`](Self::ready) for each, [`step`](Self::step), and then
+/// [`wait`](Self::wait) for each before it is read. Those that are waited for last travel meanwhile.
+///
+/// **Failure.** As [`Reducer`]: an error of the communicator is reported on every rank, and every later
+/// call answers with it. An argument error changes nothing.
+///
+/// ```
+/// use halfstep::optim::{AdamW, Config, Group, Tensor};
+/// use halfstep::reduce::{self, BucketPlan, Communicator, Param, Sharded, Unscale, local};
+/// use halfstep::{Device, Dtype, bf16};
+/// # fn main() -> halfstep::Result<()> {
+/// const LEN: usize = 1_000_000;
+/// let params = [Param::new("w", LEN), Param::new("b", 10)];
+/// let plan = BucketPlan::ddp(&params, Dtype::Bf16, 1 << 20, 25 << 20)?;
+/// let rule = AdamW { lr: 0.1, ..AdamW::default() };
+/// let group = Group::new(rule).tensors([Tensor::new("w", LEN), Tensor::new("b", 10)]);
+/// std::thread::scope(|scope| {
+///     for comm in local(2.try_into().unwrap()) {
+///         let (plan, groups) = (plan.clone(), [group.clone()]);
+///         scope.spawn(move || -> halfstep::Result<()> {
+///             let gradient = bf16::from_f32(comm.rank() as f32);
+///             let device = Device::cpu_with_threads(1.try_into().unwrap());
+///             let stream = device.stream()?;
+///             let (comm, config) = (Box::new(comm), reduce::Config::default());
+///             let mut sharded = Sharded::<bf16, bf16>::new(
+///                 &device, plan, comm, config, &groups, Config::default())?;
+///             assert!(sharded.state_bytes() < LEN * 12 * 6 / 10); // f32 master and two moments
+///
+///             let (mut w, mut b) = (vec![bf16::ONE; LEN], vec![bf16::ONE; 10]);
+///             sharded.load_params(&stream, &[&w, &b])?;
+///             for _ in 0..3 {
+///                 sharded.wait(&stream, 0, &mut w)?; // forward
+///                 sharded.wait(&stream, 1, &mut b)?;
+///                 sharded.ready(&stream, 1, &vec![gradient; 10])?; // backward
+///                 sharded.ready(&stream, 0, &vec![gradient; LEN])?;
+///                 sharded.step(&stream, &mut [&mut w, &mut b], Unscale::Keep)?;
+///             }
+///             sharded.wait_all(&stream, &mut [&mut w, &mut b])?;
+///             assert!(w.iter().chain(&b).all(|&value| value == w[0] && value < bf16::ONE));
+///             Ok(())
+///         });
+///     }
+/// });
+/// # Ok(())
+/// # }
+/// ```
+pub struct Sharded<P: Storage, G: Storage> {
+    reducer: Reducer<G>,
+    optimizer: Optimizer<P, G>,
+    cut: Arc<Cut>,
+    rank: usize,
+    /// Of each tensor of the optimizer's list, its place in the declared one.
+    order: Vec<usize>,
+    /// Of each declared parameter, its place in the optimizer's list.
+    place: Vec<usize>,
+    /// This rank's part of each declared parameter's averaged gradient.
+    gradients: Vec<Buffer<G>>,
+    /// The reducer's partials, in the declared order.
+    partials: Rows,
+    /// LAMB's norms, in the optimizer's order.
+    norms: Rows,
+    /// Of each bucket, the parameters that come.
+    bringing: Vec<Bringing>,
+    /// Of each declared parameter, whether other ranks' parts have been fetched.
+    whole: Vec<bool>,
+}
+
+impl<P: Storage, G: Storage> Sharded<P, G> {
+    /// A reducer for the plan's parameters with an optimizer of this rank's parts. The groups' tensors are
+    /// the plan's parameters, by name, in any order. Takes part in a first exchange in which all ranks
+    /// compare their plans and optimizers. Allocates all memory of this rank's state.
+    ///
+    /// Of `config`, `stats` is always as if set.
+    ///
+    /// # Errors
+    /// As [`Reducer::new`] and [`Optimizer::new`]; [`Error::Range`] for a parameter that no group has or a
+    /// tensor that the plan lacks, [`Error::Shape`] for one of another length;
+    /// [`Error::Unsupported`] with [`Config::views`].
+    pub fn new(
+        device: &Device,
+        plan: BucketPlan,
+        comm: Box<dyn Communicator>,
+        config: Config,
+        groups: &[Group],
+        optimizer: optim::Config,
+    ) -> Result<Self> {
+        if config.views {
+            return Err(Error::unsupported(NEW, "config.views: parts of gradients lie apart"));
+        }
+        let plan = Arc::new(plan);
+        let (rank, ranks) = (comm.rank(), comm.size());
+        let order = order(&plan, groups)?;
+        let cut = Arc::new(Cut::new(plan.clone(), ranks));
+        let mut hash = Fnv::new();
+        hash.write(format!("{groups:?} {optimizer:?} {}", P::DTYPE).as_bytes());
+        let own = Some((cut.clone(), hash.0));
+        let parts: Vec<_> = order.iter().map(|&param| cut.part(param, rank)).collect();
+        let optimizer = Optimizer::of_parts(device, groups, optimizer, Some(&parts))?;
+        let reducer =
+            Reducer::build(device, plan.clone(), comm, Config { stats: true, ..config }, own)?;
+
+        let params = plan.params().len();
+        let declared: Vec<usize> = (0..params).collect();
+        let chunks = |order| (0..ranks).map(|rank| cut.chunks(order, rank)).collect();
+        let lamb = groups.iter().any(|group| matches!(group.rule, Rule::Lamb(_)));
+        let norms = if lamb { chunks(&order) } else { vec![Vec::new(); ranks] };
+        let part = |param: usize| device.zeros(cut.part(param, rank).len());
+        let bucket = |bucket: usize| {
+            let bytes = cut.largest(bucket) * size_of::<P>();
+            let bytes = if ranks == 1 { 0 } else { bytes.max(1).next_multiple_of(256) };
+            Ok(Bringing::new(device.zeros(bytes)?))
+        };
+        let mut place = vec![0; params];
+        order.iter().enumerate().for_each(|(tensor, &param)| place[param] = tensor);
+        Ok(Self {
+            gradients: declared.iter().map(|&param| part(param)).collect::<Result<_>>()?,
+            partials: Rows::new(device, size_of::<Partial>(), chunks(&declared))?,
+            norms: Rows::new(device, 2 * size_of::<f64>(), norms)?,
+            bringing: (0..plan.buckets().len()).map(bucket).collect::<Result<_>>()?,
+            whole: vec![true; params],
+            reducer,
+            optimizer,
+            cut,
+            rank,
+            order,
+            place,
+        })
+    }
+
+    /// [`Reducer::set_weight`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn set_weight(&mut self, weight: f64) -> Result<()> {
+        self.reducer.set_weight(weight)
+    }
+
+    /// [`Reducer::accumulate`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn accumulate(
+        &mut self,
+        stream: &Stream,
+        param: usize,
+        gradient: &dyn Read<G>,
+    ) -> Result<()> {
+        self.reducer.accumulate(stream, param, gradient)
+    }
+
+    /// Says that parameter `param`'s gradient is there: [`Reducer::ready`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn ready(&mut self, stream: &Stream, param: usize, gradient: &dyn Read<G>) -> Result<()> {
+        self.reducer.ready(stream, param, gradient)
+    }
+
+    /// [`Optimizer::report`]: the same on every rank; tensors by their place in the groups' list.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn report(&self, stream: &Stream) -> Result<Report> {
+        self.optimizer.report(stream)
+    }
+
+    /// [`Optimizer::last_report`].
+    pub fn last_report(&self) -> Option<Report> {
+        self.optimizer.last_report()
+    }
+
+    /// [`Optimizer::scale`]: what the next loss is to be multiplied by, the same on every rank.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn scale(&self, stream: &Stream) -> Result<f32> {
+        self.optimizer.scale(stream)
+    }
+
+    /// [`Optimizer::set_lr`], to be called on every rank.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn set_lr(&mut self, group: usize, lr: f64) -> Result<()> {
+        self.optimizer.set_lr(group, lr)
+    }
+
+    /// Bytes of masters and moments on this rank.
+    pub fn state_bytes(&self) -> usize {
+        self.optimizer.state_bytes()
+    }
+
+    /// The plan.
+    pub fn plan(&self) -> &BucketPlan {
+        self.reducer.plan()
+    }
+
+    fn check_count(&self, op: &'static str, found: usize) -> Result<()> {
+        let expected = self.whole.len();
+        if found == expected {
+            return Ok(());
+        }
+        Err(Error::shape(op, "params", format!("{expected} tensors"), found))
+    }
+}
+
+/// Of each tensor of all groups, its place in the plan.
+fn order(plan: &BucketPlan, groups: &[Group]) -> Result<Vec<usize>> {
+    let mut places: Vec<usize> = (0..plan.params().len()).collect();
+    let name = |&param: &usize| plan.params()[param].name.as_str();
+    places.sort_by(|a, b| name(a).cmp(name(b)));
+    if let Some(pair) = places.windows(2).find(|pair| name(&pair[0]) == name(&pair[1])) {
+        return Err(Error::range(NEW, "plan", "every parameter's name once", name(&pair[0])));
+    }
+    let mut left = vec![true; places.len()];
+    let mut order = Vec::with_capacity(places.len());
+    for (group, of) in groups.iter().enumerate() {
+        for (at, tensor) in of.tensors.iter().enumerate() {
+            let arg = format!("groups[{group}].tensors[{at}]");
+            let found = places.binary_search_by(|param| name(param).cmp(&tensor.name));
+            let Ok(found) = found else {
+                return Err(Error::range(NEW, arg, "a parameter of the plan", &tensor.name));
+            };
+            let param = places[found];
+            let len = plan.params()[param].len;
+            if tensor.len != len {
+                let expected = format!("{len} elements ({})", tensor.name);
+                return Err(Error::shape(NEW, arg, expected, tensor.len));
+            }
+            left[param] = false;
+            order.push(param);
+        }
+    }
+    match left.iter().position(|&left| left) {
+        Some(param) => Err(Error::range(
+            NEW,
+            "groups",
+            "every parameter of the plan",
+            format!("none with {}", name(&param)),
+        )),
+        None if order.len() > left.len() => {
+            Err(Error::range(NEW, "groups", "every parameter once", order.len()))
+        }
+        None => Ok(order),
+    }
+}
+
+/// What a gather brings. Waits for it.
+fn receive(coming: &Receiver<Result<Vec<Part>>>) -> Result<Vec<Part>> {
+    coming.recv().map_err(|_| thread_ended())?
+}
