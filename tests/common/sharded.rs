@@ -26,6 +26,8 @@ pub struct Case {
     pub reversed: bool,
     pub unscale: Unscale,
     pub steps: usize,
+    /// Whether all ranks have the same gradients, whose average is those on any number of ranks.
+    pub alike: bool,
     /// In which step which rank has a NaN in which parameter.
     pub nan: Option<(usize, usize, usize)>,
     /// In which step nobody has a gradient of which parameter.
@@ -45,6 +47,7 @@ impl Case {
             reversed: false,
             unscale: Unscale::Keep,
             steps: 3,
+            alike: false,
             nan: None,
             unused: None,
         }
@@ -78,7 +81,7 @@ impl Case {
 
     /// A rank's gradients in a step.
     pub fn gradients<G: Storage>(&self, rank: usize, step: usize) -> Vec<Values<G>> {
-        let mut rng = Rng((1000 * step + rank) as u64);
+        let mut rng = Rng((1000 * step + if self.alike { 0 } else { rank }) as u64);
         let fill = |(param, &len): (usize, &usize)| {
             let mut values: Vec<G> = Distribution::Normal.fill(&mut rng, len);
             if self.nan == Some((step, rank, param)) {
@@ -87,6 +90,10 @@ impl Case {
             values.into()
         };
         self.lens.iter().enumerate().map(fill).collect()
+    }
+
+    pub fn weight(&self, rank: usize) -> f64 {
+        if self.alike { 1.0 } else { 1.0 + rank as f64 }
     }
 
     /// The order in which a rank's gradients come in a step, without what is unused.
@@ -129,7 +136,7 @@ pub fn whole<P: Storage, G: Storage>(
         optimizer.load_params(&stream, &reads).unwrap();
         let mut outcome = Outcome { params: Vec::new(), reports: Vec::new() };
         for step in 0..case.steps {
-            reducer.set_weight(1.0 + rank as f64).unwrap();
+            reducer.set_weight(case.weight(rank)).unwrap();
             let mut grads = case.gradients::<G>(rank, step);
             for param in case.marks(rank, step) {
                 reducer.ready(&stream, param, &grads[param]).unwrap();
@@ -197,7 +204,7 @@ pub fn run<P: Storage, G: Storage>(
     outcome: &mut Outcome,
 ) {
     for step in steps {
-        sharded.set_weight(1.0 + rank as f64).unwrap();
+        sharded.set_weight(case.weight(rank)).unwrap();
         let grads = case.gradients::<G>(rank, step);
         for param in case.marks(rank, step) {
             sharded.ready(stream, param, &grads[param]).unwrap();

@@ -62,6 +62,8 @@ pub(crate) struct Draft {
     temporary: PathBuf,
     target: PathBuf,
     file: Option<File>,
+    /// Bytes before the data.
+    start: u64,
 }
 
 /// So that two writers of one process have two names.
@@ -87,9 +89,9 @@ impl Draft {
         hidden.push(name);
         hidden.push(format!(".{}-{number}.tmp", std::process::id()));
         let temporary = target.with_file_name(hidden);
-        let options = OpenOptions::new().write(true).create_new(true).open(&temporary);
+        let options = OpenOptions::new().read(true).write(true).create_new(true).open(&temporary);
         let file = Some(options.map_err(|e| io(op, &temporary, e))?);
-        Ok(Self { op, temporary, target, file })
+        Ok(Self { op, temporary, target, file, start: 0 })
     }
 
     fn file(&mut self) -> Result<&mut File> {
@@ -103,6 +105,7 @@ impl Draft {
         let Some(bytes) = sealed(header) else {
             return Err(damaged(self.op, "header", "at most 100 MB", header.len()));
         };
+        self.start = bytes.len() as u64;
         let temporary = self.temporary.clone();
         let op = self.op;
         let file = self.file()?;
@@ -115,6 +118,27 @@ impl Draft {
         let temporary = self.temporary.clone();
         let op = self.op;
         self.file()?.write_all(bytes).map_err(|e| io(op, &temporary, e))
+    }
+
+    /// Writes data from byte `to` of the data on.
+    pub(crate) fn write_at(&mut self, to: u64, bytes: &[u8]) -> Result<()> {
+        self.at(to, |file| file.write_all(bytes))
+    }
+
+    /// Reads data that has been written, from byte `from` of the data on.
+    pub(crate) fn read_at(&mut self, from: u64, bytes: &mut [u8]) -> Result<()> {
+        self.at(from, |file| file.read_exact(bytes))
+    }
+
+    fn at(
+        &mut self,
+        place: u64,
+        work: impl FnOnce(&mut File) -> std::io::Result<()>,
+    ) -> Result<()> {
+        let (op, temporary) = (self.op, self.temporary.clone());
+        let place = SeekFrom::Start(self.start + place);
+        let file = self.file()?;
+        file.seek(place).and_then(|_| work(file)).map_err(|e| io(op, &temporary, e))
     }
 
     /// Puts the file in place of the old one: data on the disk first, then the name, then the

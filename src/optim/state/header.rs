@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use std::collections::HashMap;
+use std::ops::Range;
 
 use safetensors::tensor::Metadata;
 use serde_json::{Map, Value, json};
@@ -35,12 +36,14 @@ pub(super) struct Entry {
     len: usize,
     /// First byte of the data.
     pub(super) offset: u64,
-    /// First element in the optimizer's array; 0 for a file's entries.
+    /// The elements whose state is in the optimizer; none for a file's entries.
+    pub(super) part: Range<usize>,
+    /// Where they start in the optimizer's array.
     pub(super) state: usize,
 }
 
 impl Entry {
-    fn width(&self) -> usize {
+    pub(super) fn width(&self) -> usize {
         if self.dtype == "F32" { 4 } else { 2 }
     }
 
@@ -97,7 +100,7 @@ pub(super) struct Header {
 const IDENTITY: [&str; 6] = ["rule", "params", "master", "moments", "slots", "seed"];
 
 impl Header {
-    /// An optimizer's.
+    /// An optimizer's, with the counters of each tensor.
     pub(super) fn of<P: Storage, G: Storage>(
         optimizer: &Optimizer<P, G>,
         status: &Status,
@@ -122,14 +125,13 @@ impl Header {
         let slots = slots.map(|(number, name)| (*name, Array::Slot(number), moment));
         let arrays: Vec<_> = master.into_iter().chain(slots).collect();
         let (mut tensors, mut entries, mut offset) = (Vec::new(), Vec::new(), 0);
-        for item in &optimizer.layout.items {
-            let fresh = Progress { step: 0, beta1_power: 1.0, beta2_power: 1.0 };
-            let progress = item.row.map_or(fresh, |row| progress[row]);
+        for (item, &progress) in optimizer.layout.items.iter().zip(progress) {
             tensors.push(Counted { name: item.name.clone(), len: item.len, progress });
             let state = item.row.map_or(0, |row| optimizer.layout.first_state(row));
             for &(slot, array, dtype) in &arrays {
                 let name = format!("{}/{slot}", item.name);
-                let entry = Entry { name, array, dtype, len: item.len, offset, state };
+                let part = item.part.clone();
+                let entry = Entry { name, array, dtype, len: item.len, offset, part, state };
                 offset += (item.len * entry.width()) as u64;
                 entries.push(entry);
             }
@@ -339,7 +341,7 @@ fn entry(name: String, info: &safetensors::tensor::TensorInfo) -> Result<Entry> 
         Some("exp_avg" | "momentum_buffer" | "sum") => Array::Slot(0),
         _ => return Err(wrong(&name, "the name of an array", &name)),
     };
-    let entry = Entry { name, array, dtype, len, offset: start as u64, state: 0 };
+    let entry = Entry { name, array, dtype, len, offset: start as u64, part: 0..0, state: 0 };
     let bytes = len.checked_mul(entry.width());
     if end.checked_sub(start) != bytes || bytes.is_none() {
         return Err(entry.wrong(format!("{len} elements"), format!("bytes {start} to {end}")));

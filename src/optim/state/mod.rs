@@ -4,8 +4,10 @@
 pub(crate) mod file;
 pub(crate) mod hash;
 mod header;
+pub(crate) mod parts;
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::path::Path;
 
 use self::file::{Draft, Reader};
@@ -45,6 +47,16 @@ pub struct Loaded {
     pub unexpected: Vec<String>,
 }
 
+/// A file that has been found whole, and to fit an optimizer.
+pub(crate) struct Checked {
+    reader: Reader,
+    header: Header,
+    /// The optimizer's own.
+    here: Header,
+    loaded: Loaded,
+    status: Status,
+}
+
 const SAVE: &str = "optim::save";
 const LOAD: &str = "optim::load";
 
@@ -82,8 +94,7 @@ impl<P: Storage, G: Storage> Optimizer<P, G> {
         little_endian(SAVE)?;
         self.between_steps(SAVE)?;
         let status = self.read_status(stream)?;
-        let progress = self.progress.to_vec(stream)?;
-        let mut header = Header::of(self, &status, &progress);
+        let mut header = Header::of(self, &status, &self.progress(stream)?);
         let mut draft = Draft::new(SAVE, path.as_ref())?;
         draft.header(&header.text())?;
         let mut piece = vec![0u32; PIECE];
@@ -92,12 +103,7 @@ impl<P: Storage, G: Storage> Optimizer<P, G> {
             let mut hash = Hash::new();
             for (start, count) in entry.pieces() {
                 let bytes = entry.piece(&mut piece, count);
-                match self.array(&entry) {
-                    Place::F32(buffer, first) => fetch(buffer, stream, first + start, bytes)?,
-                    Place::Bf16(buffer, first) => fetch(buffer, stream, first + start, bytes)?,
-                    Place::U16(buffer, first) => fetch(buffer, stream, first + start, bytes)?,
-                    Place::Nothing => {}
-                }
+                self.fetch(stream, &entry, start..start + count, bytes)?;
                 hash.update(bytes);
                 draft.write(bytes)?;
             }
@@ -134,18 +140,23 @@ impl<P: Storage, G: Storage> Optimizer<P, G> {
         path: impl AsRef<Path>,
         options: LoadOptions,
     ) -> Result<Loaded> {
+        let checked = self.checked(stream, path.as_ref(), options)?;
+        self.restored(stream, checked)
+    }
+
+    /// First pass: every byte of the file is there, whole, and makes sense.
+    fn checked(&self, stream: &Stream, path: &Path, options: LoadOptions) -> Result<Checked> {
         little_endian(LOAD)?;
         if self.phase == Phase::Decided {
             return Err(Error::state(LOAD, "`step`, since `control` has run", "`load`"));
         }
         self.same_device(LOAD, stream)?;
-        let mut reader = Reader::new(LOAD, path.as_ref())?;
+        let mut reader = Reader::new(LOAD, path)?;
         let header = Header::parse(&reader.header, reader.data)?;
         let status = self.read_status(stream)?;
-        let here = Header::of(self, &status, &self.progress.to_vec(stream)?);
+        let here = Header::of(self, &status, &self.progress(stream)?);
         let loaded = header.compare(&here, options.strict)?;
-        let status = restored(&header, status, &self.scale_rules)?;
-        // First pass: every byte is there, whole, and makes sense.
+        let status = status_of(&header, status, &self.scale_rules)?;
         let mut piece = vec![0u32; PIECE];
         for index in 0..header.entries.len() {
             let never_negative = match header.entries[index].array {
@@ -154,7 +165,13 @@ impl<P: Storage, G: Storage> Optimizer<P, G> {
             };
             self.check(&mut reader, &header, index, &mut piece, options, never_negative)?;
         }
-        // Second pass: the state.
+        Ok(Checked { reader, header, here, loaded, status })
+    }
+
+    /// Second pass: the state.
+    fn restored(&mut self, stream: &Stream, checked: Checked) -> Result<Loaded> {
+        let Checked { mut reader, header, here, loaded, status } = checked;
+        let mut piece = vec![0u32; PIECE];
         self.phase = Phase::Damaged;
         let ours: HashMap<&str, &Entry> =
             here.entries.iter().map(|entry| (entry.name.as_str(), entry)).collect();
@@ -232,7 +249,13 @@ impl<P: Storage, G: Storage> Optimizer<P, G> {
             let bytes = theirs.piece(piece, count);
             reader.read(bytes)?;
             hash.update(bytes);
-            let first = ours.state + start;
+            let here = start.max(ours.part.start)..(start + count).min(ours.part.end);
+            if here.is_empty() {
+                continue;
+            }
+            let width = theirs.width();
+            let bytes = &bytes[(here.start - start) * width..(here.end - start) * width];
+            let first = ours.state + here.start - ours.part.start;
             match (&mut self.masters, &mut self.slots[..], ours.array) {
                 (Masters::F32(to), _, Array::Master) => {
                     to.write(stream, first, bytemuck::cast_slice(bytes))?;
@@ -248,6 +271,23 @@ impl<P: Storage, G: Storage> Optimizer<P, G> {
             }
         }
         header.matches(index, hash.finish())
+    }
+
+    /// Copies elements of an array, which are here, to the host.
+    fn fetch(
+        &self,
+        stream: &Stream,
+        entry: &Entry,
+        elements: Range<usize>,
+        to: &mut [u8],
+    ) -> Result<()> {
+        let first = elements.start - entry.part.start;
+        match self.array(entry) {
+            Place::F32(buffer, state) => fetch(buffer, stream, state + first, to),
+            Place::Bf16(buffer, state) => fetch(buffer, stream, state + first, to),
+            Place::U16(buffer, state) => fetch(buffer, stream, state + first, to),
+            Place::Nothing => Ok(()),
+        }
     }
 
     fn array(&self, entry: &Entry) -> Place<'_> {
@@ -288,7 +328,7 @@ pub(crate) fn little_endian(op: &'static str) -> Result<()> {
 }
 
 /// The status that the file asks for, if the rules of the loss scale here allow it.
-fn restored(header: &Header, now: Status, scale: &LossScale) -> Result<Status> {
+fn status_of(header: &Header, now: Status, scale: &LossScale) -> Result<Status> {
     let saved = &header.status;
     let rules = scale.rules();
     let wrong = |item: &str, expected: String, found: String| {

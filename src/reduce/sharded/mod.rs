@@ -5,6 +5,8 @@
 pub(super) mod cut;
 mod params;
 mod rows;
+#[cfg(feature = "safetensors")]
+mod state;
 mod step;
 
 use std::sync::Arc;

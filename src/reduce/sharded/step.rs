@@ -33,14 +33,15 @@ impl<P: Storage, G: Storage> Sharded<P, G> {
     /// [`wait`](Self::wait) brings the others'. To be called on every rank, with the same values.
     ///
     /// # Errors
-    /// As there; [`Error::State`] while parameters have not been waited for; [`Error::Comm`].
+    /// As there; [`Error::State`] inside a step, or while parameters have not been waited for;
+    /// [`Error::Comm`].
     pub fn init_from_f32(
         &mut self,
         stream: &Stream,
         values: &[&dyn Read<f32>],
         params: &mut [&mut dyn Write<P>],
     ) -> Result<()> {
-        self.reducer.check_fault()?;
+        self.check_between(INIT)?;
         self.check_whole(INIT)?;
         self.check_count(INIT, values.len())?;
         self.check_params(INIT, stream, params)?;
@@ -93,6 +94,15 @@ impl<P: Storage, G: Storage> Sharded<P, G> {
             self.reducer.outbox.abort(&error.to_string());
             self.reducer.fail(error.clone());
         })
+    }
+
+    /// No bucket is on its way: what ranks do together, they do in one order.
+    pub(super) fn check_between(&self, op: &'static str) -> Result<()> {
+        self.reducer.check_fault()?;
+        match self.reducer.started {
+            None => Ok(()),
+            Some(_) => Err(Error::state(op, "no gradient marked ready yet", "a step in progress")),
+        }
     }
 
     /// Every rank gets the partials of the whole gradient.
