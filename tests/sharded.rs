@@ -73,6 +73,13 @@ fn gradients_can_leave_the_reduction_unscaled() {
 }
 
 #[test]
+fn micro_batches_are_accumulated() {
+    let mut case = Case::new(3, &LENS, adamw(), Config::default());
+    case.config.accumulate = true;
+    same_bf16(&case, &cpu(1));
+}
+
+#[test]
 fn what_nobody_uses_is_left_alone() {
     for rule in [adamw(), Lamb { lr: 0.01, ..Lamb::default() }.into()] {
         for param in [0, 2, 5] {

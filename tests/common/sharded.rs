@@ -138,7 +138,11 @@ pub fn whole<P: Storage, G: Storage>(
         for step in 0..case.steps {
             reducer.set_weight(case.weight(rank)).unwrap();
             let mut grads = case.gradients::<G>(rank, step);
+            let early = case.gradients::<G>(rank, 100 + step);
             for param in case.marks(rank, step) {
+                if case.config.accumulate && param % 2 == 1 {
+                    reducer.accumulate(&stream, param, &early[param]).unwrap();
+                }
                 reducer.ready(&stream, param, &grads[param]).unwrap();
             }
             let reduced = reducer.finish(&stream, &mut writes(&mut grads), case.unscale).unwrap();
@@ -206,7 +210,11 @@ pub fn run<P: Storage, G: Storage>(
     for step in steps {
         sharded.set_weight(case.weight(rank)).unwrap();
         let grads = case.gradients::<G>(rank, step);
+        let early = case.gradients::<G>(rank, 100 + step);
         for param in case.marks(rank, step) {
+            if case.config.accumulate && param % 2 == 1 {
+                sharded.accumulate(stream, param, &early[param]).unwrap();
+            }
             sharded.ready(stream, param, &grads[param]).unwrap();
         }
         sharded.step(stream, &mut writes(params), case.unscale).unwrap();
