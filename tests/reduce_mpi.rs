@@ -11,19 +11,21 @@ use std::time::{Duration, Instant};
 use common::data::{Distribution, Rng};
 use common::mpi::{self, ALL, Case, RANKS};
 use common::reduction::{params_from, refs};
-use common::{cpu, ranks};
+use common::{cpu, ranks, sharded};
+use halfstep::optim::{self, Moments};
 use halfstep::reduce::{
     BucketPlan, Collective, Communicator, Config, Fault, Moves, Mpi, MpiComm, Parts, Reducer,
-    Section, Unscale,
+    Section, Sharded, Unscale,
 };
-use halfstep::{Buffer, Dtype, Error, Storage, bf16, f16};
+use halfstep::{Buffer, Dtype, Error, Storage, Stream, bf16, f16};
 
 const LONG: Duration = Duration::from_secs(30);
 const SHORT: Duration = Duration::from_millis(500);
 
-const CASES: [Case; 13] = [
+const CASES: [Case; 14] = [
     ("blocks_go_where_they_should", blocks_go_where_they_should, ALL),
     ("the_bits_of_threads", the_bits_of_threads, ALL),
+    ("sharded_steps_have_the_bits_of_threads", sharded_steps, ALL),
     ("sections_go_where_they_should", sections_go_where_they_should, ALL),
     ("sections_that_cannot_be", sections_that_cannot_be, ALL),
     ("communicators_do_not_meet", communicators_do_not_meet, ALL),
@@ -141,6 +143,32 @@ fn reduce<G: Storage>(
         bits.extend(gradients.iter().flat_map(|g| bytemuck::cast_slice::<G, u8>(g).to_vec()));
     }
     bits
+}
+
+/// Steps of LAMB, which has most to exchange, one of them skipped; and the file that rank 0 writes.
+fn sharded_steps(mpi: &Mpi) {
+    let config = optim::Config { moments: Moments::Bf16, clip: Some(0.1), ..Default::default() };
+    let lens = [3, 70_001, 0, 400_000, 16_384];
+    let case = sharded::Case::new(RANKS, &lens, optim::Lamb::default().into(), config);
+    let case = sharded::Case { nan: Some((1, 3, 1)), unused: Some((2, 3)), ..case };
+    let folder = std::env::temp_dir();
+    let file = |of: &str| folder.join(format!("halfstep-{of}-{}", std::process::id()));
+    let (threads, processes) = (file("threads"), file("processes"));
+    let expected = sharded::sharded::<bf16, bf16>(&case, &cpu(1), |sharded, stream, _| {
+        sharded.save(stream, &threads).unwrap();
+    });
+    let comm = mpi.comm().unwrap();
+    let rank = comm.rank();
+    let end = |sharded: &mut Sharded<bf16, bf16>, stream: &Stream, _| {
+        sharded.save(stream, &processes).unwrap();
+    };
+    let found = sharded::one_rank::<bf16, bf16>(&case, &cpu(1), comm, &end);
+    assert!(found == expected[rank], "rank {rank}");
+    if rank == 0 {
+        assert!(std::fs::read(&threads).unwrap() == std::fs::read(&processes).unwrap());
+        std::fs::remove_file(&processes).unwrap();
+    }
+    std::fs::remove_file(&threads).unwrap();
 }
 
 fn the_bits_of_threads(mpi: &Mpi) {

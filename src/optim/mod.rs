@@ -42,6 +42,7 @@
 //! be from exact arithmetic, [`bound`] computes.
 //!
 //! **Memory.** State and work list are allocated by [`Optimizer::new`]; a step allocates nothing.
+//! [`Sharded`](crate::reduce::Sharded) shares both out over the ranks of a job.
 
 mod access;
 mod adagrad;

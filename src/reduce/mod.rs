@@ -8,6 +8,9 @@
 //! That is how gradients of the caller's travel. Those that lie in the reducer's own memory
 //! ([`Config::views`]) need no packing: threads average them where they lie.
 //!
+//! With a [`Sharded`] the averages stay where they were summed: each rank steps its part of the parameters,
+//! whose masters and moments it alone has, and the parameters are gathered instead.
+//!
 //! A [`BucketPlan`] says which parameters travel together and in which order; a [`Communicator`]
 //! moves blocks; the [`Reducer`] drives both. A bf16 wire never means bf16 partial sums: rings that
 //! add in bf16 lose 17 % of the signal at 1,024 ranks, a sum in f32 with one rounding 0.2 % at any

@@ -175,17 +175,25 @@ pub fn sharded<P: Storage, G: Storage>(
     device: &Device,
     end: impl Fn(&mut Sharded<P, G>, &Stream, usize) + Sync,
 ) -> Vec<Outcome> {
-    ranks::run(case.ranks, |comm| {
-        let rank = comm.rank();
-        let stream = device.stream().unwrap();
-        let mut sharded = open::<P, G>(case, device, comm);
-        let mut params = case.params::<P>();
-        sharded.load_params(&stream, &plain(&params)).unwrap();
-        let mut outcome = Outcome { params: Vec::new(), reports: Vec::new() };
-        run(case, &mut sharded, &stream, rank, 0..case.steps, &mut params, &mut outcome);
-        end(&mut sharded, &stream, rank);
-        outcome
-    })
+    ranks::run(case.ranks, |comm| one_rank(case, device, comm, &end))
+}
+
+/// One of them, of any communicator.
+pub fn one_rank<P: Storage, G: Storage>(
+    case: &Case,
+    device: &Device,
+    comm: impl Communicator + 'static,
+    end: &impl Fn(&mut Sharded<P, G>, &Stream, usize),
+) -> Outcome {
+    let rank = comm.rank();
+    let stream = device.stream().unwrap();
+    let mut sharded = open::<P, G>(case, device, comm);
+    let mut params = case.params::<P>();
+    sharded.load_params(&stream, &plain(&params)).unwrap();
+    let mut outcome = Outcome { params: Vec::new(), reports: Vec::new() };
+    run(case, &mut sharded, &stream, rank, 0..case.steps, &mut params, &mut outcome);
+    end(&mut sharded, &stream, rank);
+    outcome
 }
 
 pub fn open<P: Storage, G: Storage>(

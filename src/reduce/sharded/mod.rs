@@ -46,6 +46,9 @@ const NEW: &str = "Sharded::new";
 /// ranks leaves some without a part. Blocks on the wire are as long as the largest part, so buckets
 /// should hold many chunks for each rank.
 ///
+/// **Waiting.** A step waits on the host for the statistics of all ranks, and LAMB's for the norms; it
+/// cannot be recorded as a graph.
+///
 /// **Order.** Parameters are passed in the order in which the plan declares them, whichever order the
 /// groups have. A step is [`ready`](Self::ready) for each, [`step`](Self::step), and then
 /// [`wait`](Self::wait) for each before it is read. Those that are waited for last travel meanwhile.

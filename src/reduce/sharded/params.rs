@@ -37,7 +37,7 @@ impl<P: Storage, G: Storage> Sharded<P, G> {
     /// Waits until all of parameter `param` is there that other ranks have stepped, and writes it into
     /// `to`. A forward pass calls it before it reads the parameter, and so waits for that parameter's
     /// bucket alone; buckets come in the order in which their first parameters were declared. Does
-    /// nothing for a parameter that is whole.
+    /// nothing for a parameter that is whole; one without elements is.
     ///
     /// `to` is the parameter that was passed to [`step`](Self::step): this rank's part is not written
     /// again.
@@ -120,8 +120,10 @@ impl<P: Storage, G: Storage> Sharded<P, G> {
         for bucket in order {
             let bringing = &mut self.bringing[bucket];
             let send = exclusive(&mut bringing.send, deadline(time))?;
+            bringing.left = 0;
             for &param in &plan.buckets()[bucket].params {
-                self.whole[param] = false;
+                self.whole[param] = plan.params()[param].len == 0;
+                bringing.left += usize::from(!self.whole[param]);
                 let part = self.cut.part(param, self.rank);
                 if part.is_empty() {
                     continue;
@@ -132,8 +134,8 @@ impl<P: Storage, G: Storage> Sharded<P, G> {
                 params[param].lend_mut(stream)?.copy_to(op, arg, stream, part.start, &mut to)?;
             }
             let coming = self.reducer.outbox.gather(&bringing.send, stream.record()?)?;
-            bringing.coming = Some(coming);
-            bringing.left = plan.buckets()[bucket].params.len();
+            // What nobody waits for is dropped when it comes.
+            bringing.coming = (bringing.left > 0).then_some(coming);
         }
         Ok(())
     }
