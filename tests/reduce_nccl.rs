@@ -16,12 +16,13 @@
 mod common;
 
 use common::data::{Distribution, Rng};
-use common::ranks;
 use common::reduction::params_from;
 use common::vgpu::Door;
+use common::{ranks, sharded};
+use halfstep::optim;
 use halfstep::reduce::{
-    BucketPlan, Collective, Communicator, Config, Fault, Local, NcclComm, Reducer, Sum, Unscale,
-    local,
+    BucketPlan, Collective, Communicator, Config, Fault, Local, NcclComm, Reducer, Sharded, Sum,
+    Unscale, local,
 };
 use halfstep::{Device, Dtype, Error, Stream, Write, bf16};
 use std::sync::{Arc, Barrier, Mutex, MutexGuard, PoisonError};
@@ -140,6 +141,22 @@ fn an_exchange_comes_after_the_work_before_it() {
                 }
             }
         });
+    }
+}
+
+/// Steps of LAMB, which has most to exchange, one of them skipped.
+#[test]
+fn sharded_steps_have_the_bits_of_the_cpu() {
+    let _alone = alone();
+    let config = optim::Config { moments: optim::Moments::Bf16, ..optim::Config::default() };
+    let lens = [1, 16_390, 0, 33_000, 255];
+    let case = sharded::Case::new(3, &lens, optim::Lamb::default().into(), config);
+    let case = sharded::Case { nan: Some((1, 2, 1)), ..case };
+    let end = |_: &mut Sharded<bf16, bf16>, _: &Stream, _: usize| {};
+    let expected = sharded::sharded(&case, &Device::cpu(), end);
+    for devices in vendors(3) {
+        let found = run(&devices, |comm, device, _| sharded::one_rank(&case, device, comm, &end));
+        assert!(found == expected, "{}", devices[0].info());
     }
 }
 

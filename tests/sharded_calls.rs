@@ -13,8 +13,8 @@ use common::sharded::{Case, open};
 use common::{cpu, ranks};
 use halfstep::optim::{AdamW, Config, Group, Rule, Scaler, Sgd, Skip, Tensor};
 use halfstep::reduce::{
-    Abort, BucketPlan, Collective, Communicator, Fault, Local, Parts, Reducer, Sharded, Unscale,
-    local,
+    Abort, BucketPlan, Collective, Communicator, Fault, Local, Parts, Reducer, Sharded, Sum,
+    Unscale, local,
 };
 use halfstep::{Buffer, Dtype, Error, Read, Stream, Write, bf16};
 
@@ -71,6 +71,9 @@ fn groups_and_plan_have_the_same_tensors() {
     let views = halfstep::reduce::Config { views: true, ..config.clone() };
     let error = new(two(), views, &group(&[("a", 7), ("b", 7)])).unwrap_err();
     assert!(error.contains("views"), "{error}");
+    let sum = halfstep::reduce::Config { sum: Sum::OrderFree, ..config.clone() };
+    let error = new(two(), sum, &group(&[("a", 7), ("b", 7)])).unwrap_err();
+    assert!(error.contains("rank order"), "{error}");
     assert_eq!(new(two(), config, &group(&[("b", 7), ("a", 7)])), Ok(()));
 }
 

@@ -16,7 +16,7 @@ use self::cut::Cut;
 use self::params::Bringing;
 use self::rows::Rows;
 use super::comm::{Communicator, Part};
-use super::config::Config;
+use super::config::{Config, Sum};
 use super::outbox::thread_ended;
 use super::plan::{BucketPlan, Fnv};
 use super::reducer::Reducer;
@@ -127,7 +127,7 @@ impl<P: Storage, G: Storage> Sharded<P, G> {
     /// # Errors
     /// As [`Reducer::new`] and [`Optimizer::new`]; [`Error::Range`] for a parameter that no group has or a
     /// tensor that the plan lacks, [`Error::Shape`] for one of another length;
-    /// [`Error::Unsupported`] with [`Config::views`].
+    /// [`Error::Unsupported`] with [`Config::views`], or sums in another than rank order.
     pub fn new(
         device: &Device,
         plan: BucketPlan,
@@ -138,6 +138,9 @@ impl<P: Storage, G: Storage> Sharded<P, G> {
     ) -> Result<Self> {
         if config.views {
             return Err(Error::unsupported(NEW, "config.views: parts of gradients lie apart"));
+        }
+        if config.sum != Sum::RankOrder {
+            return Err(Error::unsupported(NEW, "config.sum: parts are added up in rank order"));
         }
         let plan = Arc::new(plan);
         let (rank, ranks) = (comm.rank(), comm.size());
