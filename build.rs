@@ -199,6 +199,8 @@ fn params_header() -> String {
         reduce::Pack::cpp(),
         reduce::Accumulate::cpp(),
         reduce::Sum::cpp(),
+        reduce::Piece::cpp(),
+        reduce::Target::cpp(),
         reduce::Unpack::cpp(),
         reduce::Fixed::cpp(),
     ];

@@ -31,6 +31,17 @@ HS_DEVICE float load1(uint64_t base, uint64_t i, uint32_t type) {
   return type == BF16 ? widen_bf16(x) : widen_f16(x);
 }
 
+// Stores an element rounded to the nearest of the type, and returns what was stored.
+HS_DEVICE float store1(float x, uint64_t base, uint64_t i, uint32_t type) {
+  if (type == F32) {
+    store4(base + 4 * i, bits(x));
+    return x;
+  }
+  const uint16_t word = type == BF16 ? narrow_bf16(x) : narrow_f16(x);
+  store2(base + 2 * i, word);
+  return type == BF16 ? widen_bf16(word) : widen_f16(word);
+}
+
 HS_DEVICE uint32_t low(uint32_t x) { return x & 0xffffu; }
 HS_DEVICE uint32_t high(uint32_t x) { return x >> 16; }
 

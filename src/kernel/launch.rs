@@ -112,7 +112,7 @@ impl Launch {
             Self::Reduce(R::Measure(block) | R::Encode(block) | R::Decode(block)) => {
                 block.len.div_ceil(STRIP)
             }
-            Self::Reduce(R::Unpack(block)) => block.len.div_ceil(PARTIAL_CHUNK as u64),
+            Self::Reduce(R::Unpack(block)) => block.count,
             Self::Reduce(R::InPlace(block)) => block.count,
         }
     }

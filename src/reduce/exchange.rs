@@ -13,7 +13,6 @@ use super::config::Sum;
 use super::in_place::Layout;
 use super::plan::BucketPlan;
 use super::report::{Log, Phase};
-use super::sharded::cut::Place;
 use super::trailer::Trailer;
 use super::whole::Integers;
 use super::{config, launch};
@@ -42,12 +41,6 @@ impl Geometry {
         let shard_bytes = shard * wire.bytes();
         let block_bytes = (shard_bytes + Trailer::bytes(params)).next_multiple_of(256);
         Self { shard, shard_bytes, block_bytes }
-    }
-
-    /// Where element `at` of a bucket is that is cut in equal shards.
-    pub fn place(&self, at: usize) -> Place {
-        let within = at % self.shard;
-        Place { rank: at / self.shard, within, left: self.shard - within }
     }
 }
 

@@ -16,6 +16,7 @@ use super::exchange::{Exchange, Exchanged, Job, Sums, addresses};
 use super::launch::Buckets;
 use super::plan::{Bucket, Param};
 use super::report::{Log, Phase};
+use super::targets::pieces;
 use super::trailer::Trailer;
 use super::{config, launch};
 use crate::kernel::params::reduce::Piece;
@@ -68,16 +69,11 @@ impl Layout {
         value: Dtype,
         ranks: usize,
     ) -> Result<Self> {
-        let mut pieces = Vec::new();
+        let of = |(&param, &offset): (&usize, &usize)| (param, offset, params[param].len);
+        let pieces = pieces(bucket.params.iter().zip(&bucket.offsets).map(of));
         let mut first = vec![0];
-        for (&param, &offset) in bucket.params.iter().zip(&bucket.offsets) {
-            let len = params[param].len;
-            pieces.extend((0..len).step_by(PARTIAL_CHUNK).map(|at| Piece {
-                start: (offset + at) as u64,
-                len: PARTIAL_CHUNK.min(len - at) as u32,
-                tensor: param as u32,
-            }));
-            first.push(pieces.len());
+        for &param in &bucket.params {
+            first.push(first[first.len() - 1] + params[param].len.div_ceil(PARTIAL_CHUNK));
         }
         let trailer = (bucket.len * value.bytes()).next_multiple_of(ALIGN);
         let partials = trailer + Trailer::bytes(bucket.params.len()).next_multiple_of(ALIGN);

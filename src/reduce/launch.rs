@@ -5,11 +5,11 @@ use std::ops::Range;
 
 use super::exchange::Geometry;
 use super::in_place::Layout;
-use super::sharded::cut::Place;
+use super::targets::Targets;
 use crate::backend::Address;
 use crate::kernel::Launch;
+use crate::kernel::params::Partial;
 use crate::kernel::params::reduce::{Accumulate, Block, Fixed, InPlace, Pack, Piece, Sum, Unpack};
-use crate::kernel::params::{PARTIAL_CHUNK, Partial};
 use crate::{Buffer, Dtype, Result, Storage, Stream};
 
 /// A gradient as lent for one call: address (absent: zeros) and number of elements.
@@ -28,50 +28,47 @@ fn enqueue(stream: &Stream, block: Block) -> Result<()> {
     unsafe { stream.launch(&Launch::Reduce(block)) }
 }
 
-/// Packs a gradient into a bucket, from element `offset` of the bucket on.
+/// Packs gradients that lie one after the other into a bucket, from element `offset` on of its blocks from
+/// `first` on; with what was accumulated of them.
 #[allow(clippy::too_many_arguments)]
 pub(super) fn pack<G: Storage>(
     stream: &Stream,
     gradient: Span,
-    accumulated: Option<&mut Buffer<f32>>,
+    accumulated: Option<(&mut Buffer<f32>, usize)>,
     bucket: &mut Buffer<u8>,
     non_finite: &mut Buffer<u64>,
     geometry: Geometry,
-    (offset, wire): (usize, Dtype),
-    place: impl Fn(usize) -> Place,
+    (first, offset, wire): (usize, usize, Dtype),
     scale: f32,
 ) -> Result<()> {
-    let accumulated = accumulated.map_or(Address::NULL, |a| {
-        assert_eq!(a.len(), gradient.len, "accumulator allocated for this parameter");
-        Address(a.address())
-    });
-    // The bucket is cut in shards; so is a parameter that crosses from one into the next.
-    let mut done = 0;
-    while done < gradient.len {
-        let Place { rank, within, left } = place(offset + done);
-        let len = left.min(gradient.len - done);
-        assert!(within + len <= geometry.shard, "inside the block");
-        let byte = rank * geometry.block_bytes + within * wire.bytes();
-        assert!(byte + len * wire.bytes() <= bucket.len(), "the plan places parameters inside");
-        let advance = |address: Address, bytes: usize| match address {
-            Address::NULL => 0,
-            address => address.offset(done * bytes).0,
-        };
-        let block = Pack {
-            gradient: advance(gradient.address, size_of::<G>()),
-            accumulated: advance(accumulated, 4),
-            to: bucket.address() + (byte) as u64,
-            non_finite: non_finite.address(),
-            len: len as u64,
-            scale,
-            gradient_type: G::DTYPE as u32,
-            wire: wire as u32,
-            padding: 0,
-        };
-        enqueue(stream, Block::Pack(block))?;
-        done += len;
+    if gradient.len == 0 {
+        return Ok(());
     }
-    Ok(())
+    let last = offset + gradient.len - 1;
+    let start = first * geometry.block_bytes;
+    let end = start
+        + last / geometry.shard * geometry.block_bytes
+        + (last % geometry.shard + 1) * wire.bytes();
+    assert!(end <= bucket.len(), "the plan places parameters inside");
+    let accumulated = accumulated.map_or(0, |(sums, at)| {
+        assert!(at + gradient.len <= sums.len(), "accumulators allocated for this bucket");
+        sums.address() + (at * 4) as u64
+    });
+    let block = Pack {
+        gradient: gradient.address.0,
+        accumulated,
+        bucket: bucket.address() + start as u64,
+        non_finite: non_finite.address(),
+        shard: geometry.shard as u64,
+        stride: geometry.block_bytes as u64,
+        offset: offset as u64,
+        len: gradient.len as u64,
+        scale,
+        gradient_type: G::DTYPE as u32,
+        wire: wire as u32,
+        padding: 0,
+    };
+    enqueue(stream, Block::Pack(block))
 }
 
 /// One of the three rows of fixed point; `block`'s operands were checked by
@@ -80,16 +77,16 @@ pub(super) fn fixed(stream: &Stream, row: fn(Fixed) -> Block, block: Fixed) -> R
     enqueue(stream, row(block))
 }
 
-/// Adds a gradient to its accumulator.
+/// Adds a gradient to its accumulator, which starts at element `offset` of the bucket's.
 pub(super) fn accumulate<G: Storage>(
     stream: &Stream,
     gradient: Span,
-    accumulated: &mut Buffer<f32>,
+    (accumulated, offset): (&mut Buffer<f32>, usize),
 ) -> Result<()> {
-    assert_eq!(accumulated.len(), gradient.len, "accumulator allocated for this parameter");
+    assert!(offset + gradient.len <= accumulated.len(), "accumulators allocated for this bucket");
     let block = Accumulate {
         gradient: gradient.address.0,
-        accumulated: accumulated.address(),
+        accumulated: accumulated.address() + (offset * 4) as u64,
         len: gradient.len as u64,
         gradient_type: G::DTYPE as u32,
         padding: 0,
@@ -121,32 +118,32 @@ pub(super) fn sum(
     enqueue(stream, Block::Sum(block))
 }
 
-/// Unpacks a parameter from the shards of its bucket into its gradient.
+/// Unpacks all parameters of a bucket from its shards, each into its target.
 #[allow(clippy::too_many_arguments)]
 pub(super) fn unpack<G: Storage>(
     stream: &Stream,
     shards: &Buffer<u64>,
-    to: Span,
-    (partials, first): (&mut Buffer<Partial>, usize),
+    (targets, bucket): (&Targets, usize),
+    partials: &mut Buffer<Partial>,
     geometry: Geometry,
-    (offset, wire): (usize, Dtype),
+    wire: Dtype,
     factor: f32,
-    tensor: usize,
 ) -> Result<()> {
-    let chunks = to.len.div_ceil(PARTIAL_CHUNK);
-    assert!(first + chunks <= partials.len(), "partials allocated for every parameter");
-    assert!(offset + to.len <= shards.len() * geometry.shard, "the plan places parameters inside");
+    let pieces = &targets.pieces[bucket];
+    let elements = targets.lens[bucket];
+    assert!(elements <= shards.len() * geometry.shard, "the plan places parameters inside");
+    assert!(targets.partials <= partials.len(), "partials allocated for every parameter");
     let block = Unpack {
         shards: shards.address(),
-        to: to.address.0,
-        partials: partials.address() + (first * size_of::<Partial>()) as u64,
+        pieces: pieces.address(),
+        targets: targets.table.address(),
+        partials: partials.address(),
         shard: geometry.shard as u64,
-        offset: offset as u64,
-        len: to.len as u64,
+        count: pieces.len() as u64,
         factor,
         gradient_type: G::DTYPE as u32,
         wire: wire as u32,
-        tensor: tensor as u32,
+        padding: 0,
     };
     enqueue(stream, Block::Unpack(block))
 }

@@ -37,6 +37,7 @@ mod report;
 mod sections;
 mod sharded;
 mod step;
+mod targets;
 mod trace;
 mod trailer;
 mod views;

@@ -14,6 +14,7 @@ use super::outbox::Outbox;
 use super::plan::{Bucket, BucketPlan};
 use super::report::{Log, Reduced};
 use super::sharded::cut::Cut;
+use super::targets::Targets;
 use super::trailer::Trailer;
 use super::whole::Integers;
 use crate::{
@@ -81,7 +82,8 @@ pub struct Reducer<G: Storage> {
     pub(super) next: usize,
     pub(super) marked: Vec<bool>,
     pub(super) gradients: Gradients,
-    pub(super) accumulators: Vec<Option<Buffer<f32>>>,
+    /// Of each bucket, in its order; empty without [`Config::accumulate`].
+    pub(super) accumulators: Vec<Buffer<f32>>,
     pub(super) accumulated: Vec<bool>,
     pub(super) weight: f64,
     pub(super) step: u64,
@@ -90,8 +92,7 @@ pub struct Reducer<G: Storage> {
     /// The point where the step's first call had prepared the buckets.
     pub(super) begun: Option<crate::Event>,
     pub(super) shard_table: Buffer<u64>,
-    /// Where each parameter's partials start.
-    pub(super) first_partial: Vec<usize>,
+    pub(super) targets: Targets,
     pub(super) stats: GradStats,
     /// Which part of each bucket stays here, if not all of all.
     pub(super) own: Option<Own>,
@@ -239,18 +240,11 @@ impl<G: Storage> Reducer<G> {
             });
         }
         let lengths: Vec<usize> = plan.params().iter().map(|p| p.len).collect();
-        let accumulators = lengths
-            .iter()
-            .map(|&len| config.accumulate.then(|| device.zeros(len)).transpose())
-            .collect::<Result<_>>()?;
-        let mut partials = 0;
-        let first_partial = lengths
-            .iter()
-            .map(|len| {
-                partials += len.div_ceil(crate::kernel::params::PARTIAL_CHUNK);
-                partials - len.div_ceil(crate::kernel::params::PARTIAL_CHUNK)
-            })
-            .collect();
+        let accumulators = plan.buckets().iter().map(|bucket| match config.accumulate {
+            true => device.zeros(bucket.len),
+            false => device.zeros(0),
+        });
+        let accumulators = accumulators.collect::<Result<_>>()?;
         let room = |bucket: &Bucket| device.zeros(bucket.len * size_of::<G>());
         let gradients = match (config.views, in_place) {
             (false, _) => Gradients::Callers,
@@ -311,7 +305,7 @@ impl<G: Storage> Reducer<G> {
             log: Log::new(Instant::now()),
             begun: None,
             shard_table: device.zeros(ranks)?,
-            first_partial,
+            targets: Targets::new(device, &plan, own.as_ref())?,
             stats: GradStats::new(device, &lengths)?,
             own,
             outbox,
@@ -369,7 +363,8 @@ impl<G: Storage> Reducer<G> {
 
     /// Says that parameter `param`'s gradient is there: packs it into its bucket, in the stream's
     /// order, and lets every bucket go that is complete and next in plan order. The gradient may be
-    /// overwritten by work enqueued on `stream` after this call.
+    /// overwritten by work enqueued on `stream` after this call: so each is packed by a launch of its own. Where
+    /// that counts, on a GPU with many small parameters, [`Config::views`] packs a bucket in one.
     ///
     /// # Errors
     /// [`Error::Range`] for an index past the declared list, [`Error::Shape`] for another length,
@@ -383,7 +378,8 @@ impl<G: Storage> Reducer<G> {
 
     /// Ends the step: waits for every bucket and writes each parameter's reduced gradient into
     /// `gradients[i]`, counting non-finite values and summing squares in the same pass (see
-    /// [`stats`](Self::stats)).
+    /// [`stats`](Self::stats)). One launch for each bucket; a table of the addresses goes to the device when they are
+    /// not those of the last step.
     ///
     /// # Errors
     /// [`Error::Shape`] for another number of tensors or other lengths, [`Error::Device`],

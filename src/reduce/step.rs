@@ -9,9 +9,9 @@ use super::exchange::{Done, Exchanged, Job, exclusive};
 use super::launch::{self, Span};
 use super::reducer::{FINISH, Gradients, Reducer, Started};
 use super::report::{BucketTimes, Log, Phase, Reduced};
+use super::sharded::cut::Place;
 use super::trailer::Trailer;
 use crate::backend::Address;
-use crate::kernel::params::PARTIAL_CHUNK;
 use crate::{Error, Result, Storage, Stream};
 
 impl<G: Storage> Reducer<G> {
@@ -43,10 +43,12 @@ impl<G: Storage> Reducer<G> {
         param: usize,
         gradient: Span,
     ) -> Result<()> {
-        let Some(accumulator) = &mut self.accumulators[param] else {
+        if !self.config.accumulate {
             return Err(Error::state(op, "Config::accumulate", "a reducer without it"));
-        };
-        launch::accumulate::<G>(stream, gradient, accumulator)?;
+        }
+        let (bucket, position) = self.plan.place(param);
+        let offset = self.plan.buckets()[bucket].offsets[position];
+        launch::accumulate::<G>(stream, gradient, (&mut self.accumulators[bucket], offset))?;
         self.accumulated[param] = true;
         Ok(())
     }
@@ -80,35 +82,92 @@ impl<G: Storage> Reducer<G> {
         if let Some(begun) = &self.begun {
             stream.wait(begun)?; // gradients may come on several streams
         }
-        let in_place = matches!(self.gradients, Gradients::InPlace { .. });
-        let scale = self.scale(self.weight);
         if gradient.address == Address::NULL {
             self.zero_view(stream, param)?;
         }
+        if matches!(self.gradients, Gradients::Callers) {
+            let accumulated = std::mem::take(&mut self.accumulated[param]);
+            let offset = self.plan.buckets()[index].offsets[position];
+            self.launch_pack(stream, (index, offset), gradient, accumulated)?;
+        }
+        let bucket = &mut self.buckets[index];
+        bucket.filled.push(stream.record()?);
+        bucket.pending -= 1;
+        if bucket.pending == 0 && matches!(self.gradients, Gradients::Ours(_)) {
+            self.pack_views(stream, index)?;
+        }
+        self.log.add(index, Phase::Pack, start, start.elapsed());
+        Ok(())
+    }
+
+    /// Packs a bucket's gradients that are views, one after the other in memory of ours: in one launch, unless
+    /// some of them were accumulated and others were not.
+    fn pack_views(&mut self, stream: &Stream, index: usize) -> Result<()> {
+        for event in &self.buckets[index].filled {
+            stream.wait(event)?; // written on several streams, it may be
+        }
+        let plan = self.plan.clone();
+        let bucket = &plan.buckets()[index];
+        let Gradients::Ours(own) = &self.gradients else {
+            unreachable!("only gradients that are ours are packed together")
+        };
+        let memory = Address(own[index].address());
+        let take = |&param: &usize| std::mem::take(&mut self.accumulated[param]);
+        let accumulated: Vec<bool> = bucket.params.iter().map(take).collect();
+        let mut position = 0;
+        for run in accumulated.chunk_by(|a, b| a == b) {
+            let params = &bucket.params[position..position + run.len()];
+            let len = params.iter().map(|&param| plan.params()[param].len).sum();
+            let offset = bucket.offsets[position];
+            let address = memory.offset(offset * size_of::<G>());
+            self.launch_pack(stream, (index, offset), Span { address, len }, run[0])?;
+            position += run.len();
+        }
+        self.buckets[index].filled.push(stream.record()?);
+        Ok(())
+    }
+
+    fn launch_pack(
+        &mut self,
+        stream: &Stream,
+        (index, offset): (usize, usize),
+        gradients: Span,
+        accumulated: bool,
+    ) -> Result<()> {
+        let scale = self.scale(self.weight);
         let bucket = &mut self.buckets[index];
         let Some(blocks) = &mut bucket.blocks else {
             unreachable!("a bucket leaves when its last parameter is marked, and marks are unique")
         };
-        let accumulated = std::mem::take(&mut self.accumulated[param]);
-        if !in_place {
+        let memory = exclusive(&mut blocks.send, deadline(self.config.deadline))?;
+        let geometry = self.geometry[index];
+        let mut done = 0;
+        // Parts of ranks are not as long as each other: each takes a launch.
+        while done < gradients.len {
+            let at = offset + done;
+            let (first, within, len) = match &self.own {
+                None => (0, at, gradients.len),
+                Some(own) => {
+                    let Place { rank, within, left } = own.cut.place(index, at);
+                    (rank, within, left.min(gradients.len - done))
+                }
+            };
+            let address = match gradients.address {
+                Address::NULL => Address::NULL,
+                address => address.offset(done * size_of::<G>()),
+            };
             launch::pack::<G>(
                 stream,
-                gradient,
-                self.accumulators[param].as_mut().filter(|_| accumulated),
-                exclusive(&mut blocks.send, deadline(self.config.deadline))?,
+                Span { address, len },
+                accumulated.then_some((&mut self.accumulators[index], at)),
+                memory,
                 &mut bucket.non_finite,
-                self.geometry[index],
-                (self.plan.buckets()[index].offsets[position], self.wire),
-                |at| match &self.own {
-                    Some(own) => own.cut.place(index, at),
-                    None => self.geometry[index].place(at),
-                },
+                geometry,
+                (first, within, self.wire),
                 scale,
             )?;
+            done += len;
         }
-        bucket.filled.push(stream.record()?);
-        bucket.pending -= 1;
-        self.log.add(index, Phase::Pack, start, start.elapsed());
         Ok(())
     }
 
@@ -202,6 +261,7 @@ impl<G: Storage> Reducer<G> {
         let on = self.started.map_or(SystemTime::UNIX_EPOCH, |started| started.on);
         let mut reduced = Reduced::new(self.marked.len(), on);
         self.stats.partials.clear(stream)?;
+        self.targets.set(spans);
         for index in 0..self.buckets.len() {
             let start = Instant::now();
             let done = self.outbox.receive()?;
@@ -209,7 +269,7 @@ impl<G: Storage> Reducer<G> {
             let start = Instant::now();
             let exchanged = match self.gradients {
                 Gradients::InPlace { .. } => self.take_bucket(stream, done, factor)?,
-                _ => self.unpack_bucket(stream, done, spans, factor)?,
+                _ => self.unpack_bucket(stream, done, factor)?,
             };
             self.log.add(index, Phase::Unpack, start, start.elapsed());
             let bytes = self.bucket_bytes(index);
@@ -228,13 +288,7 @@ impl<G: Storage> Reducer<G> {
         Ok(reduced)
     }
 
-    fn unpack_bucket(
-        &mut self,
-        stream: &Stream,
-        done: Done,
-        spans: &[Span],
-        factor: f32,
-    ) -> Result<Exchanged> {
+    fn unpack_bucket(&mut self, stream: &Stream, done: Done, factor: f32) -> Result<Exchanged> {
         let Done { bucket: index, blocks, filled, outcome } = done;
         self.buckets[index].filled = filled;
         let exchanged = outcome?;
@@ -246,32 +300,19 @@ impl<G: Storage> Reducer<G> {
         self.shard_table.write(stream, 0, &addresses)?;
         let factor = factor * exchanged.factor;
         let bucket = &self.plan.buckets()[index];
-        for (position, (&param, &offset)) in bucket.params.iter().zip(&bucket.offsets).enumerate() {
-            // Nobody has a gradient for it: it stays as it is.
-            if !exchanged.trailers.iter().any(|trailer| trailer.used[position]) {
-                continue;
-            }
-            let mut first = self.first_partial[param];
-            let mut offset = offset;
-            if let Some(own) = &self.own {
-                let part = own.cut.part(param, own.rank);
-                if part.is_empty() {
-                    continue;
-                }
-                first += part.start / PARTIAL_CHUNK;
-                offset = own.cut.before(param, own.rank);
-            }
-            launch::unpack::<G>(
-                stream,
-                &self.shard_table,
-                spans[param],
-                (&mut self.stats.partials, first),
-                self.geometry[index],
-                (offset, self.wire),
-                factor,
-                param,
-            )?;
-        }
+        // Nobody has a gradient for some: they stay as they are.
+        let used = |at: usize| exchanged.trailers.iter().any(|trailer| trailer.used[at]);
+        let used: Vec<bool> = (0..bucket.params.len()).map(used).collect();
+        self.targets.upload(stream, bucket, &used)?;
+        launch::unpack::<G>(
+            stream,
+            &self.shard_table,
+            (&self.targets, index),
+            &mut self.stats.partials,
+            self.geometry[index],
+            self.wire,
+            factor,
+        )?;
         stream.sync()?; // shards of other ranks are read no more
         self.buckets[index].blocks = Some(blocks);
         Ok(Exchanged { shards: Vec::new(), ..exchanged })

@@ -160,8 +160,7 @@ impl<G: Storage> Reducer<G> {
             memory,
             &mut filling.non_finite,
             whole,
-            (offset, G::DTYPE),
-            |at| whole.place(at),
+            (0, offset, G::DTYPE),
             1.0,
         )
     }
@@ -213,7 +212,7 @@ impl<G: Storage> Reducer<G> {
                 .chunks_exact(size_of::<Partial>())
                 .map(bytemuck::pod_read_unaligned)
                 .collect();
-            self.stats.partials.write(stream, self.first_partial[param], &partials)?;
+            self.stats.partials.write(stream, self.targets.first_partial(param), &partials)?;
         }
         self.buckets[index].blocks = Some(blocks);
         Ok(exchanged)

@@ -1,9 +1,12 @@
-// unpack: to[i] = type(factor · bucket[offset + i]), the bucket being cut in shards of equal length;
-//         partials[c] = Σ of squares, and count of non-finite, of chunk c's f32 products.
+// unpack: all tensors of a bucket in one launch: for each element i of a piece
+//         tensor[i - offset] = type(factor · bucket[i]), the bucket being cut in shards of equal length;
+//         and the piece's partial: Σ of squares, and count of non-finite, of its f32 products.
 //
-// `=`. Deterministic: the sum of squares has one order (fold.h). Each block takes whole chunks.
+// `=`. Deterministic: the sum of squares has one order (fold.h). Each block takes whole pieces, of 16,384
+// elements at most; those of tensors that nobody has are passed over.
 // Limiter: memory. A bf16 wire to f32 gradients is 6 bytes an element: as pack, 0.41 ms for 94.4 M
-// parameters on an A100-40.
+// parameters on an A100-40. They are 211 tensors in 9 buckets of up to 25 MB: 9 launches of some
+// 4 µs are 0.04 ms beside it, 211 would be 0.84 ms.
 #pragma once
 #include "fold.h"
 #include "storage.h"
@@ -12,20 +15,22 @@ namespace hs {
 
 HS_DEVICE void unpack(const Unpack& block) {
   HS_SHARED double lanes[FOLD_DOUBLES];
-  HS_SHARED uint32_t bad_in_chunk;
-  const uint64_t chunks = (block.len + CHUNK - 1) / CHUNK;
-  for (uint64_t chunk = block_index(); chunk < chunks; chunk += block_count()) {
+  HS_SHARED uint32_t bad_in_piece;
+  for (uint64_t c = block_index(); c < block.count; c += block_count()) {
     const Unpack& p = reload(block);
     const uint64_t* shards = global<const uint64_t>(p.shards);
-    if (thread_index() == 0) bad_in_chunk = 0;  // only this thread has read it
+    const Piece piece = global<const Piece>(p.pieces)[c];
+    const Target target = global<const Target>(p.targets)[piece.tensor];
+    if (target.to == 0) continue;  // all threads alike
+    if (thread_index() == 0) bad_in_piece = 0;  // only this thread has read it
     barrier();
-    const uint64_t end = p.len - chunk * CHUNK < CHUNK ? p.len : (chunk + 1) * CHUNK;
+    const uint64_t start = piece.start - target.offset;
     double lane[8] = {};
     uint32_t bad = 0;
-    for (uint64_t i = chunk * CHUNK + 8 * thread_index(); i < end; i += STRIP) {
-      const uint32_t count = end - i < 8 ? static_cast<uint32_t>(end - i) : 8u;
+    for (uint32_t i = 8 * thread_index(); i < piece.len; i += STRIP) {
+      const uint32_t count = piece.len - i < 8 ? piece.len - i : 8u;
       float x[8];
-      const uint64_t at = p.offset + i;
+      const uint64_t at = piece.start + i;
       if (at / p.shard == (at + count - 1) / p.shard) {
         load8(x, shards[at / p.shard], at % p.shard, count, p.wire);
       } else {  // across the border of two shards
@@ -42,15 +47,15 @@ HS_DEVICE void unpack(const Unpack& block) {
         lane[e] += wide * wide;  // exact: 24 bits squared
         bad += e < count && !finite;
       }
-      store8(x, p.to, i, count, p.gradient_type);
+      store8(x, target.to, start + i, count, p.gradient_type);
     }
-    if (bad > 0) atomic_add_shared(&bad_in_chunk, bad);
-    const double sum = fold(lane, lanes, threads_of(end - chunk * CHUNK));
+    if (bad > 0) atomic_add_shared(&bad_in_piece, bad);
+    const double sum = fold(lane, lanes, threads_of(piece.len));
     if (thread_index() == 0) {
-      Partial* partial = global<Partial>(p.partials) + chunk;
+      Partial* partial = global<Partial>(p.partials) + target.partial + start / CHUNK;
       partial->sum_squares = sum;
-      partial->non_finite = bad_in_chunk;
-      partial->tensor = p.tensor;
+      partial->non_finite = bad_in_piece;
+      partial->tensor = piece.tensor;
     }
   }
 }

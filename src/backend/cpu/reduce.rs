@@ -3,7 +3,9 @@
 
 use super::fold;
 use super::threads::Threads;
-use crate::kernel::params::reduce::{Accumulate, Block, FIXED_BLOCK, Fixed, Pack, Sum, Unpack};
+use crate::kernel::params::reduce::{
+    Accumulate, Block, FIXED_BLOCK, Fixed, Pack, Piece, Sum, Target, Unpack,
+};
 use crate::kernel::params::{PARTIAL_CHUNK, Partial};
 use crate::reduce::reference;
 use crate::{Dtype, Storage, bf16, f16};
@@ -169,35 +171,52 @@ fn task(i: usize, len: usize) -> (usize, usize) {
 /// # Safety
 /// See [`run`].
 unsafe fn run_pack<G: Storage, W: Storage>(threads: &Threads, block: &Pack) {
-    let len = block.len as usize;
+    let (len, shard) = (block.len as usize, block.shard as usize);
     let bad = AtomicU64::new(0);
     threads.run(len.div_ceil(TASK), |i| {
         let (start, len) = task(i, len);
-        // SAFETY: the caller's promise; tasks do not overlap.
-        let to = unsafe { from_raw_parts_mut((block.to as *mut W).add(start), len) };
-        let accumulated = (block.accumulated != 0).then(|| {
-            // SAFETY: as above.
-            unsafe { from_raw_parts_mut((block.accumulated as *mut f32).add(start), len) }
-        });
-        let found = if block.gradient == 0 {
-            let zeros = [G::narrow(0.0); 256];
-            let mut accumulated = accumulated;
-            let mut found = 0;
-            for (piece, to) in to.chunks_mut(zeros.len()).enumerate() {
-                let from = piece * zeros.len();
-                let accumulated = accumulated.as_mut().map(|a| &mut a[from..from + to.len()]);
-                found += pack(&zeros[..to.len()], accumulated, to, block.scale);
-            }
-            found
-        } else {
-            // SAFETY: as above.
-            let g = unsafe { from_raw_parts((block.gradient as *const G).add(start), len) };
-            pack(g, accumulated, to, block.scale)
-        };
-        bad.fetch_add(found, Ordering::Relaxed);
+        let mut done = 0;
+        // The bucket is cut in shards; so is a task that crosses from one into the next.
+        while done < len {
+            let at = block.offset as usize + start + done;
+            let piece = (shard - at % shard).min(len - done);
+            let to = block.bucket as usize + at / shard * block.stride as usize;
+            // SAFETY: the caller's promise; tasks do not overlap.
+            let found = unsafe {
+                let to = from_raw_parts_mut((to as *mut W).add(at % shard), piece);
+                pack_some::<G, W>(block, start + done, to)
+            };
+            bad.fetch_add(found, Ordering::Relaxed);
+            done += piece;
+        }
     });
     // SAFETY: one aligned u64, by the caller's promise; all tasks have ended.
     unsafe { *(block.non_finite as *mut u64) += bad.into_inner() }
+}
+
+/// Packs the elements from `start` on that go to `to`.
+///
+/// # Safety
+/// See [`run`].
+unsafe fn pack_some<G: Storage, W: Storage>(block: &Pack, start: usize, to: &mut [W]) -> u64 {
+    let len = to.len();
+    let mut accumulated = (block.accumulated != 0).then(|| {
+        // SAFETY: the caller's promise; tasks do not overlap.
+        unsafe { from_raw_parts_mut((block.accumulated as *mut f32).add(start), len) }
+    });
+    if block.gradient != 0 {
+        // SAFETY: as above.
+        let g = unsafe { from_raw_parts((block.gradient as *const G).add(start), len) };
+        return pack(g, accumulated, to, block.scale);
+    }
+    let zeros = [G::narrow(0.0); 256];
+    let mut found = 0;
+    for (piece, to) in to.chunks_mut(zeros.len()).enumerate() {
+        let from = piece * zeros.len();
+        let accumulated = accumulated.as_mut().map(|a| &mut a[from..from + to.len()]);
+        found += pack(&zeros[..to.len()], accumulated, to, block.scale);
+    }
+    found
 }
 
 /// # Safety
@@ -246,17 +265,26 @@ unsafe fn run_sum<W: Storage>(threads: &Threads, block: &Sum) {
 }
 
 /// # Safety
-/// See [`run`].
+/// See [`run`]; and no two pieces of the list share elements.
 unsafe fn run_unpack<G: Storage, W: Storage>(threads: &Threads, block: &Unpack) {
-    let (len, shard) = (block.len as usize, block.shard as usize);
-    threads.run(len.div_ceil(TASK), |i| {
-        let (start, len) = task(i, len);
-        // SAFETY: the caller's promise; tasks do not overlap.
-        let to = unsafe { from_raw_parts_mut((block.to as *mut G).add(start), len) };
-        let mut products = [0.0f32; TASK];
+    let shard = block.shard as usize;
+    threads.run(block.count as usize, |i| {
+        // SAFETY: the caller's promise: so many pieces, and a target for each one's tensor.
+        let (Piece { start, len, tensor }, target) = unsafe {
+            let piece = *(block.pieces as *const Piece).add(i);
+            (piece, *(block.targets as *const Target).add(piece.tensor as usize))
+        };
+        if target.to == 0 {
+            return;
+        }
+        let (start, len) = (start as usize, len as usize);
+        let within = start - target.offset as usize;
+        // SAFETY: the caller's promise; pieces do not overlap.
+        let to = unsafe { from_raw_parts_mut((target.to as *mut G).add(within), len) };
+        let mut products = [0.0f32; PARTIAL_CHUNK];
         let mut done = 0;
         while done < len {
-            let at = block.offset as usize + start + done;
+            let at = start + done;
             let piece = (shard - at % shard).min(len - done);
             // SAFETY: as above: one address for each shard.
             let from = unsafe {
@@ -267,8 +295,9 @@ unsafe fn run_unpack<G: Storage, W: Storage>(threads: &Threads, block: &Unpack) 
             unpack(from, &mut to[done..done + piece], products, block.factor);
             done += piece;
         }
-        let partial = partial(block.tensor, &products[..len]);
-        // SAFETY: the caller's promise: one partial for each task.
-        unsafe { *(block.partials as *mut Partial).add(i) = partial }
+        let partial = partial(tensor, &products[..len]);
+        let place = target.partial as usize + within / PARTIAL_CHUNK;
+        // SAFETY: the caller's promise: one partial for each piece.
+        unsafe { *(block.partials as *mut Partial).add(place) = partial }
     });
 }

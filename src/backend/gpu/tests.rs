@@ -231,17 +231,19 @@ fn a_bucket_reaches_beyond_32_bits() {
         let bucket = sparse(&gpu, 2 * LEN + 2 * len as u64);
         put(&gpu, stream, bucket.offset(2 * LEN as usize), &vec![bf16::from_f32(3.0); len]);
         let to = gpu.alloc(4 * len).unwrap();
+        let piece = reduce::Piece { start: LEN, len: len as u32, tensor: 0 };
+        let target = reduce::Target { to: to.0, offset: LEN, partial: 0 };
         let block = reduce::Unpack {
             shards: table(&gpu, stream, &[bucket.0]),
-            to: to.0,
+            pieces: table(&gpu, stream, &[piece]),
+            targets: table(&gpu, stream, &[target]),
             partials: gpu.alloc(size_of::<Partial>()).unwrap().0,
             shard: LEN + len as u64,
-            offset: LEN,
-            len: len as u64,
+            count: 1,
             factor: 0.5,
             gradient_type: 2,
             wire: 0,
-            tensor: 0,
+            padding: 0,
         };
         // SAFETY: every address is an allocation made above, of the lengths given.
         unsafe { gpu.launch(stream, &Launch::Reduce(reduce::Block::Unpack(block))) }.unwrap();

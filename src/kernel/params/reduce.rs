@@ -1,17 +1,23 @@
 //! Parameter blocks of `reduce`.
 
 block! {
-    /// `to[i] = wire(scale · (gradient[i] + accumulated[i]))`; `accumulated[i] = 0`;
-    /// `*non_finite += ` how many results are NaN or ±Inf.
+    /// `bucket[offset + i] = wire(scale · (gradient[i] + accumulated[i]))`, where the bucket is cut in shards
+    /// of equal length; `accumulated[i] = 0`; `*non_finite += ` how many results are NaN or ±Inf.
     pub struct Pack {
         /// `[len]` of `gradient_type`, or absent: zeros.
         pub gradient: u64,
         /// `[len]` f32, or absent: nothing was accumulated.
         pub accumulated: u64,
-        /// `[len]` of `wire`.
-        pub to: u64,
+        /// The first shard, of `wire`.
+        pub bucket: u64,
         /// One u64.
         pub non_finite: u64,
+        /// Elements of one shard.
+        pub shard: u64,
+        /// Bytes from the start of one shard to that of the next.
+        pub stride: u64,
+        /// Where the elements start in the bucket.
+        pub offset: u64,
         /// Elements.
         pub len: u64,
         /// Factor, applied in f32 before the one rounding.
@@ -64,29 +70,44 @@ block! {
 }
 
 block! {
-    /// `to[i] = type(factor · bucket[offset + i])`, where the bucket is cut in shards of equal
-    /// length; and one [`Partial`](super::Partial) of the f32 products per 16,384 elements.
+    /// All tensors of a bucket, which is cut in shards of equal length: for each element `i` of a piece
+    ///
+    /// `tensor[i − offset] = type(factor · bucket[i])`,
+    ///
+    /// and for each piece the [`Partial`](super::Partial) of its f32 products.
     pub struct Unpack {
         /// Addresses of the shards.
         pub shards: u64,
-        /// `[len]` of `gradient_type`.
-        pub to: u64,
-        /// `[⌈len / 16384⌉]` partials.
+        /// `[count]` [`Piece`]s.
+        pub pieces: u64,
+        /// `[tensors]` [`Target`]s.
+        pub targets: u64,
+        /// Partials of all tensors.
         pub partials: u64,
         /// Elements of one shard.
         pub shard: u64,
-        /// Where the parameter starts in the bucket, in elements.
-        pub offset: u64,
-        /// Elements.
-        pub len: u64,
+        /// Pieces.
+        pub count: u64,
         /// Factor, applied in f32.
         pub factor: f32,
-        /// Storage type of the gradient.
+        /// Storage type of the gradients.
         pub gradient_type: u32,
         /// Storage type on the wire.
         pub wire: u32,
-        /// The parameter's index, for the partials.
-        pub tensor: u32,
+        /// Zero.
+        pub padding: u32,
+    }
+}
+
+block! {
+    /// Where a tensor of a bucket goes.
+    pub struct Target {
+        /// Its elements; or absent: it is left alone.
+        pub to: u64,
+        /// Where it starts in the bucket, in elements.
+        pub offset: u64,
+        /// Its first partial.
+        pub partial: u64,
     }
 }
 

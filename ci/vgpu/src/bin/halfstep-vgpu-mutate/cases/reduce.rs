@@ -1,7 +1,7 @@
 //! The kernels of `reduce`.
 
 use super::{Builder, Case, F32_TYPE, Plain, TYPES};
-use crate::params::reduce::{Accumulate, FIXED_BLOCK, Fixed, Pack, Sum, Unpack};
+use crate::params::reduce::{Accumulate, FIXED_BLOCK, Fixed, Pack, Piece, Sum, Target, Unpack};
 
 /// Two strips and a bit, so that blocks go round; tails of every length come with the shorter ones.
 const LENGTHS: [usize; 4] = [4103, 13, 2054, 8];
@@ -34,11 +34,26 @@ fn pack(i: usize, (gradient_type, wire): (u32, u32)) -> Case {
     let (g, sums) = (b.noise(len, true), b.noise(len, true));
     let gradient = if i == 3 { 0 } else { b.values(&g, gradient_type, before) };
     let accumulated = if i % 4 == 1 { 0 } else { b.values(&sums, F32_TYPE, before) };
-    let (to, non_finite) = (b.room_for(len, wire, before), b.table(&[5_u64]));
-    let len = len as u64;
-    let scale = 0.5; // the middle between two stays one
-    let block =
-        Pack { gradient, accumulated, to, non_finite, len, scale, gradient_type, wire, padding: 0 };
+    // Shards whose borders are inside of what a thread takes, and beside it; behind each there is more.
+    let (offset, shard) = ([0, 3, 8][i % 3], [len.div_ceil(2) + 4, len + 8, 1027][i / 3 % 3]);
+    let (shards, size) = ((offset + len).div_ceil(shard), if wire == F32_TYPE { 4 } else { 2 });
+    let stride = (shard * size).next_multiple_of(32) + 32;
+    let bucket = b.room((shards * stride) as u64);
+    let non_finite = b.table(&[5_u64]);
+    let block = Pack {
+        gradient,
+        accumulated,
+        bucket,
+        non_finite,
+        shard: shard as u64,
+        stride: stride as u64,
+        offset: offset as u64,
+        len: len as u64,
+        scale: 0.5, // the middle between two stays one
+        gradient_type,
+        wire,
+        padding: 0,
+    };
     b.launch([2, 1, 1], 256, block.bytes())
 }
 
@@ -67,32 +82,45 @@ fn sum(len: usize, wire: u32, before: usize) -> Case {
     b.launch([2, 1, 1], 256, block.bytes())
 }
 
+/// Three tensors, of which the second is left alone or none is; the last one's piece is its second.
 fn unpack(i: usize, (gradient_type, wire): (u32, u32)) -> Case {
     let (len, offset) = ([2061_usize, 16_500, 37, 7][i % 4], [0, 3, 8][i % 3]);
+    let lens = [11, 5, len];
     let mut b = Builder::default();
-    let shard = (offset + len).div_ceil(3);
+    let total: usize = offset + lens.iter().sum::<usize>();
+    let shard = total.div_ceil(3);
     let shards: Vec<u64> = (0..3)
         .map(|_| {
             let part = b.noise(shard, true);
             b.values(&part, wire, i % 2)
         })
         .collect();
-    let shards = b.table(&shards);
-    let to = b.room_for(len, gradient_type, i / 2 % 2);
-    let partials = b.room(16 * len.div_ceil(16_384) as u64);
-    let (shard, offset, len) = (shard as u64, offset as u64, len as u64);
-    let factor = 0.5;
+    let (mut start, mut partial) = (offset as u64, 0);
+    let (mut pieces, mut targets) = (Vec::new(), Vec::new());
+    for (tensor, len) in lens.into_iter().enumerate() {
+        let left_alone = tensor == 1 && i % 2 == 1;
+        let to = if left_alone { 0 } else { b.room_for(len, gradient_type, i / 2 % 2) };
+        targets.push(Target { to, offset: start, partial });
+        for at in (0..len).step_by(16_384) {
+            let len = (len - at).min(16_384) as u32;
+            pieces.push(Piece { start: start + at as u64, len, tensor: tensor as u32 });
+            partial += 1;
+        }
+        start += len as u64;
+    }
+    let (count, partials) = (pieces.len() as u64, b.room(16 * partial));
+    let (shards, pieces, targets) = (b.table(&shards), b.table(&pieces), b.table(&targets));
     let block = Unpack {
         shards,
-        to,
+        pieces,
+        targets,
         partials,
-        shard,
-        offset,
-        len,
-        factor,
+        shard: shard as u64,
+        count,
+        factor: 0.5,
         gradient_type,
         wire,
-        tensor: 42,
+        padding: 0,
     };
     b.launch([2, 1, 1], 256, block.bytes())
 }
@@ -123,9 +151,21 @@ fn unpack_of_a_large_bucket(i: usize, wire: u32) -> Case {
     let to = b.room_for(len, wire, 0);
     let partials = b.room(16);
     let offset = next as u64 * shard - before as u64;
-    let (len, factor, gradient_type) = (len as u64, 0.5, wire);
-    let block =
-        Unpack { shards, to, partials, shard, offset, len, factor, gradient_type, wire, tensor: 7 };
+    let pieces = b.table(&[Piece { start: offset, len: len as u32, tensor: 1 }]);
+    let targets =
+        b.table(&[Target { to: 0, offset: 0, partial: 0 }, Target { to, offset, partial: 0 }]);
+    let block = Unpack {
+        shards,
+        pieces,
+        targets,
+        partials,
+        shard,
+        count: 1,
+        factor: 0.5,
+        gradient_type: wire,
+        wire,
+        padding: 0,
+    };
     b.launch([1, 1, 1], 256, block.bytes())
 }
 
