@@ -48,8 +48,8 @@ pub use calibrate::calibrate;
 #[cfg(any(feature = "nccl", feature = "rccl"))]
 pub use comm::NcclComm;
 pub use comm::{
-    Abort, Collective, Communicator, Fault, Local, Moves, Part, Parts, Reduction, Section, Work,
-    local,
+    Abort, Collective, Communicator, Fault, Local, Moves, Part, Parts, Reduction, Section, Staged,
+    Work, local,
 };
 #[cfg(feature = "mpi")]
 pub use comm::{Mpi, MpiComm};

@@ -1,6 +1,6 @@
 //! Communicators: ranks that exchange blocks of bytes. One trait, and an implementation for
 //! threads of one process ([`local`]); with the feature `mpi`, another for processes (`Mpi`);
-//! with `nccl` and `rccl`, one for GPUs (`NcclComm`).
+//! with `nccl` and `rccl`, one for GPUs (`NcclComm`). [`Staged`] takes GPUs' memory over any of the host's.
 
 #![deny(unsafe_code)]
 
@@ -11,8 +11,8 @@ mod local;
 mod mpi;
 #[cfg(any(feature = "nccl", feature = "rccl"))]
 mod nccl;
-#[cfg(any(feature = "mpi", feature = "nccl", feature = "rccl"))]
 mod pool;
+mod staged;
 mod sum;
 
 use std::ops::Range;
@@ -24,6 +24,7 @@ pub use local::{Local, local};
 pub use mpi::{Mpi, MpiComm};
 #[cfg(any(feature = "nccl", feature = "rccl"))]
 pub use nccl::NcclComm;
+pub use staged::Staged;
 pub use sum::Reduction;
 
 use crate::{Buffer, Error, Stream};

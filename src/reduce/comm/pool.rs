@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use super::ALIGN;
@@ -14,15 +15,24 @@ pub(super) struct Pool(Vec<Arc<Buffer<u8>>>);
 impl Pool {
     /// The smallest free buffer that has the room, or a new one.
     pub fn take(&mut self, device: &Device, bytes: usize) -> Result<Buffer<u8>> {
+        self.take_of(device, bytes..=2 * bytes)
+    }
+
+    /// A free buffer of this length, or a new one.
+    pub fn take_exactly(&mut self, device: &Device, bytes: usize) -> Result<Buffer<u8>> {
+        self.take_of(device, bytes..=bytes)
+    }
+
+    fn take_of(&mut self, device: &Device, bytes: RangeInclusive<usize>) -> Result<Buffer<u8>> {
         let free = |at: &usize| Arc::strong_count(&self.0[*at]) == 1;
-        let fits = |at: &usize| (bytes..=2 * bytes).contains(&self.0[*at].len());
+        let fits = |at: &usize| bytes.contains(&self.0[*at].len());
         let found = (0..self.0.len()).filter(free).filter(fits);
         if let Some(at) = found.min_by_key(|&at| self.0[at].len())
             && let Ok(buffer) = Arc::try_unwrap(self.0.swap_remove(at))
         {
             return Ok(buffer);
         }
-        device.zeros(bytes)
+        device.zeros(*bytes.start())
     }
 
     /// A buffer that something was received in: free again when all that is returned is dropped.
@@ -59,5 +69,15 @@ mod tests {
         drop(held);
         assert_eq!(pool.take(&device, 48).unwrap().address(), first);
         assert_ne!(pool.take(&device, 48).unwrap().address(), first);
+    }
+
+    #[test]
+    fn a_buffer_of_a_length_is_of_that_length() {
+        let (device, mut pool) = (Device::cpu(), Pool::default());
+        let buffer = pool.take_exactly(&device, 64).unwrap();
+        let first = buffer.address();
+        drop(pool.keep(buffer));
+        assert_eq!(pool.take_exactly(&device, 48).unwrap().len(), 48);
+        assert_eq!(pool.take_exactly(&device, 64).unwrap().address(), first);
     }
 }

@@ -30,7 +30,8 @@ const BUFFER: usize = 0;
 const GATHERED: usize = 1;
 
 /// One rank of a communicator made by [`Mpi::comm`](super::Mpi::comm). Exchanges memory of the CPU:
-/// a stream of a GPU is a [`Fault::Aborted`] that says so.
+/// a stream of a GPU is a [`Fault::Aborted`] that says so. [`Staged`](crate::reduce::Staged) takes memory of a GPU over
+/// it.
 ///
 /// Two ranks that meet different faults at the same time may each report their own; every other
 /// rank reports the one it hears of first.
@@ -251,7 +252,10 @@ impl MpiComm {
         for device in owners.iter().copied().chain([stream.device()]) {
             if device.info().kind != DeviceKind::Cpu {
                 let what = device.info();
-                return Err(self.abort(format!("MPI exchanges memory of the CPU, not of {what}")));
+                let reason = format!(
+                    "MPI exchanges memory of the CPU, not of {what}; Staged takes it there"
+                );
+                return Err(self.abort(reason));
             }
         }
         stream.sync().map_err(|error| self.abort(error.to_string()))?;
