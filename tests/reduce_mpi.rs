@@ -5,26 +5,29 @@ mod common;
 
 use std::ops::Range;
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use common::data::{Distribution, Rng};
 use common::mpi::{self, ALL, Case, RANKS};
 use common::reduction::{params_from, refs};
-use common::{cpu, ranks, sharded};
+use common::{cpu, devices, ranks, sharded};
 use halfstep::optim::{self, Moments};
 use halfstep::reduce::{
-    BucketPlan, Collective, Communicator, Config, Fault, Moves, Mpi, MpiComm, Parts, Reducer,
-    Section, Sharded, Unscale,
+    BucketPlan, Collective, Communicator, Config, Fault, Hierarchical, Local, Moves, Mpi, MpiComm,
+    Parts, Reducer, Section, Sharded, Staged, Unscale, local,
 };
-use halfstep::{Buffer, Dtype, Error, Storage, Stream, bf16, f16};
+use halfstep::{Buffer, Device, Dtype, Error, Storage, Stream, bf16, f16};
 
 const LONG: Duration = Duration::from_secs(30);
 const SHORT: Duration = Duration::from_millis(500);
 
-const CASES: [Case; 14] = [
+const CASES: [Case; 17] = [
     ("blocks_go_where_they_should", blocks_go_where_they_should, ALL),
     ("the_bits_of_threads", the_bits_of_threads, ALL),
+    ("staged_memory_of_every_device", staged_memory_of_every_device, ALL),
+    ("nodes_have_the_bits_of_threads", nodes_have_the_bits_of_threads, ALL),
+    ("groups_that_cannot_be", groups_that_cannot_be, ALL),
     ("sharded_steps_have_the_bits_of_threads", sharded_steps, ALL),
     ("sections_go_where_they_should", sections_go_where_they_should, ALL),
     ("sections_that_cannot_be", sections_that_cannot_be, ALL),
@@ -90,18 +93,18 @@ fn blocks_go_where_they_should(mpi: &Mpi) {
 
 /// Four steps of gradients from a seed, in an order of each rank's own; what rank `comm.rank()` gets.
 fn reduce<G: Storage>(
+    device: &Device,
     comm: impl Communicator + 'static,
     lens: [usize; 6],
     (wire, most): (Dtype, usize),
     views: bool,
 ) -> Vec<u8> {
-    let device = cpu(1);
     let stream = device.stream().unwrap();
     let plan = BucketPlan::ddp(&params_from(&lens), wire, 1000, most).unwrap();
     let mut rng = Rng(7 + comm.rank() as u64);
     let config = Config { views, allow_unused: true, ..Config::default() };
     let rank = comm.rank();
-    let mut reducer = Reducer::<G>::new(&device, plan, Box::new(comm), config).unwrap();
+    let mut reducer = Reducer::<G>::new(device, plan, Box::new(comm), config).unwrap();
     let mut bits = Vec::new();
     for step in 0..4 {
         reducer.set_weight((1 + rng.below(9)) as f64).unwrap();
@@ -173,10 +176,11 @@ fn sharded_steps(mpi: &Mpi) {
 
 fn the_bits_of_threads(mpi: &Mpi) {
     fn check<G: Storage>(mpi: &Mpi, wire: Dtype, lens: [usize; 6], most: usize) {
-        let threads = ranks::run(RANKS, |comm| reduce::<G>(comm, lens, (wire, most), false));
+        let threads =
+            ranks::run(RANKS, |comm| reduce::<G>(&cpu(1), comm, lens, (wire, most), false));
         assert!(threads[0].iter().any(|&byte| byte != 0));
         for views in [false, true] {
-            let processes = reduce::<G>(mpi.comm().unwrap(), lens, (wire, most), views);
+            let processes = reduce::<G>(&cpu(1), mpi.comm().unwrap(), lens, (wire, most), views);
             let same = processes == threads[mpi.rank()];
             assert!(same, "{} over {wire:?}, {views}, {lens:?}", G::DTYPE);
         }
@@ -188,6 +192,59 @@ fn the_bits_of_threads(mpi: &Mpi) {
     check::<f16>(mpi, Dtype::F16, lens, 300_000);
     // Parts of three sections, the last of which differ in length.
     check::<f32>(mpi, Dtype::F32, [1, 900_003, 0, 33, 4096, 1_700_001], 100_000_000);
+}
+
+/// Every device that is here, its memory staged.
+fn staged_memory_of_every_device(mpi: &Mpi) {
+    let (lens, wire) = ([1, 7_000, 0, 33, 4096, 2_501], (Dtype::Bf16, 9000));
+    let threads = ranks::run(RANKS, |comm| reduce::<f32>(&cpu(1), comm, lens, wire, false));
+    for device in devices() {
+        let comm = Staged::new(Box::new(mpi.comm().unwrap())).unwrap();
+        let processes = reduce::<f32>(&device, comm, lens, wire, true);
+        assert!(processes == threads[mpi.rank()], "{}", device.info());
+    }
+}
+
+/// Two nodes of two, of processes and of threads.
+fn nodes_have_the_bits_of_threads(mpi: &Mpi) {
+    let (lens, wire) = ([1, 70_000, 0, 33, 4096, 250_001], (Dtype::Bf16, 300_000));
+    let (node, place) = (mpi.rank() / 2, mpi.rank() % 2);
+    let two = || local(2.try_into().unwrap()).into_iter().map(Some).collect::<Vec<_>>();
+    let (inside, across) = ([two(), two()].map(Mutex::new), [two(), two()].map(Mutex::new));
+    let take = |of: &Mutex<Vec<Option<Local>>>, at: usize| of.lock().unwrap()[at].take().unwrap();
+    let threads = std::thread::scope(|scope| {
+        let threads = [0, 1, 2, 3].map(|rank: usize| {
+            let inside = take(&inside[rank / 2], rank % 2);
+            let across = take(&across[rank % 2], rank / 2);
+            scope.spawn(move || reduce::<f32>(&cpu(1), nodes(inside, across), lens, wire, false))
+        });
+        threads.map(|thread| thread.join().unwrap())
+    });
+    let inside = mpi.group(&[2 * node, 2 * node + 1]).unwrap();
+    let across = mpi.group(&[place, place + 2]).unwrap();
+    let comm = nodes(inside, across);
+    assert_eq!((comm.rank(), comm.size()), (mpi.rank(), RANKS));
+    let processes = reduce::<f32>(&cpu(1), comm, lens, wire, true);
+    assert!(processes == threads[mpi.rank()]);
+}
+
+fn nodes(inside: impl Communicator + 'static, across: impl Communicator + 'static) -> Hierarchical {
+    Hierarchical::new(&cpu(1), Box::new(inside), Box::new(across), LONG).unwrap()
+}
+
+fn groups_that_cannot_be(mpi: &Mpi) {
+    let rank = mpi.rank();
+    for members in [vec![], vec![(rank + 1) % RANKS], vec![rank, rank], vec![rank, RANKS]] {
+        let error = mpi.group(&members).unwrap_err();
+        assert!(matches!(error, Error::Range { .. }), "{error}");
+    }
+    // In an order of its own, beside those of others.
+    let members: Vec<usize> = (0..RANKS).rev().filter(|other| other % 2 == rank % 2).collect();
+    let mut comm = mpi.group(&members).unwrap();
+    assert_eq!(members[comm.rank()], rank);
+    let parts = exchange(&mut comm, Collective::AllGather, &[rank as u8], LONG).unwrap();
+    let expected: Vec<_> = members.iter().map(|&member| vec![member as u8]).collect();
+    assert_eq!(bytes(&parts), expected);
 }
 
 /// Sections of one byte for each rank, and each of the bytes in `len` copies: what rank `r` has for rank

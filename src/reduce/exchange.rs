@@ -18,29 +18,41 @@ use super::whole::Integers;
 use super::{config, launch};
 use crate::{Buffer, Dtype, Event, Result, Stream};
 
-/// How a bucket lies in memory: one block for each rank, `[shard elements][trailer]`.
+/// How a bucket lies in memory: blocks of `[shard elements][trailer]`, one for each rank that this one sends
+/// to first: of all ranks, or of its node.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Geometry {
+    /// Blocks.
+    pub blocks: usize,
     /// Elements of one shard.
     pub shard: usize,
     /// Bytes of the shard.
     pub shard_bytes: usize,
     /// Bytes of shard and trailer.
     pub block_bytes: usize,
+    /// Elements of what one rank makes of the result: a shard, or of many nodes each a part of one.
+    pub part: usize,
 }
 
 impl Geometry {
-    /// Shards start at multiples of 256 bytes, so that each can be read 16 bytes at a time.
-    pub fn new(len: usize, params: usize, wire: Dtype, ranks: usize) -> Self {
-        Self::of_shards(len.div_ceil(ranks), params, wire)
+    /// For nodes of so many ranks each; 1 node, if they are not told apart.
+    pub fn new(len: usize, params: usize, wire: Dtype, (ranks, nodes): (usize, usize)) -> Self {
+        Self::of_parts(len.div_ceil(ranks * nodes), params, wire, (ranks, nodes))
     }
 
-    /// Shards of so many elements, or a little more.
-    pub fn of_shards(shard: usize, params: usize, wire: Dtype) -> Self {
-        let shard = shard.max(1).next_multiple_of(256 / wire.bytes());
+    /// With parts of so many elements, or a little more: they start at multiples of 256 bytes, so that each
+    /// can be read 16 bytes at a time.
+    pub fn of_parts(
+        part: usize,
+        params: usize,
+        wire: Dtype,
+        (ranks, nodes): (usize, usize),
+    ) -> Self {
+        let part = part.max(1).next_multiple_of(256 / wire.bytes());
+        let shard = nodes * part;
         let shard_bytes = shard * wire.bytes();
         let block_bytes = (shard_bytes + Trailer::bytes(params)).next_multiple_of(256);
-        Self { shard, shard_bytes, block_bytes }
+        Self { blocks: ranks, shard, shard_bytes, block_bytes, part }
     }
 }
 
@@ -88,6 +100,8 @@ pub(crate) struct Exchanged {
 pub(crate) enum Way {
     /// Packed in blocks.
     Packed,
+    /// Packed in blocks, summed by nodes.
+    Nodes,
     /// Lent between threads.
     Lent,
     /// Section by section, between processes.
@@ -181,6 +195,7 @@ impl Exchange {
         }
         match self.sums.way {
             Way::Packed | Way::Scattered => {}
+            Way::Nodes => return self.exchange_nodes(job),
             Way::Lent => return self.exchange_in_place(job),
             Way::Sections => return self.exchange_sections(job),
             Way::Whole => return self.exchange_whole(job),
@@ -289,15 +304,9 @@ impl Sums {
         self.parts.write(&self.stream, 0, &addresses(blocks))?;
         let factor = self.weigh(trailers)?;
         let to = exclusive(&mut job.blocks.result, deadline)?;
-        launch::sum(
-            &self.stream,
-            &self.parts,
-            &self.weights,
-            to,
-            geometry,
-            factor,
-            self.plan.wire(),
-        )
+        let (parts, weights) = ((&self.parts, blocks.len()), (&self.weights, 0));
+        let types = (self.plan.wire(), self.plan.wire());
+        launch::sum(&self.stream, parts, weights, to, geometry.shard, factor, types)
     }
 }
 

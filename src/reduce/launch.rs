@@ -94,26 +94,27 @@ pub(super) fn accumulate<G: Storage>(
     enqueue(stream, Block::Accumulate(block))
 }
 
-/// Sums one shard over all ranks.
+/// Sums the same `len` elements of the first `ranks` parts, which weigh what `weights` says from `first` on.
 pub(super) fn sum(
     stream: &Stream,
-    parts: &Buffer<u64>,
-    weights: &Buffer<f32>,
+    (parts, ranks): (&Buffer<u64>, usize),
+    (weights, first): (&Buffer<f32>, usize),
     to: &mut Buffer<u8>,
-    geometry: Geometry,
+    len: usize,
     factor: f32,
-    wire: Dtype,
+    (from, into): (Dtype, Dtype),
 ) -> Result<()> {
-    assert_eq!((parts.len(), to.len()), (weights.len(), geometry.shard_bytes), "sized for it");
+    assert!(ranks <= parts.len() && first + ranks <= weights.len(), "one of each rank");
+    assert_eq!(to.len(), len * into.bytes(), "sized for it");
     let block = Sum {
         parts: parts.address(),
-        weights: weights.address(),
+        weights: weights.address() + (first * size_of::<f32>()) as u64,
         to: to.address(),
-        len: geometry.shard as u64,
-        ranks: parts.len() as u32,
-        wire: wire as u32,
+        len: len as u64,
+        ranks: ranks as u32,
+        from_type: from as u32,
+        to_type: into as u32,
         factor,
-        padding: 0,
     };
     enqueue(stream, Block::Sum(block))
 }
@@ -131,14 +132,14 @@ pub(super) fn unpack<G: Storage>(
 ) -> Result<()> {
     let pieces = &targets.pieces[bucket];
     let elements = targets.lens[bucket];
-    assert!(elements <= shards.len() * geometry.shard, "the plan places parameters inside");
+    assert!(elements <= shards.len() * geometry.part, "the plan places parameters inside");
     assert!(targets.partials <= partials.len(), "partials allocated for every parameter");
     let block = Unpack {
         shards: shards.address(),
         pieces: pieces.address(),
         targets: targets.table.address(),
         partials: partials.address(),
-        shard: geometry.shard as u64,
+        shard: geometry.part as u64,
         count: pieces.len() as u64,
         factor,
         gradient_type: G::DTYPE as u32,

@@ -10,6 +10,7 @@
 //!
 //! With a [`Sharded`] the averages stay where they were summed: each rank steps its part of the parameters,
 //! whose masters and moments it alone has, and the parameters are gathered instead.
+//! Over many nodes ([`Hierarchical`]) both exchanges go inside nodes and across, and nodes sum before they send.
 //!
 //! A [`BucketPlan`] says which parameters travel together and in which order; a [`Communicator`]
 //! moves blocks; the [`Reducer`] drives both. A bf16 wire never means bf16 partial sums: rings that
@@ -26,6 +27,7 @@ mod exchange;
 mod fixed;
 mod in_place;
 mod launch;
+mod nodes;
 mod outbox;
 #[cfg(feature = "safetensors")]
 mod outer;
@@ -48,8 +50,8 @@ pub use calibrate::calibrate;
 #[cfg(any(feature = "nccl", feature = "rccl"))]
 pub use comm::NcclComm;
 pub use comm::{
-    Abort, Collective, Communicator, Fault, Local, Moves, Part, Parts, Reduction, Section, Staged,
-    Work, local,
+    Abort, Collective, Communicator, Fault, Hierarchical, Local, Moves, Part, Parts, Reduction,
+    Section, Staged, Work, local,
 };
 #[cfg(feature = "mpi")]
 pub use comm::{Mpi, MpiComm};

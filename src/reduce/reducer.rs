@@ -36,6 +36,8 @@ use crate::{
 /// A step is: [`ready`](Self::ready) for each parameter, in any order; then
 /// [`finish`](Self::finish). Exchanges run on a thread and a stream of their own, in plan order.
 ///
+/// Over a communicator of many nodes, [`Hierarchical`](super::Hierarchical), nodes sum first, which that one documents.
+///
 /// **Views.** With [`Config::views`] gradients lie in the reducer's memory: a step writes each through
 /// [`gradient_mut`](Self::gradient_mut), marks it with [`ready_view`](Self::ready_view), ends with
 /// [`finish_views`](Self::finish_views), and reads [`gradient`](Self::gradient). The bits are the same.
@@ -73,7 +75,8 @@ pub struct Reducer<G: Storage> {
     pub(super) plan: Arc<BucketPlan>,
     pub(super) config: Config,
     pub(super) hash: u64,
-    pub(super) ranks: usize,
+    /// Whether buckets are added up whole.
+    pub(super) whole: bool,
     /// The plan's wire type; the gradients' own if there is nobody to send to.
     pub(super) wire: Dtype,
     pub(super) geometry: Vec<Geometry>,
@@ -190,9 +193,11 @@ impl<G: Storage> Reducer<G> {
         // exactly, have to be packed.
         let host = device.info().kind == DeviceKind::Cpu;
         let plain = config.views && !config.accumulate && host;
+        let shape = comm.nodes().map(|comm| comm.shape());
         let way = match G::DTYPE == wire {
             _ if sharded.is_some() => Way::Scattered,
             _ if config.sum != Sum::RankOrder && ranks > 1 => Way::Whole,
+            _ if shape.is_some() => Way::Nodes,
             _ if !plain => Way::Packed,
             same if comm.threads().is_some() && (same || G::DTYPE == Dtype::F32) => Way::Lent,
             true if comm.has_sections() => Way::Sections,
@@ -207,19 +212,24 @@ impl<G: Storage> Reducer<G> {
             way,
         )?;
         let in_place = matches!(way, Way::Lent | Way::Sections);
-        // What is added up whole is one block.
-        let blocks = if way == Way::Whole { 1 } else { ranks };
+        let nodes = match way {
+            Way::Whole => (1, 1), // one block
+            Way::Nodes => shape.unwrap_or((ranks, 1)),
+            _ => (ranks, 1),
+        };
         let own = sharded.map(|(cut, _)| Own { cut, rank });
 
         let mut layouts = Vec::new();
         let mut geometry = Vec::new();
         let mut buckets = Vec::new();
         for (index, bucket) in plan.buckets().iter().enumerate() {
+            let (params, largest) = (bucket.params.len(), |own: &Own| own.cut.largest(index));
             let shape = match &own {
-                Some(own) => Geometry::of_shards(own.cut.largest(index), bucket.params.len(), wire),
-                None => Geometry::new(bucket.len, bucket.params.len(), wire, blocks),
+                Some(own) => Geometry::of_parts(largest(own), params, wire, nodes),
+                None => Geometry::new(bucket.len, params, wire, nodes),
             };
-            let (mut send, mut result) = (shape.block_bytes * blocks, shape.shard_bytes);
+            let send = shape.block_bytes * shape.blocks;
+            let (mut send, mut result) = (send, shape.part * wire.bytes());
             if in_place {
                 let layout = Layout::new(device, plan.params(), bucket, G::DTYPE, ranks)?;
                 (send, result) = (layout.bytes, 0);
@@ -261,7 +271,7 @@ impl<G: Storage> Reducer<G> {
         } else {
             let gathered = match way {
                 Way::Sections => layouts.iter().map(|layout| layout.gathered()).max(),
-                Way::Packed | Way::Lent | Way::Scattered | Way::Whole => None,
+                Way::Packed | Way::Nodes | Way::Lent | Way::Scattered | Way::Whole => None,
             };
             let longest = geometry.iter().map(|shape| shape.shard).max().unwrap_or(0);
             let integers = (config.sum == Sum::OrderFree)
@@ -290,7 +300,7 @@ impl<G: Storage> Reducer<G> {
         };
         Ok(Self {
             hash,
-            ranks,
+            whole: way == Way::Whole,
             wire,
             geometry,
             buckets,
@@ -410,14 +420,9 @@ impl<G: Storage> Reducer<G> {
         }
     }
 
-    /// Whether buckets are added up whole.
-    pub(super) fn whole(&self) -> bool {
-        self.config.sum != Sum::RankOrder && self.ranks > 1
-    }
-
     /// What gradients are multiplied by when they are packed.
     pub(super) fn scale(&self, weight: f64) -> f32 {
-        match self.whole() {
+        match self.whole {
             true => (f64::from(self.config.scale) * weight) as f32,
             false => self.config.scale,
         }

@@ -55,10 +55,15 @@ pub(crate) fn accumulate<G: Storage>(gradient: &[G], accumulated: &mut [f32]) {
     }
 }
 
-/// `to[i] = wire(factor · Σ_r weights[r] · parts[r][i])`, `r` ascending: `s = w₀·x₀`, then
+/// `to[i] = type(factor · Σ_r weights[r] · parts[r][i])`, `r` ascending: `s = w₀·x₀`, then
 /// `s = fma(w_r, x_r, s)`.
 #[inline(always)]
-pub(crate) fn sum<W: Storage>(parts: &[&[W]], weights: &[f32], to: &mut [W], factor: f32) {
+pub(crate) fn sum<W: Storage, T: Storage>(
+    parts: &[&[W]],
+    weights: &[f32],
+    to: &mut [T],
+    factor: f32,
+) {
     let mut sums = [0.0f32; STRIP];
     for (strip, to) in to.chunks_mut(STRIP).enumerate() {
         let range = strip * STRIP..strip * STRIP + to.len();
@@ -72,7 +77,7 @@ pub(crate) fn sum<W: Storage>(parts: &[&[W]], weights: &[f32], to: &mut [W], fac
             }
         }
         for (to, sum) in to.iter_mut().zip(sums) {
-            *to = W::narrow(*sum * factor);
+            *to = T::narrow(*sum * factor);
         }
     }
 }

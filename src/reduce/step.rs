@@ -186,7 +186,7 @@ impl<G: Storage> Reducer<G> {
 
     fn send(&mut self, stream: &Stream, index: usize) -> Result<()> {
         let geometry = self.geometry[index];
-        let (started, whole) = (self.started_at(), self.whole());
+        let (started, whole) = (self.started_at(), self.whole);
         let used = self.plan.buckets()[index].params.iter().map(|&p| self.marked[p]).collect();
         let bucket = &mut self.buckets[index];
         bucket.ready = started.elapsed();
@@ -216,8 +216,8 @@ impl<G: Storage> Reducer<G> {
                 to.write(stream, layout.counts, &vec![0; layout.beside()])?;
             }
             _ => {
-                for rank in 0..self.ranks {
-                    let start = rank * geometry.block_bytes + geometry.shard_bytes;
+                for block in 0..geometry.blocks {
+                    let start = block * geometry.block_bytes + geometry.shard_bytes;
                     to.write(stream, start, &trailer.encode())?;
                 }
             }

@@ -152,7 +152,8 @@ impl<G: Storage> Reducer<G> {
             (_, Some(blocks)) => exclusive(&mut blocks.send, deadline(self.config.deadline))?,
             (_, None) => return Err(on_its_way(FINISH, &self.plan.params()[param].name)),
         };
-        let whole = Geometry { shard: bucket.len.max(1), shard_bytes: 0, block_bytes: 0 };
+        let shard = bucket.len.max(1);
+        let whole = Geometry { blocks: 1, shard, shard_bytes: 0, block_bytes: 0, part: shard };
         launch::pack::<G>(
             stream,
             Span { address: Address::NULL, len },
@@ -222,7 +223,7 @@ impl<G: Storage> Reducer<G> {
     pub(super) fn bucket_bytes(&self, index: usize) -> usize {
         match &self.gradients {
             Gradients::InPlace { layouts, .. } => layouts[index].bytes,
-            _ => self.geometry[index].block_bytes * self.ranks,
+            _ => self.geometry[index].block_bytes * self.geometry[index].blocks,
         }
     }
 }

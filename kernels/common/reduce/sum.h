@@ -1,4 +1,4 @@
-// sum: to[i] = wire(factor · Σ_r weights[r] · parts[r][i]): w₀·x₀, then fma(w_r, x_r, s) for r
+// sum: to[i] = type(factor · Σ_r weights[r] · parts[r][i]): w₀·x₀, then fma(w_r, x_r, s) for r
 // ascending, all f32; one multiplication and one rounding at the end.
 //
 // Deterministic, and the same on every rank. Limiter: memory, (ranks + 1) wire elements for one of
@@ -14,17 +14,17 @@ HS_DEVICE void sum(const Sum& p) {
   const float* weights = global<const float>(p.weights);       // [ranks]
   walk(p.len, [&](uint64_t i, uint32_t count) {
     float s[8], x[8];
-    load8(x, parts[0], i, count, p.wire);
+    load8(x, parts[0], i, count, p.from_type);
 #pragma unroll
     for (int e = 0; e < 8; e++) s[e] = weights[0] * x[e];
     for (uint32_t r = 1; r < p.ranks; r++) {
-      load8(x, parts[r], i, count, p.wire);
+      load8(x, parts[r], i, count, p.from_type);
 #pragma unroll
       for (int e = 0; e < 8; e++) s[e] = fmaf(weights[r], x[e], s[e]);
     }
 #pragma unroll
     for (int e = 0; e < 8; e++) s[e] = s[e] * p.factor;
-    store8(s, p.to, i, count, p.wire);
+    store8(s, p.to, i, count, p.to_type);
   });
 }
 

@@ -69,7 +69,7 @@ macro_rules! vectorized {
 vectorized! {
     fn pack<G, W>(g: &[G], accumulated: Option<&mut [f32]>, to: &mut [W], scale: f32) -> u64;
     fn accumulate<G>(g: &[G], accumulated: &mut [f32]);
-    fn sum<W>(parts: &[&[W]], weights: &[f32], to: &mut [W], factor: f32);
+    fn sum<W, T>(parts: &[&[W]], weights: &[f32], to: &mut [T], factor: f32);
     fn unpack<G, W>(from: &[W], to: &mut [G], products: &mut [f32], factor: f32);
 }
 
@@ -105,9 +105,9 @@ pub(super) unsafe fn run(threads: &Threads, block: &Block) {
             // SAFETY: as above.
             run_accumulate::<G>(threads, b)
         }),
-        Block::Sum(b) => with_type!(b.wire, |W| unsafe {
+        Block::Sum(b) => with_types!(b.from_type, b.to_type, |W, T| unsafe {
             // SAFETY: as above.
-            run_sum::<W>(threads, b)
+            run_sum::<W, T>(threads, b)
         }),
         Block::Unpack(b) => with_types!(b.gradient_type, b.wire, |G, W| unsafe {
             // SAFETY: as above.
@@ -238,7 +238,7 @@ unsafe fn run_accumulate<G: Storage>(threads: &Threads, block: &Accumulate) {
 
 /// # Safety
 /// See [`run`].
-unsafe fn run_sum<W: Storage>(threads: &Threads, block: &Sum) {
+unsafe fn run_sum<W: Storage, T: Storage>(threads: &Threads, block: &Sum) {
     let (len, ranks) = (block.len as usize, block.ranks as usize);
     // SAFETY: the caller's promise.
     let (addresses, weights) = unsafe {
@@ -259,7 +259,7 @@ unsafe fn run_sum<W: Storage>(threads: &Threads, block: &Sum) {
         let (start, len) = task(i, len);
         let parts: Vec<&[W]> = parts.iter().map(|part| &part[start..start + len]).collect();
         // SAFETY: the caller's promise; tasks do not overlap.
-        let to = unsafe { from_raw_parts_mut((block.to as *mut W).add(start), len) };
+        let to = unsafe { from_raw_parts_mut((block.to as *mut T).add(start), len) };
         sum(&parts, weights, to, block.factor);
     });
 }

@@ -48,24 +48,24 @@ block! {
 }
 
 block! {
-    /// `to[i] = wire(factor · Σ_r weights[r] · parts[r][i])`: f32, `r` ascending, one rounding.
+    /// `to[i] = type(factor · Σ_r weights[r] · parts[r][i])`: f32, `r` ascending, one rounding.
     pub struct Sum {
-        /// `[ranks]` addresses of `[len]` of `wire`.
+        /// `[ranks]` addresses of `[len]` of `from_type`.
         pub parts: u64,
         /// `[ranks]` f32.
         pub weights: u64,
-        /// `[len]` of `wire`.
+        /// `[len]` of `to_type`.
         pub to: u64,
         /// Elements.
         pub len: u64,
         /// Ranks.
         pub ranks: u32,
-        /// Storage type on the wire.
-        pub wire: u32,
+        /// Storage type of the parts.
+        pub from_type: u32,
+        /// Storage type of the sum: that of the parts, or one of the two is f32.
+        pub to_type: u32,
         /// `1 / Σ weights` for an average, 1 for a sum.
         pub factor: f32,
-        /// Zero.
-        pub padding: u32,
     }
 }
 

@@ -4,6 +4,7 @@
 
 #![deny(unsafe_code)]
 
+mod hierarchical;
 #[cfg(any(feature = "mpi", feature = "nccl", feature = "rccl"))]
 mod idle;
 mod local;
@@ -19,6 +20,8 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+pub use hierarchical::Hierarchical;
+pub(super) use hierarchical::Level;
 pub use local::{Local, local};
 #[cfg(feature = "mpi")]
 pub use mpi::{Mpi, MpiComm};
@@ -210,6 +213,12 @@ pub trait Communicator: Send {
     /// [`Reducer`](super::Reducer) whose gradients are views then averages them where they lie, in
     /// every rank's memory at once. One that wraps another may pass that one's on.
     fn threads(&mut self) -> Option<&mut Local> {
+        None
+    }
+
+    /// The communicator itself, if it is one of many nodes: a [`Reducer`](super::Reducer) then sums inside nodes
+    /// before it sums across. One that wraps another may pass that one's on.
+    fn nodes(&mut self) -> Option<&mut Hierarchical> {
         None
     }
 

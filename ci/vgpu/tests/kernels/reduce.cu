@@ -5,7 +5,7 @@ namespace hs {
 struct Partial { double sum_squares; uint32_t non_finite, tensor; };
 struct Pack { uint64_t gradient, accumulated, bucket, non_finite, shard, stride, offset, len; float scale; uint32_t gradient_type, wire, padding; };
 struct Accumulate { uint64_t gradient, accumulated, len; uint32_t gradient_type, padding; };
-struct Sum { uint64_t parts, weights, to, len; uint32_t ranks, wire; float factor; uint32_t padding; };
+struct Sum { uint64_t parts, weights, to, len; uint32_t ranks, from_type, to_type; float factor; };
 struct Unpack { uint64_t shards, pieces, targets, partials, shard, count; float factor; uint32_t gradient_type, wire, padding; };
 struct Target { uint64_t to, offset, partial; };
 struct Piece { uint64_t start; uint32_t len, tensor; };

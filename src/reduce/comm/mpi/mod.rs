@@ -117,13 +117,51 @@ impl Mpi {
     /// # Errors
     /// [`Error::Unsupported`] if MPI has no tags for one more (there are 16,384 at least).
     pub fn comm(&self) -> Result<MpiComm> {
+        self.group(&(0..self.size).collect::<Vec<_>>())
+    }
+
+    /// A communicator of some processes, of which this is one: `members[r]` is rank `r`. Sends nothing; every
+    /// process makes its communicators in the same order, and those that are not of one make another at its
+    /// place. For many nodes: one of the node's processes, one of those with the same place, and
+    /// [`Hierarchical`](crate::reduce::Hierarchical) of the two.
+    ///
+    /// ```no_run
+    /// use halfstep::{Device, reduce::{Hierarchical, Mpi}};
+    /// # fn main() -> halfstep::Result<()> {
+    /// let (mpi, ranks) = (Mpi::init()?, 4); // processes of a node, one node after the other
+    /// let (node, place) = (mpi.rank() / ranks, mpi.rank() % ranks);
+    /// let inside: Vec<usize> = (node * ranks..(node + 1) * ranks).collect();
+    /// let across: Vec<usize> = (place..mpi.size()).step_by(ranks).collect();
+    /// let (inside, across) = (Box::new(mpi.group(&inside)?), Box::new(mpi.group(&across)?));
+    /// let limit = std::time::Duration::from_secs(60);
+    /// let comm = Hierarchical::new(&Device::cpu(), inside, across, limit)?;
+    /// # drop(comm);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Range`] unless the members are processes of this job, each once, and this is one;
+    /// [`Error::Unsupported`] as [`comm`](Self::comm).
+    pub fn group(&self, members: &[usize]) -> Result<MpiComm> {
+        const OP: &str = "Mpi::group";
+        let once = |(at, member): (usize, &usize)| {
+            *member < self.size && members[..at].iter().all(|before| before != member)
+        };
+        let rank = members.iter().position(|&member| member == self.rank);
+        let (true, Some(rank)) = (members.iter().enumerate().all(once), rank) else {
+            let expected =
+                format!("processes below {}, each once, {} among them", self.size, self.rank);
+            return Err(Error::range(OP, "members", expected, format!("{members:?}")));
+        };
         let id = self.next.get();
-        let channel = shim::Channel::new(id).ok_or_else(|| Error::Unsupported {
-            op: "Mpi::comm",
-            reason: format!("MPI has no tags, or no memory, for communicator {id}"),
-        })?;
+        let channel =
+            shim::Channel::new(id, members.to_vec()).ok_or_else(|| Error::Unsupported {
+                op: OP,
+                reason: format!("MPI has no tags, or no memory, for communicator {id}"),
+            })?;
         self.next.set(id + 1);
-        Ok(MpiComm::new(channel, self.rank, self.size, self.alive.clone()))
+        Ok(MpiComm::new(channel, rank, members.len(), self.alive.clone()))
     }
 }
 

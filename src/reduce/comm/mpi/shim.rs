@@ -127,9 +127,13 @@ pub(super) fn library() -> String {
     }
 }
 
-/// One communicator's tags, and the mail it has sent.
+/// One communicator's tags, the mail it has sent, and its ranks.
 #[derive(Debug)]
-pub(super) struct Channel(NonNull<c_void>);
+pub(super) struct Channel {
+    comm: NonNull<c_void>,
+    /// Of each rank of the communicator, the process.
+    members: Vec<usize>,
+}
 
 // SAFETY: every use of the pointer is made under the lock.
 unsafe impl Send for Channel {}
@@ -138,18 +142,19 @@ unsafe impl Sync for Channel {}
 
 impl Channel {
     /// `None`: no memory, or no tags left.
-    pub fn new(id: u32) -> Option<Self> {
+    pub fn new(id: u32, members: Vec<usize>) -> Option<Self> {
         let id = c_int::try_from(id).ok()?;
         let _one = lock();
         // SAFETY: MPI is open: only `Mpi` makes channels.
-        NonNull::new(unsafe { halfstep_mpi_comm_new(id) }).map(Self)
+        let comm = NonNull::new(unsafe { halfstep_mpi_comm_new(id) })?;
+        Some(Self { comm, members })
     }
 
     pub fn send(&self, to: usize, mail: &[u8]) -> Result<(), Failed> {
         let _one = lock();
-        let (to, len) = (to as c_int, mail.len() as c_int);
+        let (to, len) = (self.members[to] as c_int, mail.len() as c_int);
         // SAFETY: the channel is alive, and the shim copies the `len` bytes.
-        let code = unsafe { halfstep_mpi_mail_send(self.0.as_ptr(), to, mail.as_ptr(), len) };
+        let code = unsafe { halfstep_mpi_mail_send(self.comm.as_ptr(), to, mail.as_ptr(), len) };
         check("MPI_Isend", code)
     }
 
@@ -161,10 +166,18 @@ impl Channel {
         // SAFETY: the channel is alive, and `capacity` bytes may be written.
         let code = unsafe {
             let to = into.as_mut_ptr();
-            halfstep_mpi_mail_receive(self.0.as_ptr(), to, capacity, &mut len, &mut from)
+            halfstep_mpi_mail_receive(self.comm.as_ptr(), to, capacity, &mut len, &mut from)
         };
         check("MPI_Recv", code)?;
-        Ok(usize::try_from(from).ok().map(|from| (from, &into[..len as usize])))
+        let Ok(process) = usize::try_from(from) else { return Ok(None) };
+        match self.members.iter().position(|&member| member == process) {
+            Some(from) => Ok(Some((from, &into[..len as usize]))),
+            None => {
+                let reason =
+                    format!("mail from process {process}, which is of another communicator");
+                Err(Failed { call: "MPI_Recv", reason })
+            }
+        }
     }
 }
 
@@ -175,12 +188,12 @@ impl Drop for Channel {
             let mut left = 0;
             let one = lock();
             // SAFETY: the channel is alive until the call below.
-            if unsafe { halfstep_mpi_mail_reap(self.0.as_ptr(), &mut left) } != 0 {
+            if unsafe { halfstep_mpi_mail_reap(self.comm.as_ptr(), &mut left) } != 0 {
                 break;
             }
             if left == 0 {
                 // SAFETY: nothing is on its way, and this is the last use.
-                return unsafe { halfstep_mpi_comm_free(self.0.as_ptr()) };
+                return unsafe { halfstep_mpi_comm_free(self.comm.as_ptr()) };
             }
             drop(one);
             std::thread::yield_now();
@@ -262,8 +275,8 @@ impl Transfer {
                 // ended, or for ever (`drop`), and no other message uses them (`check`), nor does the
                 // caller. MPI only reads what is sent.
                 let code = unsafe {
-                    let (len, peer) = (piece.len as c_int, piece.peer as c_int);
-                    let (batch, comm) = (self.batch.as_ptr(), channel.0.as_ptr());
+                    let (len, peer) = (piece.len as c_int, channel.members[piece.peer] as c_int);
+                    let (batch, comm) = (self.batch.as_ptr(), channel.comm.as_ptr());
                     halfstep_mpi_batch_start(batch, comm, receives.into(), to, len, peer)
                 };
                 check(if receives { "MPI_Irecv" } else { "MPI_Isend" }, code)?;

@@ -15,7 +15,11 @@ pub fn cases(kernel: &str) -> Vec<Case> {
         "hs_reduce_accumulate" => {
             (0..12).map(|i| accumulate(LENGTHS[i % 4], TYPES[i % 3], i / 3 % 2)).collect()
         }
-        "hs_reduce_sum" => (0..12).map(|i| sum(LENGTHS[i % 4], TYPES[i % 3], i / 3 % 2)).collect(),
+        "hs_reduce_sum" => {
+            let same = TYPES.map(|wire| (wire, wire));
+            let types = [same[0], same[1], same[2], (TYPES[0], F32_TYPE), (F32_TYPE, TYPES[1])];
+            (0..15).map(|i| sum(LENGTHS[i % 4], types[i % 5], i / 3 % 2)).collect()
+        }
         "hs_reduce_unpack" => {
             let small = pairs.enumerate().map(|(i, types)| unpack(i, types));
             let large = (0..LARGE.len()).map(|i| unpack_of_a_large_bucket(i, TYPES[i % 3]));
@@ -66,7 +70,7 @@ fn accumulate(len: usize, gradient_type: u32, before: usize) -> Case {
     b.launch([2, 1, 1], 256, block.bytes())
 }
 
-fn sum(len: usize, wire: u32, before: usize) -> Case {
+fn sum(len: usize, (wire, to_type): (u32, u32), before: usize) -> Case {
     let mut b = Builder::default();
     let ranks = 3;
     let parts: Vec<u64> = (0..ranks)
@@ -76,9 +80,9 @@ fn sum(len: usize, wire: u32, before: usize) -> Case {
         })
         .collect();
     let (parts, weights) = (b.table(&parts), b.table(&[2.0_f32, 1.25, 2.5]));
-    let to = b.room_for(len, wire, before);
+    let to = b.room_for(len, to_type, before);
     let (len, ranks, factor) = (len as u64, ranks as u32, 0.25);
-    let block = Sum { parts, weights, to, len, ranks, wire, factor, padding: 0 };
+    let block = Sum { parts, weights, to, len, ranks, from_type: wire, to_type, factor };
     b.launch([2, 1, 1], 256, block.bytes())
 }
 
