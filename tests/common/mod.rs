@@ -11,6 +11,8 @@ pub mod guard;
 pub mod memory;
 #[cfg(feature = "mpi")]
 pub mod mpi;
+#[cfg(any(feature = "nccl", feature = "rccl"))]
+pub mod nccl;
 pub mod optim;
 pub mod oracle_gemm;
 pub mod oracle_optim;
