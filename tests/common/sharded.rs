@@ -99,7 +99,7 @@ impl Case {
     /// The order in which a rank's gradients come in a step, without what is unused.
     pub fn marks(&self, rank: usize, step: usize) -> Vec<usize> {
         let mut marks: Vec<usize> = (0..self.lens.len()).rev().collect();
-        let by = rank % marks.len();
+        let by = rank % marks.len().max(1);
         marks.rotate_left(by);
         marks.retain(|&param| self.unused != Some((step, param)));
         marks

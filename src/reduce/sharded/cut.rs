@@ -15,6 +15,7 @@ use crate::kernel::params::PARTIAL_CHUNK;
 #[derive(Debug)]
 pub(crate) struct Cut {
     plan: Arc<BucketPlan>,
+    ranks: usize,
     /// `[buckets][ranks + 1]` the element of the bucket at which each rank's part starts; and the end.
     starts: Vec<Vec<usize>>,
 }
@@ -46,12 +47,12 @@ impl Cut {
             (0..=ranks).map(start).collect()
         });
         let starts = starts.collect();
-        Self { plan, starts }
+        Self { plan, ranks, starts }
     }
 
     /// How many ranks there are.
     pub fn ranks(&self) -> usize {
-        self.starts.first().map_or(1, |starts| starts.len() - 1)
+        self.ranks
     }
 
     /// Elements of a bucket's largest part.
