@@ -104,13 +104,13 @@ fn f32_gradients() {
 }
 
 /// Two steps on two ranks, of gradients that are views or the caller's: what rank 0 gets, as bits, with
-/// Σg². In the second step nobody has a gradient for parameter 4.
-fn lie<G: Storage>(device: &Device, wire: Dtype, views: bool) -> Vec<u64> {
+/// Σg². In the second step nobody has a gradient for parameter 4. Some are accumulated before, or none.
+fn lie<G: Storage>(device: &Device, wire: Dtype, views: bool, accumulate: bool) -> Vec<u64> {
     let plan = BucketPlan::ddp(&params_from(&LENGTHS), wire, 4000, 9000).unwrap();
     let mut all = ranks::run(2, |comm| {
         let rank = comm.rank();
         let stream = device.stream().unwrap();
-        let config = Config { views, allow_unused: true, ..Config::default() };
+        let config = Config { views, accumulate, allow_unused: true, ..Config::default() };
         let mut reducer = Reducer::<G>::new(device, plan.clone(), Box::new(comm), config).unwrap();
         let mut rng = Rng(29 + rank as u64);
         let mut bits = Vec::new();
@@ -118,6 +118,20 @@ fn lie<G: Storage>(device: &Device, wire: Dtype, views: bool) -> Vec<u64> {
             let fill = |&len: &usize| Distribution::REAL[4].fill::<G>(&mut rng, len);
             let mut tensors: Vec<Vec<G>> = LENGTHS.iter().map(fill).collect();
             let mut own: Vec<_> = tensors.iter().map(|t| device.upload(t).unwrap()).collect();
+            for param in [6, 4, 2].into_iter().filter(|&param| accumulate && step + param != 5) {
+                let early = Distribution::REAL[4].fill::<G>(&mut rng, LENGTHS[param]);
+                match views {
+                    true => {
+                        let mut view = reducer.gradient_mut(param).unwrap();
+                        view.copy_from(&stream, &early).unwrap();
+                        reducer.accumulate_view(&stream, param).unwrap();
+                    }
+                    false => {
+                        let early = device.upload(&early).unwrap();
+                        reducer.accumulate(&stream, param, &early).unwrap();
+                    }
+                }
+            }
             for param in (0..LENGTHS.len()).rev().filter(|&param| step == 0 || param != 4) {
                 match views {
                     true => {
@@ -158,13 +172,18 @@ fn lie<G: Storage>(device: &Device, wire: Dtype, views: bool) -> Vec<u64> {
 
 #[test]
 fn views_are_what_the_cpu_makes_of_the_callers_gradients() {
+    fn check<G: Storage>(device: &Device, wire: Dtype) {
+        for accumulate in [false, true] {
+            let expected = lie::<G>(&Device::cpu(), wire, false, accumulate);
+            let found = lie::<G>(device, wire, true, accumulate);
+            assert!(found == expected, "{} {wire}, accumulated: {accumulate}", device.info());
+        }
+    }
     for device in devices() {
         for wire in Dtype::ALL {
-            let expected = lie::<f32>(&Device::cpu(), wire, false);
-            assert!(lie::<f32>(&device, wire, true) == expected, "{} {wire}", device.info());
+            check::<f32>(&device, wire);
         }
-        let expected = lie::<bf16>(&Device::cpu(), Dtype::Bf16, false);
-        assert!(lie::<bf16>(&device, Dtype::Bf16, true) == expected, "{}", device.info());
+        check::<bf16>(&device, Dtype::Bf16);
     }
 }
 

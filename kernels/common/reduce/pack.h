@@ -30,13 +30,16 @@ HS_DEVICE void pack(const Pack& p) {
     const uint64_t at = p.offset + i;
     const uint64_t shard = at / p.shard;
     const uint64_t within = at - shard * p.shard;
+    const uint64_t to = p.bucket + shard * p.stride;
     if (within + count <= p.shard) {
-      store8(g, p.bucket + shard * p.stride, within, count, p.wire);
-    } else {  // across the border of two shards
+      store8(g, to, within, count, p.wire);
+    } else {  // across the border to the next shard
 #pragma unroll
       for (uint32_t e = 0; e < 8; e++) {
-        const uint64_t other = (at + e) / p.shard;
-        if (e < count) g[e] = store1(g[e], p.bucket + other * p.stride, (at + e) % p.shard, p.wire);
+        const bool next = within + e >= p.shard;
+        if (e < count) {
+          g[e] = store1(g[e], next ? to + p.stride : to, within + e - (next ? p.shard : 0), p.wire);
+        }
       }
     }
 #pragma unroll

@@ -31,12 +31,16 @@ HS_DEVICE void unpack(const Unpack& block) {
       const uint32_t count = piece.len - i < 8 ? piece.len - i : 8u;
       float x[8];
       const uint64_t at = piece.start + i;
-      if (at / p.shard == (at + count - 1) / p.shard) {
-        load8(x, shards[at / p.shard], at % p.shard, count, p.wire);
-      } else {  // across the border of two shards
+      const uint64_t shard = at / p.shard;
+      const uint64_t within = at - shard * p.shard;
+      if (within + count <= p.shard) {
+        load8(x, shards[shard], within, count, p.wire);
+      } else {  // across the border to the next shard
 #pragma unroll
         for (uint32_t e = 0; e < 8; e++) {
-          x[e] = e < count ? load1(shards[(at + e) / p.shard], (at + e) % p.shard, p.wire) : 0.0f;
+          const bool next = within + e >= p.shard;
+          const uint64_t from = within + e - (next ? p.shard : 0);
+          x[e] = e < count ? load1(shards[shard + next], from, p.wire) : 0.0f;
         }
       }
 #pragma unroll

@@ -12,7 +12,7 @@ block! {
         pub bucket: u64,
         /// One u64.
         pub non_finite: u64,
-        /// Elements of one shard.
+        /// Elements of one shard: as many as a thread takes, 8, at least.
         pub shard: u64,
         /// Bytes from the start of one shard to that of the next.
         pub stride: u64,
@@ -84,7 +84,7 @@ block! {
         pub targets: u64,
         /// Partials of all tensors.
         pub partials: u64,
-        /// Elements of one shard.
+        /// Elements of one shard: as many as a thread takes, 8, at least.
         pub shard: u64,
         /// Pieces.
         pub count: u64,

@@ -80,7 +80,7 @@ pub fn pack_is_its_definition(device: &mut Device) {
             let accumulated =
                 if case == 4 { 0 } else { upload(device, &sums, 2, before, "accumulated") };
             // Two shards, with something else behind each.
-            let (offset, shard) = (3 * case, (3 * case + len).div_ceil(2));
+            let (offset, shard) = (3 * case, (3 * case + len).div_ceil(2).max(8));
             let stride = (shard * width(wire)).next_multiple_of(16) + 16;
             let bucket = device.memory.allocate(2 * stride as u64, "bucket");
             let count = device.upload(&[5_u64], "non_finite");
@@ -194,7 +194,7 @@ pub fn unpack_is_its_definition(device: &mut Device) {
     for (case, len) in [1_usize, 9, 4099, 16_384, 40_001].into_iter().enumerate() {
         for (ty, wire) in TYPES.iter().flat_map(|t| TYPES.map(|w| (*t, w))) {
             let (offset, shards) = ([0, 3, 8, 1, 5][case], 3);
-            let shard = (offset + len).div_ceil(shards);
+            let shard = (offset + len).div_ceil(shards).max(8);
             let bucket = values(20, shard * shards, wire);
             let at: Vec<u64> =
                 bucket.chunks(shard).map(|s| upload(device, s, wire, case % 2, "shard")).collect();

@@ -10,7 +10,9 @@ pub fn cases(kernel: &str) -> Vec<Case> {
     let pairs = TYPES.into_iter().flat_map(|a| TYPES.map(|b| (a, b)));
     match kernel {
         "hs_reduce_pack" => {
-            pairs.cycle().take(18).enumerate().map(|(i, types)| pack(i, types)).collect()
+            let small = pairs.cycle().take(18).enumerate().map(|(i, types)| pack(i, types));
+            let large = (0..LARGE.len()).map(|i| pack_in_a_large_bucket(i, TYPES[i % 3]));
+            small.chain(large).collect()
         }
         "hs_reduce_accumulate" => {
             (0..12).map(|i| accumulate(LENGTHS[i % 4], TYPES[i % 3], i / 3 % 2)).collect()
@@ -139,6 +141,34 @@ const LARGE: [(u64, usize); 7] = [
     (0x1_8000_0001, 1023),
     ((1 << 61) / 3, 2),
 ];
+
+/// Shards of which only what is written is there: the end of one and the start of the next.
+fn pack_in_a_large_bucket(i: usize, wire: u32) -> Case {
+    let mut b = Builder::default();
+    let ((shard, next), before, len) = (LARGE[i], 1025 + i, 2061);
+    let size = if wire == F32_TYPE { 4 } else { 2 };
+    let values = b.noise(len, true);
+    let gradient = b.values(&values, wire, 0);
+    let (before, len, next) = (before as u64, len as u64, next as u64);
+    let end = b.room(len * size + 64);
+    let start = end + (before * size).next_multiple_of(32) + 32;
+    let stride = (start - end).wrapping_add((shard - before).wrapping_mul(size));
+    let block = Pack {
+        gradient,
+        accumulated: 0,
+        bucket: start.wrapping_sub(next.wrapping_mul(stride)),
+        non_finite: b.table(&[5_u64]),
+        shard,
+        stride,
+        offset: next * shard - before,
+        len,
+        scale: 0.5,
+        gradient_type: wire,
+        wire,
+        padding: 0,
+    };
+    b.launch([1, 1, 1], 256, block.bytes())
+}
 
 /// Shards of which only what is read is there: the end of one and the start of the next.
 fn unpack_of_a_large_bucket(i: usize, wire: u32) -> Case {
