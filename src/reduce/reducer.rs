@@ -122,7 +122,6 @@ pub(super) struct Filling {
 }
 
 /// A rank's parts of the buckets.
-#[derive(Clone)]
 pub(super) struct Own {
     pub(super) cut: Arc<Cut>,
     pub(super) rank: usize,
