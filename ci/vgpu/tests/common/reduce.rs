@@ -87,10 +87,9 @@ pub fn pack_is_its_definition(device: &mut Device) {
             let scale = 0.25_f32;
             let numbers = [shard, stride, offset, len].map(|number| number as u64);
             let params = [gradient, accumulated, bucket, count]
-                .iter()
-                .chain(&numbers)
-                .iter()
-                .fold(Params::default(), |p, a| p.ptr(*a));
+                .into_iter()
+                .chain(numbers)
+                .fold(Params::default(), Params::ptr);
             let report =
                 device.run("hs_reduce_pack", 2, 256, params.f32(scale).u32(ty).u32(wire).u32(0));
             clean(&report);
