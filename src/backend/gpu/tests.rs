@@ -264,12 +264,11 @@ fn images_that_do_not_fit_are_refused() {
         for image in ours() {
             let mut bytes = image.bytes.to_vec();
             let abi = ABI.to_le_bytes();
-            let text = ABI.to_string();
-            // The number itself: eight bytes of a code object's data, digits of PTX.
-            let at = bytes
-                .windows(8)
-                .position(|w| w == abi)
-                .or_else(|| bytes.windows(text.len()).position(|w| w == text.as_bytes()));
+            // The number itself: eight bytes of a code object's data, digits of PTX, with a sign it may be.
+            let text = (ABI as i64).to_string();
+            let digits = || bytes.windows(text.len()).position(|w| w == text.as_bytes());
+            let last = || digits().map(|at| at + text.len() - 1);
+            let at = bytes.windows(8).position(|w| w == abi).or_else(last);
             let at = at.expect("the image says its ABI");
             bytes[at] ^= 1;
             let bytes: &'static [u8] = bytes.leak();
