@@ -85,6 +85,7 @@ impl Schedule {
             },
             scale: [1.0, 0.5, 4.0][rng.below(3)],
             deadline: Duration::from_secs(60),
+            flight_record: None,
         };
         let unscale = [Unscale::Keep, Unscale::Factor(0.3)][rng.below(2)];
         // Without weights and averages, sums are exact on every wire.

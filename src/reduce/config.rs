@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// In which order the gradients of all ranks are added up.
@@ -23,7 +24,7 @@ pub enum Sum {
     Communicator,
 }
 
-/// How gradients are reduced. Must be the same on every rank.
+/// How gradients are reduced. Must be the same on every rank, but for times and folders.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
     /// Divide by the sum of the weights: an average over samples, not over ranks. Else: a sum.
@@ -51,6 +52,9 @@ pub struct Config {
     pub scale: f32,
     /// How long one bucket's collective may take before all ranks give up.
     pub deadline: Duration,
+    /// A folder, in which a rank writes what it did last at the first fault
+    /// ([`FlightRecord`](super::FlightRecord)), as `halfstep-rank-<rank>.txt`. May differ from rank to rank.
+    pub flight_record: Option<PathBuf>,
 }
 
 impl Default for Config {
@@ -64,6 +68,7 @@ impl Default for Config {
             sum: Sum::RankOrder,
             scale: 1.0,
             deadline: Duration::from_secs(120),
+            flight_record: None,
         }
     }
 }

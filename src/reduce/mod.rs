@@ -25,6 +25,7 @@ mod comm;
 mod config;
 mod exchange;
 mod fixed;
+mod flight;
 mod in_place;
 mod launch;
 mod nodes;
@@ -57,6 +58,7 @@ pub use comm::{
 pub use comm::{Mpi, MpiComm};
 pub use config::{Config, Sum, Unscale};
 pub use fixed::FixedPoint;
+pub use flight::{BucketState, FlightRecord};
 #[cfg(feature = "safetensors")]
 pub use outer::{OnNonFinite, Outer, OuterInputs, OuterOutputs, OuterReport, Worker};
 pub use plan::{Bucket, BucketPlan, Link, Param, Slot, ready_by_elements};

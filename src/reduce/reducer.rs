@@ -9,6 +9,7 @@ use super::agree::agree;
 use super::comm::Communicator;
 use super::config::{Config, Sum, Unscale};
 use super::exchange::{Blocks, Exchange, Geometry, Sums, Way};
+use super::flight::Flight;
 use super::in_place::Layout;
 use super::outbox::Outbox;
 use super::plan::{Bucket, BucketPlan};
@@ -100,6 +101,7 @@ pub struct Reducer<G: Storage> {
     /// Which part of each bucket stays here, if not all of all.
     pub(super) own: Option<Own>,
     pub(super) outbox: Outbox,
+    pub(super) flight: Flight,
     pub(super) fault: Option<Error>,
     pub(super) storage: std::marker::PhantomData<G>,
 }
@@ -318,6 +320,7 @@ impl<G: Storage> Reducer<G> {
             stats: GradStats::new(device, &lengths)?,
             own,
             outbox,
+            flight: Flight::new(rank, ranks),
             fault: None,
             config,
             plan,

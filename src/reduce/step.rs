@@ -281,6 +281,7 @@ impl<G: Storage> Reducer<G> {
             reduced.events.extend(exchanged.log.events);
         }
         reduced.close(std::mem::replace(&mut self.log, Log::new(Instant::now())));
+        self.flight.keep(self.step, &reduced.events);
         self.marked.fill(false);
         self.next = 0;
         self.step += 1;
@@ -319,6 +320,9 @@ impl<G: Storage> Reducer<G> {
     }
 
     pub(super) fn fail(&mut self, error: Error) {
-        self.fault.get_or_insert(error);
+        if self.fault.is_none() {
+            self.fault = Some(error);
+            self.dump();
+        }
     }
 }

@@ -17,6 +17,7 @@ use self::params::Bringing;
 use self::rows::Rows;
 use super::comm::{Communicator, Part};
 use super::config::{Config, Sum};
+use super::flight::FlightRecord;
 use super::outbox::thread_ended;
 use super::plan::{BucketPlan, Fnv};
 use super::reducer::Reducer;
@@ -238,6 +239,11 @@ impl<P: Storage, G: Storage> Sharded<P, G> {
     /// As there.
     pub fn set_lr(&mut self, group: usize, lr: f64) -> Result<()> {
         self.optimizer.set_lr(group, lr)
+    }
+
+    /// [`Reducer::flight_record`].
+    pub fn flight_record(&self) -> FlightRecord {
+        self.reducer.flight_record()
     }
 
     /// Bytes of masters and moments on this rank.
