@@ -28,7 +28,9 @@ pub fn cases(kernel: &str) -> Vec<Case> {
             small.chain(large).collect()
         }
         "hs_reduce_measure" | "hs_reduce_encode" | "hs_reduce_decode" => {
-            (0..12).map(|i| fixed(kernel, LENGTHS[i % 4], TYPES[i % 3], i / 3 % 2)).collect()
+            // Every length and type, from an aligned address and from another.
+            let before = |i: usize| (i / 3 + i / 12) % 2;
+            (0..24).map(|i| fixed(kernel, LENGTHS[i % 4], TYPES[i % 3], before(i))).collect()
         }
         _ => Vec::new(),
     }
