@@ -398,7 +398,8 @@ fn a_transfer_without_end_ends_by_the_deadline() {
             if comm.rank() == 1 {
                 Door::of(device).unwrap().fail("ncclAsyncError", 1, 7);
             }
-            let limit = Duration::from_millis(300);
+            // Who has come early gives up early, and takes the other along: neither blames it.
+            let limit = Duration::from_millis(if comm.rank() == 0 { 300 } else { 5000 });
             exchange(&mut comm, (device, stream), Collective::AllToAll, &[1; 32], limit)
                 .unwrap_err()
         });

@@ -47,7 +47,7 @@ const END: Duration = Duration::from_secs(5);
 /// **Faults.** A call that differs, a rank that does not come, and one that gives up are found by `host` and
 /// named as there; their sequence numbers count its collectives, of which there is one for each of this
 /// communicator's, and one before them. What is in a stream is waited for by asking: for its end, for
-/// an error of the library's, for a fault of `host`, for the deadline. A deadline that passes there makes all
+/// an error of the library's, for a fault of `host`, for the deadline: the first that a rank has is that of all. When it passes there, it makes all
 /// ranks meet once more, for half a second, and names those that do not come, or that have gone on.
 /// After a fault the library's communicator is aborted. One that cannot be is left alone, with the memory
 /// that it may still touch.
@@ -116,17 +116,16 @@ enum Said {
 }
 
 impl Said {
-    fn encode(self) -> [u8; 16] {
+    fn encode(self) -> [u64; 2] {
         let place = |kind| Kind::ALL.iter().position(|other| *other == kind);
         let (tag, number) = match self {
             Self::Call(kind, bytes) => (place(kind).expect("one of all") as u64, bytes),
             Self::Stuck(sequence) => (u64::MAX, sequence),
         };
-        bytemuck::cast([tag, number])
+        [tag, number]
     }
 
-    fn decode(bytes: [u8; 16]) -> Self {
-        let [tag, number]: [u64; 2] = bytemuck::cast(bytes);
+    fn decode([tag, number]: [u64; 2]) -> Self {
         match Kind::ALL.get(usize::try_from(tag).unwrap_or(usize::MAX)) {
             Some(kind) => Self::Call(*kind, number),
             None => Self::Stuck(number),
@@ -226,11 +225,21 @@ impl NcclComm {
         Ok((read, all.skew))
     }
 
-    /// Meets all ranks; what they say must be the same. Returns how long this one waited.
-    fn meet(&mut self, mine: Said, deadline: Instant) -> Result<Duration, Fault> {
-        let (all, skew) = self.tell(&mine.encode(), deadline)?;
-        let said = |bytes: &Vec<u8>| Said::decode(std::array::from_fn(|i| bytes[i]));
-        let all: Vec<Said> = all.iter().map(said).collect();
+    /// Meets all ranks; what they say must be the same. Returns how long this one waited, and when the
+    /// deadline of the first of them passes: who came early has an earlier one than who came late, and all
+    /// must give up together to find out who is missing.
+    fn meet(&mut self, mine: Said, deadline: Instant) -> Result<(Duration, Instant), Fault> {
+        let left = deadline.saturating_duration_since(Instant::now()).as_micros();
+        let [tag, number] = mine.encode();
+        let mine = [tag, number, u64::try_from(left).unwrap_or(u64::MAX)];
+        let (all, skew) = self.tell(bytemuck::cast_slice(&mine), deadline)?;
+        let word = |bytes: &[u8]| u64::from_ne_bytes(std::array::from_fn(|i| bytes[i]));
+        let words = |bytes: &Vec<u8>| [0, 8, 16].map(|at| word(&bytes[at..]));
+        let all: Vec<[u64; 3]> = all.iter().map(words).collect();
+        let left = all.iter().map(|words| words[2]).min().unwrap_or(0);
+        let common = config::deadline(Duration::from_micros(left));
+        let all: Vec<Said> =
+            all.iter().map(|[tag, number, _]| Said::decode([*tag, *number])).collect();
         let stuck = all.iter().find_map(|said| match said {
             Said::Stuck(sequence) => Some(*sequence),
             Said::Call(..) => None,
@@ -241,7 +250,7 @@ impl NcclComm {
             return Err(Fault::Deadline { sequence, waiting_on });
         }
         match all.iter().position(|said| *said != all[0]) {
-            None => Ok(skew),
+            None => Ok((skew, common)),
             Some(rank) => Err(Fault::Mismatch {
                 sequence: self.sequence,
                 rank,
@@ -281,14 +290,15 @@ impl NcclComm {
         }
     }
 
-    /// What every call begins with; returns how long this rank waited for the others.
+    /// What every call begins with; returns how long this rank waited for the others, and the deadline that
+    /// all have.
     fn begin(
         &mut self,
         (kind, bytes): (Kind, usize),
         devices: [&Device; 2],
         stream: &Stream,
         deadline: Instant,
-    ) -> Result<Duration, Fault> {
+    ) -> Result<(Duration, Instant), Fault> {
         for device in devices {
             if !device.same_as(&self.device) {
                 let (ours, found) = (self.device.info(), device.info());
@@ -314,7 +324,8 @@ impl NcclComm {
             return Err(Fault::Length { sequence, rank, bytes, blocks: size });
         }
         let kind = Kind::Blocks(collective);
-        let skew = self.begin((kind, bytes), [send.device(), stream.device()], stream, deadline)?;
+        let devices = [send.device(), stream.device()];
+        let (skew, deadline) = self.begin((kind, bytes), devices, stream, deadline)?;
         let len = match collective {
             Collective::AllToAll => bytes / size,
             Collective::AllGather => bytes,
@@ -405,8 +416,8 @@ impl Communicator for NcclComm {
         }
         sum::check(&buffer, len, reduction)?;
         let kind = Kind::Reduce(reduction);
-        let skew = self.begin((kind, len), [buffer.device(), stream.device()], stream, deadline);
-        let skew = skew.map_err(|fault| self.fail(fault))?;
+        let begun = self.begin((kind, len), [buffer.device(), stream.device()], stream, deadline);
+        let (skew, deadline) = begun.map_err(|fault| self.fail(fault))?;
         let count = len / reduction.bytes();
         let buffer = match self.size() == 1 || count == 0 {
             true => buffer,
