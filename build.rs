@@ -203,6 +203,7 @@ fn params_header() -> String {
         reduce::Target::cpp(),
         reduce::Unpack::cpp(),
         reduce::Fixed::cpp(),
+        reduce::Quantize::cpp(),
     ];
     let blocks = blocks.join("\n");
     format!("#pragma once\n#include <stddef.h>\n#include <stdint.h>\nnamespace hs {{\n{blocks}}}\n")

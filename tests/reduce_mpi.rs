@@ -15,12 +15,16 @@ use common::{cpu, devices, ranks, sharded};
 use halfstep::optim::{self, Moments};
 use halfstep::reduce::{
     BucketPlan, Collective, Communicator, Config, Fault, Hierarchical, Local, Moves, Mpi, MpiComm,
-    Parts, Reducer, Section, Sharded, Staged, Unscale, local,
+    Parts, Reducer, Section, Sharded, Staged, Sum, Unscale, local,
 };
 use halfstep::{Buffer, Device, Dtype, Error, Storage, Stream, bf16, f16};
 
 const LONG: Duration = Duration::from_secs(30);
 const SHORT: Duration = Duration::from_millis(500);
+
+const PLAIN: (bool, Sum) = (false, Sum::RankOrder);
+const VIEWS: (bool, Sum) = (true, Sum::RankOrder);
+const INT8: (bool, Sum) = (true, Sum::Int8);
 
 const CASES: [Case; 17] = [
     ("blocks_go_where_they_should", blocks_go_where_they_should, ALL),
@@ -97,12 +101,12 @@ fn reduce<G: Storage>(
     comm: impl Communicator + 'static,
     lens: [usize; 6],
     (wire, most): (Dtype, usize),
-    views: bool,
+    (views, sum): (bool, Sum),
 ) -> Vec<u8> {
     let stream = device.stream().unwrap();
     let plan = BucketPlan::ddp(&params_from(&lens), wire, 1000, most).unwrap();
     let mut rng = Rng(7 + comm.rank() as u64);
-    let config = Config { views, allow_unused: true, ..Config::default() };
+    let config = Config { views, sum, allow_unused: true, ..Config::default() };
     let rank = comm.rank();
     let mut reducer = Reducer::<G>::new(device, plan, Box::new(comm), config).unwrap();
     let mut bits = Vec::new();
@@ -177,12 +181,12 @@ fn sharded_steps(mpi: &Mpi) {
 fn the_bits_of_threads(mpi: &Mpi) {
     fn check<G: Storage>(mpi: &Mpi, wire: Dtype, lens: [usize; 6], most: usize) {
         let threads =
-            ranks::run(RANKS, |comm| reduce::<G>(&cpu(1), comm, lens, (wire, most), false));
+            ranks::run(RANKS, |comm| reduce::<G>(&cpu(1), comm, lens, (wire, most), PLAIN));
         assert!(threads[0].iter().any(|&byte| byte != 0));
-        for views in [false, true] {
+        for views in [PLAIN, VIEWS] {
             let processes = reduce::<G>(&cpu(1), mpi.comm().unwrap(), lens, (wire, most), views);
             let same = processes == threads[mpi.rank()];
-            assert!(same, "{} over {wire:?}, {views}, {lens:?}", G::DTYPE);
+            assert!(same, "{} over {wire:?}, {views:?}, {lens:?}", G::DTYPE);
         }
     }
     let lens = [1, 70_000, 0, 33, 4096, 250_001];
@@ -192,15 +196,19 @@ fn the_bits_of_threads(mpi: &Mpi) {
     check::<f16>(mpi, Dtype::F16, lens, 300_000);
     // Parts of three sections, the last of which differ in length.
     check::<f32>(mpi, Dtype::F32, [1, 900_003, 0, 33, 4096, 1_700_001], 100_000_000);
+    let plan = (Dtype::Bf16, 300_000);
+    let threads = ranks::run(RANKS, |comm| reduce::<bf16>(&cpu(1), comm, lens, plan, INT8));
+    let processes = reduce::<bf16>(&cpu(1), mpi.comm().unwrap(), lens, plan, INT8);
+    assert!(processes == threads[mpi.rank()], "8-bit integers");
 }
 
 /// Every device that is here, its memory staged.
 fn staged_memory_of_every_device(mpi: &Mpi) {
     let (lens, wire) = ([1, 7_000, 0, 33, 4096, 2_501], (Dtype::Bf16, 9000));
-    let threads = ranks::run(RANKS, |comm| reduce::<f32>(&cpu(1), comm, lens, wire, false));
+    let threads = ranks::run(RANKS, |comm| reduce::<f32>(&cpu(1), comm, lens, wire, PLAIN));
     for device in devices() {
         let comm = Staged::new(Box::new(mpi.comm().unwrap())).unwrap();
-        let processes = reduce::<f32>(&device, comm, lens, wire, true);
+        let processes = reduce::<f32>(&device, comm, lens, wire, VIEWS);
         assert!(processes == threads[mpi.rank()], "{}", device.info());
     }
 }
@@ -216,7 +224,7 @@ fn nodes_have_the_bits_of_threads(mpi: &Mpi) {
         let threads = [0, 1, 2, 3].map(|rank: usize| {
             let inside = take(&inside[rank / 2], rank % 2);
             let across = take(&across[rank % 2], rank / 2);
-            scope.spawn(move || reduce::<f32>(&cpu(1), nodes(inside, across), lens, wire, false))
+            scope.spawn(move || reduce::<f32>(&cpu(1), nodes(inside, across), lens, wire, PLAIN))
         });
         threads.map(|thread| thread.join().unwrap())
     });
@@ -224,7 +232,7 @@ fn nodes_have_the_bits_of_threads(mpi: &Mpi) {
     let across = mpi.group(&[place, place + 2]).unwrap();
     let comm = nodes(inside, across);
     assert_eq!((comm.rank(), comm.size()), (mpi.rank(), RANKS));
-    let processes = reduce::<f32>(&cpu(1), comm, lens, wire, true);
+    let processes = reduce::<f32>(&cpu(1), comm, lens, wire, VIEWS);
     assert!(processes == threads[mpi.rank()]);
 }
 

@@ -19,28 +19,6 @@ use halfstep::{Device, Dtype, Error, Storage, bf16};
 const LENGTHS: [usize; 5] = [1, 3390, 0, 2049, 255];
 const LONG: Duration = Duration::from_secs(30);
 
-/// Runs every rank of so many nodes, of so many ranks each, on a thread; what they return, in rank order.
-fn run<R: Send>((ranks, nodes): (usize, usize), rank: impl Fn(Local, Local) -> R + Sync) -> Vec<R> {
-    let level = |size: usize, count: usize| -> Vec<std::vec::IntoIter<Local>> {
-        (0..count).map(|_| local(size.try_into().unwrap()).into_iter()).collect()
-    };
-    let (mut inside, mut across) = (level(ranks, nodes), level(nodes, ranks));
-    let rank = &rank;
-    std::thread::scope(|scope| {
-        let mut threads = Vec::new();
-        for inside in &mut inside {
-            for (inside, across) in inside.zip(&mut across) {
-                let across = across.next().unwrap();
-                threads.push(scope.spawn(move || rank(inside, across)));
-            }
-        }
-        let join = |thread: std::thread::ScopedJoinHandle<'_, R>| {
-            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        };
-        threads.into_iter().map(join).collect()
-    })
-}
-
 fn hierarchical(device: &Device, inside: Local, across: Local) -> Hierarchical {
     Hierarchical::new(device, Box::new(inside), Box::new(across), LONG).unwrap()
 }
@@ -130,7 +108,7 @@ fn expected<G: Storage, W: Storage>(
 
 fn check<W: Storage>(device: &Device, shape: (usize, usize), average: bool) {
     let case = Case { wire: W::DTYPE, integers: false, average };
-    let found = run(shape, |inside, across| {
+    let found = ranks::of_nodes(shape, |inside, across| {
         reduce::<f32>(device, hierarchical(device, inside, across), case)
     });
     let expected = expected::<f32, W>(shape, case);
@@ -180,7 +158,7 @@ fn integers_come_out_as_from_one_level() {
         let case = Case { wire, integers: true, average: false };
         let flat = ranks::run(6, |comm| reduce::<f32>(&device, comm, case));
         for shape in [(2, 3), (3, 2), (6, 1), (1, 6)] {
-            let nodes = run(shape, |inside, across| {
+            let nodes = ranks::of_nodes(shape, |inside, across| {
                 reduce::<f32>(&device, hierarchical(&device, inside, across), case)
             });
             assert!(nodes == flat, "{shape:?} over {wire}");
@@ -192,7 +170,7 @@ fn integers_come_out_as_from_one_level() {
 #[test]
 fn blocks_go_where_they_should() {
     for device in &devices() {
-        run((2, 3), |inside, across| {
+        ranks::of_nodes((2, 3), |inside, across| {
             let mut comm = hierarchical(device, inside, across);
             let (rank, stream) = (comm.rank() as u8, device.stream().unwrap());
             assert_eq!(comm.size(), 6);
@@ -224,7 +202,7 @@ fn blocks_go_where_they_should() {
 #[test]
 fn a_nan_reaches_every_rank_and_its_source_is_named() {
     let plan = BucketPlan::ddp(&params_from(&[300]), Dtype::Bf16, 1000, 5000).unwrap();
-    run((2, 2), |inside, across| {
+    ranks::of_nodes((2, 2), |inside, across| {
         let device = cpu(1);
         let stream = device.stream().unwrap();
         let comm = hierarchical(&device, inside, across);
@@ -247,7 +225,7 @@ fn a_nan_reaches_every_rank_and_its_source_is_named() {
 fn faults_end_both_communicators_and_name_ranks_of_the_whole() {
     for abort in [false, true] {
         let made = Barrier::new(4);
-        let faults = run((2, 2), |inside, across| {
+        let faults = ranks::of_nodes((2, 2), |inside, across| {
             let device = cpu(1);
             let stream = device.stream().unwrap();
             let mut comm = hierarchical(&device, inside, across);

@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier, Mutex};
 use std::thread::JoinHandle;
 
-use halfstep::reduce::{BucketPlan, Communicator, Config, Local, Param, Reducer, Unscale, local};
+use halfstep::reduce::{
+    BucketPlan, Communicator, Config, Local, Param, Reducer, Sum, Unscale, local,
+};
 use halfstep::{Device, Dtype, Storage, Stream, Write, bf16};
 
 use super::{Arithmetic, Case, Entry, Failure, Traffic, text};
@@ -17,27 +19,33 @@ const RANKS: usize = 2;
 
 pub fn entries(all: &mut Vec<Entry>) {
     for (views, stats) in [(true, false), (true, true), (false, true)] {
-        add::<bf16>(all, Dtype::Bf16, views, stats);
-        add::<f32>(all, Dtype::Bf16, views, stats);
-        add::<f32>(all, Dtype::F32, views, stats);
+        let way = |wire| (wire, Config { views, stats, ..Config::default() });
+        add::<bf16>(all, way(Dtype::Bf16));
+        add::<f32>(all, way(Dtype::Bf16));
+        add::<f32>(all, way(Dtype::F32));
     }
+    add::<f32>(all, (Dtype::F32, Config { sum: Sum::Int8, ..Config::default() }));
 }
 
-fn add<G: Storage>(all: &mut Vec<Entry>, wire: Dtype, views: bool, stats: bool) {
+fn add<G: Storage>(all: &mut Vec<Entry>, (wire, config): (Dtype, Config)) {
     let params = workloads::wav2vec2_base_ctc();
     let len: usize = params.iter().map(|param| param.len).sum();
-    let lie = if views { "views" } else { "packed" };
-    let sums = if stats { ", Σg²" } else { "" };
+    let lie = if config.views { "views" } else { "packed" };
+    let sums = if config.stats { ", Σg²" } else { "" };
+    let travels = match config.sum {
+        Sum::Int8 => "int8".to_string(),
+        _ => wire.to_string(),
+    };
     all.push(Entry {
         op: "reduce",
-        name: format!("{} {lie}, {wire} wire{sums}", G::DTYPE),
+        name: format!("{} {lie}, {travels} wire{sums}", G::DTYPE),
         size: format!("{RANKS}×{} tensors", params.len()),
         flops: (RANKS * len) as f64, // a sum of so many
         bytes: (RANKS * 2 * len * size_of::<G>()) as f64,
         arithmetic: Arithmetic::F32,
         traffic: Traffic::Update,
         ranks: Some(RANKS),
-        make: Box::new(move |_| Ok(Box::new(Ranks::new::<G>(&params, wire, views, stats)?))),
+        make: Box::new(move |_| Ok(Box::new(Ranks::new::<G>(&params, wire, &config)?))),
     });
 }
 
@@ -64,13 +72,7 @@ impl Turn {
 }
 
 impl Ranks {
-    fn new<G: Storage>(
-        params: &[Param],
-        wire: Dtype,
-        views: bool,
-        stats: bool,
-    ) -> Result<Self, Failure> {
-        let config = Config { views, stats, ..Config::default() };
+    fn new<G: Storage>(params: &[Param], wire: Dtype, config: &Config) -> Result<Self, Failure> {
         let plan = BucketPlan::ddp(params, wire, 1 << 20, 25 << 20).map_err(text)?;
         let ranks = RANKS.try_into().map_err(|_| "no ranks".to_string())?;
         let turn = Arc::new(Turn {
@@ -154,14 +156,16 @@ impl<G: Storage> Rank<G> {
         stream.sync()
     }
 
-    /// The average of 1 and 2 is 1.5, that of equal values themselves.
+    /// The average of 1 and 2 is 1.5, that of equal values themselves; as 8-bit integers 127 steps of
+    /// an f32.
     fn check(&self) -> Result<(), Failure> {
+        let wrong = |value: &&G| (value.widen() - 1.5).abs() > 1e-6;
         for param in 0..self.reducer.plan().params().len() {
             let wrong = match &self.gradients {
-                Some(gradients) => gradients[param].iter().find(|value| value.widen() != 1.5),
+                Some(gradients) => gradients[param].iter().find(wrong),
                 None => {
                     let view = self.reducer.gradient(param).map_err(text)?;
-                    view.host().unwrap_or_default().iter().find(|value| value.widen() != 1.5)
+                    view.host().unwrap_or_default().iter().find(wrong)
                 }
             };
             if let Some(wrong) = wrong {

@@ -67,6 +67,7 @@ impl Launch {
             Self::Reduce(reduce::Block::Measure(_)) => table::reduce::Row::Measure.entry(),
             Self::Reduce(reduce::Block::Encode(_)) => table::reduce::Row::Encode.entry(),
             Self::Reduce(reduce::Block::Decode(_)) => table::reduce::Row::Decode.entry(),
+            Self::Reduce(reduce::Block::Quantize(_)) => table::reduce::Row::Quantize.entry(),
         }
     }
 
@@ -112,6 +113,7 @@ impl Launch {
             Self::Reduce(R::Measure(block) | R::Encode(block) | R::Decode(block)) => {
                 block.len.div_ceil(STRIP)
             }
+            Self::Reduce(R::Quantize(block)) => block.len.div_ceil(STRIP),
             Self::Reduce(R::Unpack(block)) => block.count,
             Self::Reduce(R::InPlace(block)) => block.count,
         }
@@ -139,6 +141,7 @@ impl Launch {
             Self::Reduce(R::Measure(block) | R::Encode(block) | R::Decode(block)) => {
                 bytes_of(block)
             }
+            Self::Reduce(R::Quantize(block)) => bytes_of(block),
         }
     }
 }

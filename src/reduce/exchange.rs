@@ -10,11 +10,13 @@ use std::time::{Duration, Instant};
 
 use super::comm::{Abort, Collective, Communicator, Fault, Part, check_parts};
 use super::config::Sum;
+use super::feedback::Feedback;
 use super::in_place::Layout;
 use super::plan::BucketPlan;
 use super::report::{Log, Phase};
 use super::trailer::Trailer;
 use super::whole::Integers;
+use super::wire::Wire;
 use super::{config, launch};
 use crate::{Buffer, Dtype, Event, Result, Stream};
 
@@ -63,6 +65,8 @@ pub(crate) struct Blocks {
     pub send: Arc<Buffer<u8>>,
     /// This rank's shard of the result.
     pub result: Arc<Buffer<u8>>,
+    /// Of buckets that travel as 8-bit integers.
+    pub feedback: Option<Feedback>,
 }
 
 /// A filled bucket on its way out.
@@ -108,6 +112,8 @@ pub(crate) enum Way {
     Sections,
     /// Whole, by all-reduces of the communicator's.
     Whole,
+    /// As 8-bit integers.
+    Quantized,
     /// Packed in blocks, and each rank keeps its part of the result.
     Scattered,
 }
@@ -199,6 +205,7 @@ impl Exchange {
             Way::Lent => return self.exchange_in_place(job),
             Way::Sections => return self.exchange_sections(job),
             Way::Whole => return self.exchange_whole(job),
+            Way::Quantized => return self.exchange_quantized(job),
         }
         let geometry = self.sums.geometry[job.bucket];
         let deadline = config::deadline(self.sums.deadline);
@@ -305,7 +312,7 @@ impl Sums {
         let factor = self.weigh(trailers)?;
         let to = exclusive(&mut job.blocks.result, deadline)?;
         let (parts, weights) = ((&self.parts, blocks.len()), (&self.weights, 0));
-        let types = (self.plan.wire(), self.plan.wire());
+        let types = (Wire::Elements(self.plan.wire()), self.plan.wire());
         launch::sum(&self.stream, parts, weights, to, geometry.shard, factor, types)
     }
 }

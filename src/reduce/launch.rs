@@ -6,10 +6,13 @@ use std::ops::Range;
 use super::exchange::Geometry;
 use super::in_place::Layout;
 use super::targets::Targets;
+use super::wire::Wire;
 use crate::backend::Address;
 use crate::kernel::Launch;
 use crate::kernel::params::Partial;
-use crate::kernel::params::reduce::{Accumulate, Block, Fixed, InPlace, Pack, Piece, Sum, Unpack};
+use crate::kernel::params::reduce::{
+    Accumulate, Block, Fixed, INT8_BLOCK, INT8_BYTES, InPlace, Pack, Piece, Quantize, Sum, Unpack,
+};
 use crate::{Buffer, Dtype, Result, Storage, Stream};
 
 /// A gradient as lent for one call: address (absent: zeros) and number of elements.
@@ -102,21 +105,49 @@ pub(super) fn sum(
     to: &mut Buffer<u8>,
     len: usize,
     factor: f32,
-    (from, into): (Dtype, Dtype),
+    (from, into): (Wire, Dtype),
 ) -> Result<()> {
     assert!(ranks <= parts.len() && first + ranks <= weights.len(), "one of each rank");
-    assert_eq!(to.len(), len * into.bytes(), "sized for it");
+    assert!(to.len() >= len * into.bytes(), "sized for it");
+    assert!(from != Wire::Int8 || into == Dtype::F32 && len.is_multiple_of(INT8_BLOCK), "blocks");
     let block = Sum {
         parts: parts.address(),
         weights: weights.address() + (first * size_of::<f32>()) as u64,
         to: to.address(),
         len: len as u64,
         ranks: ranks as u32,
-        from_type: from as u32,
+        from_type: from.code(),
         to_type: into as u32,
         factor,
     };
     enqueue(stream, Block::Sum(block))
+}
+
+/// Rounds `len` f32 to blocks of 8-bit integers, in shards of so many elements that start so many bytes
+/// after each other; with what was lost before. What that loses stays in `values`.
+pub(super) fn quantize(
+    stream: &Stream,
+    values: &mut Buffer<u8>,
+    carried: &Buffer<u8>,
+    to: &mut Buffer<u8>,
+    (len, shard, stride): (usize, usize, usize),
+) -> Result<()> {
+    assert!(values.len() >= 4 * len && carried.len() >= 4 * len, "as much was lost as there is");
+    assert!(shard.is_multiple_of(INT8_BLOCK) && len.is_multiple_of(shard), "whole blocks");
+    assert!(
+        stride.is_multiple_of(4) && stride >= shard / INT8_BLOCK * INT8_BYTES,
+        "not to overlap"
+    );
+    assert!(to.len() >= len / shard * stride, "sized for it");
+    let block = Quantize {
+        values: values.address(),
+        carried: carried.address(),
+        to: to.address(),
+        shard: shard as u64,
+        stride: stride as u64,
+        len: len as u64,
+    };
+    enqueue(stream, Block::Quantize(block))
 }
 
 /// Unpacks all parameters of a bucket from its shards, each into its target.
@@ -127,7 +158,7 @@ pub(super) fn unpack<G: Storage>(
     (targets, bucket): (&Targets, usize),
     partials: &mut Buffer<Partial>,
     geometry: Geometry,
-    wire: Dtype,
+    wire: Wire,
     factor: f32,
 ) -> Result<()> {
     let pieces = &targets.pieces[bucket];
@@ -143,7 +174,7 @@ pub(super) fn unpack<G: Storage>(
         count: pieces.len() as u64,
         factor,
         gradient_type: G::DTYPE as u32,
-        wire: wire as u32,
+        wire: wire.code(),
         padding: 0,
     };
     enqueue(stream, Block::Unpack(block))

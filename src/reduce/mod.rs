@@ -24,6 +24,7 @@ mod checks;
 mod comm;
 mod config;
 mod exchange;
+mod feedback;
 mod fixed;
 mod flight;
 mod in_place;
@@ -33,6 +34,7 @@ mod outbox;
 #[cfg(feature = "safetensors")]
 mod outer;
 mod plan;
+mod quantized;
 mod reducer;
 pub(crate) mod reference;
 mod rendezvous;
@@ -45,6 +47,7 @@ mod trace;
 mod trailer;
 mod views;
 mod whole;
+mod wire;
 
 pub use attribution::Attribution;
 pub use calibrate::calibrate;

@@ -14,6 +14,7 @@ use super::comm::{Collective, Hierarchical, Level, Part};
 use super::exchange::{Exchange, Exchanged, Geometry, Job, Sums, addresses, exclusive};
 use super::report::{Log, Phase};
 use super::trailer::Trailer;
+use super::wire::Wire;
 use super::{config, launch};
 use crate::{Buffer, Dtype, Error, Result};
 
@@ -113,7 +114,7 @@ impl Sums {
         self.parts.write(&self.stream, 0, &addresses(blocks))?;
         let mut to = comm.room(geometry.shard * size_of::<f32>(), &self.stream)?;
         let parts = (&self.parts, blocks.len());
-        let types = (self.plan.wire(), Dtype::F32);
+        let types = (Wire::Elements(self.plan.wire()), Dtype::F32);
         launch::sum(
             &self.stream,
             parts,
@@ -140,7 +141,7 @@ impl Sums {
         self.weights.write(&self.stream, 0, &vec![1.0; partials.len()])?; // they are weighted
         let to = exclusive(&mut job.blocks.result, deadline)?;
         let parts = (&self.parts, partials.len());
-        let types = (Dtype::F32, self.plan.wire());
+        let types = (Wire::Elements(Dtype::F32), self.plan.wire());
         launch::sum(&self.stream, parts, (&self.weights, 0), to, geometry.part, factor, types)?;
         self.stream.sync()
     }

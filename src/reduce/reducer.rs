@@ -9,6 +9,7 @@ use super::agree::agree;
 use super::comm::Communicator;
 use super::config::{Config, Sum, Unscale};
 use super::exchange::{Blocks, Exchange, Geometry, Sums, Way};
+use super::feedback::Feedback;
 use super::flight::Flight;
 use super::in_place::Layout;
 use super::outbox::Outbox;
@@ -18,6 +19,7 @@ use super::sharded::cut::Cut;
 use super::targets::Targets;
 use super::trailer::Trailer;
 use super::whole::Integers;
+use super::wire::{Int8Geometry, Wire};
 use crate::{
     Buffer, Device, DeviceKind, Dtype, Error, GradStats, Read, Result, Storage, Stream, Write,
 };
@@ -76,10 +78,13 @@ pub struct Reducer<G: Storage> {
     pub(super) plan: Arc<BucketPlan>,
     pub(super) config: Config,
     pub(super) hash: u64,
-    /// Whether buckets are added up whole.
-    pub(super) whole: bool,
-    /// The plan's wire type; the gradients' own if there is nobody to send to.
+    pub(super) rank: usize,
+    /// How buckets are exchanged.
+    pub(super) way: Way,
+    /// What gradients are packed in: the gradients' own type if there is nobody to send to.
     pub(super) wire: Dtype,
+    /// What comes back.
+    pub(super) returned: Wire,
     pub(super) geometry: Vec<Geometry>,
     pub(super) buckets: Vec<Filling>,
     /// The next bucket to go out.
@@ -187,7 +192,7 @@ impl<G: Storage> Reducer<G> {
         let stream = device.stream()?;
         let wire = match config.sum {
             _ if ranks == 1 => G::DTYPE,
-            Sum::OrderFree => Dtype::F32,
+            Sum::OrderFree | Sum::Int8 => Dtype::F32,
             Sum::RankOrder | Sum::Communicator => plan.wire(),
         };
         // What is accumulated, what only a device can reach, and averages that gradients do not hold
@@ -197,6 +202,7 @@ impl<G: Storage> Reducer<G> {
         let shape = comm.nodes().map(|comm| comm.shape());
         let way = match G::DTYPE == wire {
             _ if sharded.is_some() => Way::Scattered,
+            _ if config.sum == Sum::Int8 && ranks > 1 => Way::Quantized,
             _ if config.sum != Sum::RankOrder && ranks > 1 => Way::Whole,
             _ if shape.is_some() => Way::Nodes,
             _ if !plain => Way::Packed,
@@ -226,6 +232,7 @@ impl<G: Storage> Reducer<G> {
         for (index, bucket) in plan.buckets().iter().enumerate() {
             let (params, largest) = (bucket.params.len(), |own: &Own| own.cut.largest(index));
             let shape = match &own {
+                _ if way == Way::Quantized => Int8Geometry::packed(bucket.len, params, ranks),
                 Some(own) => Geometry::of_parts(largest(own), params, wire, nodes),
                 None => Geometry::new(bucket.len, params, wire, nodes),
             };
@@ -236,15 +243,20 @@ impl<G: Storage> Reducer<G> {
                 (send, result) = (layout.bytes, 0);
                 layouts.push(Arc::new(layout));
             } else if way == Way::Whole {
-                result = Trailer::bytes(bucket.params.len());
+                result = Trailer::bytes(params);
+            } else if way == Way::Quantized {
+                result = Int8Geometry::new(shape.part, params).result;
             } else if ranks == 1 {
                 result = 0; // alone, the bucket is its own result
             }
             let (send, result) = (Arc::new(device.zeros(send)?), Arc::new(device.zeros(result)?));
+            let feedback = (way == Way::Quantized)
+                .then(|| Feedback::new(device, shape, params))
+                .transpose()?;
             geometry.push(shape);
             buckets.push(Filling {
                 pending: bucket.params.len(),
-                blocks: Some(Blocks { send, result }),
+                blocks: Some(Blocks { send, result, feedback }),
                 filled: Vec::with_capacity(bucket.params.len()),
                 non_finite: device.zeros(1)?,
                 ready: Duration::ZERO,
@@ -272,7 +284,7 @@ impl<G: Storage> Reducer<G> {
         } else {
             let gathered = match way {
                 Way::Sections => layouts.iter().map(|layout| layout.gathered()).max(),
-                Way::Packed | Way::Nodes | Way::Lent | Way::Scattered | Way::Whole => None,
+                _ => None,
             };
             let longest = geometry.iter().map(|shape| shape.shard).max().unwrap_or(0);
             let integers = (config.sum == Sum::OrderFree)
@@ -301,8 +313,13 @@ impl<G: Storage> Reducer<G> {
         };
         Ok(Self {
             hash,
-            whole: way == Way::Whole,
+            rank,
+            way,
             wire,
+            returned: match way {
+                Way::Quantized => Wire::Int8,
+                _ => Wire::Elements(wire),
+            },
             geometry,
             buckets,
             next: 0,
@@ -424,9 +441,9 @@ impl<G: Storage> Reducer<G> {
 
     /// What gradients are multiplied by when they are packed.
     pub(super) fn scale(&self, weight: f64) -> f32 {
-        match self.whole {
-            true => (f64::from(self.config.scale) * weight) as f32,
-            false => self.config.scale,
+        match self.way {
+            Way::Whole | Way::Quantized => (f64::from(self.config.scale) * weight) as f32,
+            _ => self.config.scale,
         }
     }
 

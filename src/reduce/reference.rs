@@ -206,3 +206,45 @@ pub(crate) fn decode<G: Storage>(
         *to = G::narrow(factor * (f64::from(*sum) * scale) as f32);
     }
 }
+
+/// A block of 8-bit integers: `codes[i] = round(v · (127 / m))`, `v = values[i] + carried[i]`, `m = max |v|`;
+/// `values[i] = v − scale · codes[i]`, which is exact. Returns the scale, `m · (1/127)`: 0 below 2⁻¹⁰⁰, where
+/// everything stays in `values`; NaN from 2¹²⁷ on, or where something is not finite, with codes and values
+/// of 0.
+#[inline(always)]
+pub(crate) fn quantize(values: &mut [f32], carried: &[f32], codes: &mut [i8]) -> f32 {
+    const TINY: u32 = (127 - 100) << 23;
+    const HUGE: u32 = (127 + 127) << 23;
+    let mut largest = 0;
+    for (value, carried) in values.iter_mut().zip(carried) {
+        *value += *carried;
+        largest = largest.max(value.to_bits() & 0x7fff_ffff);
+    }
+    match largest {
+        HUGE.. => {
+            values.fill(0.0);
+            codes.fill(0);
+            return f32::NAN;
+        }
+        ..TINY => {
+            codes.fill(0);
+            return 0.0;
+        }
+        _ => {}
+    }
+    let largest = f32::from_bits(largest);
+    let (scale, inverse) = (largest * (1.0 / 127.0), 127.0 / largest);
+    for (value, code) in values.iter_mut().zip(codes) {
+        *code = (*value * inverse).round_ties_even() as i8;
+        *value -= scale * f32::from(*code);
+    }
+    scale
+}
+
+/// `to[i] = scale · codes[i]`.
+#[inline(always)]
+pub(crate) fn dequantize(codes: &[i8], scale: f32, to: &mut [f32]) {
+    for (code, to) in codes.iter().zip(to) {
+        *to = scale * f32::from(*code);
+    }
+}

@@ -5,7 +5,7 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use super::config::{Unscale, deadline};
-use super::exchange::{Done, Exchanged, Job, exclusive};
+use super::exchange::{Done, Exchanged, Job, Way, exclusive};
 use super::launch::{self, Span};
 use super::reducer::{FINISH, Gradients, Reducer, Started};
 use super::report::{BucketTimes, Log, Phase, Reduced};
@@ -186,7 +186,7 @@ impl<G: Storage> Reducer<G> {
 
     fn send(&mut self, stream: &Stream, index: usize) -> Result<()> {
         let geometry = self.geometry[index];
-        let (started, whole) = (self.started_at(), self.whole);
+        let (started, way) = (self.started_at(), self.way);
         let used = self.plan.buckets()[index].params.iter().map(|&p| self.marked[p]).collect();
         let bucket = &mut self.buckets[index];
         bucket.ready = started.elapsed();
@@ -205,11 +205,11 @@ impl<G: Storage> Reducer<G> {
         let mut blocks = bucket.blocks.take().expect("complete buckets are sent once");
         let to = exclusive(&mut blocks.send, deadline(self.config.deadline))?;
         match &self.gradients {
-            _ if whole => exclusive(&mut blocks.result, deadline(self.config.deadline))?.write(
-                stream,
-                0,
-                &trailer.encode(),
-            )?,
+            _ if way == Way::Whole => exclusive(
+                &mut blocks.result,
+                deadline(self.config.deadline),
+            )?
+            .write(stream, 0, &trailer.encode())?,
             Gradients::InPlace { layouts, .. } => {
                 let layout = &layouts[index];
                 to.write(stream, layout.trailer, &trailer.encode())?;
@@ -280,6 +280,7 @@ impl<G: Storage> Reducer<G> {
             reduced.times.push(BucketTimes { bytes, ready, ..BucketTimes::default() });
             reduced.events.extend(exchanged.log.events);
         }
+        self.keep_feedback(stream, &reduced)?;
         reduced.close(std::mem::replace(&mut self.log, Log::new(Instant::now())));
         self.flight.keep(self.step, &reduced.events);
         self.marked.fill(false);
@@ -311,7 +312,7 @@ impl<G: Storage> Reducer<G> {
             (&self.targets, index),
             &mut self.stats.partials,
             self.geometry[index],
-            self.wire,
+            self.returned,
             factor,
         )?;
         stream.sync()?; // shards of other ranks are read no more

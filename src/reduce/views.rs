@@ -3,10 +3,11 @@
 #![forbid(unsafe_code)]
 
 use super::config::{Unscale, deadline};
-use super::exchange::{Done, Exchanged, Geometry, exclusive};
+use super::exchange::{Done, Exchanged, Geometry, Way, exclusive};
 use super::launch::{self, Buckets, Span};
 use super::reducer::{Gradients, Reducer};
 use super::report::Reduced;
+use super::wire::Int8Geometry;
 use crate::backend::Address;
 use crate::kernel::params::Partial;
 use crate::{Dtype, Error, Read, Result, Storage, Stream, View, ViewMut};
@@ -223,6 +224,11 @@ impl<G: Storage> Reducer<G> {
     pub(super) fn bucket_bytes(&self, index: usize) -> usize {
         match &self.gradients {
             Gradients::InPlace { layouts, .. } => layouts[index].bytes,
+            _ if self.way == Way::Quantized => {
+                let packed = self.geometry[index];
+                let params = self.plan.buckets()[index].params.len();
+                packed.shard / packed.part * Int8Geometry::new(packed.part, params).stride
+            }
             _ => self.geometry[index].block_bytes * self.geometry[index].blocks,
         }
     }

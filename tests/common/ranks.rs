@@ -16,3 +16,28 @@ pub fn run<R: Send>(size: usize, rank: impl Fn(Local) -> R + Sync) -> Vec<R> {
             .collect()
     })
 }
+
+/// Runs every rank of so many nodes, of so many ranks each, on a thread; what they return, in rank order.
+pub fn of_nodes<R: Send>(
+    (ranks, nodes): (usize, usize),
+    rank: impl Fn(Local, Local) -> R + Sync,
+) -> Vec<R> {
+    let level = |size: usize, count: usize| -> Vec<std::vec::IntoIter<Local>> {
+        (0..count).map(|_| local(size.try_into().unwrap()).into_iter()).collect()
+    };
+    let (mut inside, mut across) = (level(ranks, nodes), level(nodes, ranks));
+    let rank = &rank;
+    std::thread::scope(|scope| {
+        let mut threads = Vec::new();
+        for inside in &mut inside {
+            for (inside, across) in inside.zip(&mut across) {
+                let across = across.next().unwrap();
+                threads.push(scope.spawn(move || rank(inside, across)));
+            }
+        }
+        let join = |thread: std::thread::ScopedJoinHandle<'_, R>| {
+            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        };
+        threads.into_iter().map(join).collect()
+    })
+}

@@ -32,6 +32,16 @@ fn sum_is_its_definition() {
 }
 
 #[test]
+fn quantize_is_its_definition() {
+    each(reduce::int8::quantize_is_its_definition);
+}
+
+#[test]
+fn blocks_of_integers_are_added_up_and_unpacked() {
+    each(reduce::int8::sum_and_unpack);
+}
+
+#[test]
 fn unpack_is_its_definition() {
     each(reduce::unpack_is_its_definition);
 }

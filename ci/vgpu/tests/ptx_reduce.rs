@@ -30,6 +30,18 @@ fn sum_is_its_definition() {
 }
 
 #[test]
+fn quantize_is_its_definition() {
+    let Some(mut device) = device() else { return };
+    reduce::int8::quantize_is_its_definition(&mut device);
+}
+
+#[test]
+fn blocks_of_integers_are_added_up_and_unpacked() {
+    let Some(mut device) = device() else { return };
+    reduce::int8::sum_and_unpack(&mut device);
+}
+
+#[test]
 fn unpack_is_its_definition() {
     let Some(mut device) = device() else { return };
     reduce::unpack_is_its_definition(&mut device);

@@ -1,5 +1,6 @@
 // unpack: all tensors of a bucket in one launch: for each element i of a piece
 //         tensor[i - offset] = type(factor · bucket[i]), the bucket being cut in shards of equal length;
+//         bucket[i] may be in blocks of 8-bit integers;
 //         and the piece's partial: Σ of squares, and count of non-finite, of its f32 products.
 //
 // `=`. Deterministic: the sum of squares has one order (fold.h). Each block takes whole pieces, of 16,384
@@ -9,7 +10,7 @@
 // 4 µs are 0.04 ms beside it, 211 would be 0.84 ms.
 #pragma once
 #include "fold.h"
-#include "storage.h"
+#include "int8.h"
 
 namespace hs {
 
@@ -33,14 +34,15 @@ HS_DEVICE void unpack(const Unpack& block) {
       const uint64_t at = piece.start + i;
       const uint64_t shard = at / p.shard;
       const uint64_t within = at - shard * p.shard;
-      if (within + count <= p.shard) {
-        load8(x, shards[shard], within, count, p.wire);
-      } else {  // across the border to the next shard
+      const bool whole = p.wire != INT8 || (count == 8 && within % 8 == 0);
+      if (whole && within + count <= p.shard) {
+        load8_wire(x, shards[shard], within, count, p.wire);
+      } else {  // across the border to the next shard, or inside blocks
 #pragma unroll
         for (uint32_t e = 0; e < 8; e++) {
           const bool next = within + e >= p.shard;
           const uint64_t from = within + e - (next ? p.shard : 0);
-          x[e] = e < count ? load1(shards[shard + next], from, p.wire) : 0.0f;
+          x[e] = e < count ? load1_wire(shards[shard + next], from, p.wire) : 0.0f;
         }
       }
 #pragma unroll

@@ -4,7 +4,7 @@
 use super::fold;
 use super::threads::Threads;
 use crate::kernel::params::reduce::{
-    Accumulate, Block, FIXED_BLOCK, Fixed, Pack, Piece, Sum, Target, Unpack,
+    Accumulate, Block, FIXED_BLOCK, Fixed, INT8, Pack, Piece, Sum, Target, Unpack,
 };
 use crate::kernel::params::{PARTIAL_CHUNK, Partial};
 use crate::reduce::reference;
@@ -45,6 +45,7 @@ macro_rules! with_type {
 }
 
 mod in_place;
+mod int8;
 
 /// Compiles a call of an `#[inline(always)]` reference loop for AVX2 where the processor has it.
 /// The loops' arithmetic is explicit, so vector code gives the same bits.
@@ -105,14 +106,26 @@ pub(super) unsafe fn run(threads: &Threads, block: &Block) {
             // SAFETY: as above.
             run_accumulate::<G>(threads, b)
         }),
+        Block::Sum(b) if b.from_type == INT8 => unsafe {
+            // SAFETY: as above.
+            int8::run_sum(threads, b)
+        },
         Block::Sum(b) => with_types!(b.from_type, b.to_type, |W, T| unsafe {
             // SAFETY: as above.
             run_sum::<W, T>(threads, b)
         }),
+        Block::Unpack(b) if b.wire == INT8 => with_type!(b.gradient_type, |G| unsafe {
+            // SAFETY: as above.
+            run_unpack::<G, int8::Blocks>(threads, b)
+        }),
         Block::Unpack(b) => with_types!(b.gradient_type, b.wire, |G, W| unsafe {
             // SAFETY: as above.
-            run_unpack::<G, W>(threads, b)
+            run_unpack::<G, Elements<W>>(threads, b)
         }),
+        Block::Quantize(b) => unsafe {
+            // SAFETY: as above.
+            int8::run_quantize(threads, b)
+        },
         Block::InPlace(b) => with_types!(b.value_type, b.wire, |G, W| unsafe {
             // SAFETY: as above.
             in_place::run::<G, W>(threads, b)
@@ -264,9 +277,41 @@ unsafe fn run_sum<W: Storage, T: Storage>(threads: &Threads, block: &Sum) {
     });
 }
 
+/// How a bucket's shards are read.
+trait Shard {
+    /// `to[i] = type(factor · shard[at + i])`; `products[i]` is the f32 before the rounding.
+    ///
+    /// # Safety
+    /// The shard is valid for as many elements.
+    unsafe fn unpack<G: Storage>(
+        shard: u64,
+        at: usize,
+        to: &mut [G],
+        products: &mut [f32],
+        factor: f32,
+    );
+}
+
+/// Shards of elements of a storage type.
+struct Elements<W>(std::marker::PhantomData<W>);
+
+impl<W: Storage> Shard for Elements<W> {
+    unsafe fn unpack<G: Storage>(
+        shard: u64,
+        at: usize,
+        to: &mut [G],
+        products: &mut [f32],
+        factor: f32,
+    ) {
+        // SAFETY: the caller's promise.
+        let from = unsafe { from_raw_parts((shard as *const W).add(at), to.len()) };
+        unpack(from, to, products, factor);
+    }
+}
+
 /// # Safety
 /// See [`run`]; and no two pieces of the list share elements.
-unsafe fn run_unpack<G: Storage, W: Storage>(threads: &Threads, block: &Unpack) {
+unsafe fn run_unpack<G: Storage, W: Shard>(threads: &Threads, block: &Unpack) {
     let shard = block.shard as usize;
     threads.run(block.count as usize, |i| {
         // SAFETY: the caller's promise: so many pieces, and a target for each one's tensor.
@@ -286,13 +331,12 @@ unsafe fn run_unpack<G: Storage, W: Storage>(threads: &Threads, block: &Unpack) 
         while done < len {
             let at = start + done;
             let piece = (shard - at % shard).min(len - done);
-            // SAFETY: as above: one address for each shard.
-            let from = unsafe {
-                let address = *(block.shards as *const u64).add(at / shard);
-                from_raw_parts((address as *const W).add(at % shard), piece)
-            };
             let products = &mut products[done..done + piece];
-            unpack(from, &mut to[done..done + piece], products, block.factor);
+            // SAFETY: as above: one address for each shard.
+            unsafe {
+                let address = *(block.shards as *const u64).add(at / shard);
+                W::unpack(address, at % shard, &mut to[done..done + piece], products, block.factor);
+            }
             done += piece;
         }
         let partial = partial(tensor, &products[..len]);

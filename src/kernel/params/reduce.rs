@@ -60,9 +60,9 @@ block! {
         pub len: u64,
         /// Ranks.
         pub ranks: u32,
-        /// Storage type of the parts.
+        /// Storage type of the parts, or [`INT8`].
         pub from_type: u32,
-        /// Storage type of the sum: that of the parts, or one of the two is f32.
+        /// Storage type of the sum: that of the parts, or one of the two is f32; f32 of [`INT8`].
         pub to_type: u32,
         /// `1 / Σ weights` for an average, 1 for a sum.
         pub factor: f32,
@@ -92,7 +92,7 @@ block! {
         pub factor: f32,
         /// Storage type of the gradients.
         pub gradient_type: u32,
-        /// Storage type on the wire.
+        /// Storage type on the wire, or [`INT8`].
         pub wire: u32,
         /// Zero.
         pub padding: u32,
@@ -199,6 +199,40 @@ block! {
 /// Elements that share an exponent.
 pub const FIXED_BLOCK: usize = 256;
 
+block! {
+    /// Values in blocks of 8-bit integers, and what that loses: of each [`INT8_BLOCK`] elements, with
+    /// `v = values + carried` and `m = max |v|`,
+    ///
+    /// `scale = m · (1/127)`; `code = round(v · (127 / m))`; `values = v − scale · code`.
+    ///
+    /// Below 2⁻¹⁰⁰ `m` counts as 0, whose scale and codes are 0. From 2¹²⁷ on, and where it is not finite, the
+    /// scale is NaN, codes and values are 0.
+    pub struct Quantize {
+        /// `[len]` f32.
+        pub values: u64,
+        /// `[len]` f32: what was lost before.
+        pub carried: u64,
+        /// The first shard of [`INT8`].
+        pub to: u64,
+        /// Elements of one shard: a multiple of [`INT8_BLOCK`].
+        pub shard: u64,
+        /// Bytes from the start of one shard to that of the next.
+        pub stride: u64,
+        /// Elements: a multiple of `shard`.
+        pub len: u64,
+    }
+}
+
+/// Beside the numbers of [`Dtype`](crate::Dtype): blocks of [`INT8_BLOCK`] elements, each so many i8 and
+/// then the f32 that they are multiplied by.
+pub const INT8: u32 = 3;
+
+/// Elements that share a scale.
+pub const INT8_BLOCK: usize = 256;
+
+/// Bytes of so many elements.
+pub const INT8_BYTES: usize = INT8_BLOCK + size_of::<f32>();
+
 /// The blocks of this op's kernels.
 #[derive(Debug, Clone, Copy)]
 #[allow(missing_docs)]
@@ -211,4 +245,5 @@ pub enum Block {
     Measure(Fixed),
     Encode(Fixed),
     Decode(Fixed),
+    Quantize(Quantize),
 }

@@ -15,11 +15,12 @@ pub enum Row {
     Measure,
     Encode,
     Decode,
+    Quantize,
 }
 
 impl Row {
     /// Every row.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Pack,
         Self::Accumulate,
         Self::Sum,
@@ -28,6 +29,7 @@ impl Row {
         Self::Measure,
         Self::Encode,
         Self::Decode,
+        Self::Quantize,
     ];
 
     /// Symbol, block and source.
@@ -46,6 +48,7 @@ impl Row {
             Self::Measure => ("hs_reduce_measure", "Fixed", "reduce/fixed.h", "measure"),
             Self::Encode => ("hs_reduce_encode", "Fixed", "reduce/fixed.h", "encode"),
             Self::Decode => ("hs_reduce_decode", "Fixed", "reduce/fixed.h", "decode"),
+            Self::Quantize => ("hs_reduce_quantize", "Quantize", "reduce/quantize.h", "quantize"),
         };
         Entry {
             symbol,

@@ -1,6 +1,8 @@
 //! The crate's reduction kernels, whoever compiled them, against their definitions at 0 ulp: odd
 //! lengths, misaligned pointers, borders of shards, values that are not finite.
 
+pub mod int8;
+
 use super::{Device, Params, clean, noise, root};
 use halfstep_vgpu::number::{BF16, F16, Rounding, bf16_to_f32, f16_to_f32};
 

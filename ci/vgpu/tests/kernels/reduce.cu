@@ -9,12 +9,15 @@ struct Sum { uint64_t parts, weights, to, len; uint32_t ranks, from_type, to_typ
 struct Unpack { uint64_t shards, pieces, targets, partials, shard, count; float factor; uint32_t gradient_type, wire, padding; };
 struct Target { uint64_t to, offset, partial; };
 struct Piece { uint64_t start; uint32_t len, tensor; };
+struct Quantize { uint64_t values, carried, to, shard, stride, len; };
 }  // namespace hs
 #include "reduce/accumulate.h"
 #include "reduce/pack.h"
+#include "reduce/quantize.h"
 #include "reduce/sum.h"
 #include "reduce/unpack.h"
 HS_KERNEL(hs_reduce_pack, Pack, 256, 2, pack)
 HS_KERNEL(hs_reduce_accumulate, Accumulate, 256, 2, accumulate)
 HS_KERNEL(hs_reduce_sum, Sum, 256, 2, sum)
+HS_KERNEL(hs_reduce_quantize, Quantize, 256, 2, quantize)
 HS_KERNEL(hs_reduce_unpack, Unpack, 256, 2, unpack)

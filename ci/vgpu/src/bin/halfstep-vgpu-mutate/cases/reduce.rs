@@ -1,7 +1,10 @@
 //! The kernels of `reduce`.
 
 use super::{Builder, Case, F32_TYPE, Plain, TYPES};
-use crate::params::reduce::{Accumulate, FIXED_BLOCK, Fixed, Pack, Piece, Sum, Target, Unpack};
+use crate::params::reduce::{
+    Accumulate, FIXED_BLOCK, Fixed, INT8, INT8_BLOCK, INT8_BYTES, Pack, Piece, Quantize, Sum,
+    Target, Unpack,
+};
 
 /// Two strips and a bit, so that blocks go round; tails of every length come with the shorter ones.
 const LENGTHS: [usize; 4] = [4103, 13, 2054, 8];
@@ -20,13 +23,16 @@ pub fn cases(kernel: &str) -> Vec<Case> {
         "hs_reduce_sum" => {
             let same = TYPES.map(|wire| (wire, wire));
             let types = [same[0], same[1], same[2], (TYPES[0], F32_TYPE), (F32_TYPE, TYPES[1])];
-            (0..15).map(|i| sum(LENGTHS[i % 4], types[i % 5], i / 3 % 2)).collect()
+            let elements = (0..15).map(|i| sum(LENGTHS[i % 4], types[i % 5], i / 3 % 2));
+            elements.chain([sum_of_integers(2304), sum_of_integers(256)]).collect()
         }
         "hs_reduce_unpack" => {
             let small = pairs.enumerate().map(|(i, types)| unpack(i, types));
             let large = (0..LARGE.len()).map(|i| unpack_of_a_large_bucket(i, TYPES[i % 3]));
-            small.chain(large).collect()
+            let integers = (0..6).map(unpack_integers);
+            small.chain(large).chain(integers).collect()
         }
+        "hs_reduce_quantize" => (0..8).map(quantize).collect(),
         "hs_reduce_measure" | "hs_reduce_encode" | "hs_reduce_decode" => {
             // Every length and type, from an aligned address and from another.
             let before = |i: usize| (i / 3 + i / 12) % 2;
@@ -129,6 +135,78 @@ fn unpack(i: usize, (gradient_type, wire): (u32, u32)) -> Case {
         gradient_type,
         wire,
         padding: 0,
+    };
+    b.launch([2, 1, 1], 256, block.bytes())
+}
+
+/// Blocks of 8-bit integers.
+fn blocks(b: &mut Builder, len: usize) -> u64 {
+    let scales = b.noise(len / INT8_BLOCK, true);
+    let code = |i: usize| (i as u32).wrapping_mul(0x9e37_79b9).to_le_bytes()[3];
+    let block = |(index, scale): (usize, &f32)| {
+        let codes = (0..INT8_BLOCK).map(move |i| code(index * INT8_BLOCK + i));
+        codes.chain(scale.to_le_bytes())
+    };
+    b.bytes(scales.iter().enumerate().flat_map(block).collect())
+}
+
+fn sum_of_integers(len: usize) -> Case {
+    let mut b = Builder::default();
+    let parts = [blocks(&mut b, len), blocks(&mut b, len), blocks(&mut b, len)];
+    let (parts, weights) = (b.table(&parts), b.table(&[2.0_f32, 1.25, 2.5]));
+    let to = b.room_for(len, F32_TYPE, 0);
+    let (len, from_type, to_type) = (len as u64, INT8, F32_TYPE);
+    let block = Sum { parts, weights, to, len, ranks: 3, from_type, to_type, factor: 0.25 };
+    b.launch([2, 1, 1], 256, block.bytes())
+}
+
+/// A tensor that lies across three shards, at a multiple of eight or beside one.
+fn unpack_integers(i: usize) -> Case {
+    let mut b = Builder::default();
+    let (shard, gradient_type) = (768, TYPES[i % 3]);
+    let shards = [blocks(&mut b, shard), blocks(&mut b, shard), blocks(&mut b, shard)];
+    let (offset, len) = [(0, 1800), (8, 2001), (251, 1540), (5, 13), (767, 2), (1, 2303)][i];
+    let (to, partials) = (b.room_for(len, gradient_type, 0), b.room(16));
+    let pieces = b.table(&[Piece { start: offset, len: len as u32, tensor: 0 }]);
+    let targets = b.table(&[Target { to, offset, partial: 0 }]);
+    let block = Unpack {
+        shards: b.table(&shards),
+        pieces,
+        targets,
+        partials,
+        shard: shard as u64,
+        count: 1,
+        factor: 0.5,
+        gradient_type,
+        wire: INT8,
+        padding: 0,
+    };
+    b.launch([1, 1, 1], 256, block.bytes())
+}
+
+/// Shards with something behind each; blocks whose largest is another of eight, tiny, huge or not finite.
+fn quantize(i: usize) -> Case {
+    let mut b = Builder::default();
+    let (shard, shards) = [(256, 1), (512, 5), (2304, 2), (768, 7)][i % 4];
+    let len = shard * shards;
+    let mut values = b.noise(len, false);
+    for (at, x) in values.iter_mut().enumerate() {
+        let block = at / INT8_BLOCK;
+        let largest = at % 8 == block % 8 && at / 8 % 29 == block;
+        *x *= if largest { 16.0 } else { 1.0 };
+        *x *= [1.0, 2.0_f32.powi(-102), 2.0_f32.powi(124), 2.0_f32.powi(-70)][(block + i) % 4];
+        *x = if (block + i) % 9 == 8 && at % 80 == 3 { f32::NAN } else { *x };
+    }
+    let carried: Vec<f32> =
+        values.iter().rev().map(|x| if x.is_nan() { 0.0 } else { 0.25 * x }).collect();
+    let stride = (shard / INT8_BLOCK * INT8_BYTES + 4 * i) as u64;
+    let block = Quantize {
+        values: b.values(&values, F32_TYPE, i / 4),
+        carried: b.values(&carried, F32_TYPE, 0),
+        to: b.room(shards as u64 * stride),
+        shard: shard as u64,
+        stride,
+        len: len as u64,
     };
     b.launch([2, 1, 1], 256, block.bytes())
 }
