@@ -1,5 +1,5 @@
 //! What the reducer does when it is used wrongly, when ranks differ and when one fails: rows K-01 …
-//! K-18. (K-06, K-07, K-18: `reduce_plan.rs`. K-12, K-13, K-15: `reduce.rs`. K-10 is a matter of
+//! K-18, C-23. (K-06, K-07, K-18: `reduce_plan.rs`. K-12, K-13, K-15: `reduce.rs`. K-10 is a matter of
 //! types: `ready` has packed when it returns.)
 #![allow(missing_docs)]
 
@@ -381,5 +381,37 @@ fn every_bit_of_the_used_map_counts() {
             let expected = if ranks > 0 { ranks as f32 } else { 3.0 };
             assert_eq!(*tensor, [expected; 3], "p{param}");
         }
+    });
+}
+
+/// C-23: a fork has the reducer's memory, and none of its threads.
+#[test]
+#[cfg(unix)]
+fn c23_a_fork_is_told_so() {
+    unsafe extern "C" {
+        fn fork() -> i32;
+        fn waitpid(process: i32, status: *mut i32, options: i32) -> i32;
+        fn _exit(status: i32) -> !;
+    }
+    two(&[40], Config::default(), |rank, stream, reducer| {
+        let mut values = vec![1.0f32; 40];
+        if rank == 0 {
+            // SAFETY: the child makes one call that starts and waits for nothing, and ends.
+            let child = unsafe { fork() };
+            if child == 0 {
+                let refused = matches!(
+                    reducer.ready(stream, 0, &values),
+                    Err(Error::State { ref found, .. }) if found.contains("fork")
+                );
+                // SAFETY: ends the process, and runs nothing of the parent's.
+                unsafe { _exit(if refused { 7 } else { 1 }) };
+            }
+            let mut status = 0;
+            // SAFETY: one int to write to.
+            assert_eq!(unsafe { waitpid(child, &mut status, 0) }, child);
+            assert_eq!(status >> 8, 7, "refused, by a child that ended by itself");
+        }
+        reducer.ready(stream, 0, &values).unwrap();
+        reducer.finish(stream, &mut [&mut values], Unscale::Keep).unwrap();
     });
 }

@@ -10,6 +10,12 @@ use crate::{Error, Read, Result, Storage, Stream, Write};
 
 impl<G: Storage> Reducer<G> {
     pub(super) fn check_fault(&self) -> Result<()> {
+        // A fork has no thread that exchanges anything: it would wait for ever.
+        let process = std::process::id();
+        if process != self.process {
+            let expected = format!("a call of process {}, which made it", self.process);
+            return Err(Error::state("Reducer", expected, format!("one of its fork {process}")));
+        }
         self.fault.clone().map_or(Ok(()), Err)
     }
 

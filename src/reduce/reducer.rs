@@ -79,6 +79,8 @@ pub struct Reducer<G: Storage> {
     pub(super) config: Config,
     pub(super) hash: u64,
     pub(super) rank: usize,
+    /// The process that made it.
+    pub(super) process: u32,
     /// How buckets are exchanged.
     pub(super) way: Way,
     /// What gradients are packed in: the gradients' own type if there is nobody to send to.
@@ -314,6 +316,7 @@ impl<G: Storage> Reducer<G> {
         Ok(Self {
             hash,
             rank,
+            process: std::process::id(),
             way,
             wire,
             returned: match way {
@@ -455,6 +458,13 @@ impl<G: Storage> Reducer<G> {
 
 impl<G: Storage> Drop for Reducer<G> {
     fn drop(&mut self) {
+        if std::process::id() != self.process {
+            // A fork: the thread that would have to end is not here.
+            return std::mem::forget(std::mem::replace(
+                &mut self.outbox,
+                Outbox::Alone(Vec::new()),
+            ));
+        }
         if self.started.is_some() {
             self.outbox.abort("reducer dropped inside a step");
         }
