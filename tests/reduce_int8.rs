@@ -223,10 +223,17 @@ fn same<G: Storage>(found: &[(Vec<Vec<G>>, u64)], expected: &[Vec<Vec<G>>], what
     }
 }
 
-/// Everything at once: weights, parameters that some ranks or all have no gradient for, a step that does
+/// Everything at once: numbers of every size, weights, parameters that some ranks or all have no gradient for, a step that does
 /// not count, and the loss scale halved after it.
 fn eventful<G: Storage>(seed: u64, ranks: usize) -> Course<G> {
     let mut course = course::<G>(seed, 5, ranks);
+    for gradient in course.iter_mut().flatten().flat_map(|turn| &mut turn.gradients).flatten() {
+        // Whole blocks of small numbers, and of such as count as 0.
+        for (from, exponent) in [(100, -60), (800, -98), (1400, -110)] {
+            let small = gradient.iter_mut().skip(from).take(600);
+            small.for_each(|g| *g = G::narrow(g.widen() * 2f32.powi(exponent)));
+        }
+    }
     course[1][0].gradients[3] = None;
     course[2].iter_mut().for_each(|turn| turn.gradients[1] = None);
     course[3][ranks - 1].gradients[6].as_mut().unwrap()[1000] = G::narrow(f32::INFINITY);
@@ -330,6 +337,21 @@ fn small_gradients_come_through_in_time() {
     let sum = |i: usize| found.iter().map(|(tensors, _)| tensors[5][i]).sum::<f32>();
     assert_eq!(sum(7), 100.0);
     assert!((sum(0) - 0.1).abs() <= 2.0 / 254.0, "{}", sum(0));
+}
+
+/// Sums of 2¹²⁷ and more are NaN, whatever they were made of, and are forgotten: what comes later is finite.
+#[test]
+fn sums_beyond_f32_are_not_carried_on() {
+    let mut course = course::<f32>(3, 3, 2);
+    for turn in &mut course[1] {
+        turn.weight = 1.0;
+        turn.gradients[5].as_mut().unwrap()[3] = 2f32.powf(126.5);
+        turn.gradients[6].as_mut().unwrap()[3] = 2f32.powf(125.5);
+    }
+    let found = run(&Device::cpu(), &course, (&config(), Shape::Flat), Unscale::Keep);
+    same(&found, &model(&course, &config(), 1.0), "sums");
+    assert!(found[1].0[5][3].is_nan() && found[1].0[6][3].is_finite());
+    assert!(found[2].1 == 0);
 }
 
 #[test]
