@@ -84,16 +84,23 @@ HS_DEVICE void store8_words(const uint16_t (&from)[8], uint64_t base, uint64_t i
   }
 }
 
-// The same for f32.
+// Eight f32 at a multiple of 16 bytes.
+HS_DEVICE void load8_aligned(float (&to)[8], uint64_t address) {
+  const uint4 a = load16(address), b = load16(address + 16);
+  const uint32_t words[8] = {a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w};
+#pragma unroll
+  for (int e = 0; e < 8; e++) to[e] = from_bits(words[e]);
+}
+
+HS_DEVICE void store8_aligned(const float (&from)[8], uint64_t address) {
+  store16(address, uint4{bits(from[0]), bits(from[1]), bits(from[2]), bits(from[3])});
+  store16(address + 16, uint4{bits(from[4]), bits(from[5]), bits(from[6]), bits(from[7])});
+}
+
+// The same as of words for f32.
 HS_DEVICE void load8_f32(float (&to)[8], uint64_t base, uint64_t i, uint32_t count) {
   const uint64_t address = base + 4 * i;
-  if (count == 8 && address % 16 == 0) {
-    const uint4 a = load16(address), b = load16(address + 16);
-    const uint32_t words[8] = {a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w};
-#pragma unroll
-    for (int e = 0; e < 8; e++) to[e] = from_bits(words[e]);
-    return;
-  }
+  if (count == 8 && address % 16 == 0) return load8_aligned(to, address);
 #pragma unroll
   for (uint32_t e = 0; e < 8; e++) {
     to[e] = 0.0f;
@@ -103,11 +110,7 @@ HS_DEVICE void load8_f32(float (&to)[8], uint64_t base, uint64_t i, uint32_t cou
 
 HS_DEVICE void store8_f32(const float (&from)[8], uint64_t base, uint64_t i, uint32_t count) {
   const uint64_t address = base + 4 * i;
-  if (count == 8 && address % 16 == 0) {
-    store16(address, uint4{bits(from[0]), bits(from[1]), bits(from[2]), bits(from[3])});
-    store16(address + 16, uint4{bits(from[4]), bits(from[5]), bits(from[6]), bits(from[7])});
-    return;
-  }
+  if (count == 8 && address % 16 == 0) return store8_aligned(from, address);
 #pragma unroll
   for (uint32_t e = 0; e < 8; e++) {
     if (e < count) store4(address + 4 * e, bits(from[e]));

@@ -139,13 +139,18 @@ pub(super) fn quantize(
         "not to overlap"
     );
     assert!(to.len() >= len / shard * stride, "sized for it");
+    let blocks =
+        u32::try_from(shard / INT8_BLOCK).expect("a rank's part has less than 2^40 elements");
+    assert!(len <= 1 << 40, "so has a bucket");
+    assert!((values.address() | carried.address()).is_multiple_of(16), "buffers of ours");
     let block = Quantize {
         values: values.address(),
         carried: carried.address(),
         to: to.address(),
-        shard: shard as u64,
         stride: stride as u64,
         len: len as u64,
+        blocks,
+        padding: 0,
     };
     enqueue(stream, Block::Quantize(block))
 }

@@ -9,8 +9,9 @@ constexpr uint32_t INT8 = 3;            // after the numbers of halfstep::Dtype
 constexpr uint64_t INT8_BLOCK = 256;    // elements of a scale
 constexpr uint64_t INT8_BYTES = INT8_BLOCK + 4;
 
+// Where the block of an element is: one of 2^32 at most.
 HS_DEVICE uint64_t int8_block(uint64_t base, uint64_t i) {
-  return base + i / INT8_BLOCK * INT8_BYTES;
+  return base + static_cast<uint32_t>(i / INT8_BLOCK) * INT8_BYTES;
 }
 
 HS_DEVICE float int8_value(uint32_t code, float scale) {

@@ -31,8 +31,8 @@ HS_DEVICE void quantize(const Quantize& p) {
     const uint64_t i = strip + 8 * t;
     float v[8], carried[8];
     if (i < p.len) {  // and all of its block
-      load8_f32(v, p.values, i, 8);
-      load8_f32(carried, p.carried, i, 8);
+      load8_aligned(v, p.values + 4 * i);
+      load8_aligned(carried, p.carried + 4 * i);
       uint32_t m = 0;
 #pragma unroll
       for (int e = 0; e < 8; e++) {
@@ -57,14 +57,14 @@ HS_DEVICE void quantize(const Quantize& p) {
         v[e] = finite ? lost : 0.0f;
         words[e / 4] |= (static_cast<uint32_t>(code) & 0xffu) << (8 * (e % 4));
       }
-      store8_f32(v, p.values, i, 8);
-      const uint64_t shard = i / p.shard;
-      const uint64_t within = i - shard * p.shard;
-      const uint64_t block = int8_block(p.to + shard * p.stride, within);
-      store4(block + within % INT8_BLOCK, words[0]);
-      store4(block + within % INT8_BLOCK + 4, words[1]);
-      if (within % INT8_BLOCK == 0) {
-        store4(block + INT8_BLOCK, finite ? (tiny ? 0u : bits(scale)) : 0x7fc00000u);
+      store8_aligned(v, p.values + 4 * i);
+      const uint32_t block = static_cast<uint32_t>(i / INT8_BLOCK);
+      const uint32_t shard = block / p.blocks;
+      const uint64_t to = p.to + shard * p.stride + (block - shard * p.blocks) * INT8_BYTES;
+      store4(to + i % INT8_BLOCK, words[0]);
+      store4(to + i % INT8_BLOCK + 4, words[1]);
+      if (i % INT8_BLOCK == 0) {
+        store4(to + INT8_BLOCK, finite ? (tiny ? 0u : bits(scale)) : 0x7fc00000u);
       }
     }
     barrier();  // the largest are read

@@ -208,18 +208,20 @@ block! {
     /// Below 2⁻¹⁰⁰ `m` counts as 0, whose scale and codes are 0. From 2¹²⁷ on, and where it is not finite, the
     /// scale is NaN, codes and values are 0.
     pub struct Quantize {
-        /// `[len]` f32.
+        /// `[len]` f32, at a multiple of 16 bytes.
         pub values: u64,
-        /// `[len]` f32: what was lost before.
+        /// `[len]` f32, at a multiple of 16 bytes: what was lost before.
         pub carried: u64,
         /// The first shard of [`INT8`].
         pub to: u64,
-        /// Elements of one shard: a multiple of [`INT8_BLOCK`].
-        pub shard: u64,
         /// Bytes from the start of one shard to that of the next.
         pub stride: u64,
-        /// Elements: a multiple of `shard`.
+        /// Elements: of whole shards, and 2⁴⁰ at most.
         pub len: u64,
+        /// [`INT8_BLOCK`]s of one shard.
+        pub blocks: u32,
+        /// Zero.
+        pub padding: u32,
     }
 }
 

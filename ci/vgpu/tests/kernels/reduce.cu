@@ -9,7 +9,7 @@ struct Sum { uint64_t parts, weights, to, len; uint32_t ranks, from_type, to_typ
 struct Unpack { uint64_t shards, pieces, targets, partials, shard, count; float factor; uint32_t gradient_type, wire, padding; };
 struct Target { uint64_t to, offset, partial; };
 struct Piece { uint64_t start; uint32_t len, tensor; };
-struct Quantize { uint64_t values, carried, to, shard, stride, len; };
+struct Quantize { uint64_t values, carried, to, stride, len; uint32_t blocks, padding; };
 }  // namespace hs
 #include "reduce/accumulate.h"
 #include "reduce/pack.h"

@@ -34,7 +34,7 @@ vectorized! {
 /// # Safety
 /// See [`run`](super::run).
 pub(super) unsafe fn run_quantize(threads: &Threads, block: &Quantize) {
-    let (len, shard) = (block.len as usize, block.shard as usize);
+    let (len, shard) = (block.len as usize, block.blocks as usize * INT8_BLOCK);
     threads.run(len.div_ceil(TASK), |i| {
         let (start, len) = task(i, len);
         for at in (start..start + len).step_by(INT8_BLOCK) {

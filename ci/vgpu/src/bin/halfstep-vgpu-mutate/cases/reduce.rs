@@ -201,12 +201,13 @@ fn quantize(i: usize) -> Case {
         values.iter().rev().map(|x| if x.is_nan() { 0.0 } else { 0.25 * x }).collect();
     let stride = (shard / INT8_BLOCK * INT8_BYTES + 4 * i) as u64;
     let block = Quantize {
-        values: b.values(&values, F32_TYPE, i / 4),
+        values: b.values(&values, F32_TYPE, 0),
         carried: b.values(&carried, F32_TYPE, 0),
         to: b.room(shards as u64 * stride),
-        shard: shard as u64,
         stride,
         len: len as u64,
+        blocks: (shard / INT8_BLOCK) as u32,
+        padding: 0,
     };
     b.launch([2, 1, 1], 256, block.bytes())
 }
