@@ -23,7 +23,7 @@ case "$vendor" in cuda | hip) ;; *) usage ;; esac
 
 # Suites that read files of the repository are left out (`golden`: verify does the same).
 suites=(device gemm_backward gemm_exact gemm_many gemm_special optim optim_devices optim_numerics optim_skip
-    scaler state reduce_devices reduce_staged reduce_nodes sharded_devices gpu_bytes gpu_driver gpu_failures gpu_order gpu_rows gpu_step)
+    scaler state reduce_devices reduce_int8 reduce_staged reduce_nodes sharded_devices gpu_bytes gpu_driver gpu_failures gpu_order gpu_rows gpu_step)
 if [ -n "${GPU_NODE_SUITES:-}" ]; then read -r -a suites <<< "$GPU_NODE_SUITES"; fi
 
 pack() {

@@ -1,11 +1,14 @@
-//! What the ranks are: threads of this process, or the processes of a job of MPI.
+//! What the ranks are: threads of this process, or the processes of a job, over MPI or TCP.
 
 use std::error::Error;
 
 use halfstep::Result;
+use halfstep::reduce::{Given, Rendezvous};
 
 use crate::data::Digits;
 use crate::mode::Mode;
+#[cfg(any(feature = "mpi", feature = "tcp"))]
+use crate::run::Connect;
 use crate::run::{self, Outcome, Settings};
 
 /// Where ranks run.
@@ -13,37 +16,52 @@ pub enum Job {
     /// In this process, a thread each.
     Threads,
     /// This process is one of them.
-    #[cfg(feature = "mpi")]
-    Processes(halfstep::reduce::Mpi),
+    #[cfg(any(feature = "mpi", feature = "tcp"))]
+    Processes { rank: usize, size: usize, connect: Box<Connect<'static>> },
 }
 
-/// What launchers tell a process about how many there are: Open MPI's; those of MPICH and its kin.
-const SIZES: [&str; 2] = ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE"];
+/// What launchers of MPI tell a process about how many there are: Open MPI's; those of MPICH and its kin.
+#[cfg(feature = "mpi")]
+const OF_MPI: [&str; 2] = ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE"];
 
 impl Job {
     /// Processes, if a launcher has started more than this one.
     pub fn find() -> std::result::Result<Self, Box<dyn Error>> {
-        let size = |name: &&str| std::env::var(name).ok()?.parse::<usize>().ok();
-        if SIZES.iter().find_map(size).unwrap_or(1) == 1 {
+        let meet = Rendezvous::new(&Given::default())?;
+        if meet.size == 1 {
             return Ok(Self::Threads);
         }
         #[cfg(feature = "mpi")]
-        return Ok(Self::Processes(halfstep::reduce::Mpi::init()?));
-        #[cfg(not(feature = "mpi"))]
-        Err("started as several processes, but built without the feature `mpi`".into())
+        if OF_MPI.iter().any(|name| std::env::var_os(name).is_some()) {
+            let mpi = halfstep::reduce::Mpi::init()?;
+            let (rank, size) = (mpi.rank(), mpi.size());
+            let connect = move || Ok(Box::new(mpi.comm()?) as _);
+            return Ok(Self::Processes { rank, size, connect: Box::new(connect) });
+        }
+        #[cfg(feature = "tcp")]
+        {
+            let (rank, size) = (meet.rank, meet.size);
+            let connect = move || {
+                let deadline = std::time::Instant::now() + std::time::Duration::from_secs(120);
+                Ok(Box::new(halfstep::reduce::TcpComm::connect(&meet, deadline)?) as _)
+            };
+            Ok(Self::Processes { rank, size, connect: Box::new(connect) })
+        }
+        #[cfg(not(feature = "tcp"))]
+        Err("started as several processes, but built without the feature `mpi`, or `tcp`".into())
     }
 
     /// How many ranks there are, if so many were asked for.
     pub fn ranks(&self, asked: Option<u8>) -> std::result::Result<usize, String> {
         match self {
             Self::Threads => Ok(asked.unwrap_or(2).into()),
-            #[cfg(feature = "mpi")]
-            Self::Processes(mpi) => match asked.map(usize::from) {
-                Some(ranks) if ranks != mpi.size() => {
-                    Err(format!("--ranks {ranks}, but there are {} processes", mpi.size()))
+            #[cfg(any(feature = "mpi", feature = "tcp"))]
+            Self::Processes { size, .. } => match asked.map(usize::from) {
+                Some(ranks) if ranks != *size => {
+                    Err(format!("--ranks {ranks}, but there are {size} processes"))
                 }
-                _ if mpi.size() > 64 => Err(format!("{} processes, 64 at most", mpi.size())),
-                _ => Ok(mpi.size()),
+                _ if *size > 64 => Err(format!("{size} processes, 64 at most")),
+                _ => Ok(*size),
             },
         }
     }
@@ -52,8 +70,8 @@ impl Job {
     pub fn prints(&self) -> bool {
         match self {
             Self::Threads => true,
-            #[cfg(feature = "mpi")]
-            Self::Processes(mpi) => mpi.rank() == 0,
+            #[cfg(any(feature = "mpi", feature = "tcp"))]
+            Self::Processes { rank, .. } => *rank == 0,
         }
     }
 
@@ -67,8 +85,10 @@ impl Job {
     ) -> Result<Outcome> {
         match self {
             Self::Threads => run::run(mode, settings, digits, progress),
-            #[cfg(feature = "mpi")]
-            Self::Processes(mpi) => run::run_process(mode, settings, digits, mpi, progress),
+            #[cfg(any(feature = "mpi", feature = "tcp"))]
+            Self::Processes { connect, .. } => {
+                run::run_process(mode, settings, digits, connect, progress)
+            }
         }
     }
 }

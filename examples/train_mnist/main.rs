@@ -18,6 +18,14 @@
 //! cargo build --release --features mpi --example train_mnist
 //! mpirun --oversubscribe -n 4 target/release/examples/train_mnist
 //! ```
+//!
+//! or, without MPI, with the feature `tcp` under anything that sets `RANK` and `WORLD_SIZE` or SLURM's
+//! variables:
+//!
+//! ```text
+//! cargo build --release --features tcp --example train_mnist
+//! for rank in 0 1; do RANK=$rank WORLD_SIZE=2 LOCAL_RANK=$rank LOCAL_WORLD_SIZE=2 target/release/examples/train_mnist & done; wait
+//! ```
 
 mod data;
 mod job;

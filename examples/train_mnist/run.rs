@@ -87,31 +87,35 @@ pub fn run(
     Ok(outcomes[0].clone())
 }
 
-/// The same, where this process is one rank of a job of MPI.
-#[cfg(feature = "mpi")]
+/// Makes a communicator of the job's processes.
+#[cfg(any(feature = "mpi", feature = "tcp"))]
+pub type Connect<'a> = dyn Fn() -> Result<Box<dyn Communicator>> + 'a;
+
+/// The same, where this process is one rank of a job.
+#[cfg(any(feature = "mpi", feature = "tcp"))]
 pub fn run_process(
     mode: Mode,
     settings: &Settings,
     digits: &Digits,
-    mpi: &halfstep::reduce::Mpi,
+    connect: &Connect<'_>,
     progress: &(dyn Fn(f32) + Sync),
 ) -> Result<Outcome> {
-    let outcome = trainer(mode)(mode, settings, digits, Box::new(mpi.comm()?), progress)?;
-    for hash in hashes(mpi, outcome.hash)? {
+    let outcome = trainer(mode)(mode, settings, digits, connect()?, progress)?;
+    for hash in hashes(connect, outcome.hash)? {
         assert_eq!(hash, outcome.hash, "every rank has the same weights, to the bit");
     }
     Ok(outcome)
 }
 
 /// Every process's hash, in rank order.
-#[cfg(feature = "mpi")]
-fn hashes(mpi: &halfstep::reduce::Mpi, mine: u64) -> Result<Vec<u64>> {
-    use halfstep::reduce::{Collective, Communicator};
+#[cfg(any(feature = "mpi", feature = "tcp"))]
+fn hashes(connect: &Connect<'_>, mine: u64) -> Result<Vec<u64>> {
+    use halfstep::reduce::Collective;
     let device = halfstep::Device::cpu();
     let stream = device.stream()?;
     let mine = std::sync::Arc::new(device.upload(&mine.to_le_bytes())?);
     let deadline = std::time::Instant::now() + Duration::from_secs(60);
-    let all = mpi.comm()?.exchange(Collective::AllGather, &mine, &stream, deadline)?;
+    let all = connect()?.exchange(Collective::AllGather, &mine, &stream, deadline)?;
     let hash = |part: &halfstep::reduce::Part| {
         let mut bytes = [0; 8];
         part.buffer.read(&stream, part.start, &mut bytes)?;

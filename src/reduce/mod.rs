@@ -53,6 +53,8 @@ pub use attribution::Attribution;
 pub use calibrate::calibrate;
 #[cfg(any(feature = "nccl", feature = "rccl"))]
 pub use comm::NcclComm;
+#[cfg(feature = "tcp")]
+pub use comm::TcpComm;
 pub use comm::{
     Abort, Collective, Communicator, Fault, Hierarchical, Local, Moves, Part, Parts, Reduction,
     Section, Staged, Work, local,

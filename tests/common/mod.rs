@@ -20,6 +20,8 @@ pub mod ranks;
 pub mod reduction;
 pub mod rounding;
 pub mod sharded;
+#[cfg(feature = "tcp")]
+pub mod tcp;
 pub mod training;
 #[cfg(any(feature = "cuda", feature = "hip"))]
 pub mod vgpu;

@@ -4,7 +4,7 @@ use std::sync::Barrier;
 use std::time::Duration;
 
 use super::ranks;
-use halfstep::reduce::{Communicator, NcclComm};
+use halfstep::reduce::{Communicator, Local, NcclComm};
 use halfstep::{Device, Stream};
 
 pub const LONG: Duration = Duration::from_secs(60);
@@ -38,10 +38,19 @@ pub fn run<R: Send>(
     devices: &[Device],
     rank: impl Fn(NcclComm, &Device, &Stream) -> R + Sync,
 ) -> Vec<R> {
+    run_over(devices, |host| Box::new(host), rank)
+}
+
+/// The same, where ranks meet on another communicator of the host's.
+pub fn run_over<R: Send>(
+    devices: &[Device],
+    host: impl Fn(Local) -> Box<dyn Communicator> + Sync,
+    rank: impl Fn(NcclComm, &Device, &Stream) -> R + Sync,
+) -> Vec<R> {
     let made = Barrier::new(devices.len());
-    ranks::run(devices.len(), |host| {
-        let device = &devices[host.rank()];
-        let comm = NcclComm::new(device, Box::new(host), LONG).unwrap();
+    ranks::run(devices.len(), |local| {
+        let device = &devices[local.rank()];
+        let comm = NcclComm::new(device, host(local), LONG).unwrap();
         made.wait(); // nobody breaks it before all have it
         rank(comm, device, &device.stream().unwrap())
     })

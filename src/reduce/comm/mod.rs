@@ -1,11 +1,11 @@
 //! Communicators: ranks that exchange blocks of bytes. One trait, and an implementation for
-//! threads of one process ([`local`]); with the feature `mpi`, another for processes (`Mpi`);
-//! with `nccl` and `rccl`, one for GPUs (`NcclComm`). [`Staged`] takes GPUs' memory over any of the host's.
+//! threads of one process ([`local`]); with the features `mpi` and `tcp`, others for processes (`Mpi`,
+//! `TcpComm`); with `nccl` and `rccl`, one for GPUs (`NcclComm`). [`Staged`] takes GPUs' memory over any of the host's.
 
 #![deny(unsafe_code)]
 
 mod hierarchical;
-#[cfg(any(feature = "mpi", feature = "nccl", feature = "rccl"))]
+#[cfg(any(feature = "mpi", feature = "tcp", feature = "nccl", feature = "rccl"))]
 mod idle;
 mod local;
 #[cfg(feature = "mpi")]
@@ -13,8 +13,12 @@ mod mpi;
 #[cfg(any(feature = "nccl", feature = "rccl"))]
 mod nccl;
 mod pool;
+#[cfg(any(feature = "mpi", feature = "tcp"))]
+mod processes;
 mod staged;
 mod sum;
+#[cfg(feature = "tcp")]
+mod tcp;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -29,6 +33,8 @@ pub use mpi::{Mpi, MpiComm};
 pub use nccl::NcclComm;
 pub use staged::Staged;
 pub use sum::Reduction;
+#[cfg(feature = "tcp")]
+pub use tcp::TcpComm;
 
 use crate::{Buffer, Error, Stream};
 
@@ -37,7 +43,7 @@ const ALIGN: usize = 16;
 
 /// Which ranks get which bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[cfg_attr(feature = "mpi", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(any(feature = "mpi", feature = "tcp"), derive(serde::Serialize, serde::Deserialize))]
 pub enum Collective {
     /// Rank `r`'s buffer is cut in as many equal blocks as there are ranks; rank `q` gets the
     /// `q`-th block of every rank.
@@ -246,7 +252,7 @@ pub trait Abort: Send + Sync {
 /// that one.
 #[non_exhaustive]
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[cfg_attr(feature = "mpi", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(any(feature = "mpi", feature = "tcp"), derive(serde::Serialize, serde::Deserialize))]
 pub enum Fault {
     /// A rank ended, or its thread panicked, while others waited for it.
     #[error("collective {sequence}: rank {rank} is lost")]

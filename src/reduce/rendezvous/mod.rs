@@ -12,8 +12,8 @@ const OP: &str = "Rendezvous";
 /// Where nobody says another: that of torchrun.
 const PORT: u16 = 29_500;
 
-/// This process's place in a job of several: what NCCL, RCCL and the like need to be started with, and
-/// what MPI knows by itself.
+/// This process's place in a job of several: what `TcpComm` (feature `tcp`) connects by, and with it NCCL and
+/// RCCL, and what MPI knows by itself.
 ///
 /// Each field is taken from the first that gives it:
 ///

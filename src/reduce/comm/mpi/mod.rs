@@ -8,8 +8,6 @@
 
 #![deny(unsafe_code)]
 
-mod comm;
-mod mail;
 #[allow(unsafe_code)]
 mod shim;
 
@@ -18,9 +16,8 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-pub use comm::MpiComm;
-
 use super::Fault;
+use super::processes::{Failed, Processes, by_processes};
 use crate::{Error, Result};
 
 /// This process's part in a job of MPI: `mpirun -n 4 program`. One in a process.
@@ -155,13 +152,13 @@ impl Mpi {
             return Err(Error::range(OP, "members", expected, format!("{members:?}")));
         };
         let id = self.next.get();
-        let channel =
-            shim::Channel::new(id, members.to_vec()).ok_or_else(|| Error::Unsupported {
-                op: OP,
-                reason: format!("MPI has no tags, or no memory, for communicator {id}"),
-            })?;
+        let channel = shim::Channel::new(id, members.to_vec(), self.alive.clone());
+        let channel = channel.ok_or_else(|| Error::Unsupported {
+            op: OP,
+            reason: format!("MPI has no tags, or no memory, for communicator {id}"),
+        })?;
         self.next.set(id + 1);
-        Ok(MpiComm::new(channel, rank, members.len(), self.alive.clone()))
+        Ok(MpiComm(Processes::new(channel, rank, members.len())))
     }
 }
 
@@ -173,6 +170,24 @@ impl Drop for Mpi {
     }
 }
 
-fn transport(rank: usize, failed: shim::Failed) -> Fault {
+fn transport(rank: usize, failed: Failed) -> Fault {
     Fault::Transport { rank, call: failed.call.into(), reason: failed.reason }
 }
+
+/// One rank of a communicator made by [`Mpi::comm`]. Exchanges memory of the CPU:
+/// a stream of a GPU is a [`Fault::Aborted`] that says so. [`Staged`](crate::reduce::Staged) takes memory of a GPU over
+/// it.
+///
+/// Two ranks that meet different faults at the same time may each report their own; every other
+/// rank reports the one it hears of first.
+///
+/// It moves to the thread that owns it; it is not shared:
+///
+/// ```compile_fail
+/// fn shared<T: Sync>() {}
+/// shared::<halfstep::reduce::MpiComm>();
+/// ```
+#[derive(Debug)]
+pub struct MpiComm(Processes<shim::Channel>);
+
+by_processes!(MpiComm);

@@ -7,6 +7,9 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::super::processes::{
+    self, Delivery, Failed, Memory, Piece, Started, Transfer as _, check_pieces,
+};
 use crate::Buffer;
 
 unsafe extern "C" {
@@ -57,15 +60,8 @@ fn lock() -> MutexGuard<'static, ()> {
 }
 
 /// From now on, MPI is left as it is when the process ends.
-pub(super) fn abandon() {
+fn abandon() {
     ABANDONED.store(true, Ordering::Relaxed);
-}
-
-/// A call that failed: which, and what MPI says of its code.
-#[derive(Debug)]
-pub(super) struct Failed {
-    pub call: &'static str,
-    pub reason: String,
 }
 
 /// The caller holds the lock.
@@ -133,6 +129,8 @@ pub(super) struct Channel {
     comm: NonNull<c_void>,
     /// Of each rank of the communicator, the process.
     members: Vec<usize>,
+    /// As long as this is held, MPI is not ended.
+    _alive: Arc<()>,
 }
 
 // SAFETY: every use of the pointer is made under the lock.
@@ -142,15 +140,20 @@ unsafe impl Sync for Channel {}
 
 impl Channel {
     /// `None`: no memory, or no tags left.
-    pub fn new(id: u32, members: Vec<usize>) -> Option<Self> {
+    pub fn new(id: u32, members: Vec<usize>, alive: Arc<()>) -> Option<Self> {
         let id = c_int::try_from(id).ok()?;
         let _one = lock();
         // SAFETY: MPI is open: only `Mpi` makes channels.
         let comm = NonNull::new(unsafe { halfstep_mpi_comm_new(id) })?;
-        Some(Self { comm, members })
+        Some(Self { comm, members, _alive: alive })
     }
+}
 
-    pub fn send(&self, to: usize, mail: &[u8]) -> Result<(), Failed> {
+impl processes::Channel for Channel {
+    type Transfer = Transfer;
+    const NAME: &'static str = "MPI";
+
+    fn send(&self, to: usize, mail: &[u8]) -> Result<(), Failed> {
         let _one = lock();
         let (to, len) = (self.members[to] as c_int, mail.len() as c_int);
         // SAFETY: the channel is alive, and the shim copies the `len` bytes.
@@ -158,8 +161,7 @@ impl Channel {
         check("MPI_Isend", code)
     }
 
-    /// The next mail that has come, and from whom.
-    pub fn receive<'a>(&self, into: &'a mut [u8]) -> Result<Option<(usize, &'a [u8])>, Failed> {
+    fn receive<'a>(&self, into: &'a mut [u8]) -> Result<Delivery<'a>, Failed> {
         let _one = lock();
         let (mut len, mut from) = (0, 0);
         let capacity = into.len() as c_int;
@@ -169,15 +171,20 @@ impl Channel {
             halfstep_mpi_mail_receive(self.comm.as_ptr(), to, capacity, &mut len, &mut from)
         };
         check("MPI_Recv", code)?;
-        let Ok(process) = usize::try_from(from) else { return Ok(None) };
+        let Ok(process) = usize::try_from(from) else { return Ok(Delivery::Nothing) };
         match self.members.iter().position(|&member| member == process) {
-            Some(from) => Ok(Some((from, &into[..len as usize]))),
+            Some(from) => Ok(Delivery::Mail(from, &into[..len as usize])),
             None => {
                 let reason =
                     format!("mail from process {process}, which is of another communicator");
                 Err(Failed { call: "MPI_Recv", reason })
             }
         }
+    }
+
+    /// MPI's end waits for all processes.
+    fn abandon(&self) {
+        abandon();
     }
 }
 
@@ -202,16 +209,6 @@ impl Drop for Channel {
     }
 }
 
-/// A piece of a transfer's memory, and the rank that it goes to or comes from.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Piece {
-    pub peer: usize,
-    /// Which memory.
-    pub memory: usize,
-    pub start: usize,
-    pub len: usize,
-}
-
 /// Bulk data on its way, and the memory that MPI reads and writes meanwhile.
 #[derive(Debug)]
 pub(super) struct Transfer {
@@ -219,60 +216,41 @@ pub(super) struct Transfer {
     /// Of each message that was started: who the other rank is, and whether this one receives.
     messages: Vec<(Piece, bool)>,
     memory: Vec<Memory>,
-}
-
-/// Memory that messages are sent from, and received into if it is ours alone.
-#[derive(Debug)]
-pub(super) enum Memory {
-    Shared(Arc<Buffer<u8>>),
-    Own(Buffer<u8>),
-}
-
-impl Memory {
-    pub fn buffer(&self) -> &Buffer<u8> {
-        match self {
-            Self::Shared(buffer) => buffer,
-            Self::Own(buffer) => buffer,
-        }
-    }
-}
-
-/// Messages that were started together, by their numbers.
-#[derive(Debug, Clone)]
-pub(super) struct Started {
-    pub receives: Range<usize>,
-    pub sends: Range<usize>,
+    channel: Arc<Channel>,
 }
 
 impl Transfer {
-    /// Of at most `capacity` messages. The memory is the CPU's, and no work that writes it is under way.
-    pub fn new(memory: Vec<Memory>, capacity: usize) -> Result<Self, Failed> {
+    /// The caller holds the lock.
+    fn pending(&self, slot: usize) -> bool {
+        // SAFETY: the batch is alive, and has a slot for each message.
+        unsafe { halfstep_mpi_batch_pending(self.batch.as_ptr(), slot as c_int) != 0 }
+    }
+}
+
+impl processes::Transfer for Transfer {
+    type Channel = Channel;
+
+    fn new(channel: &Arc<Channel>, memory: Vec<Memory>, capacity: usize) -> Result<Self, Failed> {
         let no_memory = || Failed { call: "malloc", reason: format!("{capacity} requests") };
         let count = c_int::try_from(capacity).map_err(|_| no_memory())?;
         // SAFETY: no precondition.
         let batch = NonNull::new(unsafe { halfstep_mpi_batch_new(count) }).ok_or_else(no_memory)?;
-        Ok(Self { batch, messages: Vec::with_capacity(capacity), memory })
+        Ok(Self { batch, messages: Vec::with_capacity(capacity), memory, channel: channel.clone() })
     }
 
-    /// Starts receives, then sends. A failure if a message would be outside its memory, or would meet one
-    /// that is on its way in the same bytes, unless both are sent.
-    ///
-    /// Until they have ended, nobody else writes what is sent, and nobody touches what is received.
-    pub fn start(
-        &mut self,
-        channel: &Channel,
-        out: &[Piece],
-        into: &[Piece],
-    ) -> Result<Started, Failed> {
+    fn start(&mut self, out: &[Piece], into: &[Piece]) -> Result<Started, Failed> {
         let one = lock();
         let first = self.messages.len();
-        self.check(first, out, into)?;
+        let pending = (0..first).filter(|&slot| self.pending(slot));
+        let pending = pending.map(|slot| self.messages[slot]);
+        check_pieces(&self.memory, pending, out, into)?;
+        let channel = self.channel.clone();
         for (receives, pieces) in [(true, into), (false, out)] {
             for &piece in pieces {
                 let address = self.memory[piece.memory].buffer().address();
                 let to = (address + piece.start as u64) as *mut u8;
                 // SAFETY: the bytes are inside their buffer, which this value keeps until the message has
-                // ended, or for ever (`drop`), and no other message uses them (`check`), nor does the
+                // ended, or for ever (`drop`), and no other message uses them (`check_pieces`), nor does the
                 // caller. MPI only reads what is sent.
                 let code = unsafe {
                     let (len, peer) = (piece.len as c_int, channel.members[piece.peer] as c_int);
@@ -288,52 +266,11 @@ impl Transfer {
         Ok(Started { receives: first..middle, sends: middle..self.messages.len() })
     }
 
-    /// Whether messages from the `first` on would be where they may be. The caller holds the lock.
-    fn check(&self, first: usize, out: &[Piece], into: &[Piece]) -> Result<(), Failed> {
-        let failed = |reason: String| Err(Failed { call: "exchange_sections", reason });
-        let inside = |piece: &Piece, receives: bool| match &self.memory.get(piece.memory) {
-            Some(Memory::Shared(_)) if receives => false,
-            Some(memory) => {
-                piece.start.checked_add(piece.len).is_some_and(|end| end <= memory.buffer().len())
-            }
-            None => false,
-        };
-        let started = into.iter().map(|&p| (p, true)).chain(out.iter().map(|&p| (p, false)));
-        if !started.clone().all(|(piece, receives)| inside(&piece, receives)) {
-            return failed("ranges outside their buffer".into());
-        }
-        // Reading twice is fine; what is written must be apart from everything else.
-        let on_their_way = (0..first).filter(|&slot| self.pending(slot));
-        let on_their_way = on_their_way.map(|slot| self.messages[slot]);
-        let mut parts: Vec<_> = on_their_way
-            .chain(started)
-            .filter(|(piece, _)| piece.len > 0)
-            .map(|(piece, writes)| (piece.memory, piece.start, piece.start + piece.len, writes))
-            .collect();
-        parts.sort_unstable();
-        let (mut memory, mut read, mut written) = (0, 0, 0);
-        for (of, start, end, writes) in parts {
-            if of != memory {
-                (memory, read, written) = (of, 0, 0);
-            }
-            if start < written || (writes && start < read) {
-                return failed(format!("bytes from {start} on are received, and used otherwise"));
-            }
-            match writes {
-                true => written = end,
-                false => read = read.max(end),
-            }
-        }
-        Ok(())
-    }
-
-    /// One of the memories: to be touched where no message is on its way.
-    pub fn buffer(&self, memory: usize) -> &Buffer<u8> {
+    fn buffer(&self, memory: usize) -> &Buffer<u8> {
         self.memory[memory].buffer()
     }
 
-    /// Lets messages move on; whether any has ended.
-    pub fn advance(&mut self) -> Result<bool, Failed> {
+    fn advance(&mut self) -> Result<bool, Failed> {
         let _one = lock();
         let mut ended = 0;
         // SAFETY: the batch is alive, and so is the memory of its messages.
@@ -341,20 +278,17 @@ impl Transfer {
         check("MPI_Testsome", code).map(|()| ended > 0)
     }
 
-    /// The caller holds the lock.
-    fn pending(&self, slot: usize) -> bool {
-        // SAFETY: the batch is alive, and has a slot for each message.
-        unsafe { halfstep_mpi_batch_pending(self.batch.as_ptr(), slot as c_int) != 0 }
+    /// MPI does not tell.
+    fn lost(&self) -> Option<usize> {
+        None
     }
 
-    /// Whether some messages, by their numbers, have ended.
-    pub fn ended(&self, mut messages: Range<usize>) -> bool {
+    fn ended(&self, mut messages: Range<usize>) -> bool {
         let _one = lock();
         messages.all(|slot| !self.pending(slot))
     }
 
-    /// The ranks whose messages, of some, have not ended, in order.
-    pub fn waiting_on(&self, messages: Range<usize>) -> Vec<usize> {
+    fn waiting_on(&self, messages: Range<usize>) -> Vec<usize> {
         let _one = lock();
         let pending = messages.filter(|&slot| self.pending(slot));
         let mut peers: Vec<usize> = pending.map(|slot| self.messages[slot].0.peer).collect();
@@ -363,13 +297,11 @@ impl Transfer {
         peers
     }
 
-    /// All messages, by their numbers.
-    pub fn all(&self) -> Range<usize> {
+    fn all(&self) -> Range<usize> {
         0..self.messages.len()
     }
 
-    /// The memory that is ours alone, in its order. `None` while a message is on its way.
-    pub fn own(mut self) -> Option<Vec<Buffer<u8>>> {
+    fn own(mut self) -> Option<Vec<Buffer<u8>>> {
         let own = |memory| match memory {
             Memory::Own(buffer) => Some(buffer),
             Memory::Shared(_) => None,

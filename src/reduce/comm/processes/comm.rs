@@ -10,8 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::mail::{CAPACITY, Call, Kind, Mail};
-use super::shim::{self, Channel, Memory, Piece, Transfer};
-use super::transport;
+use super::{Channel, Delivery, Failed, Memory, Piece, Transfer};
 use crate::reduce::comm::idle::Idle;
 use crate::reduce::comm::pool::{Pool, slot};
 use crate::reduce::comm::{
@@ -29,22 +28,10 @@ const RECEIVED: usize = 1;
 const BUFFER: usize = 0;
 const GATHERED: usize = 1;
 
-/// One rank of a communicator made by [`Mpi::comm`](super::Mpi::comm). Exchanges memory of the CPU:
-/// a stream of a GPU is a [`Fault::Aborted`] that says so. [`Staged`](crate::reduce::Staged) takes memory of a GPU over
-/// it.
-///
-/// Two ranks that meet different faults at the same time may each report their own; every other
-/// rank reports the one it hears of first.
-///
-/// It moves to the thread that owns it; it is not shared:
-///
-/// ```compile_fail
-/// fn shared<T: Sync>() {}
-/// shared::<halfstep::reduce::MpiComm>();
-/// ```
+/// One rank of a communicator between processes. Exchanges memory of the CPU.
 #[derive(Debug)]
-pub struct MpiComm {
-    link: Arc<Link>,
+pub struct Processes<C: Channel> {
+    link: Arc<Link<C>>,
     /// What each rank has announced and this one has not come to.
     announced: Vec<VecDeque<Call>>,
     left: Vec<bool>,
@@ -56,16 +43,14 @@ pub struct MpiComm {
 
 /// What the communicator and its aborters share.
 #[derive(Debug)]
-struct Link {
-    channel: Channel,
+struct Link<C: Channel> {
+    channel: Arc<C>,
     rank: usize,
     size: usize,
     fault: Mutex<Option<Fault>>,
-    /// As long as this is held, MPI is not ended.
-    _alive: Arc<()>,
 }
 
-impl Link {
+impl<C: Channel> Link<C> {
     fn peers(&self) -> impl Iterator<Item = usize> {
         // Each rank begins with its neighbour, so that not all send to the same.
         (1..self.size).map(|step| (self.rank + step) % self.size)
@@ -80,7 +65,7 @@ impl Link {
         let mut kept = self.fault.lock().unwrap_or_else(PoisonError::into_inner);
         let first = kept.is_none();
         if first && matches!(fault, Fault::Deadline { .. } | Fault::Transport { .. }) {
-            shim::abandon(); // a process may never come to MPI's end
+            self.channel.abandon();
         }
         (kept.get_or_insert(fault).clone(), first)
     }
@@ -98,16 +83,16 @@ impl Link {
         fault
     }
 
-    fn failed(&self, failed: shim::Failed) -> Fault {
-        self.fail(transport(self.rank, failed))
+    fn failed(&self, Failed { call, reason }: Failed) -> Fault {
+        self.fail(Fault::Transport { rank: self.rank, call: call.into(), reason })
     }
 }
 
-impl MpiComm {
-    pub(super) fn new(channel: Channel, rank: usize, size: usize, alive: Arc<()>) -> Self {
-        let fault = Mutex::new(None);
+impl<C: Channel> Processes<C> {
+    pub fn new(channel: C, rank: usize, size: usize) -> Self {
+        let (channel, fault) = (Arc::new(channel), Mutex::new(None));
         Self {
-            link: Arc::new(Link { channel, rank, size, fault, _alive: alive }),
+            link: Arc::new(Link { channel, rank, size, fault }),
             announced: vec![VecDeque::new(); size],
             left: vec![false; size],
             sequence: 0,
@@ -121,16 +106,23 @@ impl MpiComm {
     fn read_mail(&mut self) -> Result<(), Fault> {
         let mut bytes = [0; CAPACITY];
         let link = &self.link;
-        while let Some((from, mail)) =
-            link.channel.receive(&mut bytes).map_err(|failed| link.failed(failed))?
-        {
+        loop {
+            let delivery = link.channel.receive(&mut bytes);
+            let (from, mail) = match delivery.map_err(|failed| link.failed(failed))? {
+                Delivery::Nothing => break,
+                Delivery::Mail(from, mail) => (from, mail),
+                Delivery::Gone(from) => {
+                    self.left[from] = true;
+                    continue;
+                }
+            };
             match Mail::decode(mail) {
                 Some(Mail::Call(call)) => self.announced[from].push_back(call),
                 Some(Mail::Left) => self.left[from] = true,
                 Some(Mail::Fault(fault)) => drop(link.keep(fault)),
                 None => {
                     let reason = format!("{} bytes from rank {from} that are no mail", mail.len());
-                    return Err(link.failed(shim::Failed { call: "MPI_Recv", reason }));
+                    return Err(link.failed(Failed { call: "receive", reason }));
                 }
             }
         }
@@ -197,9 +189,9 @@ impl MpiComm {
             into.extend(pieces(peer, RECEIVED, slot(peer, link.rank, part), part));
         }
         let memory = vec![Memory::Shared(send.clone()), Memory::Own(receive)];
-        let transfer = Transfer::new(memory, out.len() + into.len());
+        let transfer = C::Transfer::new(&link.channel, memory, out.len() + into.len());
         let mut transfer = transfer.map_err(|failed| link.failed(failed))?;
-        transfer.start(&link.channel, &out, &into).map_err(|failed| link.failed(failed))?;
+        transfer.start(&out, &into).map_err(|failed| link.failed(failed))?;
         let [receive] = self.finish(transfer, deadline)?;
         Ok(self.pool.keep(receive))
     }
@@ -207,7 +199,7 @@ impl MpiComm {
     /// Waits until some messages of a transfer have ended.
     fn wait(
         &mut self,
-        transfer: &mut Transfer,
+        transfer: &mut C::Transfer,
         messages: Range<usize>,
         deadline: Instant,
     ) -> Result<(), Fault> {
@@ -219,6 +211,10 @@ impl MpiComm {
                 continue;
             }
             self.read_mail()?;
+            // Once all that it had to say was read: it may have had a reason.
+            if let Some(rank) = transfer.lost().filter(|&rank| self.left[rank]) {
+                return Err(link.fail(Fault::PeerLost { sequence: self.sequence, rank }));
+            }
             if Instant::now() >= deadline {
                 let waiting_on = transfer.waiting_on(messages);
                 return Err(link.fail(Fault::Deadline { sequence: self.sequence, waiting_on }));
@@ -231,7 +227,7 @@ impl MpiComm {
     /// Waits until all messages have ended; returns the memory that is ours alone.
     fn finish<const N: usize>(
         &mut self,
-        mut transfer: Transfer,
+        mut transfer: C::Transfer,
         deadline: Instant,
     ) -> Result<[Buffer<u8>; N], Fault> {
         let all = transfer.all();
@@ -253,7 +249,8 @@ impl MpiComm {
             if device.info().kind != DeviceKind::Cpu {
                 let what = device.info();
                 let reason = format!(
-                    "MPI exchanges memory of the CPU, not of {what}; Staged takes it there"
+                    "{} exchanges memory of the CPU, not of {what}; Staged takes it there",
+                    C::NAME
                 );
                 return Err(self.abort(reason));
             }
@@ -298,7 +295,7 @@ fn pieces(peer: usize, memory: usize, start: usize, len: usize) -> impl Iterator
 type Messages = (Vec<Piece>, Vec<Piece>);
 
 /// A rank's moves as messages, in the order in which peers expect them.
-fn messages(link: &Link, moves: &Moves, received: usize) -> Messages {
+fn messages<C: Channel>(link: &Link<C>, moves: &Moves, received: usize) -> Messages {
     let all = |ranges: &[Vec<Range<usize>>], peer: usize, memory: usize| {
         let ranges = ranges.get(peer).cloned().unwrap_or_default();
         ranges.into_iter().flat_map(move |range| pieces(peer, memory, range.start, range.len()))
@@ -309,7 +306,7 @@ fn messages(link: &Link, moves: &Moves, received: usize) -> Messages {
     (out, into)
 }
 
-impl Communicator for MpiComm {
+impl<C: Channel> Communicator for Processes<C> {
     fn rank(&self) -> usize {
         self.link.rank
     }
@@ -366,9 +363,9 @@ impl Communicator for MpiComm {
         let capacity = moves.iter().map(|(g, s)| count(g) + count(s)).sum();
         let failed = |failed| link.failed(failed);
         let memory = vec![Memory::Own(buffer), Memory::Own(gathered)];
-        let mut transfer = Transfer::new(memory, capacity).map_err(failed)?;
-        let start = |transfer: &mut Transfer, (out, into): &Messages| {
-            transfer.start(&link.channel, out, into).map_err(failed)
+        let mut transfer = C::Transfer::new(&link.channel, memory, capacity).map_err(failed)?;
+        let start = |transfer: &mut C::Transfer, (out, into): &Messages| {
+            transfer.start(out, into).map_err(failed)
         };
         let mut next = moves.first().map(|(g, _)| start(&mut transfer, g)).transpose()?;
         for (section, (_, scatter)) in moves.iter().enumerate() {
@@ -394,11 +391,11 @@ impl Communicator for MpiComm {
     }
 
     fn aborter(&self) -> Arc<dyn Abort> {
-        Arc::new(MpiAbort(self.link.clone()))
+        Arc::new(Aborter(self.link.clone()))
     }
 }
 
-impl Drop for MpiComm {
+impl<C: Channel> Drop for Processes<C> {
     fn drop(&mut self) {
         let mail = Mail::Left.encode();
         for peer in self.link.peers() {
@@ -408,9 +405,9 @@ impl Drop for MpiComm {
     }
 }
 
-struct MpiAbort(Arc<Link>);
+struct Aborter<C: Channel>(Arc<Link<C>>);
 
-impl Abort for MpiAbort {
+impl<C: Channel> Abort for Aborter<C> {
     fn abort(&self, reason: &str) {
         self.0.fail(Fault::Aborted { rank: self.0.rank, reason: reason.to_string() });
     }

@@ -1,0 +1,296 @@
+//! How ranks find each other.
+//!
+//! ```text
+//! each rank r > 0 ─ Hello { rank, size, port } ─▶ rank 0 ─ Go { job, addresses } ─▶ each
+//! each rank r     ─ Peer { job, rank, bulk } ─▶ each rank below it, twice
+//! ```
+//!
+//! Whoever comes before rank 0 listens, or talks to it while it makes the communicator before this one, is
+//! closed without an answer, and tries again.
+
+#![forbid(unsafe_code)]
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{TcpListener, TcpStream, ToSocketAddrs};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use super::super::Fault;
+use super::channel::{Channel, Mailbox};
+use super::transport;
+use crate::reduce::Rendezvous;
+
+/// How often what is not there yet is asked for again.
+const AGAIN: Duration = Duration::from_millis(10);
+/// How long a stranger, who says nothing, is listened to.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// Longest message: an address of each of 10,000 ranks.
+const LONGEST: usize = 1 << 20;
+
+/// To rank 0.
+#[derive(Debug, Serialize, Deserialize)]
+struct Hello {
+    /// What this is, and of which version.
+    protocol: String,
+    rank: usize,
+    size: usize,
+    /// Where this rank listens.
+    port: u16,
+}
+
+/// From rank 0.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+enum Answer {
+    /// All have come: what tells this communicator from others, and where ranks 1 and up listen.
+    Go(u64, Vec<(String, u16)>),
+    /// They will not.
+    Stop(Fault),
+}
+
+/// To a rank below.
+#[derive(Debug, Serialize, Deserialize)]
+struct Peer {
+    job: u64,
+    rank: usize,
+    bulk: bool,
+}
+
+fn protocol() -> String {
+    format!("halfstep {}", env!("CARGO_PKG_VERSION"))
+}
+
+/// Until the deadline, but not for longer than this.
+fn left(deadline: Instant, most: Duration) -> Duration {
+    // A time of 0 would mean for ever.
+    deadline.saturating_duration_since(Instant::now()).min(most).max(Duration::from_millis(1))
+}
+
+fn say<T: Serialize>(mut stream: &TcpStream, what: &T) -> std::io::Result<()> {
+    let text = serde_json::to_vec(what)?;
+    let mut bytes = (text.len() as u32).to_le_bytes().to_vec();
+    bytes.extend(text);
+    stream.write_all(&bytes)
+}
+
+fn hear<T: for<'a> Deserialize<'a>>(
+    mut stream: &TcpStream,
+    deadline: Instant,
+    most: Duration,
+) -> std::io::Result<T> {
+    let mut read = |to: &mut [u8]| {
+        stream.set_read_timeout(Some(left(deadline, most)))?;
+        stream.read_exact(to)
+    };
+    let mut len = [0; 4];
+    read(&mut len)?;
+    let len = u32::from_le_bytes(len) as usize;
+    if len > LONGEST {
+        return Err(std::io::Error::new(ErrorKind::InvalidData, format!("{len} bytes")));
+    }
+    let mut text = vec![0; len];
+    read(&mut text)?;
+    Ok(serde_json::from_slice(&text)?)
+}
+
+/// The next who calls; `None` at the deadline.
+fn accept(listener: &TcpListener, deadline: Instant) -> std::io::Result<Option<TcpStream>> {
+    loop {
+        match listener.accept() {
+            Ok((stream, _)) => {
+                stream.set_nonblocking(false)?;
+                return Ok(Some(stream));
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                if Instant::now() >= deadline {
+                    return Ok(None);
+                }
+                std::thread::sleep(left(deadline, AGAIN));
+            }
+            // Who called has gone again.
+            Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Calls until someone answers the phone; `None` at the deadline.
+fn call(host: &str, port: u16, deadline: Instant) -> std::io::Result<Option<TcpStream>> {
+    loop {
+        // Names may take a while to be known in a job that has just started.
+        let mut addresses = (host, port).to_socket_addrs().into_iter().flatten().peekable();
+        let known = addresses.peek().is_some();
+        for address in addresses {
+            if let Ok(stream) = TcpStream::connect_timeout(&address, left(deadline, PATIENCE)) {
+                return Ok(Some(stream));
+            }
+        }
+        if Instant::now() >= deadline {
+            return match known {
+                true => Ok(None),
+                false => Err(std::io::Error::new(ErrorKind::NotFound, format!("no host {host}"))),
+            };
+        }
+        std::thread::sleep(left(deadline, AGAIN));
+    }
+}
+
+/// Connections of all to all.
+pub(super) fn connect(meet: &Rendezvous, deadline: Instant) -> Result<Channel, Fault> {
+    let listener = match meet.rank {
+        0 => listen(meet, deadline),
+        _ => bind(0),
+    };
+    let failed = |call: &'static str| move |error| transport(meet.rank, call, &error);
+    let listener = listener.map_err(failed("bind"))?;
+    listener.set_nonblocking(true).map_err(failed("bind"))?;
+    let (job, addresses) = match meet.rank {
+        0 => gather(meet, &listener, deadline)?,
+        _ => join(meet, &listener, deadline)?,
+    };
+    mesh(meet, &listener, (job, &addresses), deadline)
+}
+
+/// At all addresses of this host: those of IPv6 and, if the system maps them there, of IPv4; or of IPv4.
+fn bind(port: u16) -> std::io::Result<TcpListener> {
+    TcpListener::bind(("::", port)).or_else(|error| match error.kind() {
+        ErrorKind::AddrInUse => Err(error),
+        _ => TcpListener::bind(("0.0.0.0", port)),
+    })
+}
+
+/// At the port that all know. Another communicator of the same job may be about to leave it.
+fn listen(meet: &Rendezvous, deadline: Instant) -> std::io::Result<TcpListener> {
+    loop {
+        match bind(meet.port) {
+            Err(error) if error.kind() == ErrorKind::AddrInUse && Instant::now() < deadline => {
+                std::thread::sleep(left(deadline, AGAIN));
+            }
+            done => return done,
+        }
+    }
+}
+
+/// Rank 0: hears everyone out, and then says so to everyone.
+fn gather(
+    meet: &Rendezvous,
+    listener: &TcpListener,
+    deadline: Instant,
+) -> Result<(u64, Vec<(String, u16)>), Fault> {
+    let mut here: Vec<Option<(TcpStream, (String, u16))>> = (0..meet.size).map(|_| None).collect();
+    let answer = loop {
+        let missing: Vec<usize> = (1..meet.size).filter(|&rank| here[rank].is_none()).collect();
+        if missing.is_empty() {
+            let addresses = here.iter().flatten().map(|(_, address)| address.clone()).collect();
+            break Answer::Go(number(), addresses);
+        }
+        let stream = match accept(listener, deadline) {
+            Ok(Some(stream)) => stream,
+            Ok(None) => break Answer::Stop(Fault::Deadline { sequence: 0, waiting_on: missing }),
+            Err(error) => break Answer::Stop(transport(0, "accept", &error)),
+        };
+        let (Ok(hello), Ok(from)) =
+            (hear::<Hello>(&stream, deadline, PATIENCE), stream.peer_addr())
+        else {
+            continue; // no rank
+        };
+        let expected = format!("one of {} of {}", meet.size, protocol());
+        let found = format!("{} of {} of {}", hello.rank, hello.size, hello.protocol);
+        let rank = hello.rank;
+        let known = hello.size == meet.size && hello.protocol == protocol();
+        if !known || !(1..meet.size).contains(&rank) || here[rank].is_some() {
+            let found = if known { format!("{found}, a second time") } else { found };
+            let fault = Fault::Mismatch { sequence: 0, rank, expected, found };
+            let _ = say(&stream, &Answer::Stop(fault.clone()));
+            break Answer::Stop(fault);
+        }
+        here[rank] = Some((stream, (from.ip().to_canonical().to_string(), hello.port)));
+    };
+    for (stream, _) in here.iter().flatten() {
+        // Who has gone meanwhile is missed when all connect.
+        let _ = say(stream, &answer);
+    }
+    match answer {
+        Answer::Go(job, addresses) => Ok((job, addresses)),
+        Answer::Stop(fault) => Err(fault),
+    }
+}
+
+/// All others: introduce themselves to rank 0, and hear from it when all have.
+fn join(
+    meet: &Rendezvous,
+    listener: &TcpListener,
+    deadline: Instant,
+) -> Result<(u64, Vec<(String, u16)>), Fault> {
+    let failed = |call: &'static str| move |error| transport(meet.rank, call, &error);
+    let port = listener.local_addr().map_err(failed("getsockname"))?.port();
+    let hello = Hello { protocol: protocol(), rank: meet.rank, size: meet.size, port };
+    let silent = || Fault::Deadline { sequence: 0, waiting_on: vec![0] };
+    loop {
+        let stream = call(&meet.host, meet.port, deadline).map_err(failed("connect"))?;
+        let stream = stream.ok_or_else(silent)?;
+        // Rank 0 answers by the deadline that it has, which may have begun a little later.
+        let answer = deadline + PATIENCE;
+        let heard = say(&stream, &hello).and_then(|()| hear(&stream, answer, Duration::MAX));
+        match heard {
+            Ok(Answer::Go(job, addresses)) => return Ok((job, addresses)),
+            Ok(Answer::Stop(fault)) => return Err(fault),
+            Err(_) if Instant::now() >= deadline => return Err(silent()),
+            Err(_) => std::thread::sleep(left(deadline, AGAIN)),
+        }
+    }
+}
+
+/// Each calls those below it, and is called by those above.
+fn mesh(
+    meet: &Rendezvous,
+    listener: &TcpListener,
+    (job, addresses): (u64, &[(String, u16)]),
+    deadline: Instant,
+) -> Result<Channel, Fault> {
+    let failed = |call: &'static str| move |error| transport(meet.rank, call, &error);
+    let mut found: [Vec<Option<TcpStream>>; 2] =
+        [(); 2].map(|()| (0..meet.size).map(|_| None).collect());
+    for below in 0..meet.rank {
+        let (host, port) = match below {
+            0 => (meet.host.as_str(), meet.port),
+            _ => addresses.get(below - 1).map_or(("", 0), |(host, port)| (host.as_str(), *port)),
+        };
+        for (bulk, to) in found.iter_mut().enumerate() {
+            let stream = call(host, port, deadline).map_err(failed("connect"))?;
+            let silent = || Fault::Deadline { sequence: 0, waiting_on: vec![below] };
+            let stream = stream.ok_or_else(silent)?;
+            say(&stream, &Peer { job, rank: meet.rank, bulk: bulk == 1 })
+                .map_err(failed("send"))?;
+            to[below] = Some(stream);
+        }
+    }
+    loop {
+        let missing = |rank: &usize| found.iter().any(|found| found[*rank].is_none());
+        let missing: Vec<usize> = (meet.rank + 1..meet.size).filter(missing).collect();
+        if missing.is_empty() {
+            break;
+        }
+        let Some(stream) = accept(listener, deadline).map_err(failed("accept"))? else {
+            return Err(Fault::Deadline { sequence: 0, waiting_on: missing });
+        };
+        if let Ok(peer) = hear::<Peer>(&stream, deadline, PATIENCE)
+            && (peer.job, missing.contains(&peer.rank)) == (job, true)
+        {
+            found[usize::from(peer.bulk)][peer.rank] = Some(stream);
+        }
+    }
+    let ready = |stream: &TcpStream| stream.set_nodelay(true).and(stream.set_nonblocking(true));
+    found.iter().flatten().flatten().try_for_each(ready).map_err(failed("fcntl"))?;
+    let [mail, bulk] = found;
+    let mailbox = |stream| Mutex::new(Mailbox::new(stream));
+    Ok(Channel { mail: mail.into_iter().map(|stream| stream.map(mailbox)).collect(), bulk })
+}
+
+/// One that no other communicator has: of the clock and of the process.
+fn number() -> u64 {
+    use std::hash::{BuildHasher, Hasher};
+    std::hash::RandomState::new().build_hasher().finish()
+}
