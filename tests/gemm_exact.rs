@@ -101,12 +101,15 @@ fn g10_tile_edges_of_gpus_are_exact() {
     }
 }
 
-/// G-10 for the tiles of aligned operands: every size around their edges, as far as the device takes it.
+/// G-10 for the tiles of aligned operands: every size around their edges, as far as the device takes it. The smallest
+/// tile has a loop for them on CUDA only.
 #[test]
-fn g10_edges_of_large_tiles_are_exact() {
+fn g10_edges_of_aligned_tiles_are_exact() {
     for device in common::gpus() {
         println!("{}: one dimension at a time, an interpreter's share", device.info());
-        for (layout, tile) in Layout::ALL.into_iter().flat_map(|l| LARGE.map(|tile| (l, tile))) {
+        let small = (device.info().kind == DeviceKind::Cuda).then_some(SMALL);
+        let tiles = || LARGE.into_iter().chain(small);
+        for (layout, tile) in Layout::ALL.into_iter().flat_map(|l| tiles().map(move |t| (l, t))) {
             let (rows, columns) = (usize::from(tile.rows), usize::from(tile.columns));
             let mut sizes =
                 vec![(2 * rows + 1, columns + 2, 64), (1, 1, 1), (2, 2 * columns + 2, 33)];
@@ -115,7 +118,7 @@ fn g10_edges_of_large_tiles_are_exact() {
             sizes.extend(around(32).map(|s| (30, 50, s)));
             sizes.extend([(rows + 1, columns - 1, 95), (50, 70, 96), (70, 50, 97), (40, 40, 1000)]);
             for (m, n, k) in sizes {
-                let case = large(Case { layout, ..Case::new(m, n, k) }, tile, &device);
+                let case = aligned(Case { layout, ..Case::new(m, n, k) }, tile, &device);
                 exactly::<bf16, f32>(&case, &device);
                 if m % 2 == 1 {
                     exactly::<f16, f16>(&case, &device);
@@ -124,7 +127,7 @@ fn g10_edges_of_large_tiles_are_exact() {
             for (role, k) in [Role::Derivative, Role::Gated].into_iter().zip([41, 203]) {
                 let case =
                     Case { layout, role, activation: Activation::Relu, ..Case::new(70, 72, k) };
-                let case = Case { data: Distribution::Integer(3), ..large(case, tile, &device) };
+                let case = Case { data: Distribution::Integer(3), ..aligned(case, tile, &device) };
                 exactly::<bf16, bf16>(&Case { bias: true, ..case }, &device);
             }
         }
@@ -147,7 +150,7 @@ fn parts_of_k_add_up() {
             ] {
                 let case = Case { layout, splits, tile: Some(tile), ..Case::new(40, 72, k) };
                 let case = if tile != SMALL {
-                    large(case, tile, &device)
+                    aligned(case, tile, &device)
                 } else {
                     Case { gap: 3, shift: 1, data: Distribution::Integer(largest(k)), ..case }
                 };
@@ -197,8 +200,8 @@ fn parts_of_k_of_two_streams_stay_apart() {
     }
 }
 
-/// The case with a large tile pinned: aligned, and with sizes that the device's loads end at.
-fn large(case: Case, tile: Tile, device: &Device) -> Case {
+/// The case with a tile of aligned operands pinned, and with sizes that the device's loads end at.
+fn aligned(case: Case, tile: Tile, device: &Device) -> Case {
     let Case { mut m, mut n, mut k, layout, .. } = case;
     if device.info().kind == DeviceKind::Hip {
         let (a, b) = (layout.a_transposed(), layout.b_transposed());

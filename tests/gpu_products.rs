@@ -1,14 +1,31 @@
-//! What the main loops of products do to shared memory, counted by the virtual GPU: no access of a wave waits for
-//! another, for any layout, on either vendor's banks.
+//! The main loops of products. What they do to shared memory, counted by the virtual GPU: no access of a wave waits
+//! for another, for any layout, on either vendor's banks. And which runs where, with which bits.
 #![allow(missing_docs)]
 #![cfg(any(feature = "cuda", feature = "hip"))]
 
 mod common;
 
-use common::gemm_case::{Case, Data, LARGE, run};
-use common::vgpu::Door;
-use halfstep::gemm::{Layout, Tile};
-use halfstep::{Device, Storage, bf16, f16};
+use std::sync::{Mutex, PoisonError};
+
+use common::data::Distribution;
+use common::gemm_case::{Case, Data, LARGE, Role, SMALL, Written, run};
+use common::vgpu::{Door, Launched};
+use halfstep::gemm::{Activation, Layout, Tile};
+use halfstep::{Device, DeviceKind, Storage, bf16, f16};
+
+/// Tests take turns: the door has one list of launches.
+static TURN: Mutex<()> = Mutex::new(());
+
+/// What a case writes, and what its product did.
+fn observed<T: Storage>(case: &Case, device: &Device, door: &Door) -> (Written<T, f32>, Launched) {
+    let case = &case.on::<T>(device);
+    door.launches();
+    let written = run(case, &Data::new(case), device);
+    let mut products = door.launches();
+    products.retain(|launch| launch.kernel.contains("_product_"));
+    assert_eq!(products.len(), 1, "{products:?}");
+    (written, products.remove(0))
+}
 
 /// Bank conflicts of one product of a tile's size and `k`.
 fn conflicts<T: Storage>(
@@ -18,22 +35,18 @@ fn conflicts<T: Storage>(
     k: usize,
 ) -> u64 {
     let size = Case::new(tile.rows.into(), tile.columns.into(), k);
-    let case = Case { layout, tile: Some(tile), splits: 1, ..size }.on::<T>(device);
-    door.launches();
-    run(&case, &Data::<T, f32>::new(&case), device);
-    let launches = door.launches();
-    let products = launches.iter().filter(|launch| launch.kernel.contains("_product_"));
-    let [product] = products.collect::<Vec<_>>()[..] else { panic!("one product: {launches:?}") };
-    product.bank_conflicts
+    let case = Case { layout, tile: Some(tile), splits: 1, ..size };
+    observed::<T>(&case, device, door).1.bank_conflicts
 }
 
 /// The epilogue's come once a tile, the loop's would grow with k.
 #[test]
 fn main_loops_have_no_bank_conflicts() {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     for device in common::gpus() {
         let Some(door) = Door::of(&device) else { continue };
         let large = |tile| [conflicts::<bf16>, conflicts::<f16>].map(|of| (tile, of));
-        for (tile, of) in LARGE.into_iter().flat_map(large) {
+        for (tile, of) in LARGE.into_iter().chain([SMALL]).flat_map(large) {
             for layout in Layout::ALL {
                 let [short, long] = [128, 320].map(|k| of(&device, &door, (layout, tile), k));
                 println!(
@@ -44,5 +57,46 @@ fn main_loops_have_no_bank_conflicts() {
                 assert_eq!(short, long, "{layout:?}, {tile} on {}", device.info());
             }
         }
+    }
+}
+
+/// The smallest tile takes aligned operands by copies in the background where the device has that loop (CUDA), and all
+/// others through registers: sums have one order, so both give the same bits.
+#[test]
+fn both_loops_of_the_smallest_tile_have_the_same_bits() {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    for device in common::gpus() {
+        let Some(door) = Door::of(&device) else { continue };
+        let cuda = device.info().kind == DeviceKind::Cuda;
+        let mut copied = 0;
+        for (layout, data) in
+            Layout::ALL.into_iter().flat_map(|l| Distribution::REAL.map(|data| (l, data)))
+        {
+            for (role, k) in [(Role::Forward, 300), (Role::Derivative, 33), (Role::Gated, 231)] {
+                let activation = Activation::Relu;
+                let case =
+                    Case { layout, data, role, activation, bias: true, ..Case::new(70, 88, k) };
+                let case = Case { tile: Some(SMALL), splits: 1, aligned: true, ..case };
+                let (here, fast) = observed::<bf16>(&case, &device, &door);
+                let (there, slow) = observed::<bf16>(&Case { shift: 1, ..case }, &device, &door);
+                assert!(here.bits() == there.bits(), "{case:?} on {}", device.info());
+                if cuda {
+                    assert!(fast.copies > 0 && slow.copies == 0, "{fast:?} {slow:?}");
+                    copied += 1;
+                }
+            }
+        }
+        println!("{}: {copied} products copied in the background", device.info());
+        let case = Case { tile: Some(SMALL), ..Case::new(64, 64, 64) };
+        let explained = |gap| {
+            let plan = Case { gap, ..case }.on::<bf16>(&device).gemm().plan::<bf16, f32>(&device);
+            plan.unwrap().explain()
+        };
+        assert_eq!(explained(0).contains("copied in the background"), cuda, "{}", explained(0));
+        assert_eq!(explained(1).contains("through registers"), cuda, "{}", explained(1));
+        // What changes on its way cannot be copied.
+        let flush = Case { flush: true, aligned: true, ..case };
+        let (_, product) = observed::<f16>(&flush, &device, &door);
+        assert!(!cuda || product.copies == 0, "{product:?}");
     }
 }

@@ -1,7 +1,9 @@
-// The main loop for aligned 16-bit operands, for sm_80 and newer: tiles of waves of 64×64, k in steps of 32. Stages
-// of shared memory are filled in the background (cp.async), so that all but one are under way while that is
-// multiplied; operands stay as they are stored, and ldmatrix transposes what has to be. Tiles of 128×128 have three
-// stages and two blocks a multiprocessor; larger ones have a multiprocessor to themselves, and four.
+// The main loop for aligned 16-bit operands, for sm_80 and newer: tiles of waves of 64×64 (of 32×32 where the tile has
+// 64×64), k in steps of 32. Stages of shared memory are filled in the background (cp.async), so that all but one are
+// under way while that is multiplied; operands stay as they are stored, and ldmatrix transposes what has to be. Tiles of
+// 128×128 have three stages and two blocks a multiprocessor; larger ones have a multiprocessor to themselves, and four.
+// 64×64 have six, with three blocks: where products are small a block may be alone, and five steps of its own, 640 cycles
+// of the matrix unit, are what an A100's memory takes to answer.
 //
 // Needs of each operand an address, leading dimension and batch stride in multiples of 16 bytes. Sizes are any. Lanes
 // that are not there are copies of one that is: their sums are nobody's. Only where a chunk is there in part, at the
@@ -12,6 +14,8 @@
 #include "mma.h"
 
 namespace hs {
+
+constexpr uint32_t LEAST_ALIGNED = 64;  // rows and columns of the smallest tile that there is a loop for
 
 HS_DEVICE void copy16(uint32_t to, uint64_t from, uint32_t bytes) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" : : "r"(to), "l"(from), "r"(bytes) : "memory");
@@ -30,7 +34,8 @@ template <uint32_t TYPE, bool A_TRANSPOSED, bool B_TRANSPOSED, uint32_t TM, uint
 struct AlignedLoop {
   using Sums = MatrixSums<TYPE, TM, TN>;
   static constexpr bool LARGER = TM + TN > 256;  // than what 48 KiB, all there is without asking, have three stages of
-  static constexpr uint32_t OPERAND_A = TM * 64, STAGE = (TM + TN) * 64, STAGES = LARGER ? LARGER_STAGES : 3;
+  static constexpr uint32_t OPERAND_A = TM * 64, STAGE = (TM + TN) * 64;
+  static constexpr uint32_t STAGES = LARGER ? LARGER_STAGES : TM + TN == 256 ? 3 : 6;
   static constexpr uint32_t BYTES = STAGES * STAGE;
 
   // One operand of this thread: `COUNT` chunks of 16 bytes a step.

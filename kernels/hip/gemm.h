@@ -14,6 +14,8 @@
 
 namespace hs {
 
+constexpr uint32_t LEAST_ALIGNED = 128;  // rows and columns of the smallest tile that there is a loop for
+
 // The builtins of these are newer than clang 15; the names are not.
 extern "C" __device__ int4_t hs_buffer_load16(int4_t, int, int, int) __asm("llvm.amdgcn.raw.buffer.load.v4i32");
 extern "C" __device__ int hs_buffer_load4(int4_t, int, int, int) __asm("llvm.amdgcn.raw.buffer.load.i32");

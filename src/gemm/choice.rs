@@ -15,6 +15,8 @@ pub(super) struct Choice {
     pub tile: Tile,
     /// Parts of k.
     pub splits: u32,
+    /// Whether A and B can be copied as they are, 16 bytes at a time.
+    pub aligned: bool,
     /// In words.
     pub why: &'static str,
 }
@@ -33,6 +35,7 @@ pub(super) fn choose(
     info: &DeviceInfo,
 ) -> std::result::Result<Choice, &'static str> {
     let obstacle = obstacle(block, info);
+    let block = &with_alignment(block, obstacle.is_none());
     let pinned = (block.tile != 0).then(|| Tile::from_code(block.tile));
     let tiles = match (pinned, obstacle) {
         (None, None) => Tile::ALL.to_vec(),
@@ -66,7 +69,12 @@ pub(super) fn choose(
         (None, None) if tile == SMALL_TILE => "large ones would leave units of the device idle",
         (None, None) => "aligned operands, and the least time by the cost model",
     };
-    Ok(Choice { tile, splits, why })
+    Ok(Choice { tile, splits, aligned: obstacle.is_none(), why })
+}
+
+fn with_alignment(block: &Product, aligned: bool) -> Product {
+    let flag = if aligned { params::FLAG_ALIGNED } else { 0 };
+    Product { flags: block.flags & !params::FLAG_ALIGNED | flag, ..*block }
 }
 
 /// Why k cannot be split, if so.
@@ -80,7 +88,8 @@ fn whole(block: &Product) -> Option<&'static str> {
     None
 }
 
-/// Why the loop of the larger tiles cannot run, if so: it copies operands as they are, 16 bytes at a time.
+/// Why the loop of the larger tiles cannot run, nor on CUDA the faster one of the smallest, if so: it copies operands
+/// as they are, 16 bytes at a time.
 fn obstacle(block: &Product, info: &DeviceInfo) -> Option<&'static str> {
     let has = |flag: u32| block.flags & flag != 0;
     if block.input == Dtype::F32 as u32 {
@@ -152,7 +161,9 @@ pub(super) fn launches(
         }
     }
     // The parts of k are the plan's: an address may ask for other tiles, not for a larger workspace.
-    product.tile = choose(&product, info).map_err(|why| refused(op, &product, why))?.tile.code();
+    let Choice { tile, aligned, .. } =
+        choose(&product, info).map_err(|why| refused(op, &product, why))?;
+    product = Product { tile: tile.code(), ..with_alignment(&product, aligned) };
     Ok([
         prepare.then_some(Block::Prepare(*block)),
         (block.n > 0).then_some(Block::Product(product)),
@@ -257,6 +268,8 @@ mod tests {
                 choose(&Product { tile: LARGE_TILE.code(), ..fine }, info).unwrap().tile,
                 LARGE_TILE
             );
+            let small = Product { tile: SMALL_TILE.code(), ..fine };
+            assert!(choose(&small, info).unwrap().aligned);
             for bad in [
                 Product { a: 2, ..fine },
                 Product { lda: 513, ..fine },
@@ -265,7 +278,8 @@ mod tests {
                 Product { role: params::ROLE_FUSED_A, ..fine },
                 Product { k: 0, ..fine },
             ] {
-                assert_eq!(choose(&bad, info).unwrap().tile, SMALL_TILE);
+                let way = choose(&bad, info).unwrap();
+                assert_eq!((way.tile, way.aligned), (SMALL_TILE, false));
                 for tile in Tile::ALL {
                     let way = choose(&Product { tile: tile.code(), ..bad }, info);
                     assert_eq!(way.map(|way| way.tile).ok(), (tile == SMALL_TILE).then_some(tile));

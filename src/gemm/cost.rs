@@ -8,7 +8,7 @@
 
 use crate::DeviceKind;
 use crate::kernel::launch;
-use crate::kernel::params::gemm::{FLAG_GATED, Product};
+use crate::kernel::params::gemm::{FLAG_ALIGNED, FLAG_GATED, Product};
 use crate::kernel::table::gemm::{LARGE_TILE, SMALL_TILE, Tile};
 
 /// A unit's share of a device.
@@ -33,7 +33,9 @@ pub(super) fn cycles(block: &Product, kind: DeviceKind, units: usize) -> f64 {
     let (elements, splits) = (f64::from(tile.elements()), f64::from(block.splits.max(1)));
     // Shares of the peak that the loops can reach: their headers say why. The largest tiles read three quarters of what
     // 128×128 does of A and B for each product.
+    let copied = kind == DeviceKind::Cuda && block.flags & FLAG_ALIGNED != 0;
     let share = match tile {
+        SMALL_TILE if copied => 0.6,
         SMALL_TILE => 0.4,
         LARGE_TILE => 0.85,
         _ => 0.9,

@@ -293,7 +293,14 @@ pub(super) fn explain(block: &Product, device: &Device) -> String {
         text += ", sum of 0: A and B are not read";
     }
     if let Some(choice) = choice.filter(|_| info.kind != DeviceKind::Cpu) {
-        text += &format!("; {} tiles: {}", choice.tile, choice.why);
+        let way = match (info.kind, choice.tile) {
+            (DeviceKind::Cuda, table::gemm::SMALL_TILE) if choice.aligned => {
+                ", copied in the background"
+            }
+            (DeviceKind::Cuda, table::gemm::SMALL_TILE) => ", through registers",
+            _ => "",
+        };
+        text += &format!("; {} tiles{way}: {}", choice.tile, choice.why);
         if choice.splits > 1 {
             text += &format!("; k in {} parts, to fill {} units", choice.splits, info.units);
         }

@@ -20,6 +20,8 @@ pub struct Launched {
     pub moved: u64,
     /// Accesses to shared memory that had to wait for another of the same wave.
     pub bank_conflicts: u64,
+    /// Copies to shared memory that go on in the background, and waits for them.
+    pub copies: u64,
 }
 
 impl Door {
@@ -81,6 +83,7 @@ impl Door {
                 .map(|name| 32 * launch[name].as_u64().expect("a number"))
                 .sum(),
             bank_conflicts: launch["bank_conflicts"].as_u64().expect("a number"),
+            copies: launch["instructions"]["Async"].as_u64().unwrap_or(0),
         };
         self.list(take()).iter().map(one).collect()
     }

@@ -68,7 +68,9 @@ const fn peer(
     Peer { name, tile, layout, counts }
 }
 
-const CUTLASS: [Peer; 5] = [
+const CUTLASS: [Peer; 6] = [
+    // It has steps of 64, in 131 instructions, and five stages.
+    peer("64x64 nt, half a step", Tile::new(64, 64), None, [16, 8, 4, 66]),
     peer("128x128 nt, 4 stages", Tile::new(128, 128), None, [64, 16, 8, 162]),
     peer("256x128 nt, 3 stages", Tile::new(256, 128), None, [64, 16, 6, 150]),
     peer("128x256 nn, 3 stages", Tile::new(128, 256), Some((false, false)), [64, 16, 6, 140]),
@@ -76,10 +78,14 @@ const CUTLASS: [Peer; 5] = [
     peer("128x256 nt, 3 stages", Tile::new(128, 256), None, [64, 16, 6, 150]),
 ];
 
-/// The counts that a large product's are compared with; `None` of what is no large product.
-fn counts(kernel: &str) -> Option<[u32; 4]> {
+/// The counts that the loop of a product of aligned operands is compared with; `None` of a kernel that has none. (The
+/// smallest tile has it in cubins only.)
+fn counts(kernel: &str, cubin: bool) -> Option<[u32; 4]> {
     let row = table::gemm::ROWS.iter().find(|row| row.symbol == kernel)?;
     let (_, a, b, tile) = row.product?;
+    if tile == table::gemm::SMALL_TILE && !cubin {
+        return None;
+    }
     let of = |peer: &&Peer| peer.tile == tile && peer.layout.is_none_or(|layout| layout == (a, b));
     CUTLASS.iter().find(of).map(|peer| peer.counts)
 }
@@ -95,7 +101,8 @@ pub fn output(tool: &str, arguments: &[&str]) -> Result<String, String> {
 }
 
 fn table(label: &str, image: &str) -> Result<usize, String> {
-    let mut kernels = match image.ends_with(".cubin") {
+    let cubin = image.ends_with(".cubin");
+    let mut kernels = match cubin {
         true => sm80::read(image)?,
         false => gfx90a::read(image)?,
     };
@@ -138,17 +145,17 @@ fn table(label: &str, image: &str) -> Result<usize, String> {
     for kernel in &kernels {
         let Some(main) = kernel.main_loop else { continue };
         println!("{:<32} {main}", kernel.kernel);
-        let Some(counts) = counts(&kernel.kernel) else { continue };
+        let Some(counts) = counts(&kernel.kernel, cubin) else { continue };
         if let Some(fault) = main.faults() {
             return Err(format!("{}: {fault}", kernel.kernel));
         }
         let [matrix, fragments, copies, all] = counts;
         let same = [main.matrix, main.fragments, main.loads] == [matrix, fragments, copies];
-        if image.ends_with(".cubin") && !(same && main.all * 4 <= all * 5) {
+        if cubin && !(same && main.all * 4 <= all * 5) {
             return Err(format!("{}: {main}; CUTLASS has {counts:?}", kernel.kernel));
         }
     }
-    if image.ends_with(".cubin") {
+    if cubin {
         for Peer { name, counts: [matrix, fragments, copies, all], .. } in CUTLASS {
             let (barriers, loads) = (1, copies);
             let of = MainLoop { matrix, fragments, loads, barriers, all, ..MainLoop::default() };

@@ -2,17 +2,20 @@
 //
 // `=`, or in place where the epilogue says so. Deterministic: each element is one sum over k in
 // ascending order (f32: one chain of fmaf, the reference's bits; 16-bit types: one chain of the matrix
-// unit's steps), whatever the number of blocks. 64×64 tiles, k in steps of 32, two buffers in shared
-// memory: step s + 1 is on its way through registers while step s is multiplied.
+// unit's steps), whatever the number of blocks and whichever the loop. 64×64 tiles, k in steps of 32.
+//
+// Operands that are not aligned, or change on their way, go through registers. Aligned ones are copied in the
+// background instead where the target has such a loop for the tile: see gemm.h of the target.
 //
 // Limiter: 16-bit types, shared memory. An A100's matrix unit takes 2·64·64·32 operations in 128 cycles of
 // a multiprocessor, the tile's 4 waves read 4·(2 + 2)·2 matrices of 512 bytes in 128, and write 8 KB in 64: two
 // thirds of 312 TFLOP/s at the best. f32: the vector unit, 19.5 TFLOP/s of an A100, 23.9 of an MI250X GCD.
 #pragma once
+#include "gemm.h"
 #include "gemm/epilogue.h"
 #include "gemm/operand.h"
-#include "mma.h"
 #include "gemm/vector.h"
+#include "mma.h"
 
 namespace hs {
 
@@ -28,29 +31,24 @@ struct Choice<F32> {
   using Sums = VectorSums;
 };
 
+// Two buffers in shared memory: step s + 1 is on its way through registers while step s is multiplied.
 template <uint32_t TYPE, bool A_TRANSPOSED, bool B_TRANSPOSED>
-HS_DEVICE void product(const Product& block) {
+struct RegisterLoop {
   using Sums = typename Choice<TYPE>::Sums;
-  constexpr uint32_t OPERAND = Sums::OPERAND_BYTES;  // of a step
-  constexpr uint32_t SLAB = Slab<SMALL, Sums::BANDS>::BYTES;
-  constexpr uint32_t BYTES = 4 * OPERAND > SLAB ? 4 * OPERAND : SLAB;
-  HS_SHARED __attribute__((aligned(128))) char shared[BYTES];
+  static constexpr uint32_t OPERAND = Sums::OPERAND_BYTES;  // of a step
+  static constexpr uint32_t BYTES = 4 * OPERAND;
   // Which chunks of each operand are this thread's: neighbours take what is side by side in memory.
-  constexpr uint32_t CHUNKS = 4 * SMALL / Sums::THREADS;
-  auto lane = [](bool together, uint32_t c) {
+  static constexpr uint32_t CHUNKS = 4 * SMALL / Sums::THREADS;
+  HS_DEVICE static uint32_t lane(bool together, uint32_t c) {
     const uint32_t i = c * Sums::THREADS + thread_index();
     return together ? i / 4 : i % SMALL;
-  };
-  auto chunk = [](bool together, uint32_t c) {
+  }
+  HS_DEVICE static uint32_t chunk(bool together, uint32_t c) {
     const uint32_t i = c * Sums::THREADS + thread_index();
     return together ? i % 4 : i / SMALL;
-  };
+  }
 
-  Tile t;
-#pragma unroll 1
-  for (uint32_t index = block_index(); locate(reload(block), index, SMALL, (block.flags & GATED) != 0 ? SMALL / 2 : SMALL, t);
-       index += block_count()) {
-    const Product& p = reload(block);
+  HS_DEVICE static void run(const Product& p, const Tile& t, Sums& sums, char* shared) {
     Chunk8<TYPE> a[CHUNKS], b[CHUNKS];
     auto load = [&](uint64_t k) {
       auto count = [&](uint64_t first) {
@@ -73,22 +71,52 @@ HS_DEVICE void product(const Product& block) {
         Sums::store(to + OPERAND, chunk(B_TRANSPOSED, c), lane(B_TRANSPOSED, c), b[c].x);
       }
     };
+    load(0);
+    store(shared);
+    barrier();
+    uint32_t now = 0;
+#pragma unroll 1
+    for (uint64_t k = 0;; k += STEP, now = 2 * OPERAND - now) {
+      const bool more = k + STEP < t.k;
+      if (more) load(k + STEP);
+      sums.multiply(shared + now, shared + now + OPERAND);
+      if (!more) break;
+      store(shared + (2 * OPERAND - now));
+      barrier();
+    }
+  }
+};
+
+// The loop of aligned operands, where there is one for the tile; else one that no block runs.
+template <bool THERE, uint32_t TYPE, bool A_TRANSPOSED, bool B_TRANSPOSED>
+struct Copies {
+  using Loop = AlignedLoop<TYPE, A_TRANSPOSED, B_TRANSPOSED, SMALL, SMALL>;
+};
+template <uint32_t TYPE, bool A_TRANSPOSED, bool B_TRANSPOSED>
+struct Copies<false, TYPE, A_TRANSPOSED, B_TRANSPOSED> {
+  using Loop = RegisterLoop<TYPE, A_TRANSPOSED, B_TRANSPOSED>;
+};
+
+template <uint32_t TYPE, bool A_TRANSPOSED, bool B_TRANSPOSED>
+HS_DEVICE void product(const Product& block) {
+  using Any = RegisterLoop<TYPE, A_TRANSPOSED, B_TRANSPOSED>;
+  constexpr bool COPIES = TYPE != F32 && LEAST_ALIGNED <= SMALL;
+  using Copied = typename Copies<COPIES, TYPE, A_TRANSPOSED, B_TRANSPOSED>::Loop;
+  using Sums = typename Any::Sums;
+  constexpr uint32_t SLAB = Slab<SMALL, Sums::BANDS>::BYTES;
+  constexpr uint32_t LOOP = Any::BYTES > Copied::BYTES ? Any::BYTES : Copied::BYTES;
+  HS_SHARED __attribute__((aligned(128))) char shared[LOOP > SLAB ? LOOP : SLAB];
+
+  Tile t;
+#pragma unroll 1
+  for (uint32_t index = block_index(); locate(reload(block), index, SMALL, (block.flags & GATED) != 0 ? SMALL / 2 : SMALL, t);
+       index += block_count()) {
+    const Product& p = reload(block);
     Sums sums;
     sums.clear();
     if (t.k > 0) {
-      load(0);
-      store(shared);
-      barrier();
-      uint32_t now = 0;
-#pragma unroll 1
-      for (uint64_t k = 0;; k += STEP, now = 2 * OPERAND - now) {
-        const bool more = k + STEP < t.k;
-        if (more) load(k + STEP);
-        sums.multiply(shared + now, shared + now + OPERAND);
-        if (!more) break;
-        store(shared + (2 * OPERAND - now));
-        barrier();
-      }
+      if (COPIES && (p.flags & ALIGNED) != 0) Copied::run(p, t, sums, shared);
+      else Any::run(p, t, sums, shared);
     }
     epilogue<SMALL, SMALL>(p, t, sums, reinterpret_cast<float*>(shared));
     barrier();  // the slab has been read

@@ -16,6 +16,7 @@ constexpr uint32_t FLUSH = 8;
 constexpr uint32_t GROUPS_CUT_K = 16;
 constexpr uint32_t ADD_A_SUMS = 32;
 constexpr uint32_t D_TRANSPOSED = 64;
+constexpr uint32_t ALIGNED = 128;
 
 // One tile of D, and the product it belongs to.
 struct Tile {

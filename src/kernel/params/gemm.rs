@@ -145,6 +145,8 @@ pub const FLAG_GROUPS_CUT_K: u32 = 16;
 pub const FLAG_ADD_A_SUMS: u32 = 32;
 /// `d` is stored transposed, `[n,m]`; so is the β·C that is added (only `c == d`).
 pub const FLAG_D_TRANSPOSED: u32 = 64;
+/// A and B can be copied as they are, 16 bytes at a time: 64×64 tiles on CUDA then have a loop that does. GPUs only.
+pub const FLAG_ALIGNED: u32 = 128;
 
 block! {
     /// `d_gate = dy·up·silu'(gate)`, `d_up = dy·silu(gate)`, with `z = [gate | up]`.

@@ -37,7 +37,9 @@ pub fn cases(kernel: &str, ptx: bool) -> Vec<Case> {
             // Four waves a tile, but for f32's and the largest; those ask for four stages of 32 steps.
             let threads = if ptx && input != F32_TYPE && !largest { 128 } else { 256 };
             let asked = if ptx && largest { 4 * 64 * (256 + 128) } else { 0 };
-            let of = |i| product(i, input, layout, tile, threads);
+            // The smallest tile has a loop for aligned operands, too.
+            let both = ptx && input != F32_TYPE && tile == [64, 64];
+            let of = |i| product(i, input, layout, tile, threads, both);
             (0..CASES).map(|i| of(i).asking(asked)).collect()
         }
     }
@@ -122,15 +124,26 @@ fn draw(random: &mut Random) -> Draw {
 /// The `i`-th product of a layout, drawn from its number: sizes with tails of every length, each
 /// activation in each role, each type of what is added and stored, aligned to eights, to pairs and not at
 /// all; k in parts now and then, some of them empty.
-fn product(i: usize, ty: u32, layout: &str, [rows, columns]: [usize; 2], threads: u32) -> Case {
+fn product(
+    i: usize,
+    ty: u32,
+    layout: &str,
+    [rows, columns]: [usize; 2],
+    threads: u32,
+    both: bool,
+) -> Case {
     let large = rows > 64;
     let b = &mut Builder::default();
     let mut random = Random::of(layout, i as u64);
     let draw = draw(&mut random);
     let mut below = |n: u64| random.below(n) as usize;
     let (ta, tb) = (layout.starts_with('t'), layout.ends_with('t'));
+    let gated = draw[0] % 5 == 1;
+    let even = large || draw[5] % 3 == 1;
+    let copied = both && even;
     // Now and then a second tile each way; several steps of k and a tail, of eight if large.
-    let whole = |n: usize| if large { n.next_multiple_of(8) } else { n };
+    let eights = large || copied && gated;
+    let whole = |n: usize| if eights { n.next_multiple_of(8) } else { n };
     let (m, n) = match i % 6 {
         0 => (rows + 1 + below(8), columns + 1 + below(8)),
         // All chunks of a tile have rows.
@@ -139,11 +152,10 @@ fn product(i: usize, ty: u32, layout: &str, [rows, columns]: [usize; 2], threads
         3 => (1 + below(40), 1 + below(3)),
         _ => (1 + below(40), 1 + below(40)),
     };
-    // Beyond as many steps of 32 as there are stages and one, the large loop runs twice where nothing is missing.
-    let stages = if rows + columns > 256 { 4 } else { 3 };
-    let long = if large { 32 * stages + 39 + 16 * (i / 12 % 2) } else { 71 };
+    // Beyond as many steps of 32 as there are stages and one, the loop of copies runs twice where nothing is missing.
+    let stages = [3, 4, 6][if copied { 2 } else { usize::from(rows + columns > 256) }];
+    let long = if large || copied { 32 * stages + 39 + 16 * (i / 12 % 2) } else { 71 };
     let (m, n, k) = (whole(m), whole(n), whole([long, 5, 33, 1][i % 4] + below(8)));
-    let gated = draw[0] % 5 == 1;
     let cuts_k = draw[1] % 7 == 2 && ta && !tb && !gated;
     let groups = if cuts_k || draw[2] % 7 == 4 && !ta { 3 } else { 0 };
     let batch = if groups == 0 && draw[3].is_multiple_of(3) { 2 } else { 1 };
@@ -156,7 +168,6 @@ fn product(i: usize, ty: u32, layout: &str, [rows, columns]: [usize; 2], threads
     let a_shape = if ta { [batch, k, m] } else { [batch, m, k] };
     let b_members = if cuts_k { 1 } else { members };
     let b_shape = if tb { [b_members, columns, k] } else { [b_members, k, columns] };
-    let even = large || draw[5] % 3 == 1;
     let a = matrix(b, a_shape, ty, even, draw[6] % 6 == 5);
     let y = matrix(b, b_shape, ty, even, false);
     let mut p = empty();
@@ -184,6 +195,9 @@ fn product(i: usize, ty: u32, layout: &str, [rows, columns]: [usize; 2], threads
     p.input = if own { TYPES[draw[27] % 3] } else { ty };
     p.output = [F32_TYPE, BF16_TYPE, F16_TYPE, ty][draw[4] % 4];
     surround(b, &mut p, &draw, !large && splits == 1);
+    if copied && p.role != ROLE_FUSED_A && p.flags & FLAG_FLUSH == 0 {
+        p.flags |= FLAG_ALIGNED;
+    }
     if p.role == ROLE_FUSED_A {
         // Lies as A does.
         let z = matrix(b, a_shape, ty, true, draw[20] % 4 == 1);
