@@ -1,6 +1,6 @@
 //! Conformance of the general product: bad input and edge cases, each named by its id.
 //!
-//! Not shown here, since they are about devices: G-22 (limits of a grid: blocks walk over tiles), G-24 and G-25
+//! Not shown here: G-22 (limits of a grid: blocks walk over tiles), G-24 and G-25
 //! (workspaces of sums in parts: plans make them themselves, of the right size, and each part is written whole before
 //! it is read; gemm_exact runs them), the second half of G-26 (memory of another GPU).
 #![allow(missing_docs)]
@@ -10,11 +10,13 @@ mod common;
 use common::bound::Growth;
 use common::gemm_case::{Case, Data, Term, check, run};
 use common::guard::Guarded;
+use common::memory::Values;
+use common::policy;
 use halfstep::gemm::{
     Activation, DataGrad, DataGradOperands, Gemm, Layout, Matrix, Operands, Source, SwigluGrad,
     WeightGrad, WeightGradOperands,
 };
-use halfstep::{Device, Error, Raw, bf16, f16};
+use halfstep::{Device, DeviceKind, Error, Raw, bf16, f16};
 
 /// The argument that an error names.
 fn arg(error: &Error) -> String {
@@ -34,11 +36,10 @@ fn arg(error: &Error) -> String {
 /// Runs a plain product on vectors of these lengths; the error, or whether D was written.
 fn attempt(device: &Device, gemm: &Gemm, lens: [usize; 3]) -> Result<bool, Error> {
     let stream = device.stream().unwrap();
-    let [a, b] = [lens[0], lens[1]].map(|len| vec![bf16::ONE; len]);
+    let [a, b] = [lens[0], lens[1]].map(|len| Values::from(vec![bf16::ONE; len]));
     let mut d = Guarded::<bf16>::output(lens[2], 0);
-    let plan = gemm.plan::<bf16, bf16>(device)?;
-    let mut out = d.get_mut();
-    let result = plan.run(&stream, Operands::new(&a, &b, &mut out));
+    let plan = gemm.clone().subnormals(policy(device)).plan::<bf16, bf16>(device)?;
+    let result = plan.run(&stream, Operands::new(&a, &b, &mut d));
     d.check("d");
     if result.is_err() {
         assert!(d.untouched(), "written in spite of {result:?}");
@@ -48,7 +49,7 @@ fn attempt(device: &Device, gemm: &Gemm, lens: [usize; 3]) -> Result<bool, Error
 
 #[test]
 fn g01_operands_shorter_than_their_shapes_are_named() {
-    for device in common::gemm_devices() {
+    for device in common::devices() {
         let gemm = Gemm::new(3, 4, 5);
         assert_eq!(attempt(&device, &gemm, [15, 20, 12]), Ok(true));
         for (i, name) in ["a", "b"].into_iter().enumerate() {
@@ -68,7 +69,7 @@ fn g01_operands_shorter_than_their_shapes_are_named() {
 
 #[test]
 fn g02_a_short_output_is_named() {
-    for device in common::gemm_devices() {
+    for device in common::devices() {
         let error = attempt(&device, &Gemm::new(3, 4, 5), [15, 20, 11]).unwrap_err();
         assert_eq!(arg(&error), "d", "{error}");
     }
@@ -76,13 +77,13 @@ fn g02_a_short_output_is_named() {
 
 #[test]
 fn g03_g04_short_bias_residual_c_and_preactivation_are_named() {
-    for device in common::gemm_devices() {
+    for device in common::devices() {
         let stream = device.stream().unwrap();
-        let (a, b) = (vec![1.0f32; 15], vec![1.0f32; 20]);
-        let (bias, short) = (vec![0.0f32; 3], vec![0.0f32; 11]);
+        let [a, b] = [15, 20].map(|len| Values::from(vec![1.0f32; len]));
+        let [bias, short] = [3, 11].map(|len| Values::from(vec![0.0f32; len]));
         let plan = Gemm::new(3, 4, 5).beta(1.0).plan::<f32, f32>(&device).unwrap();
-        let (mut d, mut z) = (vec![7.0f32; 12], vec![0.0f32; 11]);
-        let c = vec![0.0f32; 12];
+        let (mut d, mut z) = (Values::from([7.0f32; 12]), Values::from([0.0f32; 11]));
+        let c = Values::from([0.0f32; 12]);
         for name in ["bias", "residual", "c", "preactivation", "no c"] {
             let mut operands = Operands { c: Source::From(&c), ..Operands::new(&a, &b, &mut d) };
             match name {
@@ -101,7 +102,7 @@ fn g03_g04_short_bias_residual_c_and_preactivation_are_named() {
 
 #[test]
 fn g05_empty_output_is_ok_and_writes_nothing() {
-    for device in common::gemm_devices() {
+    for device in common::devices() {
         for (m, n) in [(0, 4), (3, 0), (0, 0)] {
             let gemm = Gemm::new(m, n, 5);
             assert_eq!(attempt(&device, &gemm, [m * 5, 5 * n, 12]), Ok(false));
@@ -114,12 +115,13 @@ fn g05_empty_output_is_ok_and_writes_nothing() {
 
 #[test]
 fn g06_an_empty_sum_writes_the_epilogue_of_beta_c() {
-    for device in common::gemm_devices() {
+    for device in common::devices() {
         for layout in Layout::ALL {
             for (beta, c) in [(0.0, Term::Absent), (0.5, Term::Own), (0.5, Term::InPlace)] {
                 for activation in Activation::ALL {
                     let base = Case::new(5, 19, 0);
                     let case = Case { layout, beta, c, activation, bias: true, gap: 2, ..base };
+                    let case = case.on::<bf16>(&device);
                     let data = Data::<bf16, bf16>::new(&case);
                     check(&case, &data, &run(&case, &data, &device), Growth::Worst);
                 }
@@ -130,7 +132,7 @@ fn g06_an_empty_sum_writes_the_epilogue_of_beta_c() {
 
 #[test]
 fn g07_a_leading_dimension_shorter_than_a_row_is_refused() {
-    for device in common::gemm_devices() {
+    for device in common::devices() {
         let all = [
             (Matrix::A, 5, "a"),
             (Matrix::B, 4, "b"),
@@ -141,7 +143,7 @@ fn g07_a_leading_dimension_shorter_than_a_row_is_refused() {
         ];
         for (matrix, row, name) in all {
             for ld in [0, row - 1] {
-                let gemm = Gemm::new(3, 4, 5).leading(matrix, ld);
+                let gemm = Gemm::new(3, 4, 5).leading(matrix, ld).subnormals(policy(&device));
                 let error = gemm.plan::<bf16, bf16>(&device).unwrap_err();
                 assert!(matches!(error, Error::Range { .. }), "{error}");
                 assert_eq!(arg(&error), name);
@@ -149,24 +151,27 @@ fn g07_a_leading_dimension_shorter_than_a_row_is_refused() {
         }
         // Transposed, the row is the other dimension.
         let gemm = Gemm::new(3, 4, 5).layout(Layout::TT).leading(Matrix::A, 2);
+        let gemm = gemm.subnormals(policy(&device));
         assert_eq!(arg(&gemm.plan::<bf16, bf16>(&device).unwrap_err()), "a");
     }
 }
 
 #[test]
 fn g08_g21_sizes_that_overflow_are_refused_and_large_ones_are_not_truncated() {
-    for device in common::gemm_devices() {
+    for device in common::devices() {
         let huge = 1usize << 40;
         for (m, n, k) in [(huge, huge, 1), (huge, 1, huge), (1, huge, huge), (usize::MAX, 2, 2)] {
             for layout in Layout::ALL {
-                let gemm = Gemm::new(m, n, k).layout(layout);
+                let gemm = Gemm::new(m, n, k).layout(layout).subnormals(policy(&device));
                 let error = gemm.plan::<bf16, bf16>(&device).unwrap_err();
                 assert!(matches!(error, Error::Shape { .. }), "{error}");
             }
         }
         let gemm = Gemm::new(3, 4, 5).leading(Matrix::D, usize::MAX / 2);
+        let gemm = gemm.subnormals(policy(&device));
         assert_eq!(arg(&gemm.plan::<bf16, bf16>(&device).unwrap_err()), "d");
-        assert!(Gemm::swiglu(1, usize::MAX, 1).plan::<bf16, bf16>(&device).is_err());
+        let error = Gemm::swiglu(1, usize::MAX, 1).plan::<f32, f32>(&device).unwrap_err();
+        assert!(matches!(error, Error::Shape { .. }), "{error}");
         // 2³² elements and more are planned as what they are: a short operand is told by how much.
         let gemm = Gemm::new(1 << 17, 1 << 17, 8);
         let error = attempt(&device, &gemm, [1 << 20, 1 << 20, 16]).unwrap_err();
@@ -196,7 +201,7 @@ fn g21_offsets_beyond_32_bits_arrive() {
 
 #[test]
 fn g09_any_element_alignment_works_and_less_is_an_error() {
-    for device in common::gemm_devices() {
+    for device in common::devices() {
         for shift in 0..8 {
             let case = Case { shift, bias: true, gap: 1, ..Case::new(17, 33, 20) };
             let data = Data::<f16, f16>::new(&case);
@@ -207,8 +212,9 @@ fn g09_any_element_alignment_works_and_less_is_an_error() {
         let bytes = [0u8; 64];
         // SAFETY: inside `bytes`, which is only ever refused.
         let odd = unsafe { Raw::<bf16>::new(bytes.as_ptr() as u64 | 1, 4) };
-        let (b, mut d) = (vec![bf16::ONE; 4], vec![bf16::ZERO; 4]);
-        let plan = Gemm::new(2, 2, 2).plan::<bf16, bf16>(&device).unwrap();
+        let (b, mut d) = (Values::from([bf16::ONE; 4]), Values::from([bf16::ZERO; 4]));
+        let gemm = Gemm::new(2, 2, 2).subnormals(policy(&device));
+        let plan = gemm.plan::<bf16, bf16>(&device).unwrap();
         let error = plan.run(&stream, Operands::new(&odd, &b, &mut d)).unwrap_err();
         assert!(matches!(error, Error::Align { need: 2, .. }), "{error}");
         assert_eq!((arg(&error).as_str(), &d[..]), ("a", &[bf16::ZERO; 4][..]));
@@ -217,7 +223,7 @@ fn g09_any_element_alignment_works_and_less_is_an_error() {
 
 #[test]
 fn g13_g15_c_and_residual_in_place_give_the_bits_of_separate_ones() {
-    for device in common::gemm_devices() {
+    for device in common::devices() {
         let base = Case { beta: 0.75, bias: true, gap: 3, ..Case::new(70, 50, 33) };
         for (c, residual) in [(Term::InPlace, Term::Own), (Term::Own, Term::InPlace)] {
             for activation in [Activation::Relu, Activation::GeluErf] {
@@ -230,24 +236,27 @@ fn g13_g15_c_and_residual_in_place_give_the_bits_of_separate_ones() {
         }
         // By address too: raw memory that is exactly D.
         let stream = device.stream().unwrap();
-        let (a, b, mut d) = (vec![1.0f32; 6], vec![1.0f32; 6], vec![8.0f32; 4]);
-        let address = d.as_mut_ptr() as u64;
+        let (a, b) = (Values::from([1.0f32; 6]), Values::from([1.0f32; 6]));
+        let d = device.upload(&[8.0f32; 4]).unwrap();
+        let address = d.address();
         // SAFETY: `d` outlives both and is not used meanwhile.
         let (c, mut out) = unsafe { (Raw::<f32>::new(address, 4), Raw::<f32>::new(address, 4)) };
         let plan = Gemm::new(2, 2, 3).beta(1.0).plan::<f32, f32>(&device).unwrap();
         plan.run(&stream, Operands { c: Source::From(&c), ..Operands::new(&a, &b, &mut out) })
             .unwrap();
-        assert_eq!(d, [11.0; 4]);
+        let mut got = [0.0; 4];
+        d.read(&stream, 0, &mut got).unwrap();
+        assert_eq!(got, [11.0; 4]);
     }
 }
 
 #[test]
 fn g14_an_output_over_another_operand_is_refused() {
-    for device in common::gemm_devices() {
+    for device in common::devices() {
         let stream = device.stream().unwrap();
-        let mut memory = vec![1.0f32; 64];
-        let start = memory.as_mut_ptr() as u64;
-        // SAFETY: inside `memory`; nothing is written, which is what this test is about.
+        let memory = device.upload(&[1.0f32; 64]).unwrap();
+        let start = memory.address();
+        // SAFETY: inside `memory`, which outlives them and is read once all is done.
         let raw = |at: usize, len: usize| unsafe { Raw::<f32>::new(start + 4 * at as u64, len) };
         let plan = Gemm::new(2, 2, 3).beta(1.0).plan::<f32, f32>(&device).unwrap();
         let apart = || (raw(0, 6), raw(8, 6), raw(16, 4), raw(32, 4));
@@ -277,26 +286,35 @@ fn g14_an_output_over_another_operand_is_refused() {
         plan.run(&stream, Operands::new(&a, &b, &mut d)).unwrap();
         let mut d = raw(1, 10);
         assert!(plan.run(&stream, Operands::new(&a, &b, &mut d)).is_err());
-        assert_eq!(&memory[..5], [1.0, 1.0, 2.0, 2.0, 1.0]);
+        let mut got = [0.0; 5];
+        memory.read(&stream, 0, &mut got).unwrap();
+        assert_eq!(got, [1.0, 1.0, 2.0, 2.0, 1.0]);
     }
 }
 
 #[test]
-fn g26_memory_and_streams_of_other_gemm_devices() {
-    for device in common::gemm_devices() {
+fn g26_memory_and_streams_of_other_devices() {
+    for device in common::devices() {
         let other = common::cpu(2);
         let plan = Gemm::new(1, 1, 1).plan::<f32, f32>(&device).unwrap();
-        let (a, mut d) = (vec![1.0f32], vec![0.0f32]);
+        let (a, mut d) = (Values::from([1.0f32]), Values::from([0.0f32]));
         let stream = other.stream().unwrap();
         let error = plan.run(&stream, Operands::new(&a, &a, &mut d)).unwrap_err();
         assert_eq!(arg(&error), "stream");
         assert_eq!(d, [0.0]);
+        if device.info().kind != DeviceKind::Cpu {
+            let (stream, host) = (device.stream().unwrap(), vec![1.0f32]);
+            let error = plan.run(&stream, Operands::new(&a, &host, &mut d)).unwrap_err();
+            assert!(matches!(error, Error::Device { .. }), "{error}");
+            assert_eq!(arg(&error), "b");
+            assert_eq!(d, [0.0]);
+        }
     }
 }
 
 #[test]
 fn g27_type_pairs_that_are_not_built_say_which_are() {
-    for device in common::gemm_devices() {
+    for device in common::devices() {
         let errors = [
             Gemm::new(1, 1, 1).plan::<f16, bf16>(&device).unwrap_err(),
             Gemm::new(1, 1, 1).plan::<bf16, f16>(&device).unwrap_err(),
@@ -312,9 +330,9 @@ fn g27_type_pairs_that_are_not_built_say_which_are() {
 
 #[test]
 fn g28_a_derivative_without_its_preactivation_is_refused() {
-    for device in common::gemm_devices() {
+    for device in common::devices() {
         let stream = device.stream().unwrap();
-        let (x, mut d) = (vec![1.0f32], vec![5.0f32]);
+        let (x, mut d) = (Values::from([1.0f32]), Values::from([5.0f32]));
         let plan =
             Gemm::new(1, 1, 1).derivative(Activation::Relu).plan::<f32, f32>(&device).unwrap();
         let error = plan.run(&stream, Operands::new(&x, &x, &mut d)).unwrap_err();
@@ -333,14 +351,16 @@ fn g28_a_derivative_without_its_preactivation_is_refused() {
 
 #[test]
 fn g30_outputs_whose_elements_would_share_memory_are_refused() {
-    for device in common::gemm_devices() {
+    for device in common::devices() {
         for stride in [0, 1, 11] {
             let gemm = Gemm::new(3, 4, 5).batch(2).stride(Matrix::D, stride);
+            let gemm = gemm.subnormals(policy(&device));
             let error = gemm.plan::<bf16, bf16>(&device).unwrap_err();
             assert_eq!(arg(&error), "d", "{error}");
         }
         // Side by side in the rows of one larger matrix: the heads of attention.
         let heads = Gemm::new(3, 4, 5).batch(2).leading(Matrix::D, 8).stride(Matrix::D, 4);
+        let heads = heads.subnormals(policy(&device));
         assert!(heads.plan::<bf16, bf16>(&device).is_ok());
         assert!(heads.batch(3).plan::<bf16, bf16>(&device).is_err());
     }
@@ -348,7 +368,7 @@ fn g30_outputs_whose_elements_would_share_memory_are_refused() {
 
 #[test]
 fn scalars_and_combinations_that_make_no_sense_are_refused() {
-    for device in common::gemm_devices() {
+    for device in common::devices() {
         for bad in [f32::NAN, f32::INFINITY] {
             assert_eq!(
                 arg(&Gemm::new(1, 1, 1).alpha(bad).plan::<f32, f32>(&device).unwrap_err()),
@@ -369,8 +389,7 @@ fn scalars_and_combinations_that_make_no_sense_are_refused() {
             assert!(matches!(error, Error::Unsupported { .. }), "{error}");
         }
         assert!(SwigluGrad::new(1, usize::MAX).plan::<f32>(&device).is_err());
-        assert!(
-            Gemm::new(2, 3, 4).plan::<bf16, bf16>(&device).unwrap().explain().contains("bf16_nn")
-        );
+        let gemm = Gemm::new(2, 3, 4).subnormals(policy(&device));
+        assert!(gemm.plan::<bf16, bf16>(&device).unwrap().explain().contains("bf16_nn"));
     }
 }

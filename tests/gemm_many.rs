@@ -9,16 +9,12 @@ use common::gemm_case::{LARGE, SMALL};
 use common::guard::Guarded;
 use common::memory::Values;
 use common::oracle_gemm::act_derivative;
+use common::policy;
 use halfstep::gemm::{
-    DataGrad, DataGradOperands, Gemm, Layout, Matrix, Operands, Subnormals, SwigluGrad, WeightGrad,
+    DataGrad, DataGradOperands, Gemm, Layout, Matrix, Operands, SwigluGrad, WeightGrad,
     WeightGradOperands,
 };
-use halfstep::{Device, Dtype, bf16};
-
-/// A device that flushes has to be asked to.
-fn policy(device: &Device) -> Subnormals {
-    if device.info().flushes_subnormals { Subnormals::Flush } else { Subnormals::Preserve }
-}
+use halfstep::{Dtype, bf16};
 
 #[test]
 fn swiglu_and_its_gradient_match_f64() {

@@ -30,6 +30,7 @@ pub mod workloads;
 
 use std::sync::OnceLock;
 
+use halfstep::gemm::Subnormals;
 use halfstep::{Device, DeviceKind};
 
 /// Every device that is here, found once: the CPU, and the GPUs that the build has a backend for.
@@ -96,6 +97,11 @@ pub fn gemm_devices() -> Vec<Device> {
         println!("skipped: {}: this suite lends slices of the host", device.info());
     }
     run
+}
+
+/// What becomes of subnormals where a test has none: a device whose matrix unit flushes 16-bit ones has to be asked to.
+pub fn policy(device: &Device) -> Subnormals {
+    if device.info().flushes_subnormals { Subnormals::Flush } else { Subnormals::Preserve }
 }
 
 /// The CPU with a number of threads.

@@ -6,7 +6,9 @@
 //! bytes spilled and of scratch, scalars that are kept in lanes of a vector register, bytes of shared memory, waves that a multiprocessor (SIMD) holds,
 //! instructions, and of them global loads and stores of 16 bytes, of less, and matrix products.
 //! A second table is of the loops that multiply matrices, and of CUTLASS's for the same tile; what every such loop
-//! has to keep to is checked (`MainLoop::faults`). The last line counts the kernels that spill, into whatever memory or register: none should.
+//! has to keep to is checked (`MainLoop::faults`). `plain=IMAGE` behind an image is one of the same kernels with every
+//! option of a product compiled out (`ci/resources/plain`): what options cost in registers is printed, and has a limit.
+//! The last line counts the kernels that spill, into whatever memory or register: none should.
 
 mod gfx90a;
 mod main_loop;
@@ -100,7 +102,7 @@ pub fn output(tool: &str, arguments: &[&str]) -> Result<String, String> {
     Ok(String::from_utf8_lossy(&done.stdout).into_owned())
 }
 
-fn table(label: &str, image: &str) -> Result<usize, String> {
+fn table(label: &str, image: &str) -> Result<Vec<Needs>, String> {
     let cubin = image.ends_with(".cubin");
     let mut kernels = match cubin {
         true => sm80::read(image)?,
@@ -162,20 +164,43 @@ fn table(label: &str, image: &str) -> Result<usize, String> {
             println!("{:<32} {of}", format!("(CUTLASS {name})"));
         }
     }
-    Ok(kernels.iter().filter(|k| k.scratch + k.lanes > 0).count())
+    Ok(kernels)
+}
+
+/// Registers that options of a product may cost: bias, C, residual, activations, derivatives, gate, stored
+/// pre-activation, D transposed, flushing.
+const FOR_OPTIONS: u32 = 8;
+
+/// Compares kernels with those that have no options.
+fn options(kernels: &[Needs], plain: &str) -> Result<(), String> {
+    let mut plain = sm80::read(plain)?;
+    plain.sort_by(|a, b| a.kernel.cmp(&b.kernel));
+    println!("\n{:<32} {:>9} {:>15}", "options of a product", "registers", "without options");
+    for Needs { kernel, registers, .. } in plain {
+        let same = kernels.iter().find(|k| k.kernel == kernel).ok_or(format!("no {kernel}"))?;
+        println!("{kernel:<32} {:>9} {registers:>15}", same.registers);
+        if same.registers > registers + FOR_OPTIONS {
+            return Err(format!("{kernel}: options cost more than {FOR_OPTIONS} registers"));
+        }
+    }
+    Ok(())
 }
 
 fn main() -> ExitCode {
-    let mut spilling = 0;
+    let (mut spilling, mut last) = (0, Vec::new());
     println!("What each kernel needs; made by ci/resources, compared by ci/run.");
     for argument in std::env::args().skip(1) {
         let (label, image) = argument.split_once('=').unwrap_or(("image", &argument));
-        match table(label, image) {
-            Ok(more) => spilling += more,
-            Err(reason) => {
-                eprintln!("halfstep-resources: {reason}");
-                return ExitCode::FAILURE;
-            }
+        let done = match label {
+            "plain" => options(&last, image),
+            _ => table(label, image).map(|kernels| {
+                spilling += kernels.iter().filter(|k| k.scratch + k.lanes > 0).count();
+                last = kernels;
+            }),
+        };
+        if let Err(reason) = done {
+            eprintln!("halfstep-resources: {reason}");
+            return ExitCode::FAILURE;
         }
     }
     println!("\nkernels that spill or use scratch, lanes included: {spilling}");

@@ -1,4 +1,4 @@
-// D = epilogue(A·B) for aligned 16-bit operands and large sizes: see epilogue.h for the formula and gemm.h of
+// D = epilogue(A·B) for aligned 16-bit operands and large sizes: see result.h for the formula and gemm.h of
 // the target for the loop.
 //
 // `=`, or in place where the epilogue says so. Deterministic: each element is one chain of the matrix

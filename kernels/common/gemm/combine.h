@@ -1,4 +1,4 @@
-// combine: D = epilogue(Σ_s workspace[s]), the sums of the parts that k was split in: see epilogue.h for the formula.
+// combine: D = epilogue(Σ_s workspace[s]), the sums of the parts that k was split in: see result.h for the formula.
 //
 // `=`, or in place where the epilogue says so. Deterministic: parts are added in order, from the first.
 // Limiter: memory, 4 bytes an element and part, and the epilogue's own: the weight gradient of 768 × 768 in 8 parts
@@ -41,7 +41,7 @@ HS_DEVICE void combine(const Product& block) {
   for (uint64_t q = block_index() * THREADS + thread_index(); q < all;
        q += static_cast<uint64_t>(block_count()) * THREADS) {
     const Product& p = reload(block);
-    float v[8], up[8];
+    float v[8];
     if (transposed) {
       const uint64_t i = q / p.n * 8, j = q % p.n;
       parts8_below(v, p, i, j, at_most_8(p.m - i));
@@ -50,8 +50,7 @@ HS_DEVICE void combine(const Product& block) {
       const uint64_t i = q / eights, j = q % eights * 8;
       const uint32_t count = at_most_8(p.n - j);
       parts8(v, p, i, j, count);
-      if ((p.flags & GATED) != 0) parts8(up, p, i, p.n + j, count);
-      result8(p, t, v, up, i, j, count);
+      result8(p, t, v, [&](float (&up)[8]) { parts8(up, p, i, p.n + j, count); }, i, j, count);
     }
   }
 }

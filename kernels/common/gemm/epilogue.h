@@ -1,11 +1,7 @@
-// What becomes of a tile's sums t: p = α·t + β·C + bias, then by role D = act(p) + residual,
-// D = p·act'(z) + residual, or D = p + residual; D = act(p)∘p_up + residual where gated. The order of
-// src/gemm/reference.rs, in f32, each stored value rounded once.
-//
-// `=`; in place where C or the residual is D: each element is read and written by one thread.
-// Every option is a branch that all threads of a launch take alike. Columns and rows behind the product's
-// are neither read nor written.
+// A tile's sums through shared memory, so that each thread has eight that are side by side, and from there into D,
+// by way of result.h, or, of a part of k, into the workspace as they are.
 #pragma once
+#include "gemm/result.h"
 #include "gemm/tile.h"
 #include "walk.h"
 
@@ -26,76 +22,11 @@ HS_DEVICE uint32_t slab_row(uint32_t r, uint32_t pass) {
   return (r / 16) * (TM / BANDS) + pass * 16 + r % 16;
 }
 
-// α·t + β·C + bias for eight columns from `j` on; `c` is 0 where there is none.
-HS_DEVICE void before8(float (&v)[8], const Product& p, uint64_t c, uint64_t ci, uint64_t bias, uint64_t j,
-                       uint32_t count) {
-#pragma unroll
-  for (int e = 0; e < 8; e++) v[e] *= p.alpha;
-  float other[8];
-  if (c != 0) {
-    load8(other, c, ci, count, p.output);
-#pragma unroll
-    for (int e = 0; e < 8; e++) v[e] = fmaf(p.beta, other[e], v[e]);
-  }
-  if (bias != 0) {
-    load8(other, bias, j, count, p.input);
-#pragma unroll
-    for (int e = 0; e < 8; e++) v[e] += other[e];
-  }
-}
-
 HS_DEVICE void slab8(float (&v)[8], const float* from) {  // 32-byte aligned
   const float4 a = *reinterpret_cast<const float4*>(from);
   const float4 b = *reinterpret_cast<const float4*>(from + 4);
   v[0] = a.x, v[1] = a.y, v[2] = a.z, v[3] = a.w;
   v[4] = b.x, v[5] = b.y, v[6] = b.z, v[7] = b.w;
-}
-
-// Eight elements of D stored [m,n], from their sums `v` and, where gated, those of `up`.
-HS_DEVICE void result8(const Product& p, const Tile& t, float (&v)[8], float (&up)[8], uint64_t i, uint64_t j,
-                       uint32_t count) {
-  const bool gated = (p.flags & GATED) != 0, flush = (p.flags & FLUSH) != 0;
-  const uint64_t c = p.c == 0 ? 0 : like_d(p, t, p.c, p.ldc, p.stride_c, p.output);
-  const uint64_t bias = p.bias == 0 ? 0 : p.bias + t.member * p.stride_bias * element_bytes(p.input);
-  const uint64_t preactivation = p.preactivation == 0 ? 0
-      : like_d(p, t, p.preactivation, p.ldp, p.stride_preactivation, p.input);
-  float other[8];
-  before8(v, p, c, i * p.ldc + j, bias, j, count);
-  if (preactivation != 0) {
-#pragma unroll
-    for (int e = 0; e < 8; e++) other[e] = v[e];
-    store8_result(other, preactivation, i * p.ldp + j, count, p.input, flush);
-  }
-  if (p.role == ROLE_FORWARD) {
-    apply8(v, p.activation);
-  } else if (p.role == ROLE_DERIVATIVE) {
-    load8(other, like_d(p, t, p.z, p.ldz, p.stride_z, p.input), i * p.ldz + j, count, p.input);
-    derive8(other, p.activation);
-#pragma unroll
-    for (int e = 0; e < 8; e++) v[e] *= other[e];
-  }
-  if (gated) {
-    before8(up, p, 0, 0, bias, p.n + j, count);
-#pragma unroll
-    for (int e = 0; e < 8; e++) v[e] *= up[e];
-    if (preactivation != 0) store8_result(up, preactivation, i * p.ldp + p.n + j, count, p.input, flush);
-  }
-  if (p.residual != 0) {
-    const uint64_t residual = like_d(p, t, p.residual, p.ldr, p.stride_residual, p.output);
-    load8(other, residual, i * p.ldr + j, count, p.output);
-#pragma unroll
-    for (int e = 0; e < 8; e++) v[e] += other[e];
-  }
-  store8_result(v, like_d(p, t, p.d, p.ldd, p.stride_d, p.output), i * p.ldd + j, count, p.output, flush);
-}
-
-// Eight rows of one column of D stored [n,m]. Only the weight gradient asks for it, whose whole epilogue is β·C.
-HS_DEVICE void result8_transposed(const Product& p, const Tile& t, float (&v)[8], uint64_t i, uint64_t j,
-                                  uint32_t count) {
-  const uint64_t c = p.c == 0 ? 0 : like_d(p, t, p.c, p.ldc, p.stride_c, p.output);
-  before8(v, p, c, j * p.ldc + i, 0, 0, count);
-  store8_result(v, like_d(p, t, p.d, p.ldd, p.stride_d, p.output), j * p.ldd + i, count, p.output,
-                (p.flags & FLUSH) != 0);
 }
 
 // The first element of eight of a part's sums: [splits][m][n], or 2n where gated.
@@ -117,10 +48,9 @@ HS_DEVICE void slab_to_rows(const Product& p, const Tile& t, const float* slab, 
     const uint64_t i = t.row + slab_row<TM, Sums::BANDS>(r, pass), j = t.column + column;
     if (i >= t.m || j >= p.n) continue;
     const float* from = slab + r * Slab<TN, Sums::BANDS>::LD + column;
-    float v[8], up[8];
+    float v[8];
     slab8(v, from);
-    if (gated) slab8(up, from + TN / 2);
-    result8(p, t, v, up, i, j, at_most_8(p.n - j));
+    result8(p, t, v, [&](float (&up)[8]) { slab8(up, from + TN / 2); }, i, j, at_most_8(p.n - j));
   }
 }
 

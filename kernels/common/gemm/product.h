@@ -1,4 +1,4 @@
-// D = epilogue(A·B) by the path that takes every product: see epilogue.h for the formula.
+// D = epilogue(A·B) by the path that takes every product: see result.h for the formula.
 //
 // `=`, or in place where the epilogue says so. Deterministic: each element is one sum over k in
 // ascending order (f32: one chain of fmaf, the reference's bits; 16-bit types: one chain of the matrix
