@@ -152,6 +152,7 @@ def peers(threads):
         "torch-upcast": python + [str(HERE / "torch_peer.py"), "upcast"],
         "torch-compile": python + [str(HERE / "torch_peer.py"), "compile"],
         "jax": python + [str(HERE / "jax_peer.py")],
+        "onednn": python + [str(HERE / "onednn_peer.py")],
         "mkl": python + [str(HERE / "blas_peer.py"), "mkl"],
         "openblas": python + [str(HERE / "blas_peer.py"), "openblas"],
         "numpy": python + [str(HERE / "numpy_peer.py")],
@@ -216,7 +217,7 @@ def heading():
     lock = (HERE.parent / "Cargo.lock").read_text()
     crates = ("gemm", "faer", "matrixmultiply", "candle-core", "half")
     found = [(crate, re.search(f'name = "{crate}"\nversion = "([^"]*)"', lock)) for crate in crates]
-    packages = [(name, version(name)) for name in ("torch", "jax", "mkl", "scipy-openblas32", "numpy", "ml_dtypes")]
+    packages = [(name, version(name)) for name in ("torch", "jax", "onednn-cpu-gomp", "mkl", "scipy-openblas32", "numpy", "ml_dtypes")]
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=ROOT)
     processor = re.search("model name\\s*: (.*)", Path("/proc/cpuinfo").read_text())
     return [
@@ -277,4 +278,5 @@ def main():
             writer.writerows(data)
 
 
-main()
+if __name__ == "__main__":
+    main()
