@@ -16,10 +16,10 @@ use common::reduction::{params_from, refs};
 use common::tcp::{connect, port};
 use common::{cpu, ranks};
 use halfstep::reduce::{
-    BucketPlan, Collective, Communicator, Config, Fault, Given, Parts, Reducer, Rendezvous, Sum,
-    TcpComm, Unscale,
+    BucketPlan, Collective, Communicator, Config, Fault, Given, Moves, Parts, Reducer, Rendezvous,
+    Section, Sum, TcpComm, Unscale,
 };
-use halfstep::{Device, Dtype, Error, Storage, bf16};
+use halfstep::{Buffer, Device, Dtype, Error, Storage, bf16};
 
 const LONG: Duration = Duration::from_secs(30);
 const SHORT: Duration = Duration::from_millis(500);
@@ -244,8 +244,15 @@ fn one_process_of_the_next_test() {
         return;
     };
     let words: Vec<usize> = child.split(' ').map(|word| word.parse().unwrap()).collect();
-    let [rank, port, at] = words[..] else { panic!("{child}") };
+    let [rank, port, at, amid] = words[..] else { panic!("{child}") };
     let mut comm = connect(rank, 4, port as u16, LONG).unwrap();
+    if amid == 1 {
+        let start = Instant::now();
+        if let Err(error) = sections(&mut comm, at) {
+            println!("\n0 {} {error}", start.elapsed().as_millis());
+        }
+        return;
+    }
     for round in 0.. {
         if rank == 2 && round == at {
             std::process::abort(); // nothing is said to anyone
@@ -258,14 +265,38 @@ fn one_process_of_the_next_test() {
     }
 }
 
+/// Blocks to their ranks and back, in so many sections; rank 2 dies between, when all have begun.
+fn sections(comm: &mut TcpComm, at: usize) -> Result<(), Error> {
+    const LEN: usize = 1 << 20;
+    let (rank, device) = (comm.rank(), Device::cpu());
+    let section = |index: usize| {
+        let block = |of: usize| vec![(4 * index + of) * LEN..(4 * index + of + 1) * LEN];
+        let (all, own) = ((0..4).map(block).collect::<Vec<_>>(), vec![block(rank); 4]);
+        Section {
+            gather: Moves { send: all.clone(), receive: all.clone() },
+            scatter: Moves { send: own, receive: all },
+        }
+    };
+    let sections: Vec<Section> = (0..at + 1).map(section).collect();
+    let buffers = (device.zeros(4 * LEN * (at + 1))?, device.zeros(4 * LEN * (at + 1))?);
+    let mut work = |section: usize, _: &Buffer<u8>, _: &Buffer<u8>| {
+        if rank == 2 && section == at {
+            std::process::abort();
+        }
+        Ok(())
+    };
+    let deadline = Instant::now() + LONG;
+    comm.exchange_sections(buffers, &sections, &mut work, &device.stream()?, deadline).map(drop)
+}
+
 #[test]
 fn c06_a_process_that_dies_is_named_at_once() {
-    for at in [0, 3] {
+    for (at, amid) in [(0, 0), (3, 0), (0, 1), (3, 1)] {
         let port = port();
         let start = |rank: usize| {
             Command::new(std::env::current_exe().unwrap())
                 .args(["--exact", "one_process_of_the_next_test", "--nocapture"])
-                .env(CHILD, format!("{rank} {port} {at}"))
+                .env(CHILD, format!("{rank} {port} {at} {amid}"))
                 .stdout(Stdio::piped())
                 .stderr(Stdio::null())
                 .spawn()
@@ -279,7 +310,8 @@ fn c06_a_process_that_dies_is_named_at_once() {
                 assert!(!output.status.success(), "it died");
                 continue;
             }
-            let expected = format!("collective {at}: rank 2 is lost");
+            let sequence = if amid == 1 { 0 } else { at };
+            let expected = format!("collective {sequence}: rank 2 is lost");
             let line = said.lines().find(|line| line.ends_with(&expected));
             let line = line.unwrap_or_else(|| panic!("rank {rank}: {said}"));
             let time: u64 = line.split(' ').nth(1).unwrap().parse().unwrap();

@@ -12,6 +12,8 @@
 //! whose masters and moments it alone has, and the parameters are gathered instead.
 //! Over many nodes ([`Hierarchical`]) both exchanges go inside nodes and across, and nodes sum before they send.
 //!
+//! What travels is bf16, f16 or f32, as the plan says, or, for slow links, 8-bit integers ([`Sum::Int8`]).
+//!
 //! A [`BucketPlan`] says which parameters travel together and in which order; a [`Communicator`]
 //! moves blocks; the [`Reducer`] drives both. A bf16 wire never means bf16 partial sums: rings that
 //! add in bf16 lose 17 % of the signal at 1,024 ranks, a sum in f32 with one rounding 0.2 % at any

@@ -95,6 +95,7 @@ pub(super) struct Piece {
     /// Which memory.
     pub memory: usize,
     pub start: usize,
+    /// One byte at least.
     pub len: usize,
 }
 

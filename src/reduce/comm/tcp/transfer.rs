@@ -95,9 +95,7 @@ impl processes::Transfer for Transfer {
         for (receives, pieces) in [(true, into), (false, out)] {
             let queues = if receives { &mut self.receives } else { &mut self.sends };
             for &piece in pieces {
-                if piece.len > 0 {
-                    queues[piece.peer].push_back(self.messages.len());
-                }
+                queues[piece.peer].push_back(self.messages.len());
                 self.messages.push(Message { piece, receives, moved: 0 });
             }
         }
