@@ -270,7 +270,8 @@ fn sections(comm: &mut TcpComm, at: usize) -> Result<(), Error> {
     const LEN: usize = 1 << 20;
     let (rank, device) = (comm.rank(), Device::cpu());
     let section = |index: usize| {
-        let block = |of: usize| vec![(4 * index + of) * LEN..(4 * index + of + 1) * LEN];
+        let range = |of: usize| (4 * index + of) * LEN..(4 * index + of + 1) * LEN;
+        let block = |of: usize| std::iter::once(range(of)).collect::<Vec<_>>();
         let (all, own) = ((0..4).map(block).collect::<Vec<_>>(), vec![block(rank); 4]);
         Section {
             gather: Moves { send: all.clone(), receive: all.clone() },
@@ -373,6 +374,33 @@ fn c09_strangers_are_ignored() {
             assert!(!matches!(stream.read(&mut [0; 8]), Ok(1..)), "hung up on");
         }
         drop((silent, unfinished));
+    });
+}
+
+/// Who was let in by rank 0, and then says another job's number, is not taken for a rank.
+#[test]
+fn connections_of_another_job_are_ignored() {
+    let port = port();
+    let say = |text: String| {
+        let mut stream = loop {
+            if let Ok(stream) = TcpStream::connect(("127.0.0.1", port)) {
+                break stream;
+            }
+        };
+        stream.write_all(&(text.len() as u32).to_le_bytes()).unwrap();
+        stream.write_all(text.as_bytes()).unwrap();
+        stream
+    };
+    std::thread::scope(|scope| {
+        let first = scope.spawn(move || connect(0, 2, port, 4 * SHORT).map(drop));
+        let protocol = format!("halfstep {}", env!("CARGO_PKG_VERSION"));
+        let hello = say(format!(r#"{{"protocol":"{protocol}","rank":1,"size":2,"port":9}}"#));
+        assert_eq!((&hello).read(&mut [0]).unwrap(), 1, "let in");
+        let wrong = [0, 1].map(|bulk| say(format!(r#"{{"job":7,"rank":1,"bulk":{}}}"#, bulk == 1)));
+        let error = first.join().unwrap().unwrap_err();
+        let expected = Fault::Deadline { sequence: 0, waiting_on: vec![1] };
+        assert_eq!(error, Error::Comm(expected));
+        drop(wrong);
     });
 }
 

@@ -144,3 +144,73 @@ impl processes::Channel for Channel {
     /// Connections end with the process.
     fn abandon(&self) {}
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+
+    /// A mailbox, and the other side's socket.
+    fn pair() -> (Mailbox, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let other = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (stream, _) = listener.accept().unwrap();
+        stream.set_nonblocking(true).unwrap();
+        other.set_nodelay(true).unwrap();
+        (Mailbox::new(stream), other)
+    }
+
+    /// Reads until so many bytes have come.
+    fn read(mailbox: &mut Mailbox, bytes: usize) {
+        while mailbox.came.len() < bytes && !mailbox.closed {
+            mailbox.read().unwrap();
+        }
+    }
+
+    #[test]
+    fn mail_comes_whole_or_not_at_all() {
+        let (mut mailbox, mut other) = pair();
+        let mut room = [0; 8];
+        for (at, byte) in [3, 0, b'a', b'b', b'c'].into_iter().enumerate() {
+            assert!(mailbox.take(&mut room).unwrap().is_none());
+            other.write_all(&[byte]).unwrap();
+            read(&mut mailbox, at + 1);
+        }
+        other.write_all(&[0, 0, 1, 0]).unwrap();
+        read(&mut mailbox, 9);
+        assert_eq!(mailbox.take(&mut room).unwrap(), Some(3));
+        assert_eq!(&room[..3], b"abc");
+        assert_eq!(mailbox.take(&mut room).unwrap(), Some(0));
+        assert_eq!(mailbox.take(&mut room).unwrap(), None, "and the start of another");
+        drop(other);
+        read(&mut mailbox, 99);
+        assert!(mailbox.closed);
+        assert!(mailbox.take(&mut room).unwrap().is_none());
+    }
+
+    #[test]
+    fn mail_that_is_too_long_is_an_error() {
+        let (mut mailbox, mut other) = pair();
+        other.write_all(&[9, 0, 1]).unwrap();
+        read(&mut mailbox, 3);
+        let failed = mailbox.take(&mut [0; 8]).unwrap_err();
+        assert_eq!(failed.reason, "mail of 9 bytes; at most 8");
+    }
+
+    /// What the system has no room for waits, and is sent later, in order.
+    #[test]
+    fn mail_that_cannot_be_sent_waits() {
+        let (mut mailbox, mut other) = pair();
+        let all: Vec<u8> = (0..20_000_000u32).map(|i| (i % 251) as u8).collect();
+        mailbox.waits.extend(&all);
+        mailbox.send().unwrap();
+        assert!(!mailbox.waits.is_empty(), "more than any socket holds");
+        let (mut came, mut bytes) = (Vec::<u8>::new(), vec![0; 1 << 20]);
+        while came.len() < all.len() {
+            let len = other.read(&mut bytes).unwrap();
+            came.extend(&bytes[..len]);
+            mailbox.send().unwrap();
+        }
+        assert!(came == all);
+    }
+}
