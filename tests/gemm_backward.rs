@@ -6,7 +6,9 @@ mod common;
 use common::bound::{self, Growth, within};
 use common::data::{Distribution, Rng};
 use common::guard::Guarded;
+use common::memory::Values;
 use common::oracle_gemm::act_derivative;
+use common::policy;
 use common::rounding::round;
 use halfstep::gemm::{
     Activation, Copy, DataGrad, DataGradOperands, Stats, Subnormals, WeightGrad,
@@ -313,7 +315,7 @@ fn f32_gradients_are_within_their_bounds_and_have_the_references_bits() {
 /// Integers: exact through every layout, also where the sum over rows is cut.
 #[test]
 fn g23_accumulating_twice_is_the_sum_of_both_and_an_error_in_between_changes_nothing() {
-    for device in common::gemm_devices() {
+    for device in common::devices() {
         for weight in [WeightLayout::OutIn, WeightLayout::InOut] {
             let layer = Layer {
                 rows: 600,
@@ -351,9 +353,11 @@ fn g23_accumulating_twice_is_the_sum_of_both_and_an_error_in_between_changes_not
             }
             assert_eq!(second.db[5], start.db[5] + 2.0 * fresh.db[5]);
             // An error leaves the buffer as it was.
-            let plan = WeightGrad::new(600, 50, 33).accumulate(true).plan::<bf16>(&device).unwrap();
-            let (mut dw, short) = (first.dw.clone(), vec![bf16::ONE; 600 * 50 - 1]);
-            let operands = WeightGradOperands::new(&t.dy, &short, &mut dw);
+            let plan = WeightGrad::new(600, 50, 33).accumulate(true).subnormals(policy(&device));
+            let plan = plan.plan::<bf16>(&device).unwrap();
+            let (mut dw, dy) = (Values::from(first.dw.clone()), Values::from(t.dy.clone()));
+            let short = Values::from(vec![bf16::ONE; 600 * 50 - 1]);
+            let operands = WeightGradOperands::new(&dy, &short, &mut dw);
             let error = plan.run(&device.stream().unwrap(), operands).unwrap_err();
             assert!(matches!(error, Error::Shape { .. }) && dw == first.dw, "{error}");
         }
@@ -362,12 +366,12 @@ fn g23_accumulating_twice_is_the_sum_of_both_and_an_error_in_between_changes_not
 
 #[test]
 fn statistics_count_non_finite_gradients_and_refuse_foreign_lists() {
-    for device in common::gemm_devices() {
+    for device in common::devices() {
         let stream = device.stream().unwrap();
         let plan = WeightGrad::new(2, 200, 100).plan::<f32>(&device).unwrap(); // 20,000: two partials
-        let (mut dy, x) = (vec![1.0f32; 200], vec![1.0f32; 400]);
+        let (mut dy, x) = (Values::from(vec![1.0f32; 200]), Values::from(vec![1.0f32; 400]));
         dy[99] = f32::INFINITY;
-        let (mut dw, mut db) = (vec![0.0f32; 20_000], vec![0.0f32; 100]);
+        let (mut dw, mut db) = (Values::from(vec![0.0f32; 20_000]), Values::from([0.0f32; 100]));
         let mut stats = GradStats::new(&device, &[20_000, 100, 7]).unwrap();
         let mut operands = WeightGradOperands::new(&dy, &x, &mut dw);
         operands.db = Some(&mut db);

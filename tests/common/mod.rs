@@ -89,12 +89,12 @@ pub fn gpus() -> Vec<Device> {
     devices().into_iter().filter(|device| device.info().kind != DeviceKind::Cpu).collect()
 }
 
-/// For suites whose operands are slices of the host: the CPU.
+/// For tests of the CPU's own tiles, bits and memory.
 pub fn gemm_devices() -> Vec<Device> {
     let (run, skip): (Vec<Device>, Vec<Device>) =
         devices().into_iter().partition(|device| device.info().kind == DeviceKind::Cpu);
     for device in skip {
-        println!("skipped: {}: this suite lends slices of the host", device.info());
+        println!("skipped: {}: this test is of the CPU", device.info());
     }
     run
 }
