@@ -127,10 +127,14 @@ HS_DEVICE void apply8(float (&v)[8], uint32_t activation) {
 
 // v = act'(v).
 HS_DEVICE void derive8(float (&v)[8], uint32_t activation) {
+  if (activation == ACTIVATION_NONE) {
+#pragma unroll
+    for (int e = 0; e < 8; e++) v[e] = 1.0f;
+    return;
+  }
 #pragma unroll
   for (int e = 0; e < 8; e++) {
     switch (activation) {
-      case ACTIVATION_NONE: v[e] = 1.0f; break;
       case RELU: v[e] = derivative<RELU>(v[e]); break;
       case GELU_TANH: v[e] = derivative<GELU_TANH>(v[e]); break;
       case GELU_ERF: v[e] = derivative<GELU_ERF>(v[e]); break;
