@@ -40,6 +40,8 @@ mod tile512;
 #[cfg(target_arch = "x86_64")]
 mod vector;
 mod wide;
+#[cfg(target_arch = "x86_64")]
+mod words;
 mod workspace;
 
 pub(crate) use self::path::Path;

@@ -33,12 +33,14 @@ pub(super) unsafe fn product<F: Form, T: Storage, O: Storage>(threads: &Threads,
     let (n, k) = (block.n as usize, block.k as usize);
     let stride = if block.flags & params::FLAG_A_TRANSPOSED != 0 { block.lda as usize } else { 1 };
     workspace::with(|workspace| {
-        // SAFETY: as many floats of this call's own; `k` elements of A, as the caller promised.
+        // SAFETY: as many floats of this call's own; `k` elements of A, as the caller promised; the form's instructions
+        // are there.
         let a = unsafe {
             let a = std::slice::from_raw_parts_mut(workspace.a.reserve(k), k);
-            for (p, a) in a.iter_mut().enumerate() {
-                *a = (*(block.a as *const T).add(p * stride)).widen();
-            }
+            F::vectorized(
+                #[inline(always)]
+                || gather::<F, T>((block.a as *const T, stride), a),
+            );
             &*a
         };
         // Rows of B are read in long runs, columns of it in none.
@@ -60,7 +62,7 @@ pub(super) unsafe fn product<F: Form, T: Storage, O: Storage>(threads: &Threads,
                                 rows::<F, T>(a, (b.0.add(column), b.1), &mut all[..columns]);
                             } else {
                                 let start = b.0.add(column * b.1);
-                                dots::dots::<T>(a, (start, b.1), &mut all[..columns]);
+                                dots::dots::<F, T>(a, (start, b.1), columns, sums);
                             }
                             for first in (0..columns).step_by(WIDEST) {
                                 let tile = Tile {
@@ -80,6 +82,24 @@ pub(super) unsafe fn product<F: Form, T: Storage, O: Storage>(threads: &Threads,
             });
         });
     });
+}
+
+/// Elements of A, `stride` apart, as f32.
+///
+/// # Safety
+/// There are as many. Inside `F::vectorized`.
+#[inline(always)]
+unsafe fn gather<F: Form, T: Storage>((from, stride): (*const T, usize), a: &mut [f32]) {
+    let together = if stride == 1 { a.len() / 8 } else { 0 };
+    let (vectors, rest) = a.split_at_mut(8 * together);
+    for (i, vector) in vectors.as_chunks_mut::<8>().0.iter_mut().enumerate() {
+        // SAFETY: eight elements side by side.
+        *vector = unsafe { widen::<F, T>(from.add(8 * i)) };
+    }
+    for (p, a) in rest.iter_mut().enumerate() {
+        // SAFETY: an element of A.
+        *a = unsafe { *from.add((8 * together + p) * stride) }.widen();
+    }
 }
 
 /// `sums[j] += Σ_p a[p]·B[p,j]`, rows of B `ld` apart.
