@@ -53,7 +53,8 @@ pub(super) fn partial<T: Lane, const FUSED: bool>(
 pub(super) fn sum_squares<T: Lane, const FUSED: bool>(chunk: &[T], factor: f32) -> f64 {
     match chunk.len() {
         0..=64 => short::<T, 64>(chunk, factor),
-        65..=512 => short::<T, 512>(chunk, factor),
+        65..=128 => short::<T, 128>(chunk, factor),
+        129..=512 => short::<T, 512>(chunk, factor),
         _ => long::<T, FUSED>(chunk, factor),
     }
 }
@@ -139,8 +140,9 @@ mod tests {
         let values: Vec<T> = (0..PARTIAL_CHUNK as u32)
             .map(|i| make(((i.wrapping_mul(2_654_435_761) >> 8) as f32 / 8e6 - 1.0) * 30.0))
             .collect();
-        for len in [0, 1, 7, 63, 64, 65, 511, 512, 513, 2047, 2048, 2049, 4096, 5000, 16383, 16384]
-        {
+        for len in [
+            0, 1, 7, 63, 64, 65, 127, 128, 129, 511, 512, 513, 2047, 2048, 2049, 5000, 16383, 16384,
+        ] {
             for factor in [1.0f32, 1.0 / 1024.0, 0.3] {
                 let chunk = &values[..len];
                 let slow = grad_stats::partial(3, chunk.iter().map(|v| v.widen() * factor));
