@@ -52,6 +52,9 @@ HS_DEVICE void atomic_add_shared(uint32_t* to, uint32_t value) { atomicAdd(to, v
 
 HS_DEVICE void atomic_max_shared(uint32_t* to, uint32_t value) { atomicMax(to, value); }
 
+// The largest of 32 threads from a multiple of 32 on, all of which call it together.
+HS_DEVICE uint32_t max_of_32(uint32_t x) { return __reduce_max_sync(0xffffffffu, x); }
+
 // To nearest, ties to even; for values that fit.
 HS_DEVICE int32_t nearest_int(double x) { return __double2int_rn(x); }
 HS_DEVICE double double_from_bits(uint64_t x) { return __longlong_as_double(static_cast<long long>(x)); }

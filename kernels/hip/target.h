@@ -54,6 +54,21 @@ HS_DEVICE void atomic_add_shared(uint32_t* to, uint32_t value) { atomicAdd(to, v
 
 HS_DEVICE void atomic_max_shared(uint32_t* to, uint32_t value) { atomicMax(to, value); }
 
+// The larger of a lane's and that of the lane so many before it, of 16 in a ring.
+template <int LANES>
+HS_DEVICE uint32_t max_in_ring(uint32_t x) {
+  const int other = __builtin_amdgcn_update_dpp(0, static_cast<int>(x), 0x120 + LANES, 0xf, 0xf, false);
+  return x > static_cast<uint32_t>(other) ? x : static_cast<uint32_t>(other);
+}
+
+// The largest of 32 threads from a multiple of 32 on, all of whose wave call it together.
+HS_DEVICE uint32_t max_of_32(uint32_t x) {
+  x = max_in_ring<1>(max_in_ring<2>(max_in_ring<4>(max_in_ring<8>(x))));
+  auto of = [&](int lane) { return static_cast<uint32_t>(__builtin_amdgcn_readlane(static_cast<int>(x), lane)); };
+  const uint32_t low = of(0) > of(16) ? of(0) : of(16), high = of(32) > of(48) ? of(32) : of(48);
+  return thread_index() % 64 < 32 ? low : high;
+}
+
 // To nearest, ties to even; for values that fit.
 HS_DEVICE int32_t nearest_int(double x) { return static_cast<int32_t>(__builtin_rint(x)); }
 HS_DEVICE double double_from_bits(uint64_t x) { return __builtin_bit_cast(double, x); }

@@ -17,34 +17,29 @@
 
 namespace hs {
 
-constexpr uint32_t INT8_BLOCKS = STRIP / INT8_BLOCK;     // of a strip: 8
 constexpr uint32_t HUGE_BITS = (127u + 127u) << 23;      // 2^127
 constexpr uint32_t TINY_BITS = (127u - 100u) << 23;      // 2^-100
 
+// A block is 32 threads'.
 HS_DEVICE void quantize(const Quantize& p) {
-  HS_SHARED uint32_t largest[INT8_BLOCKS];
-  const uint32_t t = thread_index();
-  const uint32_t own = 8 * t / INT8_BLOCK;
   for (uint64_t strip = block_index() * STRIP; strip < p.len; strip += block_count() * STRIP) {
-    if (t < INT8_BLOCKS) largest[t] = 0;
-    barrier();
-    const uint64_t i = strip + 8 * t;
-    float v[8], carried[8];
-    if (i < p.len) {  // and all of its block
+    const uint64_t i = strip + 8 * thread_index();
+    const bool there = i < p.len;  // and all of its block
+    float v[8];
+    uint32_t m = 0;
+    if (there) {
+      float carried[8];
       load8_aligned(v, p.values + 4 * i);
       load8_aligned(carried, p.carried + 4 * i);
-      uint32_t m = 0;
 #pragma unroll
       for (int e = 0; e < 8; e++) {
         v[e] = v[e] + carried[e];
         const uint32_t size = bits(v[e]) & 0x7fffffffu;
         m = size > m ? size : m;
       }
-      atomic_max_shared(&largest[own], m);
     }
-    barrier();
-    if (i < p.len) {
-      const uint32_t m = largest[own];
+    m = max_of_32(m);
+    if (there) {
       const bool finite = m < HUGE_BITS, tiny = m < TINY_BITS;
       const float number = from_bits(finite && !tiny ? m : 0x3f800000u);  // else 1
       const float scale = number * (1.0f / 127.0f), inverse = 127.0f / number;
@@ -67,7 +62,6 @@ HS_DEVICE void quantize(const Quantize& p) {
         store4(to + INT8_BLOCK, finite ? (tiny ? 0u : bits(scale)) : 0x7fc00000u);
       }
     }
-    barrier();  // the largest are read
   }
 }
 
