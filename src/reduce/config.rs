@@ -37,7 +37,7 @@ pub enum Sum {
     ///
     /// Memory: 9 bytes an element, and 9 of a rank's share, of which 4 are the bucket's that f32 need, too. Time: half
     /// of bf16's bytes on the link, for some 20 bytes an element more in memory: for links that are slower than a tenth
-    /// of that. Sources: 1-bit SGD (Seide et al., 2014), error feedback (Karimireddy et al., 2019); both sides rounded
+    /// of that; of a CPU, whose rounding takes longer, slower than 0.6 GB/s (two ranks of one core). Sources: 1-bit SGD (Seide et al., 2014), error feedback (Karimireddy et al., 2019); both sides rounded
     /// as in 1-bit Adam (Tang et al., 2021).
     Int8,
 }
