@@ -6,9 +6,9 @@ mod common;
 
 use common::data::{Distribution, Rng};
 use common::reduction::params_from;
-use common::{cases, devices, ranks};
+use common::{cases, devices, ranks, reduction};
 use halfstep::reduce::{BucketPlan, Config, Hierarchical, Reducer, Sum, Unscale};
-use halfstep::{Device, Dtype, Error, Storage, Write, bf16, f16};
+use halfstep::{Device, Dtype, Error, Storage, bf16, f16};
 use proptest::prelude::*;
 
 /// Parameters in buckets that end inside of blocks of 256, and parts of ranks in which nothing is.
@@ -77,31 +77,8 @@ fn run<G: Storage>(
             reducer.set_weight(*weight).unwrap();
             let zeros = |&len: &usize| vec![G::narrow(7.0); len];
             let mut out: Vec<Vec<G>> = LENGTHS.iter().map(zeros).collect();
-            let there = gradients.iter().enumerate().filter_map(|(i, g)| Some((i, g.as_ref()?)));
-            for (param, gradient) in there {
-                if config.views {
-                    let mut view = reducer.gradient_mut(param).unwrap();
-                    view.copy_from(&stream, gradient).unwrap();
-                    reducer.ready_view(&stream, param).unwrap();
-                } else {
-                    let gradient = device.upload(gradient).unwrap();
-                    reducer.ready(&stream, param, &gradient).unwrap();
-                }
-            }
-            if config.views {
-                reducer.finish_views(&stream, unscale).unwrap();
-                for (param, out) in out.iter_mut().enumerate() {
-                    reducer.gradient(param).unwrap().copy_to(&stream, out).unwrap();
-                }
-            } else {
-                let mut own: Vec<_> = out.iter().map(|out| device.upload(out).unwrap()).collect();
-                let mut to: Vec<&mut dyn Write<G>> =
-                    own.iter_mut().map(|own| own as &mut dyn Write<G>).collect();
-                reducer.finish(&stream, &mut to, unscale).unwrap();
-                for (own, out) in own.iter().zip(&mut out) {
-                    own.read(&stream, 0, out).unwrap();
-                }
-            }
+            let how = (config.views, unscale);
+            reduction::step(device, &mut reducer, gradients, how, &mut out);
             (out, reducer.stats().unwrap().read(&stream).unwrap().non_finite)
         };
         course.iter().map(step).collect::<Vec<_>>()

@@ -5,9 +5,9 @@ mod common;
 
 use common::data::{Distribution, Rng};
 use common::reduction::params_from;
-use common::{cases, devices, ranks};
+use common::{cases, devices, ranks, reduction};
 use halfstep::reduce::{BucketPlan, Communicator, Config, Fault, Reducer, Reduction, Sum, Unscale};
-use halfstep::{Device, Dtype, Error, Storage, Write, bf16, f16};
+use halfstep::{Device, Dtype, Error, Storage, bf16, f16};
 use proptest::prelude::*;
 use std::time::{Duration, Instant};
 
@@ -42,34 +42,8 @@ fn step<G: Storage>(
         reducer.set_weight(mine.weight).unwrap();
         let zeros = |&len: &usize| vec![G::narrow(0.0); len];
         let mut out: Vec<Vec<G>> = LENGTHS.iter().map(zeros).collect();
-        let given = mine.gradients.iter().enumerate();
-        for (param, gradient) in given.filter_map(|(i, g)| g.as_ref().map(|g| (i, g))) {
-            match config.views {
-                true => {
-                    let mut view = reducer.gradient_mut(param).unwrap();
-                    view.copy_from(&stream, gradient).unwrap();
-                    reducer.ready_view(&stream, param).unwrap();
-                }
-                false => {
-                    let gradient = device.upload(gradient).unwrap();
-                    reducer.ready(&stream, param, &gradient).unwrap();
-                }
-            }
-        }
-        if config.views {
-            reducer.finish_views(&stream, unscale).unwrap();
-            for (param, out) in out.iter_mut().enumerate() {
-                reducer.gradient(param).unwrap().copy_to(&stream, out).unwrap();
-            }
-        } else {
-            let mut own: Vec<_> = out.iter().map(|out| device.upload(out).unwrap()).collect();
-            let mut to: Vec<&mut dyn Write<G>> =
-                own.iter_mut().map(|own| own as &mut dyn Write<G>).collect();
-            reducer.finish(&stream, &mut to, unscale).unwrap();
-            for (own, out) in own.iter().zip(&mut out) {
-                own.read(&stream, 0, out).unwrap();
-            }
-        }
+        let how = (config.views, unscale);
+        reduction::step(device, &mut reducer, &mine.gradients, how, &mut out);
         let stats = reducer.stats().unwrap().read(&stream).unwrap();
         (out, [stats.sum_squares.to_bits(), stats.non_finite])
     });

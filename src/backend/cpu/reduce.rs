@@ -45,7 +45,6 @@ macro_rules! with_type {
 }
 
 mod in_place;
-mod int8;
 
 /// Compiles a call of an `#[inline(always)]` reference loop for AVX2 where the processor has it.
 /// The loops' arithmetic is explicit, so vector code gives the same bits.
@@ -58,7 +57,7 @@ macro_rules! vectorized {
                 fn avx2<$($T: Storage),*>($($arg: $type),*) $(-> $ret)? {
                     reference::$name($($arg),*)
                 }
-                if super::has_avx2() {
+                if crate::backend::cpu::has_avx2() {
                     // SAFETY: the processor has the features, checked just now.
                     return unsafe { avx2($($arg),*) };
                 }
@@ -67,6 +66,8 @@ macro_rules! vectorized {
         }
     )*};
 }
+mod int8;
+
 vectorized! {
     fn pack<G, W>(g: &[G], accumulated: Option<&mut [f32]>, to: &mut [W], scale: f32) -> u64;
     fn accumulate<G>(g: &[G], accumulated: &mut [f32]);

@@ -7,28 +7,9 @@ use crate::kernel::params::reduce::{INT8_BLOCK, INT8_BYTES, Quantize, Sum};
 use crate::reduce::reference;
 use std::slice::{from_raw_parts, from_raw_parts_mut};
 
-/// Compiles a call of a reference loop for AVX2 where the processor has it; see `vectorized!`.
-macro_rules! vectorized {
-    ($(fn $name:ident($($arg:ident: $type:ty),*) $(-> $ret:ty)?;)*) => {$(
-        fn $name($($arg: $type),*) $(-> $ret)? {
-            #[cfg(target_arch = "x86_64")]
-            {
-                #[target_feature(enable = "avx2,fma,f16c")]
-                fn avx2($($arg: $type),*) $(-> $ret)? {
-                    reference::$name($($arg),*)
-                }
-                if crate::backend::cpu::has_avx2() {
-                    // SAFETY: the processor has the features, checked just now.
-                    return unsafe { avx2($($arg),*) };
-                }
-            }
-            reference::$name($($arg),*)
-        }
-    )*};
-}
 vectorized! {
-    fn quantize(values: &mut [f32], carried: &[f32], codes: &mut [i8]) -> f32;
-    fn dequantize(codes: &[i8], scale: f32, to: &mut [f32]);
+    fn quantize<>(values: &mut [f32], carried: &[f32], codes: &mut [i8]) -> f32;
+    fn dequantize<>(codes: &[i8], scale: f32, to: &mut [f32]);
 }
 
 /// # Safety
