@@ -272,7 +272,8 @@ proptest! {
     /// Over many steps what is received adds up to what was sent, but for what the last step lost.
     #[test]
     fn nothing_is_lost_but_the_last_rounding(seed in 0u64..1 << 40, ranks in 2usize..5) {
-        let course = course::<f32>(seed, 12, ranks);
+        // The same gradients each time, whose rounding would lose the same each time.
+        let course = vec![course::<f32>(seed, 1, ranks).remove(0); 30];
         let found = run(&Device::cpu(), &course, (&config(), Shape::Flat), Unscale::Keep);
         let total: f64 = course[0].iter().map(|turn| turn.weight).sum();
         for param in 0..LENGTHS.len() {
