@@ -5,6 +5,7 @@ use half::{bf16, f16};
 
 /// A storage type as data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[cfg_attr(any(feature = "mpi", feature = "tcp"), derive(serde::Serialize, serde::Deserialize))]
 #[repr(u32)]
 #[allow(missing_docs)] // the names say it all
 pub enum Dtype {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use halfstep::reduce::{
-    BucketPlan, Collective, Communicator, Config, Mpi, MpiComm, Param, Reducer, Unscale,
+    BucketPlan, Collective, Communicator, Config, Mpi, MpiComm, Param, Reducer, Sum, Unscale,
 };
 use halfstep::{Device, Storage, Stream, bf16};
 
@@ -77,6 +77,8 @@ pub fn rank(params: &[Param], rounds: usize) -> Result<(), String> {
 /// One way of reducing everything.
 struct Way<'a> {
     name: &'static str,
+    /// By this crate, not by calls of the library's.
+    ours: bool,
     run: Box<dyn FnMut() -> Result<(), String> + 'a>,
     seconds: Vec<f64>,
 }
@@ -106,34 +108,38 @@ fn compare<G: Storage>(
         Ok(())
     };
     let plan = BucketPlan::ddp(params, G::DTYPE, 1 << 20, 25 << 20).map_err(text)?;
-    // As MPI's: sums, and nothing of their squares.
-    let config = Config { views: true, stats: false, ..Config::default() };
     let device = Device::cpu_with_threads(std::num::NonZeroUsize::MIN);
-    let comm = Box::new(mpi.comm().map_err(text)?);
-    let mut reducer = Reducer::<G>::new(&device, plan, comm, config).map_err(text)?;
     let stream = stream()?;
-    for param in 0..params.len() {
-        let value = G::narrow(1.0 + mpi.rank() as f32);
-        reducer.gradient_mut(param).map_err(text)?.host().unwrap_or_default().fill(value);
-    }
-    let ours = || {
-        for param in (0..params.len()).rev() {
-            reducer.ready_view(&stream, param).map_err(text)?;
+    let reducer = |sum: Sum| {
+        // As MPI's: sums, and nothing of their squares.
+        let config = Config { views: true, stats: false, sum, ..Config::default() };
+        let comm = Box::new(mpi.comm().map_err(text)?);
+        let mut reducer = Reducer::<G>::new(&device, plan.clone(), comm, config).map_err(text)?;
+        for param in 0..params.len() {
+            let value = G::narrow(1.0 + mpi.rank() as f32);
+            reducer.gradient_mut(param).map_err(text)?.host().unwrap_or_default().fill(value);
         }
-        reducer.finish_views(&stream, Unscale::Keep).map_err(text)?;
-        let view = reducer.gradient(params.len() / 2).map_err(text)?;
-        let found = view.host().and_then(|values| values.first().copied());
-        let right = found == Some(G::narrow(1.5));
-        if right { Ok(()) } else { Err(format!("the average is {found:?}, not 1.5")) }
+        let stream = &stream;
+        Ok::<_, String>(move || {
+            for param in (0..params.len()).rev() {
+                reducer.ready_view(stream, param).map_err(text)?;
+            }
+            reducer.finish_views(stream, Unscale::Keep).map_err(text)?;
+            let view = reducer.gradient(params.len() / 2).map_err(text)?;
+            let found = view.host().and_then(|values| values.first().copied());
+            let right = found == Some(G::narrow(1.5));
+            if right { Ok(()) } else { Err(format!("the average is {found:?}, not 1.5")) }
+        })
     };
-    let way = |name, run| Way { name, run, seconds: Vec::new() };
+    let way = |name, ours, run| Way { name, ours, run, seconds: Vec::new() };
     let mut ways = [
-        way("per tensor", Box::new(each) as Box<dyn FnMut() -> Result<(), String>>),
-        way("1 MiB chunks", Box::new(chunks(1 << 20))),
-        way("5 MiB chunks", Box::new(chunks(5 << 20))),
-        way("25 MiB chunks", Box::new(chunks(25 << 20))),
-        way("flat", Box::new(chunks(usize::MAX >> 1))),
-        way("this crate", Box::new(ours)),
+        way("per tensor", false, Box::new(each) as Box<dyn FnMut() -> Result<(), String>>),
+        way("1 MiB chunks", false, Box::new(chunks(1 << 20))),
+        way("5 MiB chunks", false, Box::new(chunks(5 << 20))),
+        way("25 MiB chunks", false, Box::new(chunks(25 << 20))),
+        way("flat", false, Box::new(chunks(usize::MAX >> 1))),
+        way("this crate", true, Box::new(reducer(Sum::RankOrder)?)),
+        way("Sum::Communicator", true, Box::new(reducer(Sum::Communicator)?)),
     ];
     for round in 0..=rounds {
         for way in &mut ways {
@@ -148,14 +154,10 @@ fn compare<G: Storage>(
         }
     }
     let of = |way: &Way| median(way.seconds.clone());
-    let (last, others) = ways.split_last().ok_or("no ways")?;
-    let best = others.iter().map(of).fold(f64::INFINITY, f64::min);
+    let best = ways.iter().filter(|way| !way.ours).map(of).fold(f64::INFINITY, f64::min);
     for way in &ways {
         let seconds = of(way);
-        let ratio = match way.name == last.name {
-            true => format!("{:.2}×", best / seconds),
-            false => String::new(),
-        };
+        let ratio = if way.ours { format!("{:.2}×", best / seconds) } else { String::new() };
         print(format!(
             "{:6} {:18} {:>9.1} {:>7.2} {ratio:>14}",
             G::DTYPE.name(),

@@ -19,8 +19,9 @@ pub enum Sum {
     /// `|weight · scale · gradient|` of the block on any rank. A NaN or ±Inf makes its block NaN.
     OrderFree,
     /// In the communicator's order, in the wire's type ([`Communicator::all_reduce`](super::Communicator::all_reduce)): over
-    /// `NcclComm` that of the library, whose rings and trees round to the wire's type at every hop, so that
-    /// bf16 sums lose 17 % of the signal at 1,024 ranks, and f16 sums may overflow. For f32 wires, and few ranks.
+    /// `NcclComm` and `MpiComm` that of the library, whose rings and trees round to the wire's type at every hop, so
+    /// that bf16 sums lose 17 % of the signal at 1,024 ranks, and f16 sums may overflow. For f32 wires, few ranks,
+    /// and networks that add up by themselves.
     Communicator,
     /// In rank order, of 8-bit integers with error feedback: 1.02 bytes an element travel, each way, whatever the
     /// plan's wire. `v = weight · scale · gradient + e` is rounded to 127 steps on either side of 0, blocks of 256

@@ -55,6 +55,16 @@ pub(crate) fn accumulate<G: Storage>(gradient: &[G], accumulated: &mut [f32]) {
     }
 }
 
+/// `to[i] = type(to[i] + from[i])`. A NaN is one NaN, whichever of the two it comes from.
+#[cfg(feature = "mpi")]
+#[inline(always)]
+pub(crate) fn add<T: Storage>(from: &[T], to: &mut [T]) {
+    for (to, from) in to.iter_mut().zip(from) {
+        let sum = to.widen() + from.widen();
+        *to = T::narrow(if sum.is_nan() { f32::NAN } else { sum });
+    }
+}
+
 /// `to[i] = type(factor · Σ_r weights[r] · parts[r][i])`, `r` ascending: `s = w₀·x₀`, then
 /// `s = fma(w_r, x_r, s)`.
 #[inline(always)]
@@ -246,5 +256,34 @@ pub(crate) fn quantize(values: &mut [f32], carried: &[f32], codes: &mut [i8]) ->
 pub(crate) fn dequantize(codes: &[i8], scale: f32, to: &mut [f32]) {
     for (code, to) in codes.iter().zip(to) {
         *to = scale * f32::from(*code);
+    }
+}
+
+#[cfg(all(test, feature = "mpi"))]
+mod tests {
+    use super::*;
+    use half::{bf16, f16};
+    use std::hint::black_box;
+
+    /// Ranks that add the same two values in either order get the same bits.
+    #[test]
+    fn sums_of_two_have_no_order() {
+        fn check<T: Storage + PartialEq>(values: &[T], bits: impl Fn(T) -> u16) {
+            for &a in values {
+                for &b in values {
+                    let (mut one, mut other) = ([b], [a]);
+                    // Or else the compiler would see that it is the same sum.
+                    add(black_box(&[a]), black_box(&mut one));
+                    add(black_box(&[b]), black_box(&mut other));
+                    assert_eq!(bits(one[0]), bits(other[0]));
+                    let exact = T::narrow(a.widen() + b.widen());
+                    assert!(one[0] == exact || exact.widen().is_nan());
+                }
+            }
+        }
+        let values = [0, 0x8000, 1, 0x3f81, 0x7f80, 0xff80, 0x7f81, 0x7fc1, 0xffd5, 0x7f7f];
+        check(&values.map(bf16::from_bits), bf16::to_bits);
+        let values = [0, 0x8000, 1, 0x3c01, 0x7c00, 0xfc00, 0x7c01, 0x7e01, 0xff55, 0x7bff];
+        check(&values.map(f16::from_bits), f16::to_bits);
     }
 }

@@ -5,7 +5,7 @@ mod fold;
 pub(crate) mod gemm;
 mod memory;
 mod optim;
-mod reduce;
+pub(crate) mod reduce;
 pub(crate) mod threads;
 
 use std::sync::LazyLock;

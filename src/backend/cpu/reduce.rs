@@ -49,8 +49,8 @@ mod in_place;
 /// Compiles a call of an `#[inline(always)]` reference loop for AVX2 where the processor has it.
 /// The loops' arithmetic is explicit, so vector code gives the same bits.
 macro_rules! vectorized {
-    ($(fn $name:ident<$($T:ident),*>($($arg:ident: $type:ty),* $(,)?) $(-> $ret:ty)?;)*) => {$(
-        fn $name<$($T: Storage),*>($($arg: $type),*) $(-> $ret)? {
+    ($($visibility:vis fn $name:ident<$($T:ident),*>($($arg:ident: $type:ty),* $(,)?) $(-> $ret:ty)?;)*) => {$(
+        $visibility fn $name<$($T: Storage),*>($($arg: $type),*) $(-> $ret)? {
             #[cfg(target_arch = "x86_64")]
             {
                 #[target_feature(enable = "avx2,fma,f16c")]
@@ -73,6 +73,12 @@ vectorized! {
     fn accumulate<G>(g: &[G], accumulated: &mut [f32]);
     fn sum<W, T>(parts: &[&[W]], weights: &[f32], to: &mut [T], factor: f32);
     fn unpack<G, W>(from: &[W], to: &mut [G], products: &mut [f32], factor: f32);
+}
+
+// What MPI adds with.
+#[cfg(feature = "mpi")]
+vectorized! {
+    pub(crate) fn add<T>(from: &[T], to: &mut [T]);
 }
 
 /// The partial of one chunk's products.

@@ -195,8 +195,9 @@ pub trait Communicator: Send {
     }
 
     /// Takes part in a reduction of the first `len` bytes of every rank's buffer, which are replaced by the
-    /// result: the same on every rank, in an order of the communicator's own. Returns the buffer, and how
-    /// long this rank waited for the last one to come.
+    /// result: the same on every rank, in an order of the communicator's own. (Of f32 that are NaN, a library may
+    /// leave one rank another NaN than the other.) Returns the buffer, and how long this rank waited for the
+    /// last one to come.
     ///
     /// Unless a communicator has something faster, it is an all-to-all, sums of this rank's block on the
     /// host (f32, in rank order, rounded once) and an all-gather.

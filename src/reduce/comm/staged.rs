@@ -3,10 +3,10 @@
 #![forbid(unsafe_code)]
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::pool::{Pool, slot};
-use super::{ALIGN, Abort, Collective, Communicator, Fault, Part, Parts};
+use super::{ALIGN, Abort, Collective, Communicator, Fault, Part, Parts, Reduction, sum};
 use crate::{Buffer, Device, DeviceKind, Error, Result, Stream};
 
 /// A communicator for memory of GPUs, over one that exchanges memory of the CPU: `MpiComm`, or
@@ -136,6 +136,25 @@ impl Staged {
         let parts = parts.map_err(|error| self.broken("copy to the device", error))?;
         Ok(Parts { parts, skew: came.skew })
     }
+
+    fn reduce_staged(
+        &mut self,
+        mut buffer: Buffer<u8>,
+        len: usize,
+        reduction: Reduction,
+        stream: &Stream,
+        deadline: Instant,
+    ) -> Result<(Buffer<u8>, Duration)> {
+        let mut host = self.sent.take_exactly(&self.host, len)?;
+        let mut whole = host.view_mut(0..len)?;
+        buffer.read(stream, 0, whole.host().expect("memory of the CPU"))?;
+        let (host, skew) = self.within.all_reduce(host, len, reduction, &self.order, deadline)?;
+        let sums = host.view(0..len)?;
+        buffer.write(stream, 0, sums.host().expect("memory of the CPU"))?;
+        stream.sync()?;
+        self.sent.keep(host);
+        Ok((buffer, skew))
+    }
 }
 
 impl Communicator for Staged {
@@ -164,6 +183,33 @@ impl Communicator for Staged {
         let parts = self.exchange_staged(collective, send, stream, deadline);
         self.fault = parts.as_ref().err().cloned();
         parts
+    }
+
+    fn all_reduce(
+        &mut self,
+        buffer: Buffer<u8>,
+        len: usize,
+        reduction: Reduction,
+        stream: &Stream,
+        deadline: Instant,
+    ) -> Result<(Buffer<u8>, Duration)> {
+        if let Some(fault) = &self.fault {
+            return Err(fault.clone().into());
+        }
+        sum::check(&buffer, len, reduction)?;
+        let on_host = |device: &Device| device.info().kind == DeviceKind::Cpu;
+        if on_host(stream.device()) && on_host(buffer.device()) {
+            return self.within.all_reduce(buffer, len, reduction, stream, deadline);
+        }
+        let reduced = self.reduce_staged(buffer, len, reduction, stream, deadline);
+        reduced.map_err(|error| {
+            let fault = match error {
+                Error::Comm(fault) => fault,
+                error => self.broken("copy", error),
+            };
+            self.fault = Some(fault.clone());
+            fault.into()
+        })
     }
 
     fn check(&mut self) -> Result<(), Fault> {

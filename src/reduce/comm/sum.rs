@@ -10,6 +10,7 @@ use crate::{Buffer, Dtype, Element, Error, Result, Storage, Stream, bf16, f16};
 
 /// What [`Communicator::all_reduce`] does to the values of all ranks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(any(feature = "mpi", feature = "tcp"), derive(serde::Serialize, serde::Deserialize))]
 pub enum Reduction {
     /// Adds up values of a storage type.
     Sum(Dtype),

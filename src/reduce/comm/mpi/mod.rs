@@ -1,10 +1,10 @@
 //! Ranks that are processes of MPI.
 //!
-//! Each rank sends every other its part, and adds what comes in rank order: MPI's own reductions,
-//! whose order of sums is the library's choice, are not used. Messages are started without waiting
-//! and tested until they have ended, on the thread that makes the call. That thread is what gives
-//! MPI time to move data; and a call that only ever tests can keep a deadline, which MPI's blocking
-//! calls cannot.
+//! Each rank sends every other its part, and adds what comes in rank order. MPI's own reductions, whose
+//! order of sums is the library's choice, are for who asks for them (`Communicator::all_reduce`).
+//! Messages and reductions are started without waiting and tested until they have ended, on the thread
+//! that makes the call. That thread is what gives MPI time to move data; and a call that only ever tests
+//! can keep a deadline, which MPI's blocking calls cannot.
 
 #![deny(unsafe_code)]
 
@@ -52,8 +52,10 @@ pub struct Mpi {
     size: usize,
     /// Whether we started MPI.
     ours: bool,
-    /// The next communicator's number.
+    /// The next communicator's number,
     next: Cell<u32>,
+    /// and the next one of all processes.
+    whole: Cell<u32>,
     /// Held by every communicator.
     alive: Arc<()>,
     /// Stays on its thread.
@@ -88,6 +90,7 @@ impl Mpi {
             size: opened.size,
             ours: opened.ours,
             next: Cell::new(0),
+            whole: Cell::new(0),
             alive: Arc::new(()),
             not_send: PhantomData,
         })
@@ -111,10 +114,18 @@ impl Mpi {
     /// A communicator of all processes. Sends nothing; but the n-th of one process talks to the
     /// n-th of the others.
     ///
+    /// [`all_reduce`](crate::reduce::Communicator::all_reduce) of the first eight is MPI's own, `MPI_Iallreduce`: 16-bit
+    /// values are added in f32 and rounded at every hop, by an operator of ours. Of others, as of
+    /// [groups](Self::group), it is made of exchanges and sums of ours.
+    ///
     /// # Errors
     /// [`Error::Unsupported`] if MPI has no tags for one more (there are 16,384 at least).
     pub fn comm(&self) -> Result<MpiComm> {
-        self.group(&(0..self.size).collect::<Vec<_>>())
+        let which = self.whole.get();
+        let reduces = (which < shim::reducing()).then_some(which);
+        let comm = self.make((0..self.size).collect(), self.rank, reduces)?;
+        self.whole.set(which + 1);
+        Ok(comm)
     }
 
     /// A communicator of some processes, of which this is one: `members[r]` is rank `r`. Sends nothing; every
@@ -141,7 +152,6 @@ impl Mpi {
     /// [`Error::Range`] unless the members are processes of this job, each once, and this is one;
     /// [`Error::Unsupported`] as [`comm`](Self::comm).
     pub fn group(&self, members: &[usize]) -> Result<MpiComm> {
-        const OP: &str = "Mpi::group";
         let once = |(at, member): (usize, &usize)| {
             *member < self.size && members[..at].iter().all(|before| before != member)
         };
@@ -149,16 +159,20 @@ impl Mpi {
         let (true, Some(rank)) = (members.iter().enumerate().all(once), rank) else {
             let expected =
                 format!("processes below {}, each once, {} among them", self.size, self.rank);
-            return Err(Error::range(OP, "members", expected, format!("{members:?}")));
+            return Err(Error::range("Mpi::group", "members", expected, format!("{members:?}")));
         };
-        let id = self.next.get();
-        let channel = shim::Channel::new(id, members.to_vec(), self.alive.clone());
+        self.make(members.to_vec(), rank, None)
+    }
+
+    fn make(&self, members: Vec<usize>, rank: usize, reduces: Option<u32>) -> Result<MpiComm> {
+        let (id, size) = (self.next.get(), members.len());
+        let channel = shim::Channel::new(id, members, reduces, self.alive.clone());
         let channel = channel.ok_or_else(|| Error::Unsupported {
-            op: OP,
+            op: "Mpi::group",
             reason: format!("MPI has no tags, or no memory, for communicator {id}"),
         })?;
         self.next.set(id + 1);
-        Ok(MpiComm(Processes::new(channel, rank, members.len())))
+        Ok(MpiComm(Processes::new(channel, rank, size)))
     }
 }
 

@@ -6,7 +6,7 @@
  * in which all processes take part. Callers make one call at a time in a process.
  *
  * Two ways to send: mail, small messages that may come at any time and from anyone; and batches,
- * of bulk data that both sides expect. Their tags keep them apart. */
+ * of bulk data that both sides expect. Their tags keep them apart. A batch may reduce, too. */
 #include <mpi.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,6 +28,32 @@ struct comm {
 /* All processes, in a context of our own: our messages meet nobody else's. */
 static MPI_Comm everyone = MPI_COMM_NULL;
 
+/* The same for reductions, which have no tags: one for each communicator that reduces. They are made at the start, where
+ * all processes are: later that could not keep a deadline, and Open MPI 4.1 mixes up two that are being made at a time. */
+#define REDUCING 8
+static MPI_Comm reducing[REDUCING];
+
+/* Joins `length` elements of `from` to those of `to`: sums of bf16, of f16, and the largest of bytes (MPICH 4.0.2
+ * takes bytes for signed ones: pmodels/mpich#6083). */
+typedef void join(const void *from, void *to, int length);
+static join *joins[3];
+static MPI_Op ops[3] = {MPI_OP_NULL, MPI_OP_NULL, MPI_OP_NULL};
+
+static void join0(void *from, void *to, int *length, MPI_Datatype *type) {
+  (void)type;
+  joins[0](from, to, *length);
+}
+
+static void join1(void *from, void *to, int *length, MPI_Datatype *type) {
+  (void)type;
+  joins[1](from, to, *length);
+}
+
+static void join2(void *from, void *to, int *length, MPI_Datatype *type) {
+  (void)type;
+  joins[2](from, to, *length);
+}
+
 struct batch {
   int capacity, count;
   MPI_Request *requests;
@@ -43,7 +69,8 @@ static int level_of(int provided) {
 }
 
 /* Starts MPI, unless someone has. `ours`: whether this call started it. `ended`: nobody can. */
-int halfstep_mpi_open(int *level, int *ours, int *ended, int *rank, int *size) {
+int halfstep_mpi_open(int *level, int *ours, int *ended, int *rank, int *size, join *const three[3]) {
+  MPI_User_function *functions[3] = {join0, join1, join2};
   int provided = MPI_THREAD_SINGLE, started = 0, code;
   *level = *ours = 0;
   if ((code = MPI_Finalized(ended)) != MPI_SUCCESS || *ended) return code;
@@ -55,6 +82,12 @@ int halfstep_mpi_open(int *level, int *ours, int *ended, int *rank, int *size) {
   *ours = !started;
   if ((code = MPI_Comm_dup(MPI_COMM_WORLD, &everyone)) != MPI_SUCCESS) return code;
   if ((code = MPI_Comm_set_errhandler(everyone, MPI_ERRORS_RETURN)) != MPI_SUCCESS) return code;
+  for (int i = 0; i < REDUCING; ++i)
+    if ((code = MPI_Comm_dup(everyone, &reducing[i])) != MPI_SUCCESS) return code;
+  for (int i = 0; i < 3; ++i) {
+    joins[i] = three[i];
+    if ((code = MPI_Op_create(functions[i], 1, &ops[i])) != MPI_SUCCESS) return code;
+  }
   if ((code = MPI_Comm_rank(everyone, rank)) != MPI_SUCCESS) return code;
   return MPI_Comm_size(everyone, size);
 }
@@ -172,6 +205,22 @@ int halfstep_mpi_batch_start(struct batch *batch, struct comm *comm, int receive
   if (batch->count == batch->capacity) return MPI_ERR_COUNT;
   code = receive ? MPI_Irecv(bytes, length, MPI_BYTE, peer, comm->bulk, everyone, request)
                  : MPI_Isend(bytes, length, MPI_BYTE, peer, comm->bulk, everyone, request);
+  if (code == MPI_SUCCESS) ++batch->count;
+  return code;
+}
+
+/* For how many communicators there are reductions. */
+int halfstep_mpi_reducing(void) { return REDUCING; }
+
+/* Starts an all-reduce of `length` values, in place: 0 sums of bf16, 1 of f16, 2 the largest of bytes, 3 sums of f32,
+ * 4 of 32-bit integers modulo 2^32. Its slot is as a message's. */
+int halfstep_mpi_batch_reduce(struct batch *batch, int which, void *values, int length, int reduction) {
+  MPI_Datatype types[] = {MPI_UINT16_T, MPI_UINT16_T, MPI_UINT8_T, MPI_FLOAT, MPI_UINT32_T};
+  MPI_Op op = reduction < 3 ? ops[reduction] : MPI_SUM;
+  MPI_Request *request = &batch->requests[batch->count];
+  int code;
+  if (batch->count == batch->capacity) return MPI_ERR_COUNT;
+  code = MPI_Iallreduce(MPI_IN_PLACE, values, length, types[reduction], op, reducing[which], request);
   if (code == MPI_SUCCESS) ++batch->count;
   return code;
 }

@@ -4,13 +4,19 @@
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::ops::Range;
 use std::ptr::NonNull;
+use std::slice;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::super::Reduction;
 use super::super::processes::{
     self, Delivery, Failed, Memory, Piece, Started, Transfer as _, check_pieces,
 };
-use crate::Buffer;
+use crate::backend::cpu::reduce::add;
+use crate::{Buffer, Dtype, Element, Storage, bf16, f16};
+
+/// Joins so many elements of the first to those of the second.
+type Join = unsafe extern "C" fn(*const c_void, *mut c_void, c_int);
 
 unsafe extern "C" {
     fn halfstep_mpi_open(
@@ -19,6 +25,7 @@ unsafe extern "C" {
         ended: &mut c_int,
         rank: &mut c_int,
         size: &mut c_int,
+        joins: &[Join; 3],
     ) -> c_int;
     fn halfstep_mpi_close() -> c_int;
     fn halfstep_mpi_error_text(code: c_int, text: *mut c_char, capacity: c_int) -> c_int;
@@ -43,6 +50,14 @@ unsafe extern "C" {
         bytes: *mut u8,
         length: c_int,
         peer: c_int,
+    ) -> c_int;
+    fn halfstep_mpi_reducing() -> c_int;
+    fn halfstep_mpi_batch_reduce(
+        batch: *mut c_void,
+        which: c_int,
+        values: *mut u8,
+        length: c_int,
+        reduction: c_int,
     ) -> c_int;
     fn halfstep_mpi_batch_pending(batch: *const c_void, slot: c_int) -> c_int;
     fn halfstep_mpi_batch_test(batch: *mut c_void, ended: &mut c_int) -> c_int;
@@ -78,6 +93,35 @@ fn check(call: &'static str, code: c_int) -> Result<(), Failed> {
     Err(Failed { call, reason: format!("{reason} (code {code})") })
 }
 
+/// What MPI calls, on whatever thread it likes, for reductions that it has not.
+///
+/// # Safety
+/// `len` elements are at each address, aligned, and those of `to` nobody else's.
+unsafe fn join<T: Element>(
+    from: *const c_void,
+    to: *mut c_void,
+    len: c_int,
+    join: impl Fn(&[T], &mut [T]),
+) {
+    let len = len as usize;
+    // SAFETY: as above.
+    let (from, to) = unsafe {
+        (slice::from_raw_parts(from.cast(), len), slice::from_raw_parts_mut(to.cast(), len))
+    };
+    join(from, to);
+}
+unsafe extern "C" fn sum<T: Storage>(from: *const c_void, to: *mut c_void, len: c_int) {
+    // SAFETY: MPI says so.
+    unsafe { join::<T>(from, to, len, add) }
+}
+unsafe extern "C" fn largest(from: *const c_void, to: *mut c_void, len: c_int) {
+    let largest = |from: &[u8], to: &mut [u8]| {
+        to.iter_mut().zip(from).for_each(|(to, from)| *to = (*from).max(*to));
+    };
+    // SAFETY: MPI says so.
+    unsafe { join(from, to, len, largest) }
+}
+
 /// How MPI was found or started.
 #[derive(Debug, Default)]
 pub(super) struct Opened {
@@ -95,9 +139,11 @@ pub(super) struct Opened {
 pub(super) fn open() -> Result<Opened, Failed> {
     let _one = lock();
     let (mut level, mut ours, mut ended, mut rank, mut size) = (0, 0, 0, 0, 0);
-    // SAFETY: five places to write an int to.
-    let code =
-        unsafe { halfstep_mpi_open(&mut level, &mut ours, &mut ended, &mut rank, &mut size) };
+    let joins: [Join; 3] = [sum::<bf16>, sum::<f16>, largest];
+    // SAFETY: five places to write an int to; MPI calls the functions with what they ask for.
+    let code = unsafe {
+        halfstep_mpi_open(&mut level, &mut ours, &mut ended, &mut rank, &mut size, &joins)
+    };
     check("MPI_Init_thread", code)?;
     let (rank, size) = (rank as usize, size as usize);
     Ok(Opened { level, ours: ours != 0, ended: ended != 0, rank, size })
@@ -123,12 +169,20 @@ pub(super) fn library() -> String {
     }
 }
 
+/// For how many communicators there are reductions.
+pub(super) fn reducing() -> u32 {
+    // SAFETY: no precondition.
+    unsafe { halfstep_mpi_reducing() as u32 }
+}
+
 /// One communicator's tags, the mail it has sent, and its ranks.
 #[derive(Debug)]
 pub(super) struct Channel {
     comm: NonNull<c_void>,
     /// Of each rank of the communicator, the process.
     members: Vec<usize>,
+    /// Which of the communicators that reduce it is.
+    reduces: Option<u32>,
     /// As long as this is held, MPI is not ended.
     _alive: Arc<()>,
 }
@@ -139,13 +193,13 @@ unsafe impl Send for Channel {}
 unsafe impl Sync for Channel {}
 
 impl Channel {
-    /// `None`: no memory, or no tags left.
-    pub fn new(id: u32, members: Vec<usize>, alive: Arc<()>) -> Option<Self> {
+    /// `reduces`: which of those below [`reducing`] it is, if it is of all processes. `None`: no memory, or no tags left.
+    pub fn new(id: u32, members: Vec<usize>, reduces: Option<u32>, alive: Arc<()>) -> Option<Self> {
         let id = c_int::try_from(id).ok()?;
         let _one = lock();
         // SAFETY: MPI is open: only `Mpi` makes channels.
         let comm = NonNull::new(unsafe { halfstep_mpi_comm_new(id) })?;
-        Some(Self { comm, members, _alive: alive })
+        Some(Self { comm, members, reduces, _alive: alive })
     }
 }
 
@@ -182,6 +236,10 @@ impl processes::Channel for Channel {
         }
     }
 
+    fn reduces(&self) -> bool {
+        self.reduces.is_some()
+    }
+
     /// MPI's end waits for all processes.
     fn abandon(&self) {
         abandon();
@@ -213,10 +271,19 @@ impl Drop for Channel {
 #[derive(Debug)]
 pub(super) struct Transfer {
     batch: NonNull<c_void>,
-    /// Of each message that was started: who the other rank is, and whether this one receives.
-    messages: Vec<(Piece, bool)>,
+    /// What was started.
+    messages: Vec<(Piece, Kind)>,
     memory: Vec<Memory>,
     channel: Arc<Channel>,
+}
+
+/// What becomes of a piece.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Kind {
+    Sent,
+    Received,
+    /// By all processes: there is no peer.
+    Reduced(Reduction),
 }
 
 impl Transfer {
@@ -224,6 +291,56 @@ impl Transfer {
     fn pending(&self, slot: usize) -> bool {
         // SAFETY: the batch is alive, and has a slot for each message.
         unsafe { halfstep_mpi_batch_pending(self.batch.as_ptr(), slot as c_int) != 0 }
+    }
+
+    /// Whether pieces that are to be sent or written may be started. The caller holds the lock.
+    fn check(&self, out: &[Piece], into: &[Piece]) -> Result<(), Failed> {
+        let pending = (0..self.messages.len()).filter(|&slot| self.pending(slot));
+        let pending = pending.map(|slot| self.messages[slot]);
+        let pending = pending.map(|(piece, kind)| (piece, kind != Kind::Sent));
+        check_pieces(&self.memory, pending, out, into)
+    }
+
+    /// The caller holds the lock, and has checked the piece.
+    fn start_one(&mut self, piece: Piece, kind: Kind) -> Result<(), Failed> {
+        let address = self.memory[piece.memory].buffer().address() + piece.start as u64;
+        let (batch, to, len) = (self.batch.as_ptr(), address as *mut u8, piece.len as c_int);
+        let message = |receives: bool| {
+            let (comm, peer) = (self.channel.comm.as_ptr(), self.channel.members[piece.peer]);
+            // SAFETY: the bytes are inside their buffer, which this value keeps until the message has
+            // ended, or for ever (`drop`), and no other message uses them (`check`), nor does the caller.
+            // MPI only reads what is sent.
+            unsafe {
+                halfstep_mpi_batch_start(batch, comm, receives.into(), to, len, peer as c_int)
+            }
+        };
+        match kind {
+            Kind::Sent => check("MPI_Isend", message(false))?,
+            Kind::Received => check("MPI_Irecv", message(true))?,
+            Kind::Reduced(reduction) => {
+                let which = self.channel.reduces.and_then(|which| c_int::try_from(which).ok());
+                let reason = || "this communicator has no reductions".into();
+                let which =
+                    which.ok_or_else(|| Failed { call: "MPI_Iallreduce", reason: reason() })?;
+                let (len, number) = (len / reduction.bytes() as c_int, number(reduction));
+                // SAFETY: as above; values are aligned, as buffers and pieces are.
+                let code = unsafe { halfstep_mpi_batch_reduce(batch, which, to, len, number) };
+                check("MPI_Iallreduce", code)?;
+            }
+        }
+        self.messages.push((piece, kind));
+        Ok(())
+    }
+}
+
+/// As the shim numbers them.
+fn number(reduction: Reduction) -> c_int {
+    match reduction {
+        Reduction::Sum(Dtype::Bf16) => 0,
+        Reduction::Sum(Dtype::F16) => 1,
+        Reduction::MaxU8 => 2,
+        Reduction::Sum(Dtype::F32) => 3,
+        Reduction::SumI32 => 4,
     }
 }
 
@@ -239,31 +356,20 @@ impl processes::Transfer for Transfer {
     }
 
     fn start(&mut self, out: &[Piece], into: &[Piece]) -> Result<Started, Failed> {
-        let one = lock();
+        let _one = lock();
         let first = self.messages.len();
-        let pending = (0..first).filter(|&slot| self.pending(slot));
-        let pending = pending.map(|slot| self.messages[slot]);
-        check_pieces(&self.memory, pending, out, into)?;
-        let channel = self.channel.clone();
-        for (receives, pieces) in [(true, into), (false, out)] {
-            for &piece in pieces {
-                let address = self.memory[piece.memory].buffer().address();
-                let to = (address + piece.start as u64) as *mut u8;
-                // SAFETY: the bytes are inside their buffer, which this value keeps until the message has
-                // ended, or for ever (`drop`), and no other message uses them (`check_pieces`), nor does the
-                // caller. MPI only reads what is sent.
-                let code = unsafe {
-                    let (len, peer) = (piece.len as c_int, channel.members[piece.peer] as c_int);
-                    let (batch, comm) = (self.batch.as_ptr(), channel.comm.as_ptr());
-                    halfstep_mpi_batch_start(batch, comm, receives.into(), to, len, peer)
-                };
-                check(if receives { "MPI_Irecv" } else { "MPI_Isend" }, code)?;
-                self.messages.push((piece, receives));
-            }
+        self.check(out, into)?;
+        for (kind, pieces) in [(Kind::Received, into), (Kind::Sent, out)] {
+            pieces.iter().try_for_each(|&piece| self.start_one(piece, kind))?;
         }
-        drop(one);
         let middle = first + into.len();
         Ok(Started { receives: first..middle, sends: middle..self.messages.len() })
+    }
+
+    fn reduce(&mut self, pieces: &[Piece], reduction: Reduction) -> Result<(), Failed> {
+        let _one = lock();
+        self.check(&[], pieces)?;
+        pieces.iter().try_for_each(|&piece| self.start_one(piece, Kind::Reduced(reduction)))
     }
 
     fn buffer(&self, memory: usize) -> &Buffer<u8> {
@@ -291,7 +397,9 @@ impl processes::Transfer for Transfer {
     fn waiting_on(&self, messages: Range<usize>) -> Vec<usize> {
         let _one = lock();
         let pending = messages.filter(|&slot| self.pending(slot));
-        let mut peers: Vec<usize> = pending.map(|slot| self.messages[slot].0.peer).collect();
+        let messages = pending.map(|slot| self.messages[slot]);
+        let messages = messages.filter(|(_, kind)| !matches!(kind, Kind::Reduced(_)));
+        let mut peers: Vec<usize> = messages.map(|(piece, _)| piece.peer).collect();
         peers.sort_unstable();
         peers.dedup();
         peers
@@ -313,7 +421,7 @@ impl processes::Transfer for Transfer {
 
 impl Drop for Transfer {
     fn drop(&mut self) {
-        for slot in self.all().filter(|&slot| self.messages[slot].1) {
+        for slot in self.all().filter(|&slot| self.messages[slot].1 == Kind::Received) {
             let _one = lock();
             // SAFETY: the batch is alive and has the slot. A receive that is being served goes on.
             unsafe { halfstep_mpi_batch_cancel(self.batch.as_ptr(), slot as c_int) };

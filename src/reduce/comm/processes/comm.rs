@@ -10,16 +10,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::mail::{CAPACITY, Call, Kind, Mail};
-use super::{Channel, Delivery, Failed, Memory, Piece, Transfer};
+use super::pieces::{Messages, messages, pieces, reduced};
+use super::{Channel, Delivery, Failed, Memory, Transfer};
 use crate::reduce::comm::idle::Idle;
 use crate::reduce::comm::pool::{Pool, slot};
 use crate::reduce::comm::{
-    ALIGN, Abort, Collective, Communicator, Fault, Moves, Part, Parts, Section, Work,
+    ALIGN, Abort, Collective, Communicator, Fault, Part, Parts, Reduction, Section, Work, sum,
 };
 use crate::{Buffer, Device, DeviceKind, Stream};
 
-/// Messages are cut to this many bytes: MPI counts in `int`.
-const PIECE: usize = 64 << 20;
+/// How long ranks have to say that they are there.
+const GRACE: Duration = Duration::from_millis(500);
 
 /// The memories of an exchange of blocks,
 const SENT: usize = 0;
@@ -35,6 +36,8 @@ pub struct Processes<C: Channel> {
     /// What each rank has announced and this one has not come to.
     announced: Vec<VecDeque<Call>>,
     left: Vec<bool>,
+    /// Who has said to be there since this rank asked.
+    here: Vec<bool>,
     sequence: u64,
     pool: Pool,
     /// Sent to the thread that owns it, never shared.
@@ -95,6 +98,7 @@ impl<C: Channel> Processes<C> {
             link: Arc::new(Link { channel, rank, size, fault }),
             announced: vec![VecDeque::new(); size],
             left: vec![false; size],
+            here: vec![false; size],
             sequence: 0,
             pool: Pool::default(),
             not_sync: PhantomData,
@@ -117,9 +121,18 @@ impl<C: Channel> Processes<C> {
                 }
             };
             match Mail::decode(mail) {
-                Some(Mail::Call(call)) => self.announced[from].push_back(call),
+                Some(Mail::Call(call)) => {
+                    self.announced[from].push_back(call);
+                    self.here[from] = true;
+                }
                 Some(Mail::Left) => self.left[from] = true,
                 Some(Mail::Fault(fault)) => drop(link.keep(fault)),
+                Some(Mail::Ask) => {
+                    link.channel
+                        .send(from, &Mail::Here.encode())
+                        .map_err(|failed| link.failed(failed))?;
+                }
+                Some(Mail::Here) => self.here[from] = true,
                 None => {
                     let reason = format!("{} bytes from rank {from} that are no mail", mail.len());
                     return Err(link.failed(Failed { call: "receive", reason }));
@@ -152,7 +165,10 @@ impl<C: Channel> Processes<C> {
                 return Err(self.link.fail(Fault::PeerLost { sequence, rank }));
             }
             if Instant::now() >= deadline {
-                return Err(self.link.fail(Fault::Deadline { sequence, waiting_on: missing }));
+                // Some may be in an earlier collective, and wait for somebody else themselves.
+                let silent = self.silent(&missing)?;
+                let waiting_on = if silent.is_empty() { missing } else { silent };
+                return Err(self.link.fail(Fault::Deadline { sequence, waiting_on }));
             }
             idle.wait();
         }
@@ -216,12 +232,34 @@ impl<C: Channel> Processes<C> {
                 return Err(link.fail(Fault::PeerLost { sequence: self.sequence, rank }));
             }
             if Instant::now() >= deadline {
-                let waiting_on = transfer.waiting_on(messages);
+                let mut waiting_on = transfer.waiting_on(messages);
+                if waiting_on.is_empty() {
+                    waiting_on = self.silent(&link.peers().collect::<Vec<_>>())?;
+                }
                 return Err(link.fail(Fault::Deadline { sequence: self.sequence, waiting_on }));
             }
             idle.wait();
         }
         Ok(())
+    }
+
+    /// Those of some ranks that do not answer within a moment: they are gone, or busy with something else.
+    fn silent(&mut self, of: &[usize]) -> Result<Vec<usize>, Fault> {
+        let link = self.link.clone();
+        self.here.fill(false);
+        for &peer in of {
+            link.channel.send(peer, &Mail::Ask.encode()).map_err(|failed| link.failed(failed))?;
+        }
+        let (end, mut idle) = (Instant::now() + GRACE, Idle::default());
+        loop {
+            self.read_mail()?;
+            let silent = of.iter().filter(|&&rank| !self.here[rank]);
+            let silent: Vec<usize> = silent.copied().collect();
+            if silent.is_empty() || Instant::now() >= end {
+                return Ok(silent);
+            }
+            idle.wait();
+        }
     }
 
     /// Waits until all messages have ended; returns the memory that is ours alone.
@@ -282,30 +320,6 @@ fn begins_later(fault: &Fault, now: u64) -> bool {
     }
 }
 
-fn pieces(peer: usize, memory: usize, start: usize, len: usize) -> impl Iterator<Item = Piece> {
-    (0..len).step_by(PIECE).map(move |at| Piece {
-        peer,
-        memory,
-        start: start + at,
-        len: PIECE.min(len - at),
-    })
-}
-
-/// What is sent, and what is received.
-type Messages = (Vec<Piece>, Vec<Piece>);
-
-/// A rank's moves as messages, in the order in which peers expect them.
-fn messages<C: Channel>(link: &Link<C>, moves: &Moves, received: usize) -> Messages {
-    let all = |ranges: &[Vec<Range<usize>>], peer: usize, memory: usize| {
-        let ranges = ranges.get(peer).cloned().unwrap_or_default();
-        ranges.into_iter().flat_map(move |range| pieces(peer, memory, range.start, range.len()))
-    };
-    let ahead: Vec<usize> = link.peers().collect();
-    let out = ahead.iter().flat_map(|&peer| all(&moves.send, peer, BUFFER)).collect();
-    let into = ahead.iter().rev().flat_map(|&peer| all(&moves.receive, peer, received)).collect();
-    (out, into)
-}
-
 impl<C: Channel> Communicator for Processes<C> {
     fn rank(&self) -> usize {
         self.link.rank
@@ -355,9 +369,15 @@ impl<C: Channel> Communicator for Processes<C> {
         let link = self.link.clone();
         let call = Call { kind: Kind::Sections(sections.len()), bytes: buffer.len() };
         let skew = self.begin(call, stream, &[buffer.device(), gathered.device()], deadline)?;
+        let ahead: Vec<usize> = link.peers().collect();
         let moves: Vec<_> = sections
             .iter()
-            .map(|s| (messages(&link, &s.gather, GATHERED), messages(&link, &s.scatter, BUFFER)))
+            .map(|s| {
+                (
+                    messages(&ahead, &s.gather, (BUFFER, GATHERED)),
+                    messages(&ahead, &s.scatter, (BUFFER, BUFFER)),
+                )
+            })
             .collect();
         let count = |(out, into): &Messages| out.len() + into.len();
         let capacity = moves.iter().map(|(g, s)| count(g) + count(s)).sum();
@@ -384,6 +404,31 @@ impl<C: Channel> Communicator for Processes<C> {
         let [buffer, gathered] = self.finish(transfer, deadline)?;
         self.sequence += 1;
         Ok((buffer, gathered, skew))
+    }
+
+    fn all_reduce(
+        &mut self,
+        buffer: Buffer<u8>,
+        len: usize,
+        reduction: Reduction,
+        stream: &Stream,
+        deadline: Instant,
+    ) -> crate::Result<(Buffer<u8>, Duration)> {
+        let link = self.link.clone();
+        if !link.channel.reduces() {
+            return sum::in_rank_order(self, buffer, len, reduction, stream, deadline);
+        }
+        sum::check(&buffer, len, reduction)?;
+        let call = Call { kind: Kind::Reduction(reduction), bytes: len };
+        let skew = self.begin(call, stream, &[buffer.device()], deadline)?;
+        let failed = |failed| link.failed(failed);
+        let pieces = reduced(link.rank, BUFFER, len);
+        let transfer = C::Transfer::new(&link.channel, vec![Memory::Own(buffer)], pieces.len());
+        let mut transfer = transfer.map_err(failed)?;
+        transfer.reduce(&pieces, reduction).map_err(failed)?;
+        let [buffer] = self.finish(transfer, deadline)?;
+        self.sequence += 1;
+        Ok((buffer, skew))
     }
 
     fn check(&mut self) -> Result<(), Fault> {
@@ -416,20 +461,6 @@ impl<C: Channel> Abort for Aborter<C> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// Parts of one sender are neither torn nor lost where they are longer than one message.
-    #[test]
-    fn pieces_cover_a_part_once() {
-        for len in [0, 1, PIECE - 1, PIECE, PIECE + 1, 3 * PIECE + 7] {
-            let mut at = 5;
-            for piece in pieces(2, 1, 5, len) {
-                assert_eq!((piece.peer, piece.memory, piece.start), (2, 1, at));
-                assert!((1..=PIECE).contains(&piece.len));
-                at += piece.len;
-            }
-            assert_eq!(at, 5 + len);
-        }
-    }
 
     /// A collective that all ranks have called is finished, whatever breaks the next.
     #[test]

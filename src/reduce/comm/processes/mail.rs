@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::reduce::comm::{Collective, Fault};
+use crate::reduce::comm::{Collective, Fault, Reduction};
 
 /// Room for the longest mail. Less than any MPI's limit for messages that leave at once.
 pub(super) const CAPACITY: usize = 4000;
@@ -23,6 +23,7 @@ pub(super) enum Kind {
     Blocks(Collective),
     /// So many.
     Sections(usize),
+    Reduction(Reduction),
 }
 
 impl Call {
@@ -30,6 +31,7 @@ impl Call {
         match self.kind {
             Kind::Blocks(collective) => format!("{collective:?} of {} bytes", self.bytes),
             Kind::Sections(count) => format!("{count} sections of {} bytes", self.bytes),
+            Kind::Reduction(reduction) => format!("{reduction:?} of {} bytes", self.bytes),
         }
     }
 }
@@ -42,6 +44,10 @@ pub(super) enum Mail {
     Left,
     /// The communicator is broken, and why.
     Fault(Fault),
+    /// The sender asks who is there.
+    Ask,
+    /// The sender is there.
+    Here,
 }
 
 impl Mail {
@@ -76,9 +82,13 @@ mod tests {
             rank: 1,
             reason: "\u{1}\"é".chars().cycle().take(len).collect(),
         };
-        for mail in
-            [Mail::Call(call), Mail::Left, Mail::Fault(deadline(7)), Mail::Fault(aborted(9))]
-        {
+        for mail in [
+            Mail::Call(call),
+            Mail::Left,
+            Mail::Here,
+            Mail::Fault(deadline(7)),
+            Mail::Fault(aborted(9)),
+        ] {
             assert_eq!(Mail::decode(&mail.encode()), Some(mail));
         }
         for (long, short) in [(deadline(9000), deadline(300)), (aborted(9000), aborted(300))] {

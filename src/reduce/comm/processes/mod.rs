@@ -8,13 +8,16 @@
 
 mod comm;
 mod mail;
+mod pieces;
 
 use std::fmt::Debug;
 use std::ops::Range;
 use std::sync::Arc;
 
 pub(super) use comm::Processes;
+pub(super) use pieces::{Piece, check_pieces};
 
+use super::Reduction;
 use crate::Buffer;
 
 /// A call that failed: which, and what the library or the system says of it.
@@ -45,6 +48,11 @@ pub(super) trait Channel: Debug + Send + Sync + 'static {
     /// What has come next.
     fn receive<'a>(&self, into: &'a mut [u8]) -> Result<Delivery<'a>, Failed>;
 
+    /// Whether its transfers [`reduce`](Transfer::reduce): all ranks' do, or none's.
+    fn reduces(&self) -> bool {
+        false
+    }
+
     /// A process may never answer any more.
     fn abandon(&self);
 }
@@ -66,6 +74,14 @@ pub(super) trait Transfer: Sized {
     /// Until they have ended, nobody else writes what is sent, and nobody touches what is received.
     fn start(&mut self, out: &[Piece], into: &[Piece]) -> Result<Started, Failed>;
 
+    /// Starts an all-reduce of pieces of memory that is ours alone, of whole values each: every rank names the same, and
+    /// nothing else is on its way. Only where the channel says so.
+    fn reduce(&mut self, pieces: &[Piece], reduction: Reduction) -> Result<(), Failed> {
+        let reason =
+            format!("{} pieces: {reduction:?} is not a call of this transport", pieces.len());
+        Err(Failed { call: "reduce", reason })
+    }
+
     /// One of the memories: to be touched where no message is on its way.
     fn buffer(&self, memory: usize) -> &Buffer<u8>;
 
@@ -78,7 +94,7 @@ pub(super) trait Transfer: Sized {
     /// Whether some messages, by their numbers, have ended.
     fn ended(&self, messages: Range<usize>) -> bool;
 
-    /// The ranks whose messages, of some, have not ended, in order.
+    /// The ranks whose messages, of some, have not ended, in order. Of a reduction, which has no messages, none.
     fn waiting_on(&self, messages: Range<usize>) -> Vec<usize>;
 
     /// All messages, by their numbers.
@@ -86,17 +102,6 @@ pub(super) trait Transfer: Sized {
 
     /// The memory that is ours alone, in its order. `None` while a message is on its way.
     fn own(self) -> Option<Vec<Buffer<u8>>>;
-}
-
-/// A piece of a transfer's memory, and the rank that it goes to or comes from.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Piece {
-    pub peer: usize,
-    /// Which memory.
-    pub memory: usize,
-    pub start: usize,
-    /// One byte at least.
-    pub len: usize,
 }
 
 /// Memory that messages are sent from, and received into if it is ours alone.
@@ -120,48 +125,6 @@ impl Memory {
 pub(super) struct Started {
     pub receives: Range<usize>,
     pub sends: Range<usize>,
-}
-
-/// Whether messages would be where they may: `pending` are on their way, and whether each receives.
-pub(super) fn check_pieces(
-    memory: &[Memory],
-    pending: impl Iterator<Item = (Piece, bool)>,
-    out: &[Piece],
-    into: &[Piece],
-) -> Result<(), Failed> {
-    let failed = |reason: String| Err(Failed { call: "exchange_sections", reason });
-    let inside = |piece: &Piece, receives: bool| match memory.get(piece.memory) {
-        Some(Memory::Shared(_)) if receives => false,
-        Some(memory) => {
-            piece.start.checked_add(piece.len).is_some_and(|end| end <= memory.buffer().len())
-        }
-        None => false,
-    };
-    let started = into.iter().map(|&p| (p, true)).chain(out.iter().map(|&p| (p, false)));
-    if !started.clone().all(|(piece, receives)| inside(&piece, receives)) {
-        return failed("ranges outside their buffer".into());
-    }
-    // Reading twice is fine; what is written must be apart from everything else.
-    let mut parts: Vec<_> = pending
-        .chain(started)
-        .filter(|(piece, _)| piece.len > 0)
-        .map(|(piece, writes)| (piece.memory, piece.start, piece.start + piece.len, writes))
-        .collect();
-    parts.sort_unstable();
-    let (mut memory, mut read, mut written) = (0, 0, 0);
-    for (of, start, end, writes) in parts {
-        if of != memory {
-            (memory, read, written) = (of, 0, 0);
-        }
-        if start < written || (writes && start < read) {
-            return failed(format!("bytes from {start} on are received, and used otherwise"));
-        }
-        match writes {
-            true => written = end,
-            false => read = read.max(end),
-        }
-    }
-    Ok(())
 }
 
 /// [`Communicator`](super::Communicator) for a struct of one [`Processes`].
@@ -195,6 +158,16 @@ macro_rules! by_processes {
                 deadline: std::time::Instant,
             ) -> $crate::Result<($crate::Buffer<u8>, $crate::Buffer<u8>, std::time::Duration)> {
                 self.0.exchange_sections(buffers, sections, work, stream, deadline)
+            }
+            fn all_reduce(
+                &mut self,
+                buffer: $crate::Buffer<u8>,
+                len: usize,
+                reduction: $crate::reduce::comm::Reduction,
+                stream: &$crate::Stream,
+                deadline: std::time::Instant,
+            ) -> $crate::Result<($crate::Buffer<u8>, std::time::Duration)> {
+                self.0.all_reduce(buffer, len, reduction, stream, deadline)
             }
             fn check(&mut self) -> Result<(), $crate::reduce::comm::Fault> {
                 self.0.check()
