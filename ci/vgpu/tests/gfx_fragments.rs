@@ -110,6 +110,10 @@ impl Form {
 
     /// Registers go from memory as they are: A's words, B's, C's, 64 lanes side by side in each.
     fn device(&self) -> Option<Device> {
+        self.device_with("")
+    }
+
+    fn device_with(&self, modifiers: &str) -> Option<Device> {
         let (words, results) = (self.words(), self.results);
         let mut body = String::from(
             "s_load_dwordx4 s[4:7], s[0:1], 0x0\nv_lshlrev_b32_e32 v1, 2, v0\ns_waitcnt lgkmcnt(0)\n",
@@ -126,7 +130,8 @@ impl Form {
             _ => format!("{letter}[{first}:{}]", first + n - 1),
         };
         let (a, b, d) = (range("v", 4, words), range("v", 8, words), range("a", 0, results));
-        body += &format!("s_waitcnt vmcnt(0)\n{} {d}, {a}, {b}, {d}\ns_nop 15\n", self.name);
+        body +=
+            &format!("s_waitcnt vmcnt(0)\n{} {d}, {a}, {b}, {d}{modifiers}\ns_nop 15\n", self.name);
         for n in 0..results {
             body += &format!("v_add_u32_e32 v2, {}, v1\n", 256 * n);
             body += &format!("global_store_dword v2, a{n}, s[6:7]\n");
@@ -240,5 +245,56 @@ fn subnormals_infinities_and_nan() {
         assert_eq!(first(form.bits(f64::INFINITY), 1.0), f32::INFINITY, "{}", form.name);
         assert!(first(form.bits(f64::NAN), 1.0).is_nan(), "{}", form.name);
         assert_eq!(first(one, -1.0), 0.0, "{}", form.name);
+    }
+}
+
+/// Four products of 16×16 of one instruction, whose A may be one's: D's register r has rows 4·(lane / 16) + r % 4 of
+/// block r / 4. As AMD's matrix instruction calculator prints them.
+#[test]
+fn blocks_may_share_their_rows_of_a() {
+    let form = Form {
+        name: "v_mfma_f32_16x16x1f32",
+        format: F32,
+        rows: 16,
+        depth: 1,
+        elements: 1,
+        results: 16,
+        factor: |lane, _| (lane % 16, 0),
+        result: result16,
+    };
+    for (modifiers, a_of) in [
+        ("", [0, 1, 2, 3]),
+        (" cbsz:1", [0, 0, 2, 2]),
+        (" cbsz:1 abid:1", [1, 1, 3, 3]),
+        (" cbsz:2", [0; 4]),
+        (" cbsz:2 abid:1", [1; 4]),
+        (" cbsz:2 abid:2", [2; 4]),
+        (" cbsz:2 abid:3", [3; 4]),
+    ] {
+        let Some(mut device) = form.device_with(modifiers) else { return };
+        let mut run =
+            |a: &dyn Fn(usize) -> f32, b: &dyn Fn(usize) -> f32, c: &dyn Fn(usize) -> f32| {
+                let mut words: Vec<u32> = (0..64).map(|lane| a(lane).to_bits()).collect();
+                words.extend((0..64).map(|lane| b(lane).to_bits()));
+                words.extend((0..1024).map(|i| c(i).to_bits()));
+                let from = device.upload(&words, "factors");
+                let to = device.memory.allocate(4096, "results");
+                clean(&device.run("k", 1, 64, Params::default().ptr(from).ptr(to)));
+                device.download(to, 1024, f32::from_le_bytes)
+            };
+        let d = run(&|lane| (1 + lane) as f32, &|lane| (101 + 3 * lane) as f32, &|i| i as f32);
+        for (i, found) in d.into_iter().enumerate() {
+            let (register, lane) = (i / 64, i % 64);
+            let (block, row) = (register / 4, 4 * (lane / 16) + register % 4);
+            let (a, b) = (1 + 16 * a_of[block] + row, 101 + 3 * (16 * block + lane % 16));
+            assert_eq!(found, (a * b + i) as f32, "{modifiers}: register {register}, lane {lane}");
+        }
+        // One rounding: (1 + 2^-12)² - 1 is 2^-11 + 2^-24, whose last bit the square alone would lose. Subnormals stay.
+        let x = 1.0 + 2f32.powi(-12);
+        assert!(
+            run(&|_| x, &|_| x, &|_| -1.0).iter().all(|d| *d == 2f32.powi(-11) + 2f32.powi(-24))
+        );
+        let (small, least) = (2f32.powi(-75), f32::from_bits(1));
+        assert!(run(&|_| small, &|_| 2.0 * small, &|_| -0.0).iter().all(|d| *d == least));
     }
 }

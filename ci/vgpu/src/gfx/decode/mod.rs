@@ -41,6 +41,25 @@ pub struct Dpp {
     pub row_mask: u8,
 }
 
+/// Which blocks of A a matrix product multiplies: of each `1 << size` blocks (CBSZ) all take that with number `block`
+/// (ABID). 0 and 0: every block its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Broadcast {
+    pub size: u8,
+    pub block: u8,
+}
+
+impl Broadcast {
+    /// The block of A behind `block`.
+    pub fn of(self, block: usize) -> usize {
+        if self.size == 0 {
+            block
+        } else {
+            block >> self.size << self.size | usize::from(self.block)
+        }
+    }
+}
+
 /// How a memory instruction is modified.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Access {
@@ -80,6 +99,7 @@ pub struct Instruction {
     pub op_sel: u8,
     pub op_sel_hi: u8,
     pub neg_hi: u8,
+    pub broadcast: Broadcast,
     pub sdwa: Option<Sdwa>,
     pub dpp: Option<Dpp>,
     pub access: Access,
@@ -107,6 +127,7 @@ impl Instruction {
             op_sel_hi: 0,
             neg_hi: 0,
             sdwa: None,
+            broadcast: Broadcast::default(),
             dpp: None,
             access: Access::default(),
             simm: 0,

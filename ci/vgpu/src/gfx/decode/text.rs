@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::operand::{Operand, Source};
 use super::scalar::register_name;
-use super::{Instruction, Variant};
+use super::{Broadcast, Instruction, Variant};
 use crate::gfx::isa::{Format, Type};
 
 /// Registers of the vector file.
@@ -136,7 +136,11 @@ impl Instruction {
 
     fn packed_modifiers(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.name.starts_with("v_mfma") || self.name.starts_with("v_accvgpr") {
-            return Ok(());
+            let Broadcast { size, block } = self.broadcast;
+            if size != 0 {
+                write!(f, " cbsz:{size}")?;
+            }
+            return if block != 0 { write!(f, " abid:{block}") } else { Ok(()) };
         }
         let n = self.sources as usize;
         let all = (1 << n) - 1;

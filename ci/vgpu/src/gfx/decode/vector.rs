@@ -1,8 +1,8 @@
 //! Encodings of vector arithmetic.
 
 use super::operand::{Operand, Source, VCC, operand};
-use super::{Dpp, Instruction, Sdwa, Variant, Words, bits, unknown};
-use crate::gfx::isa::{Format, Type, name, vector_signature};
+use super::{Broadcast, Dpp, Instruction, Sdwa, Variant, Words, bits, unknown};
+use crate::gfx::isa::{Format, Type, matrix, name, vector_signature};
 use crate::gfx::{GfxError, Result};
 
 /// The code with which SDWA stands in place of the first source.
@@ -234,11 +234,14 @@ fn matrix_modifiers(i: &mut Instruction, first: u32, second: u32) -> Result<()> 
         return Ok(());
     }
     let (cbsz, abid, blgp) = (bits(first, 8, 3), bits(first, 11, 4), bits(second, 29, 3));
-    if (cbsz, abid, blgp) != (0, 0, 0) {
+    // Blocks are shared by as many as there are, at most.
+    let blocks = matrix(i.name).map_or(1, |matrix| matrix.blocks) as u32;
+    if blgp != 0 || 1 << cbsz > blocks || abid >= 1 << cbsz {
         return Err(GfxError::new(format!(
             "{} with cbsz:{cbsz} abid:{abid} blgp:{blgp} at {:#x} is not known",
             i.name, i.address
         )));
     }
+    i.broadcast = Broadcast { size: cbsz as u8, block: abid as u8 };
     Ok(())
 }

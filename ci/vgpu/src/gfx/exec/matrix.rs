@@ -3,10 +3,11 @@
 //! With g = lane / rows, a lane's elements of A are those of row `lane % rows` from depth
 //! `g % groups · elements` on, in block `g / groups`; B has columns in place of rows. A lane's results
 //! are of column `lane % columns`; registers go down four rows at a time, then lane groups do, then
-//! registers again.
+//! registers again. Several blocks may share one's A (CBSZ and ABID); patterns of B's lanes (BLGP) are not known.
 //!
 //! Products are added to the accumulator one after the other in f32; hardware's order is not
-//! documented. With 16-bit factors, as on MI200, subnormal factors, accumulators and results are 0.
+//! documented (those of f32 are one chain of fused multiply-adds, rounded to nearest even, with subnormals, as MMA-Sim
+//! found on all of CDNA: arXiv 2511.10909). With 16-bit factors, as on MI200, subnormal factors, accumulators and results are 0.
 
 use super::float::flush;
 use super::map::Act;
@@ -137,12 +138,13 @@ fn product<
         let mut d = [0; LANES];
         for group in 0..LANES / N {
             let (row, block) = result_place(register, group, M, N);
+            let of_a = i.broadcast.of(block);
             let at = group * N;
             let mut sum: [f32; N] = std::array::from_fn(|j| {
                 f32::from_bits(if narrow { flush(c[at + j]) } else { c[at + j] })
             });
             for k in 0..K {
-                let x = a.value[(block * K + k) * M + row];
+                let x = a.value[(of_a * K + k) * M + row];
                 let y = &b.value[(block * K + k) * N..][..N];
                 for j in 0..N {
                     // Products of 16-bit factors are exact in f32.
@@ -155,7 +157,7 @@ fn product<
             }
             if a.any_undefined || b.any_undefined {
                 for j in 0..N {
-                    let undefined = a.undefined[block * M + row] || b.undefined[block * N + j];
+                    let undefined = a.undefined[of_a * M + row] || b.undefined[block * N + j];
                     tainted |= u64::from(undefined) << (at + j);
                 }
             }

@@ -8,7 +8,7 @@ mod vector;
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
-pub use signature::{Signature, Type, scalar_signature, vector_signature};
+pub use signature::{Signature, Type, matrix, scalar_signature, vector_signature};
 
 /// Encodings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
