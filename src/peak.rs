@@ -12,7 +12,7 @@
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub struct Peak {
-    /// f32 multiply-adds of the vector units: FLOP/s. 0: not known of this architecture.
+    /// f32 multiply-adds, of the vector units, or of the matrix units where those are faster (CDNA 2): FLOP/s. 0: not known of this architecture.
     pub f32_flops: f64,
     /// Dense products of bf16 or f16, summed in f32, of the matrix units: FLOP/s. 0: not known of this architecture.
     pub matrix_flops: f64,
@@ -24,7 +24,7 @@ pub struct Peak {
 const UNITS: [(&str, f64, f64); 4] = [
     ("sm_80", 128.0, 2048.0),
     ("sm_90", 256.0, 4096.0),
-    ("gfx90a", 128.0, 1024.0),
+    ("gfx90a", 256.0, 1024.0),
     ("gfx942", 256.0, 2048.0),
 ];
 
@@ -54,8 +54,8 @@ mod tests {
             (Peak::new("sm_80", 108, 1_410_000, 1_215_000, 5120), [19.5, 312.0, 1.555]),
             // H100-SXM5: 989 TFLOP/s, at 1.83 GHz, and 3,352 GB/s. (Its 66.9 of f32 are at another clock.)
             (Peak::new("sm_90", 132, 1_830_000, 2_619_000, 5120), [61.8, 989.0, 3.352]),
-            // A GCD of an MI250X: half of 47.9 and 383, 1,638 GB/s.
-            (Peak::new("gfx90a", 110, 1_700_000, 1_600_000, 4096), [23.95, 191.5, 1.638]),
+            // A GCD of an MI250X: half of 95.7 (matrix units) and 383, 1,638 GB/s.
+            (Peak::new("gfx90a", 110, 1_700_000, 1_600_000, 4096), [47.87, 191.5, 1.638]),
             // MI300X: 163.4 and 1,307 TFLOP/s, 5.3 TB/s.
             (Peak::new("gfx942", 304, 2_100_000, 2_600_000, 8192), [163.4, 1307.4, 5.325]),
         ];

@@ -158,7 +158,7 @@ fn a_gpu_says_what_it_can_do_at_best() {
             name if name.contains("A100-SXM4-40GB") => {
                 assert_eq!(tera, Some([19.49, 311.87, 1.56]))
             }
-            name if name.contains("MI250X") => assert_eq!(tera, Some([23.94, 191.49, 1.64])),
+            name if name.contains("MI250X") => assert_eq!(tera, Some([47.87, 191.49, 1.64])),
             _ => assert!(tera.unwrap()[2] > 0.0, "{info}"),
         }
     }

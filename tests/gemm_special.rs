@@ -4,7 +4,7 @@
 mod common;
 
 use common::bound::Growth;
-use common::data::Distribution;
+use common::data::{Distribution, Rng};
 use common::gemm_case::{Case, Data, Role, check, run};
 use common::memory::Values;
 use common::policy;
@@ -216,5 +216,50 @@ fn g_offsets_that_cannot_be_counted_are_errors() {
         let (none, mut out): (Values<f32>, Values<f32>) = (vec![].into(), vec![].into());
         let plan = DataGrad::new(1 << 60, 0, 0).plan::<f32, f32>(&device).unwrap();
         plan.run(&stream, DataGradOperands::new(&none, &none, &mut out)).unwrap();
+    }
+}
+
+/// f32 products are one chain of fused multiply-adds everywhere: sums that cancel, underflow to subnormals or to zeros of
+/// either sign, overflow, and what NaN and ±Inf make of a row and a column.
+#[test]
+fn f32_products_of_gpus_have_the_cpus_bits() {
+    let exact = Device::cpu_with_arch(1.try_into().unwrap(), "reference").unwrap();
+    let mut rng = Rng(31);
+    for device in common::gpus() {
+        let (mut subnormal, mut negative_zeros) = (0, 0);
+        for (layout, (m, n, k)) in Layout::ALL.into_iter().flat_map(|layout| {
+            [(1, 1, 1), (70, 66, 45), (65, 130, 33), (3, 5, 300)].map(|size| (layout, size))
+        }) {
+            // Products around 1, around the smallest normal number, just above half the smallest number, and beyond all.
+            for exponent in [0, -63, -75, 64] {
+                let mut fill = |len: usize| -> Vec<f32> {
+                    let mut value = |_| {
+                        let sign = if rng.below(2) == 0 { 1.0 } else { -1.0 };
+                        let spread = rng.below(5) as i32 - 2;
+                        sign * ((1.0 + rng.unit()) * f64::from(exponent + spread).exp2()) as f32
+                    };
+                    (0..len).map(&mut value).collect()
+                };
+                let (mut a, mut b) = (fill(m * k), fill(k * n));
+                if exponent == 0 && m > 1 {
+                    (a[m * k / 2], a[m * k - 1]) = (f32::INFINITY, f32::NAN);
+                    b[k * n / 3] = f32::NEG_INFINITY;
+                }
+                let product = |device: &Device| {
+                    let (a, b) = (Values::from(a.clone()), Values::from(b.clone()));
+                    let mut d = Values::from(vec![0.0f32; m * n]);
+                    let plan = Gemm::new(m, n, k).layout(layout).plan::<f32, f32>(device).unwrap();
+                    plan.run(&device.stream().unwrap(), Operands::new(&a, &b, &mut d)).unwrap();
+                    d.iter().map(|v| if v.is_nan() { f32::NAN } else { *v }.to_bits()).collect()
+                };
+                let (expected, got): (Vec<u32>, Vec<u32>) = (product(&exact), product(&device));
+                subnormal +=
+                    expected.iter().filter(|b| (1..1 << 23).contains(&(**b & !(1 << 31)))).count();
+                negative_zeros += expected.iter().filter(|bits| **bits == 1 << 31).count();
+                assert!(got == expected, "{m} {n} {k} {layout:?} 2^{exponent} on {}", device.info());
+            }
+        }
+        println!("{}: {subnormal} subnormal, {negative_zeros} of -0", device.info());
+        assert!(subnormal > 1000 && negative_zeros > 0);
     }
 }

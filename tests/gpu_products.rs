@@ -57,6 +57,13 @@ fn main_loops_have_no_bank_conflicts() {
                 assert_eq!(short, long, "{layout:?}, {tile} on {}", device.info());
             }
         }
+        // f32 products are the matrix unit's on one vendor only.
+        for layout in Layout::ALL.into_iter().filter(|_| device.info().kind == DeviceKind::Hip) {
+            let [short, long] =
+                [128, 320].map(|k| conflicts::<f32>(&device, &door, (layout, SMALL), k));
+            println!("{}, {layout:?}, f32: {} in the loop", device.info(), long - short);
+            assert_eq!(short, long, "{layout:?}, f32 on {}", device.info());
+        }
     }
 }
 

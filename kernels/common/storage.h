@@ -97,13 +97,13 @@ HS_DEVICE void store8_aligned(const float (&from)[8], uint64_t address) {
   store16(address + 16, uint4{bits(from[4]), bits(from[5]), bits(from[6]), bits(from[7])});
 }
 
-// The same as of words for f32.
-HS_DEVICE void load8_f32(float (&to)[8], uint64_t base, uint64_t i, uint32_t count) {
+// The same as of words for f32; what is not there is `absent`.
+HS_DEVICE void load8_f32(float (&to)[8], uint64_t base, uint64_t i, uint32_t count, float absent = 0.0f) {
   const uint64_t address = base + 4 * i;
   if (count == 8 && address % 16 == 0) return load8_aligned(to, address);
 #pragma unroll
   for (uint32_t e = 0; e < 8; e++) {
-    to[e] = 0.0f;
+    to[e] = absent;
     if (e < count) to[e] = from_bits(load4(address + 4 * e));
   }
 }

@@ -1,12 +1,12 @@
-// f32 products on the vector unit: each of 256 threads has 4×4 sums of a 64×64 tile, each one chain of
-// fmaf over k in ascending order. (Matrix units have f32 forms on one vendor only, and sum in an order
-// of their own; like this the CPU's bits come out on both.)
+// f32 products for sm_80 and newer, on the vector unit: each of 256 threads has 4×4 sums of a 64×64 tile, each one
+// chain of fmaf over k in ascending order, so that the CPU's bits come out. (The matrix unit has no f32: tf32 loses
+// 13 bits of the factors.)
 #pragma once
 #include "gemm/epilogue.h"
 
 namespace hs {
 
-struct VectorSums {
+struct F32Sums {
   static constexpr uint32_t THREADS = 256;
   static constexpr uint32_t BANDS = 2;  // of rows
   static constexpr uint32_t LD = 64 + 4;                    // [k][lane], rows of 16-byte units

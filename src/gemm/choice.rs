@@ -93,7 +93,7 @@ fn whole(block: &Product) -> Option<&'static str> {
 fn obstacle(block: &Product, info: &DeviceInfo) -> Option<&'static str> {
     let has = |flag: u32| block.flags & flag != 0;
     if block.input == Dtype::F32 as u32 {
-        return Some("f32 products run on the vector unit");
+        return Some("f32 products have tiles of 64×64");
     }
     if block.k == 0 {
         return Some("a sum of 0");

@@ -21,7 +21,8 @@
 //! the number of threads, the alignment of operands and the way the work is cut. Devices with matrix
 //! units keep the error bound ([`bound()`]), one rounding at the end, and equal bits from run to run;
 //! not these bits (an A100 truncates inside a block of products, for instance). With f32 storage GPUs
-//! use their vector units, and give the CPU's bits.
+//! make the same chain of fused multiply-adds, an A100 on its vector units, an MI250X on its matrix units, a step of `k`
+//! at a time, and give the CPU's bits.
 //!
 //! `α = 0` (and `k = 0`): A and B are not read. `β = 0`: C is not read. NaN and ±Inf follow IEEE 754:
 //! a NaN in row `i` of A makes row `i` of D NaN and touches no other row. Overflow of the output type

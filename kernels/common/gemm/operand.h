@@ -39,18 +39,19 @@ HS_DEVICE void narrow8<F32>(Chunk8<F32>& to, const float (&from)[8]) {
   for (int e = 0; e < 8; e++) to.x[e] = from[e];
 }
 
-// Stored [lane][k] (`TOGETHER`: a chunk's elements side by side), or [k][lane].
-template <uint32_t TYPE, bool TOGETHER>
+// Stored [lane][k] (`TOGETHER`: a chunk's elements side by side), or [k][lane]. `NEGATIVE`: f32 elements that are
+// not there are -0.
+template <uint32_t TYPE, bool TOGETHER, bool NEGATIVE = false>
 HS_DEVICE void load_chunk(Chunk8<TYPE>& to, uint64_t base, uint64_t ld, uint64_t lane, uint64_t k,
                           uint32_t count) {
   if constexpr (TOGETHER && TYPE == F32) {
-    load8_f32(to.x, base, lane * ld + k, count);
+    load8_f32(to.x, base, lane * ld + k, count, NEGATIVE ? -0.0f : 0.0f);
   } else if constexpr (TOGETHER) {
     load8_words(to.x, base, lane * ld + k, count);
   } else {
 #pragma unroll
     for (uint32_t e = 0; e < 8; e++) {
-      to.x[e] = 0;
+      to.x[e] = TYPE == F32 && NEGATIVE ? -0.0f : 0;
       if (e >= count) continue;
       const uint64_t i = (k + e) * ld + lane;
       if constexpr (TYPE == F32) to.x[e] = from_bits(load4(base + 4 * i));
@@ -68,11 +69,12 @@ HS_DEVICE void flush8(Chunk8<TYPE>& x) {
   }
 }
 
-// A as the product reads it: times act'(z) where the role says so, rounded, flushed.
+// A as the product reads it: times act'(z) where the role says so, rounded, flushed. What is not there of f32 is -0:
+// added to a sum, -0·0 leaves it as it is, a -0 that underflow has made too.
 template <uint32_t TYPE, bool TOGETHER>
 HS_DEVICE void load_a(Chunk8<TYPE>& to, const Product& p, const Tile& t, uint64_t lane, uint64_t k,
                       uint32_t count) {
-  load_chunk<TYPE, TOGETHER>(to, like_a(p, t, p.a, p.lda, p.stride_a), p.lda, lane, k, count);
+  load_chunk<TYPE, TOGETHER, true>(to, like_a(p, t, p.a, p.lda, p.stride_a), p.lda, lane, k, count);
   if (p.role == ROLE_FUSED_A) {
     Chunk8<TYPE> z;
     load_chunk<TYPE, TOGETHER>(z, like_a(p, t, p.z, p.ldz, p.stride_z), p.ldz, lane, k, count);
