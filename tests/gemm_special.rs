@@ -256,7 +256,11 @@ fn f32_products_of_gpus_have_the_cpus_bits() {
                 subnormal +=
                     expected.iter().filter(|b| (1..1 << 23).contains(&(**b & !(1 << 31)))).count();
                 negative_zeros += expected.iter().filter(|bits| **bits == 1 << 31).count();
-                assert!(got == expected, "{m} {n} {k} {layout:?} 2^{exponent} on {}", device.info());
+                assert!(
+                    got == expected,
+                    "{m} {n} {k} {layout:?} 2^{exponent} on {}",
+                    device.info()
+                );
             }
         }
         println!("{}: {subnormal} subnormal, {negative_zeros} of -0", device.info());

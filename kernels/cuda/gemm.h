@@ -16,6 +16,7 @@
 namespace hs {
 
 constexpr uint32_t LEAST_ALIGNED = 64;  // rows and columns of the smallest tile that there is a loop for
+constexpr bool ROTATES = false;         // an A100's addresses are spread over the channels by a hash
 
 HS_DEVICE void copy16(uint32_t to, uint64_t from, uint32_t bytes) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" : : "r"(to), "l"(from), "r"(bytes) : "memory");

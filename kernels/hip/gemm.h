@@ -15,6 +15,7 @@
 namespace hs {
 
 constexpr uint32_t LEAST_ALIGNED = 128;  // rows and columns of the smallest tile that there is a loop for
+constexpr bool ROTATES = true;           // tiles may start k at steps of their own: first_step
 
 // The builtins of these are newer than clang 15; the names are not.
 extern "C" __device__ int4_t hs_buffer_load16(int4_t, int, int, int) __asm("llvm.amdgcn.raw.buffer.load.v4i32");
@@ -55,8 +56,10 @@ struct AlignedLoop {
     int4_t word[COUNT];  // the chunks, or of each pair of lanes eight words
 
     // `lane(i)`: where lane i of the tile is, and whether it is there. `lanes`, `steps`: of the operand.
+    // From step `begin` of 32 on.
     template <class Lane>
-    HS_DEVICE void start(uint64_t base, uint64_t ld, uint64_t first, uint64_t lanes, uint64_t steps, Lane lane) {
+    HS_DEVICE void start(uint64_t base, uint64_t ld, uint64_t first, uint64_t lanes, uint64_t steps, uint32_t begin,
+                         Lane lane) {
       const uint32_t i = thread_index(), l32 = static_cast<uint32_t>(ld);
       bool there;
       if (TOGETHER) {
@@ -84,6 +87,12 @@ struct AlignedLoop {
         left = static_cast<uint32_t>(steps) - 8 * chunk;
         to = chunk_offset<LANES>(chunk, pair);
       }
+      move(begin * step);
+      left -= 32 * begin;
+    }
+    HS_DEVICE void move(uint32_t bytes) {
+#pragma unroll
+      for (uint32_t c = 0; c < PLACES; c++) at[c] += at[c] != NOWHERE ? bytes : 0;
     }
     HS_DEVICE static uint32_t wave() { return __builtin_amdgcn_readfirstlane(thread_index() / 64); }
 
@@ -103,8 +112,12 @@ struct AlignedLoop {
     }
     HS_DEVICE void advance() {
       left -= 32;
-#pragma unroll
-      for (uint32_t c = 0; c < PLACES; c++) at[c] += at[c] != NOWHERE ? step : 0;
+      move(step);
+    }
+    // Before the step behind the last of `steps`: back to the one before the first, to read up to step `end`.
+    HS_DEVICE void wrap(uint32_t steps, uint32_t end) {
+      left = 32 * (end + 1) - 8 * (TOGETHER ? thread_index() % 4 : wave());
+      move(0u - steps * step);
     }
     HS_DEVICE void store(char* stage, uint32_t c) const {
       int4_t chunk = word[c];
@@ -122,13 +135,15 @@ struct AlignedLoop {
   };
 
   HS_DEVICE static void run(const Product& p, const Tile& t, Sums& sums, char* shared) {
+    const uint32_t steps = tiles_of(t.k, 32);
+    const uint32_t begin = first_step<A_TRANSPOSED, B_TRANSPOSED>(p, t, steps);
     Source<!A_TRANSPOSED, TM> a;
     Source<B_TRANSPOSED, TN> b;
-    a.start(like_a(p, t, p.a, p.lda, p.stride_a), p.lda, t.row, t.m, t.k, [&](uint32_t i, bool& there) {
+    a.start(like_a(p, t, p.a, p.lda, p.stride_a), p.lda, t.row, t.m, t.k, begin, [&](uint32_t i, bool& there) {
       there = t.row + i < t.m;
       return t.row + i;
     });
-    b.start(start_of_b(p, t), p.ldb, t.column, (p.flags & GATED) != 0 ? 2 * p.n : p.n, t.k,
+    b.start(start_of_b(p, t), p.ldb, t.column, (p.flags & GATED) != 0 ? 2 * p.n : p.n, t.k, begin,
             [&](uint32_t i, bool& there) { return column_of_b<TN>(p, t, i, there); });
 
     const uint32_t lane = thread_index() % 32, half = thread_index() % 64 / 32;
@@ -154,7 +169,6 @@ struct AlignedLoop {
       else b.load(i - OF_A);
     };
 
-    const uint32_t steps = tiles_of(t.k, 32);
 #pragma unroll
     for (uint32_t i = 0; i < CHUNKS; i++) load(i);
     a.advance(), b.advance();
@@ -165,33 +179,41 @@ struct AlignedLoop {
     barrier_of_lds();
 #pragma unroll
     for (uint32_t i = 0; i < READS; i++) read(shared, 0, i);
-    uint32_t now = 0;
+    uint32_t now = 0, s = 0;
+    // Loads are two steps ahead; the first step is four before the last at least.
+    uint32_t end = begin > 0 ? steps - begin - 2 : steps;
 #pragma unroll 1
-    for (uint32_t s = 0; s < steps; s++) {
-      const char* stage = shared + now;
-      char* next = shared + (STAGE - now);
-      now = STAGE - now;
-      a.advance(), b.advance();
+    for (;;) {
+#pragma unroll 1
+      for (; s < end; s++) {
+        const char* stage = shared + now;
+        char* next = shared + (STAGE - now);
+        now = STAGE - now;
+        a.advance(), b.advance();
 #pragma unroll
-      for (uint32_t g = 0; g < 2; g++) {
-        if (g == 1) {  // the next step is in LDS, and nobody reads the one before any more
-          barrier_of_lds();
-          __builtin_amdgcn_sched_barrier(0);
-        }
-#pragma unroll
-        for (uint32_t slot = 0; slot < 2 * DOWN * ACROSS; slot++) {
-          const uint32_t k = slot / (DOWN * ACROSS), i = slot / ACROSS % DOWN, j = slot % ACROSS;
-          sums.sum[i][j] = mma<TYPE>(int2_t{fa[g][i][2 * k], fa[g][i][2 * k + 1]},
-                                     int2_t{fb[g][j][2 * k], fb[g][j][2 * k + 1]}, sums.sum[i][j]);
-          if (slot < READS) {
-            read(g == 0 ? stage : next, 1 - g, slot);
-          } else if (g == 0 && slot - READS < CHUNKS) {
-            store(next, slot - READS);
-            load(slot - READS);
+        for (uint32_t g = 0; g < 2; g++) {
+          if (g == 1) {  // the next step is in LDS, and nobody reads the one before any more
+            barrier_of_lds();
+            __builtin_amdgcn_sched_barrier(0);
           }
-          __builtin_amdgcn_sched_barrier(0);
+#pragma unroll
+          for (uint32_t slot = 0; slot < 2 * DOWN * ACROSS; slot++) {
+            const uint32_t k = slot / (DOWN * ACROSS), i = slot / ACROSS % DOWN, j = slot % ACROSS;
+            sums.sum[i][j] = mma<TYPE>(int2_t{fa[g][i][2 * k], fa[g][i][2 * k + 1]},
+                                       int2_t{fb[g][j][2 * k], fb[g][j][2 * k + 1]}, sums.sum[i][j]);
+            if (slot < READS) {
+              read(g == 0 ? stage : next, 1 - g, slot);
+            } else if (g == 0 && slot - READS < CHUNKS) {
+              store(next, slot - READS);
+              load(slot - READS);
+            }
+            __builtin_amdgcn_sched_barrier(0);
+          }
         }
       }
+      if (end == steps) break;
+      a.wrap(steps, begin), b.wrap(steps, begin);
+      end = steps;
     }
   }
 };

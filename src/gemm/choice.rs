@@ -17,6 +17,8 @@ pub(super) struct Choice {
     pub splits: u32,
     /// Whether A and B can be copied as they are, 16 bytes at a time.
     pub aligned: bool,
+    /// Whether different columns start k at different steps.
+    pub rotated: bool,
     /// In words.
     pub why: &'static str,
 }
@@ -27,6 +29,10 @@ const MOST_SPLITS: u32 = 64;
 const MOST_LANES: u64 = WIDE_TILE.columns as u64;
 /// Steps of k that a part has at least, unless the caller pins more parts.
 const LEAST_STEPS: u64 = 8;
+/// Bytes from row to row, or a multiple, that make sums be rotated.
+const ROTATED_ROWS: u64 = 4096;
+/// Columns of D whose sums start at one step of k: as many as the widest tile has.
+pub(super) const ROTATED_COLUMNS: u64 = 256;
 
 /// Chooses tile and parts of k, or says why what the caller has pinned (`block.tile`, `block.splits`) cannot be.
 /// Addresses that are not known yet are 0, and count as aligned.
@@ -35,7 +41,7 @@ pub(super) fn choose(
     info: &DeviceInfo,
 ) -> std::result::Result<Choice, &'static str> {
     let obstacle = obstacle(block, info);
-    let block = &with_alignment(block, obstacle.is_none());
+    let block = &with_flag(block, params::FLAG_ALIGNED, obstacle.is_none());
     let pinned = (block.tile != 0).then(|| Tile::from_code(block.tile));
     let tiles = match (pinned, obstacle) {
         (None, None) => Tile::ALL.to_vec(),
@@ -69,12 +75,29 @@ pub(super) fn choose(
         (None, None) if tile == SMALL_TILE => "large ones would leave units of the device idle",
         (None, None) => "aligned operands, and the least time by the cost model",
     };
-    Ok(Choice { tile, splits, aligned: obstacle.is_none(), why })
+    let rotated = rotates(&Product { splits, ..*block }, info);
+    Ok(Choice { tile, splits, aligned: obstacle.is_none(), rotated, why })
 }
 
-fn with_alignment(block: &Product, aligned: bool) -> Product {
-    let flag = if aligned { params::FLAG_ALIGNED } else { 0 };
-    Product { flags: block.flags & !params::FLAG_ALIGNED | flag, ..*block }
+fn with_flag(block: &Product, flag: u32, set: bool) -> Product {
+    Product { flags: block.flags & !flag | if set { flag } else { 0 }, ..*block }
+}
+
+/// Whether different columns start k at different steps, which the caller has not forbidden: where rows that hold k side
+/// by side lie a multiple of 4 KiB apart, and an MI250X would read the same steps of all of them from the same channels
+/// of memory. (Tensile's StaggerU; NVIDIA's addresses are hashed.) Neither the tile nor an address decides, so that an
+/// element's order of summation does not depend on them; nor do rows.
+fn rotates(block: &Product, info: &DeviceInfo) -> bool {
+    let has = |flag: u32| block.flags & flag != 0;
+    let apart = |ld: u64| ld.is_multiple_of(ROTATED_ROWS / 2);
+    let a = !has(params::FLAG_A_TRANSPOSED) && apart(block.lda);
+    let b = has(params::FLAG_B_TRANSPOSED) && apart(block.ldb);
+    info.kind == DeviceKind::Hip
+        && has(params::FLAG_ROTATED)
+        && block.input != Dtype::F32 as u32
+        && (a || b)
+        && block.n > ROTATED_COLUMNS
+        && block.k.div_ceil(32) / u64::from(block.splits.max(1)) >= LEAST_STEPS
 }
 
 /// Why k cannot be split, if so.
@@ -161,9 +184,10 @@ pub(super) fn launches(
         }
     }
     // The parts of k are the plan's: an address may ask for other tiles, not for a larger workspace.
-    let Choice { tile, aligned, .. } =
+    let Choice { tile, aligned, rotated, .. } =
         choose(&product, info).map_err(|why| refused(op, &product, why))?;
-    product = Product { tile: tile.code(), ..with_alignment(&product, aligned) };
+    product = with_flag(&product, params::FLAG_ALIGNED, aligned);
+    product = Product { tile: tile.code(), ..with_flag(&product, params::FLAG_ROTATED, rotated) };
     Ok([
         prepare.then_some(Block::Prepare(*block)),
         (block.n > 0).then_some(Block::Product(product)),
@@ -255,6 +279,48 @@ mod tests {
             let batch = Product { batch: 2, ..product(Layout::TN, 512, 512, 8000) };
             assert_eq!(choose(&batch, &info).unwrap().splits, 1);
             assert!(choose(&Product { splits: 2, ..batch }, &info).is_err());
+        }
+    }
+
+    /// Rows of 4 KiB: an operand that holds k side by side, 16 bits, AMD's memory, enough columns and steps.
+    #[test]
+    fn sums_are_rotated_where_rows_share_channels() {
+        let [cuda, hip] = [DeviceKind::Cuda, DeviceKind::Hip].map(|kind| device(kind, 110));
+        let product = |layout, m, n, k| {
+            let block = product(layout, m, n, k);
+            Product { flags: block.flags | params::FLAG_ROTATED, ..block }
+        };
+        let rotated = |block: &Product, info| choose(block, info).unwrap().rotated;
+        let fine = product(Layout::NT, 512, 512, 2048);
+        assert!(rotated(&fine, &hip) && !rotated(&fine, &cuda));
+        for layout in Layout::ALL {
+            // Of a weight gradient, both operands hold rows or columns side by side.
+            assert_eq!(rotated(&product(layout, 512, 512, 2048), &hip), layout != Layout::TN);
+        }
+        // Whatever the number of rows, the tile and the address.
+        for same in [
+            Product { m: 1, ..fine },
+            Product { m: 100_000, ..fine },
+            Product { a: 2, ..fine },
+            Product { tile: LARGE_TILE.code(), ..fine },
+            Product { tile: SMALL_TILE.code(), ..fine },
+            Product { lda: 2056, ..fine },
+            Product { ldb: 2056, ..fine },
+            Product { splits: 8, ..fine },
+        ] {
+            assert!(rotated(&same, &hip), "{same:?}");
+        }
+        for not in [
+            Product { flags: fine.flags & !params::FLAG_ROTATED, ..fine },
+            Product { input: Dtype::F32 as u32, ..fine },
+            Product { n: 256, ..fine },
+            Product { k: 224, ..fine },
+            Product { splits: 9, ..fine },
+            Product { lda: 2056, ldb: 2056, ..fine },
+            product(Layout::NT, 512, 512, 768),
+            product(Layout::NT, 512, 512, 3072),
+        ] {
+            assert!(!rotated(&not, &hip), "{not:?}");
         }
     }
 

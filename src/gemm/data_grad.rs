@@ -47,6 +47,7 @@ pub struct DataGrad {
     activation: Activation,
     weight: WeightLayout,
     subnormals: Subnormals,
+    rotate: bool,
     groups: Option<usize>,
 }
 
@@ -60,6 +61,7 @@ impl DataGrad {
             activation: Activation::None,
             weight: WeightLayout::OutIn,
             subnormals: Subnormals::Preserve,
+            rotate: true,
             groups: None,
         }
     }
@@ -79,6 +81,13 @@ impl DataGrad {
     /// What becomes of subnormal 16-bit numbers; kept unless set.
     pub fn subnormals(mut self, subnormals: Subnormals) -> Self {
         self.subnormals = subnormals;
+        self
+    }
+
+    /// Whether a GPU may start the sums of different columns at different steps; see
+    /// [`Gemm::rotate`](super::Gemm::rotate).
+    pub fn rotate(mut self, allowed: bool) -> Self {
+        self.rotate = allowed;
         self
     }
 
@@ -124,7 +133,8 @@ impl DataGrad {
             activation: self.activation as u32,
             role: if fused { params::ROLE_FUSED_A } else { params::ROLE_FORWARD },
             flags: if transposed { params::FLAG_B_TRANSPOSED } else { 0 }
-                | if flush { params::FLAG_FLUSH } else { 0 },
+                | if flush { params::FLAG_FLUSH } else { 0 }
+                | if self.rotate { params::FLAG_ROTATED } else { 0 },
             ..bytemuck::Zeroable::zeroed()
         };
         let dispatch = Dispatch::new(OP, &block, device)?;

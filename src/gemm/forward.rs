@@ -62,6 +62,7 @@ pub struct Gemm {
     pub(super) groups: Option<usize>,
     pub(super) tile: Option<Tile>,
     pub(super) splits: u32,
+    pub(super) rotate: bool,
 }
 
 impl Gemm {
@@ -84,6 +85,7 @@ impl Gemm {
             groups: None,
             tile: None,
             splits: 0,
+            rotate: true,
         }
     }
 
@@ -163,8 +165,9 @@ impl Gemm {
         self
     }
 
-    /// Pins a GPU's tile: the order of a sum then does not depend on the other sizes, nor on alignment. All but
-    /// 64×64 need aligned 16-bit operands; a plan or run that cannot have them is refused. The CPU has one order for
+    /// Pins a GPU's tile. With [`split`](Self::split) pinned too, the order of an element's sum depends on neither the
+    /// number of rows and columns nor alignment: a row of D has the bits that it has in any other batch. (What it may
+    /// depend on is said at [`rotate`](Self::rotate).) All but 64×64 need aligned 16-bit operands; a plan or run that cannot have them is refused. The CPU has one order for
     /// all.
     pub fn tile(mut self, tile: Tile) -> Self {
         self.tile = Some(tile);
@@ -177,6 +180,20 @@ impl Gemm {
     /// equal bits. The CPU has one order for all.
     pub fn split(mut self, parts: u32) -> Self {
         self.splits = parts;
+        self
+    }
+
+    /// Whether a GPU may start the sums of different columns of D at different steps of `k`; true unless set.
+    ///
+    /// Where rows that hold `k` side by side (A's of `NN` and `NT`, B's of `NT` and `TT`) lie a multiple of 4 KiB apart, the
+    /// same steps of all rows are in the same channels of an MI250X's memory, and tiles that go through `k` together wait
+    /// for these. So columns `256·j` … of D start at `k = 128·j` (modulo `k`, of at most 32 such places), and after the last
+    /// step go on with the first: rocBLAS's StaggerU. Where it is done the order of an element's sum depends on `k`, its
+    /// parts, the leading dimensions of A and B, and on the element's column, and on nothing else. Sums that are exact, as
+    /// those of small integers, are what they are in any order. With `false` the order is ascending. Only of 16-bit types,
+    /// only on AMD's devices; [`Plan::explain`] says where.
+    pub fn rotate(mut self, allowed: bool) -> Self {
+        self.rotate = allowed;
         self
     }
 

@@ -66,6 +66,7 @@ pub(super) fn plan<T: Storage, O: Storage>(gemm: &Gemm, device: &Device) -> Resu
         (gemm.layout.b_transposed(), params::FLAG_B_TRANSPOSED),
         (gemm.gated, params::FLAG_GATED),
         (gemm.subnormals == Subnormals::Flush, params::FLAG_FLUSH),
+        (gemm.rotate, params::FLAG_ROTATED),
     ] {
         flags |= if set { flag } else { 0 };
     }
@@ -303,6 +304,12 @@ pub(super) fn explain(block: &Product, device: &Device) -> String {
         text += &format!("; {} tiles{way}: {}", choice.tile, choice.why);
         if choice.splits > 1 {
             text += &format!("; k in {} parts, to fill {} units", choice.splits, info.units);
+        }
+        if choice.rotated {
+            let columns = choice::ROTATED_COLUMNS;
+            text += &format!(
+                "; k rotated by each {columns} columns, as rows lie a multiple of 4 KiB apart"
+            );
         }
     }
     text

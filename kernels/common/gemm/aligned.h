@@ -2,7 +2,8 @@
 // the target for the loop.
 //
 // `=`, or in place where the epilogue says so. Deterministic: each element is one chain of the matrix
-// unit's steps over k in ascending order, whatever the tile and the number of blocks.
+// unit's steps over k in ascending order, or where rotated from its column's first step on and around, whatever the tile
+// and the number of blocks.
 //
 // Limiter: the matrix unit, closely followed by shared memory. A step takes an A100's multiprocessor 512 cycles of
 // 1,024 multiply-adds, and 4 waves read 2·(4 + 4)·512 bytes of fragments in 256 of them, 128 bytes each. 4,096³ are

@@ -1,8 +1,9 @@
 // D = epilogue(A·B) by the path that takes every product: see result.h for the formula.
 //
 // `=`, or in place where the epilogue says so. Deterministic: each element is one sum over k in
-// ascending order (f32: one chain of fmaf, the reference's bits; 16-bit types: one chain of the matrix
-// unit's steps), whatever the number of blocks and whichever the loop. 64×64 tiles, k in steps of 32.
+// ascending order, or where rotated from its column's first step on and around (f32, which is not: one chain of fmaf,
+// the reference's bits; 16-bit types: one chain of the matrix unit's steps), whatever the number of blocks and
+// whichever the loop. 64×64 tiles, k in steps of 32.
 //
 // Operands that are not aligned, or change on their way, go through registers. Aligned ones are copied in the
 // background instead where the target has such a loop for the tile: see gemm.h of the target.
@@ -72,14 +73,18 @@ struct RegisterLoop {
         Sums::store(to + OPERAND, chunk(B_TRANSPOSED, c), lane(B_TRANSPOSED, c), b[c].x);
       }
     };
-    load(0);
+    uint32_t left = tiles_of(t.k, STEP);
+    uint64_t k = ROTATES ? first_step<A_TRANSPOSED, B_TRANSPOSED>(p, t, left) * STEP : 0;
+    load(k);
     store(shared);
     barrier();
     uint32_t now = 0;
 #pragma unroll 1
-    for (uint64_t k = 0;; k += STEP, now = 2 * OPERAND - now) {
-      const bool more = k + STEP < t.k;
-      if (more) load(k + STEP);
+    for (;; now = 2 * OPERAND - now) {
+      k += STEP;
+      if (ROTATES && k >= t.k) k = 0;
+      const bool more = --left > 0;
+      if (more) load(k);
       sums.multiply(shared + now, shared + now + OPERAND);
       if (!more) break;
       store(shared + (2 * OPERAND - now));

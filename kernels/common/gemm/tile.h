@@ -17,6 +17,7 @@ constexpr uint32_t GROUPS_CUT_K = 16;
 constexpr uint32_t ADD_A_SUMS = 32;
 constexpr uint32_t D_TRANSPOSED = 64;
 constexpr uint32_t ALIGNED = 128;
+constexpr uint32_t ROTATED = 256;
 
 // One tile of D, and the product it belongs to.
 struct Tile {
@@ -34,6 +35,19 @@ constexpr uint32_t RASTER = 8;
 
 HS_DEVICE uint32_t tiles_of(uint64_t len, uint32_t size) {
   return static_cast<uint32_t>((len + size - 1) / size);
+}
+
+// Which step of 32 of k a tile starts at; the last is followed by the first. Where rows of an operand lie a multiple
+// of 4 KiB apart, the same steps of all rows are in the same channels of memory, and tiles that go through k together
+// want all of it from them. So each 256 columns of D start 256 bytes of a row further, which is where the next channel
+// begins, at most 32 of them. By columns of D, not by tiles or rows, so that an element has one order whatever the tile
+// and however many rows there are.
+// (Where both operands are stored [k][lane], lanes are in different channels: not rotated.)
+template <bool A_TRANSPOSED, bool B_TRANSPOSED>
+HS_DEVICE uint32_t first_step(const Product& p, const Tile& t, uint32_t steps) {
+  if ((A_TRANSPOSED && !B_TRANSPOSED) || (p.flags & ROTATED) == 0 || steps < 8) return 0;
+  const uint32_t places = steps / 4 < 32 ? steps / 4 : 32;
+  return static_cast<uint32_t>(t.column / 256) % places * 4;
 }
 
 // Group `g`'s end: at most `rows`, and not before `start`.

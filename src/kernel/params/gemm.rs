@@ -147,6 +147,9 @@ pub const FLAG_ADD_A_SUMS: u32 = 32;
 pub const FLAG_D_TRANSPOSED: u32 = 64;
 /// A and B can be copied as they are, 16 bytes at a time: 64×64 tiles on CUDA then have a loop that does. GPUs only.
 pub const FLAG_ALIGNED: u32 = 128;
+/// Columns of D may start k at different steps; GPUs only. A plan sets it where callers allow it, and it stays set in the
+/// launch where that helps.
+pub const FLAG_ROTATED: u32 = 256;
 
 block! {
     /// `d_gate = dy·up·silu'(gate)`, `d_up = dy·silu(gate)`, with `z = [gate | up]`.

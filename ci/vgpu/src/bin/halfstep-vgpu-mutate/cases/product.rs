@@ -39,7 +39,9 @@ pub fn cases(kernel: &str, ptx: bool) -> Vec<Case> {
             let asked = if ptx && largest { 4 * 64 * (256 + 128) } else { 0 };
             // The smallest tile has a loop for aligned operands, too.
             let both = ptx && input != F32_TYPE && tile == [64, 64];
-            let of = |i| product(i, input, layout, tile, threads, both);
+            // Sums that start at steps of their own, on one vendor.
+            let rotated = !ptx && input != F32_TYPE;
+            let of = |i| product(i, input, layout, tile, threads, (both, rotated));
             (0..CASES).map(|i| of(i).asking(asked)).collect()
         }
     }
@@ -130,7 +132,7 @@ fn product(
     layout: &str,
     [rows, columns]: [usize; 2],
     threads: u32,
-    both: bool,
+    (both, rotated): (bool, bool),
 ) -> Case {
     let large = rows > 64;
     let b = &mut Builder::default();
@@ -155,7 +157,13 @@ fn product(
     // Beyond as many steps of 32 as there are stages and one, the loop of copies runs twice where nothing is missing.
     let stages = [3, 4, 6][if copied { 2 } else { usize::from(rows + columns > 256) }];
     let long = if large || copied { 32 * stages + 39 + 16 * (i / 12 % 2) } else { 71 };
-    let (m, n, k) = (whole(m), whole(n), whole([long, 5, 33, 1][i % 4] + below(8)));
+    // Columns of the second 256 too, whose sums start at the fifth step.
+    let rotated = rotated && i % 20 == 8;
+    let (m, n, k) = match rotated {
+        true => (m, if gated { 266 } else { 257 + below(40) }, 256 + below(48)),
+        false => (m, n, [long, 5, 33, 1][i % 4] + below(8)),
+    };
+    let (m, n, k) = (whole(m), whole(n), whole(k));
     let cuts_k = draw[1] % 7 == 2 && ta && !tb && !gated;
     let groups = if cuts_k || draw[2] % 7 == 4 && !ta { 3 } else { 0 };
     let batch = if groups == 0 && draw[3].is_multiple_of(3) { 2 } else { 1 };
@@ -178,6 +186,7 @@ fn product(
     p.tile = (rows as u32) << 16 | columns as u32;
     p.flags = u32::from(ta) * FLAG_A_TRANSPOSED + u32::from(tb) * FLAG_B_TRANSPOSED;
     p.flags |= u32::from(gated) * FLAG_GATED + u32::from(cuts_k) * FLAG_GROUPS_CUT_K;
+    p.flags |= u32::from(rotated) * FLAG_ROTATED;
     if groups > 0 {
         let end = if cuts_k { k } else { m } as u32;
         // An empty one; ends before the start, and behind what there is.
