@@ -7,7 +7,7 @@ mod common;
 use common::data::{Distribution, Rng};
 use common::gemm_case::{Case, Data, Role, Term, run};
 use halfstep::gemm::{Activation, Gemm, Layout, Matrix, Operands, Subnormals};
-use halfstep::{Device, Storage, bf16, f16};
+use halfstep::{Device, Dtype, Storage, bf16, f16};
 use proptest::prelude::*;
 
 /// Devices of one thread and of several, for every form that this machine has.
@@ -103,6 +103,12 @@ fn property<T: Storage, O: Storage>() {
     proptest!(common::cases(), |(case in any_case(), vector in any_vector())| {
         all_forms_agree::<T, O>(&case, &devices, &exact);
         all_forms_agree::<T, O>(&vector, &devices, &exact);
+        if T::DTYPE == Dtype::F16 {
+            for case in [case, vector] {
+                let through = Case { through_bf16: true, flush: false, ..case };
+                all_forms_agree::<T, O>(&through, &devices, &exact);
+            }
+        }
     });
 }
 

@@ -12,6 +12,8 @@
 //!
 //! The activation multiplies that by its Lipschitz constant and adds its own error; the output type adds
 //! half an ulp (of the largest value within the error). The backward products add what rounding `dz` to the operands' type costs: [`dz`].
+//! With [`Subnormals::ThroughBf16`](super::Subnormals::ThroughBf16) the exact answer is that of the rounded factors; what rounding them
+//! costs is at most `(2⁻⁷ + 2⁻¹⁶)·|α|·Σ|a||b|` more.
 #![forbid(unsafe_code)]
 
 use super::Activation;

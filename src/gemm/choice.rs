@@ -124,6 +124,9 @@ fn obstacle(block: &Product, info: &DeviceInfo) -> Option<&'static str> {
     if block.role == params::ROLE_FUSED_A {
         return Some("A is multiplied by a derivative on its way, unless that is stored too");
     }
+    if has(params::FLAG_THROUGH_BF16) {
+        return Some("f16 operands become bf16 on their way");
+    }
     let hip = info.kind == DeviceKind::Hip; // whose matrix unit flushes by itself
     if has(params::FLAG_FLUSH) && !hip {
         return Some("subnormals are flushed on the way");
@@ -343,6 +346,7 @@ mod tests {
                 Product { input: Dtype::F32 as u32, ..fine },
                 Product { role: params::ROLE_FUSED_A, ..fine },
                 Product { k: 0, ..fine },
+                Product { input: Dtype::F16 as u32, flags: params::FLAG_THROUGH_BF16, ..fine },
             ] {
                 let way = choose(&bad, info).unwrap();
                 assert_eq!((way.tile, way.aligned), (SMALL_TILE, false));

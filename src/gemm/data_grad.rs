@@ -115,6 +115,7 @@ impl DataGrad {
         let ends = ends_shape(OP, self.groups)?;
         let fused = self.activation != Activation::None;
         let flush = self.subnormals == Subnormals::Flush;
+        let through_bf16 = self.subnormals == Subnormals::ThroughBf16;
         let block = Product {
             lda: dy.ld as u64,
             ldb: w.ld as u64,
@@ -134,6 +135,7 @@ impl DataGrad {
             role: if fused { params::ROLE_FUSED_A } else { params::ROLE_FORWARD },
             flags: if transposed { params::FLAG_B_TRANSPOSED } else { 0 }
                 | if flush { params::FLAG_FLUSH } else { 0 }
+                | if through_bf16 { params::FLAG_THROUGH_BF16 } else { 0 }
                 | if self.rotate { params::FLAG_ROTATED } else { 0 },
             ..bytemuck::Zeroable::zeroed()
         };

@@ -89,7 +89,8 @@ impl Matrix {
 ///
 /// Matrix units differ: an MI250X reads subnormal 16-bit operands as zero. For f16 that is everything
 /// under 6.1e-5, which loss-scaled gradients do reach. So it is never silent: a plan for such a device
-/// is refused unless it says [`Flush`](Self::Flush), and the CPU can imitate it.
+/// is refused unless it says [`Flush`](Self::Flush) or, of f16, [`ThroughBf16`](Self::ThroughBf16), and the CPU can
+/// imitate both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Subnormals {
     /// They count as what they are.
@@ -98,4 +99,10 @@ pub enum Subnormals {
     /// Subnormal elements of A and B (and of `dy ∘ act'(z)`) count as zeros of their sign, and
     /// 16-bit results that would be subnormal become zeros of their sign.
     Flush,
+    /// f16 elements of A and B (and of `round(dy ∘ act'(z))`) are rounded to bf16 (nearest even) on their way into a
+    /// product, where they are normal: nothing is flushed, but 3 of 11 bits of every factor are lost, a relative error
+    /// of up to 2⁻⁸ each. Everything else stays f16: bias, C, residual, `z`, what is stored, and sums of A's rows. For gradients,
+    /// whose size matters more than their last bits (rocBLAS's `fp16_alt_impl`). A GPU's loops for aligned operands
+    /// cannot change them: such products take tiles of 64×64. Refused for bf16 and f32.
+    ThroughBf16,
 }

@@ -66,6 +66,7 @@ pub(super) fn plan<T: Storage, O: Storage>(gemm: &Gemm, device: &Device) -> Resu
         (gemm.layout.b_transposed(), params::FLAG_B_TRANSPOSED),
         (gemm.gated, params::FLAG_GATED),
         (gemm.subnormals == Subnormals::Flush, params::FLAG_FLUSH),
+        (gemm.subnormals == Subnormals::ThroughBf16, params::FLAG_THROUGH_BF16),
         (gemm.rotate, params::FLAG_ROTATED),
     ] {
         flags |= if set { flag } else { 0 };
@@ -125,18 +126,24 @@ pub(super) fn check_types<T: Storage, O: Storage>(op: &'static str) -> Result<()
     Err(Error::unsupported(op, reason))
 }
 
-/// A device that flushes has to be asked to.
+/// A device that flushes has to be asked to, or to be spared subnormals; only f16 can be.
 pub(super) fn check_subnormals<T: Storage>(
     op: &'static str,
     policy: Subnormals,
     device: &Device,
 ) -> Result<()> {
+    if policy == Subnormals::ThroughBf16 {
+        let reason = format!("Subnormals::ThroughBf16 of {}; it is for products of f16", T::DTYPE);
+        return if T::DTYPE == Dtype::F16 { Ok(()) } else { Err(Error::unsupported(op, reason)) };
+    }
     let flushes = device.info().flushes_subnormals && T::DTYPE != Dtype::F32;
     if !flushes || policy == Subnormals::Flush {
         return Ok(());
     }
+    let through =
+        if T::DTYPE == Dtype::F16 { ", or keep them with Subnormals::ThroughBf16" } else { "" };
     let reason = format!(
-        "the matrix unit of {} reads subnormal {} numbers as zero; allow it with Subnormals::Flush",
+        "the matrix unit of {} reads subnormal {} numbers as zero; allow it with Subnormals::Flush{through}",
         device.info(),
         T::DTYPE
     );
@@ -282,7 +289,7 @@ pub(super) fn explain(block: &Product, device: &Device) -> String {
     // A plan whose tile cannot be is refused before.
     let choice = choice::choose(block, info).ok();
     let tile = choice.map_or(table::gemm::SMALL_TILE, |choice| choice.tile);
-    let row = table::gemm::product(block.input, transposed.0, transposed.1, tile);
+    let row = table::gemm::product(block.multiplied(), transposed.0, transposed.1, tile);
     let Product { m, n, k, batch, groups, .. } = *block;
     let mut text = format!("{}: {m}×{n}×{k} on {info}", row.symbol);
     if groups > 0 {

@@ -5,7 +5,7 @@
 use super::Activation;
 use crate::kernel::params::gemm as params;
 use crate::kernel::params::gemm::Product;
-use crate::{Dtype, Storage};
+use crate::{Dtype, Storage, bf16};
 
 /// C or the residual.
 #[derive(Clone, Copy)]
@@ -61,6 +61,11 @@ pub(crate) fn flushed<T: Storage>(value: T, flush: bool) -> T {
     }
 }
 
+/// A factor as it is multiplied: f16 rounded to bf16, where the policy says so.
+pub(crate) fn factor<T: Storage>(value: T, through_bf16: bool) -> f32 {
+    if through_bf16 { bf16::narrow(value.widen()).widen() } else { value.widen() }
+}
+
 /// The smallest normal number of a 16-bit type; 0 for f32, which is never flushed.
 pub(crate) const fn smallest_normal(dtype: Dtype) -> f32 {
     match dtype {
@@ -76,6 +81,7 @@ pub(crate) fn product<T: Storage, O: Storage>(block: &Product, s: Slices<'_, T, 
     let (m, n, k) = (block.m as usize, block.n as usize, block.k as usize);
     let has = |flag: u32| block.flags & flag != 0;
     let (flush, gated) = (has(params::FLAG_FLUSH), has(params::FLAG_GATED));
+    let through = has(params::FLAG_THROUGH_BF16);
     let activation = Activation::from_number(block.activation);
     let at = |transposed: bool, i: usize, j: usize, ld: u64| {
         if transposed { j * ld as usize + i } else { i * ld as usize + j }
@@ -111,7 +117,7 @@ pub(crate) fn product<T: Storage, O: Storage>(block: &Product, s: Slices<'_, T, 
         // k is 0 where α is 0
         dot((0..k).map(|p| {
             let b = b[at(has(params::FLAG_B_TRANSPOSED), p, j, block.ldb)];
-            (fused[i * k + p].widen(), flushed(b, flush).widen())
+            (factor(fused[i * k + p], through), factor(flushed(b, flush), through))
         }))
     };
     let d_transposed = has(params::FLAG_D_TRANSPOSED);

@@ -57,7 +57,8 @@ impl SwigluGrad {
         self
     }
 
-    /// What becomes of results that are subnormal in 16 bits; kept unless set.
+    /// What becomes of results that are subnormal in 16 bits; kept unless set. (There is no product here that could be
+    /// [`Subnormals::ThroughBf16`]: with it they are kept.)
     pub fn subnormals(mut self, subnormals: Subnormals) -> Self {
         self.subnormals = subnormals;
         self

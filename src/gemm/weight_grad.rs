@@ -124,6 +124,7 @@ impl WeightGrad {
         let mut flags = params::FLAG_A_TRANSPOSED;
         for (set, flag) in [
             (self.subnormals == Subnormals::Flush, params::FLAG_FLUSH),
+            (self.subnormals == Subnormals::ThroughBf16, params::FLAG_THROUGH_BF16),
             (self.groups.is_some(), params::FLAG_GROUPS_CUT_K),
             (self.accumulate, params::FLAG_ADD_A_SUMS),
             (transposed, params::FLAG_D_TRANSPOSED),

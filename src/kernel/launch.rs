@@ -46,7 +46,7 @@ impl Launch {
                 let set = |flag| block.flags & flag != 0;
                 let transposed = (set(gemm::FLAG_A_TRANSPOSED), set(gemm::FLAG_B_TRANSPOSED));
                 let tile = table::gemm::Tile::from_code(block.tile);
-                table::gemm::product(block.input, transposed.0, transposed.1, tile).entry()
+                table::gemm::product(block.multiplied(), transposed.0, transposed.1, tile).entry()
             }
             Self::Gemm(gemm::Block::Prepare(_)) => table::gemm::prepare().entry(),
             Self::Gemm(gemm::Block::Combine(_)) => table::gemm::combine().entry(),

@@ -46,6 +46,8 @@ pub struct Case {
     pub role: Role,
     pub preactivation: bool,
     pub flush: bool,
+    /// Factors are rounded to bf16; of f16 only.
+    pub through_bf16: bool,
     /// Added to each leading dimension.
     pub gap: usize,
     /// Elements away from an aligned address.
@@ -76,6 +78,7 @@ impl Case {
             role: Role::Forward,
             preactivation: false,
             flush: false,
+            through_bf16: false,
             gap: 0,
             shift: 0,
             aligned: false,
@@ -99,7 +102,8 @@ impl Case {
 
     /// The case as a device can run it: one whose matrix unit flushes subnormals of `T` has to be asked to.
     pub fn on<T: Storage>(&self, device: &Device) -> Self {
-        let flushes = device.info().flushes_subnormals && T::DTYPE != Dtype::F32;
+        let flushes =
+            device.info().flushes_subnormals && T::DTYPE != Dtype::F32 && !self.through_bf16;
         Self { flush: self.flush || flushes, ..*self }
     }
 
@@ -125,7 +129,11 @@ impl Case {
         gemm.layout(self.layout)
             .alpha(self.alpha)
             .beta(self.beta)
-            .subnormals(if self.flush { Subnormals::Flush } else { Subnormals::Preserve })
+            .subnormals(match (self.through_bf16, self.flush) {
+                (true, _) => Subnormals::ThroughBf16,
+                (_, true) => Subnormals::Flush,
+                _ => Subnormals::Preserve,
+            })
             .leading(Matrix::A, self.ld(a))
             .leading(Matrix::B, self.ld(b))
             .leading(Matrix::C, n + self.gap)
@@ -281,11 +289,13 @@ pub fn exact<T: Storage, O: Storage>(case: &Case, data: &Data<T, O>, i: usize, j
     let k = if alpha == 0.0 { 0 } else { case.k };
     let name = case.activation.name();
     let flush = |v: f64, dtype| if case.flush { flushed(v, dtype) } else { v };
+    let factor =
+        |v: f64| if case.through_bf16 { round(v, Dtype::Bf16) } else { flush(v, T::DTYPE) };
     let sum = |j: usize| {
         let (sum, size) = oracle::dot(
             k,
-            |p| flush(oracle::at(&data.a, i, p, ac, case.layout.a_transposed()), T::DTYPE),
-            |p| flush(oracle::at(&data.b, p, j, bc, case.layout.b_transposed()), T::DTYPE),
+            |p| factor(oracle::at(&data.a, i, p, ac, case.layout.a_transposed())),
+            |p| factor(oracle::at(&data.b, p, j, bc, case.layout.b_transposed())),
         );
         let c = if beta != 0.0 { beta * oracle::at(&data.c, i, j, case.n, false) } else { 0.0 };
         let bias = if case.bias { f64::from(data.bias[j].widen()) } else { 0.0 };

@@ -66,9 +66,11 @@ struct RegisterLoop {
         load_b<TYPE, B_TRANSPOSED>(b[c], p, t, column, kb, there ? count(kb) : 0);
       }
     };
+    // Here and not where it is loaded: by now it has arrived.
     auto store = [&](char* to) {
 #pragma unroll
       for (uint32_t c = 0; c < CHUNKS; c++) {
+        if (TYPE == BF16 && (p.flags & THROUGH_BF16) != 0) through_bf16<TYPE>(a[c]), through_bf16<TYPE>(b[c]);
         Sums::store(to, chunk(!A_TRANSPOSED, c), lane(!A_TRANSPOSED, c), a[c].x);
         Sums::store(to + OPERAND, chunk(B_TRANSPOSED, c), lane(B_TRANSPOSED, c), b[c].x);
       }

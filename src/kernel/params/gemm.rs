@@ -150,6 +150,16 @@ pub const FLAG_ALIGNED: u32 = 128;
 /// Columns of D may start k at different steps; GPUs only. A plan sets it where callers allow it, and it stays set in the
 /// launch where that helps.
 pub const FLAG_ROTATED: u32 = 256;
+/// Elements of A (and of `A∘act'(z)`) and of B, which are f16, are rounded to bf16 on their way into the product.
+pub const FLAG_THROUGH_BF16: u32 = 512;
+
+impl Product {
+    /// The storage type of the row that computes the product: what elements of A and B are when they are multiplied.
+    pub fn multiplied(&self) -> u32 {
+        const BF16: u32 = 0;
+        if self.flags & FLAG_THROUGH_BF16 != 0 { BF16 } else { self.input }
+    }
+}
 
 block! {
     /// `d_gate = dy·up·silu'(gate)`, `d_up = dy·silu(gate)`, with `z = [gate | up]`.

@@ -202,6 +202,18 @@ pub(super) fn flush(values: &mut [f32], smallest: f32) {
     }
 }
 
+/// Packed f16 elements are rounded to bf16. A NaN stays one.
+#[inline(always)]
+pub(super) fn to_bf16(values: &mut [f32]) {
+    for value in values {
+        // To nearest, ties to even; no f16 is near bf16's largest.
+        let bits = value.to_bits();
+        let rounded = (bits + (0x7fff + (bits >> 16 & 1))) & 0xffff_0000;
+        let finite = bits & 0x7f80_0000 != 0x7f80_0000;
+        *value = f32::from_bits(if finite { rounded } else { bits });
+    }
+}
+
 /// A panel's worth of `round(A∘act'(z))`, lanes or steps together as in the source.
 pub(super) struct Fused<T> {
     values: [T; STEPS * 8],

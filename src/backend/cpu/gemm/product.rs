@@ -203,6 +203,9 @@ impl<T: Storage> Job<'_, T> {
                     let source = Source { start, ..self.b };
                     let least =
                         pack::words::<F, T>(source, F::NR, (lanes, steps), (flushing, 0), to);
+                    if self.has(params::FLAG_THROUGH_BF16) {
+                        pack::to_bf16(std::slice::from_raw_parts_mut(to, steps * F::NR));
+                    }
                     let index = half * part.columns.div_ceil(F::NR) + panel;
                     self.lower(self.least_b, (i, stride, index), part, step, least);
                 }
@@ -305,6 +308,20 @@ impl<T: Storage> Job<'_, T> {
             for panel in first..last {
                 // SAFETY: see above.
                 unsafe { self.sum_a::<F>(part, panel) };
+            }
+        }
+        // What is stored of A and summed is f16: factors are rounded behind it.
+        if self.has(params::FLAG_THROUGH_BF16) {
+            for i in 0..part.steps.div_ceil(self.cut.steps.max(1)) {
+                let (_, count) = self.range(part, i);
+                for panel in first..last {
+                    // SAFETY: the panel is packed, `count` steps of f32 (pairs of steps are of bf16 only), and this task's.
+                    unsafe {
+                        let at = i * self.a_range::<F>(part) + panel * self.a_panel;
+                        let packed = self.packed_a.add(at);
+                        pack::to_bf16(std::slice::from_raw_parts_mut(packed, count * F::MR));
+                    }
+                }
             }
         }
     }

@@ -20,7 +20,10 @@ const LINE: usize = 32;
 /// Whether the product is one that [`product`] computes.
 pub(super) fn fits<F: Form>(block: &Product) -> bool {
     let has = |flag: u32| block.flags & flag != 0;
-    let plain = !has(params::FLAG_GATED | params::FLAG_FLUSH | params::FLAG_D_TRANSPOSED)
+    let plain = !has(params::FLAG_GATED
+        | params::FLAG_FLUSH
+        | params::FLAG_THROUGH_BF16
+        | params::FLAG_D_TRANSPOSED)
         && block.role != params::ROLE_FUSED_A
         && block.fused_a == 0
         && block.a_sums == 0;

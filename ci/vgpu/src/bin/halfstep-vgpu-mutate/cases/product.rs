@@ -176,8 +176,11 @@ fn product(
     let a_shape = if ta { [batch, k, m] } else { [batch, m, k] };
     let b_members = if cuts_k { 1 } else { members };
     let b_shape = if tb { [b_members, columns, k] } else { [b_members, k, columns] };
-    let a = matrix(b, a_shape, ty, even, draw[6] % 6 == 5);
-    let y = matrix(b, b_shape, ty, even, false);
+    // Factors that are f16 in memory.
+    let through = ty == BF16_TYPE && !large && draw[26] % 7 == 3;
+    let stored = if through { F16_TYPE } else { ty };
+    let a = matrix(b, a_shape, stored, even, draw[6] % 6 == 5);
+    let y = matrix(b, b_shape, stored, even, false);
     let mut p = empty();
     (p.a, p.lda, p.stride_a) = (a.at, a.ld as u64, (a_shape[1] * a.ld) as u64);
     (p.b, p.ldb, p.stride_b) = (y.at, y.ld as u64, (b_shape[1] * y.ld) as u64);
@@ -186,7 +189,7 @@ fn product(
     p.tile = (rows as u32) << 16 | columns as u32;
     p.flags = u32::from(ta) * FLAG_A_TRANSPOSED + u32::from(tb) * FLAG_B_TRANSPOSED;
     p.flags |= u32::from(gated) * FLAG_GATED + u32::from(cuts_k) * FLAG_GROUPS_CUT_K;
-    p.flags |= u32::from(rotated) * FLAG_ROTATED;
+    p.flags |= u32::from(rotated) * FLAG_ROTATED + u32::from(through) * FLAG_THROUGH_BF16;
     if groups > 0 {
         let end = if cuts_k { k } else { m } as u32;
         // An empty one; ends before the start, and behind what there is.
@@ -201,15 +204,15 @@ fn product(
     }
     // Of one member only, what is around the product may have a type of its own.
     let own = groups == 0 && batch == 1 && splits == 1;
-    p.input = if own { TYPES[draw[27] % 3] } else { ty };
+    p.input = if own && !through { TYPES[draw[27] % 3] } else { stored };
     p.output = [F32_TYPE, BF16_TYPE, F16_TYPE, ty][draw[4] % 4];
     surround(b, &mut p, &draw, !large && splits == 1);
-    if copied && p.role != ROLE_FUSED_A && p.flags & FLAG_FLUSH == 0 {
+    if copied && !through && p.role != ROLE_FUSED_A && p.flags & FLAG_FLUSH == 0 {
         p.flags |= FLAG_ALIGNED;
     }
     if p.role == ROLE_FUSED_A {
         // Lies as A does.
-        let z = matrix(b, a_shape, ty, true, draw[20] % 4 == 1);
+        let z = matrix(b, a_shape, stored, true, draw[20] % 4 == 1);
         (p.z, p.ldz) = (z.at, z.ld as u64);
         p.stride_z = if batch > 1 { (a_shape[1] * z.ld) as u64 } else { 0 };
     }
