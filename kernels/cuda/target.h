@@ -35,6 +35,12 @@ HS_DEVICE const Block& reload(const Block& block) {
   return block;
 }
 
+// The number, as if it were another: what follows from it is computed again, instead of staying in registers.
+HS_DEVICE uint32_t again(uint32_t x) {
+  asm volatile("" : "+r"(x));
+  return x;
+}
+
 HS_DEVICE uint32_t thread_index() { return threadIdx.x; }
 HS_DEVICE uint32_t block_index() { return blockIdx.x; }
 HS_DEVICE uint32_t block_count() { return gridDim.x; }

@@ -136,7 +136,7 @@ struct AlignedLoop {
 
   HS_DEVICE static void run(const Product& p, const Tile& t, Sums& sums, char* shared) {
     const uint32_t steps = tiles_of(t.k, 32);
-    const uint32_t begin = first_step<A_TRANSPOSED, B_TRANSPOSED>(p, t, steps);
+    const uint32_t begin = TURNS<A_TRANSPOSED, B_TRANSPOSED> ? first_step(p, t) : 0;
     Source<!A_TRANSPOSED, TM> a;
     Source<B_TRANSPOSED, TN> b;
     a.start(like_a(p, t, p.a, p.lda, p.stride_a), p.lda, t.row, t.m, t.k, begin, [&](uint32_t i, bool& there) {

@@ -17,23 +17,27 @@ struct Chunk8<F32> {
   float x[8];
 };
 
-// The elements of a chunk, which are `STORED`: its type, or f16 on the way to bf16.
-template <uint32_t TYPE, uint32_t STORED>
-HS_DEVICE void widen8(float (&to)[8], const Chunk8<TYPE>& from) {
+// `f16`: elements of a chunk of bf16 are f16 that become bf16 later.
+template <uint32_t TYPE>
+HS_DEVICE void widen8(float (&to)[8], const Chunk8<TYPE>& from, bool f16) {
 #pragma unroll
-  for (int e = 0; e < 8; e++) {
-    if constexpr (STORED == F32) to[e] = from.x[e];
-    else to[e] = STORED == BF16 ? widen_bf16(from.x[e]) : widen_f16(from.x[e]);
-  }
+  for (int e = 0; e < 8; e++) to[e] = TYPE == BF16 && !f16 ? widen_bf16(from.x[e]) : widen_f16(from.x[e]);
+}
+template <>
+HS_DEVICE void widen8<F32>(float (&to)[8], const Chunk8<F32>& from, bool) {
+#pragma unroll
+  for (int e = 0; e < 8; e++) to[e] = from.x[e];
 }
 
-template <uint32_t TYPE, uint32_t STORED>
-HS_DEVICE void narrow8(Chunk8<TYPE>& to, const float (&from)[8]) {
+template <uint32_t TYPE>
+HS_DEVICE void narrow8(Chunk8<TYPE>& to, const float (&from)[8], bool f16) {
 #pragma unroll
-  for (int e = 0; e < 8; e++) {
-    if constexpr (STORED == F32) to.x[e] = from[e];
-    else to.x[e] = STORED == BF16 ? narrow_bf16(from[e]) : narrow_f16(from[e]);
-  }
+  for (int e = 0; e < 8; e++) to.x[e] = TYPE == BF16 && !f16 ? narrow_bf16(from[e]) : narrow_f16(from[e]);
+}
+template <>
+HS_DEVICE void narrow8<F32>(Chunk8<F32>& to, const float (&from)[8], bool) {
+#pragma unroll
+  for (int e = 0; e < 8; e++) to.x[e] = from[e];
 }
 
 // Stored [lane][k] (`TOGETHER`: a chunk's elements side by side), or [k][lane]. `NEGATIVE`: f32 elements that are
@@ -66,18 +70,6 @@ HS_DEVICE void flush8(Chunk8<TYPE>& x) {
   }
 }
 
-// x ∘ act'(z), rounded; of elements that are `STORED`.
-template <uint32_t TYPE, uint32_t STORED>
-HS_DEVICE void times_slope(Chunk8<TYPE>& chunk, const Chunk8<TYPE>& z, uint32_t activation) {
-  float x[8], slope[8];
-  widen8<TYPE, STORED>(x, chunk);
-  widen8<TYPE, STORED>(slope, z);
-  derive8(slope, activation);
-#pragma unroll
-  for (int e = 0; e < 8; e++) x[e] *= slope[e];
-  narrow8<TYPE, STORED>(chunk, x);
-}
-
 // f16 as bf16, to nearest even: a factor of a product of bf16 whose operands are f16.
 template <uint32_t TYPE>
 HS_DEVICE void through_bf16(Chunk8<TYPE>& x) {
@@ -95,9 +87,18 @@ HS_DEVICE void load_a(Chunk8<TYPE>& to, const Product& p, const Tile& t, uint64_
   load_chunk<TYPE, TOGETHER, true>(to, like_a(p, t, p.a, p.lda, p.stride_a), p.lda, lane, k, count);
   if (p.role == ROLE_FUSED_A) {
     Chunk8<TYPE> z;
-    load_chunk<TYPE, TOGETHER>(z, like_a(p, t, p.z, p.ldz, p.stride_z), p.ldz, lane, k, count);
-    if (TYPE == BF16 && (p.flags & THROUGH_BF16) != 0) times_slope<TYPE, TYPE == BF16 ? F16 : TYPE>(to, z, p.activation);
-    else times_slope<TYPE, TYPE>(to, z, p.activation);
+    // What few products need does not stay in registers.
+    const Product& q = reload(p);
+    count = again(count);
+    load_chunk<TYPE, TOGETHER>(z, like_a(q, t, q.z, q.ldz, q.stride_z), q.ldz, lane, k, count);
+    const bool f16 = (q.flags & THROUGH_BF16) != 0;
+    float x[8], slope[8];
+    widen8<TYPE>(x, to, f16);
+    widen8<TYPE>(slope, z, f16);
+    derive8(slope, q.activation);
+#pragma unroll
+    for (int e = 0; e < 8; e++) x[e] *= slope[e];
+    narrow8<TYPE>(to, x, f16);
   }
   if ((p.flags & FLUSH) != 0) flush8<TYPE>(to);
 }

@@ -68,15 +68,18 @@ struct RegisterLoop {
     };
     // Here and not where it is loaded: by now it has arrived.
     auto store = [&](char* to) {
+      const bool through = TYPE == BF16 && (reload(p).flags & THROUGH_BF16) != 0;
 #pragma unroll
       for (uint32_t c = 0; c < CHUNKS; c++) {
-        if (TYPE == BF16 && (p.flags & THROUGH_BF16) != 0) through_bf16<TYPE>(a[c]), through_bf16<TYPE>(b[c]);
+        if (through) through_bf16<TYPE>(a[c]), through_bf16<TYPE>(b[c]);
         Sums::store(to, chunk(!A_TRANSPOSED, c), lane(!A_TRANSPOSED, c), a[c].x);
         Sums::store(to + OPERAND, chunk(B_TRANSPOSED, c), lane(B_TRANSPOSED, c), b[c].x);
       }
     };
-    uint32_t left = tiles_of(t.k, STEP);
-    uint64_t k = ROTATES ? first_step<A_TRANSPOSED, B_TRANSPOSED>(p, t, left) * STEP : 0;
+    // Computed where it is asked for: what a step needs of the parameters fills the scalar registers.
+    constexpr bool ROUND = ROTATES && TURNS<A_TRANSPOSED, B_TRANSPOSED>;
+    auto first = [&] { return ROUND ? static_cast<uint64_t>(first_step(reload(p), t)) * STEP : 0; };
+    uint64_t k = first();
     load(k);
     store(shared);
     barrier();
@@ -84,8 +87,11 @@ struct RegisterLoop {
 #pragma unroll 1
     for (;; now = 2 * OPERAND - now) {
       k += STEP;
-      if (ROTATES && k >= t.k) k = 0;
-      const bool more = --left > 0;
+      bool more = k < t.k;
+      if (ROUND) {
+        k = more ? k : 0;
+        more = k != first();
+      }
       if (more) load(k);
       sums.multiply(shared + now, shared + now + OPERAND);
       if (!more) break;

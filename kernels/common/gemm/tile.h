@@ -43,13 +43,16 @@ HS_DEVICE uint32_t tiles_of(uint64_t len, uint32_t size) {
 // want all of it from them. So each 256 columns of D start 256 bytes of a row further, which is where the next channel
 // begins, at most 32 of them. By columns of D, not by tiles or rows, so that an element has one order whatever the tile
 // and however many rows there are.
-// (Where both operands are stored [k][lane], lanes are in different channels: not rotated.)
-template <bool A_TRANSPOSED, bool B_TRANSPOSED>
-HS_DEVICE uint32_t first_step(const Product& p, const Tile& t, uint32_t steps) {
-  if ((A_TRANSPOSED && !B_TRANSPOSED) || (p.flags & ROTATED) == 0 || steps < 8) return 0;
+HS_DEVICE uint32_t first_step(const Product& p, const Tile& t) {
+  const uint32_t steps = tiles_of(t.k, 32);
+  if ((p.flags & ROTATED) == 0 || steps < 8) return 0;
   const uint32_t places = steps / 4 < 32 ? steps / 4 : 32;
   return static_cast<uint32_t>(t.column / 256) % places * 4;
 }
+
+// Whether that is for operands which are stored so: where both are [k][lane], lanes are in different channels.
+template <bool A_TRANSPOSED, bool B_TRANSPOSED>
+constexpr bool TURNS = !A_TRANSPOSED || B_TRANSPOSED;
 
 // Group `g`'s end: at most `rows`, and not before `start`.
 HS_DEVICE uint64_t group_end(const Product& p, uint64_t g, uint64_t start, uint64_t rows) {

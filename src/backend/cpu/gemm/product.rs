@@ -311,17 +311,14 @@ impl<T: Storage> Job<'_, T> {
             }
         }
         // What is stored of A and summed is f16: factors are rounded behind it.
-        if self.has(params::FLAG_THROUGH_BF16) {
-            for i in 0..part.steps.div_ceil(self.cut.steps.max(1)) {
-                let (_, count) = self.range(part, i);
-                for panel in first..last {
-                    // SAFETY: the panel is packed, `count` steps of f32 (pairs of steps are of bf16 only), and this task's.
-                    unsafe {
-                        let at = i * self.a_range::<F>(part) + panel * self.a_panel;
-                        let packed = self.packed_a.add(at);
-                        pack::to_bf16(std::slice::from_raw_parts_mut(packed, count * F::MR));
-                    }
-                }
+        let ranges = 0..part.steps.div_ceil(self.cut.steps.max(1));
+        for i in ranges.filter(|_| self.has(params::FLAG_THROUGH_BF16)) {
+            for panel in first..last {
+                let at = i * self.a_range::<F>(part) + panel * self.a_panel;
+                let len = self.range(part, i).1 * F::MR;
+                // SAFETY: the panel is packed, steps of f32 (pairs of steps are of bf16 only), and this task's.
+                let to = unsafe { std::slice::from_raw_parts_mut(self.packed_a.add(at), len) };
+                pack::to_bf16(to);
             }
         }
     }
