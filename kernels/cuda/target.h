@@ -56,8 +56,6 @@ HS_DEVICE void atomic_add(uint64_t* to, uint64_t value) {
 }
 HS_DEVICE void atomic_add_shared(uint32_t* to, uint32_t value) { atomicAdd(to, value); }
 
-HS_DEVICE void atomic_max_shared(uint32_t* to, uint32_t value) { atomicMax(to, value); }
-
 // The largest of 32 threads from a multiple of 32 on, all of which call it together.
 HS_DEVICE uint32_t max_of_32(uint32_t x) { return __reduce_max_sync(0xffffffffu, x); }
 

@@ -58,8 +58,6 @@ HS_DEVICE void atomic_add(uint64_t* to, uint64_t value) {
 }
 HS_DEVICE void atomic_add_shared(uint32_t* to, uint32_t value) { atomicAdd(to, value); }
 
-HS_DEVICE void atomic_max_shared(uint32_t* to, uint32_t value) { atomicMax(to, value); }
-
 // The larger of a lane's and that of the lane so many before it, of 16 in a ring.
 template <int LANES>
 HS_DEVICE uint32_t max_in_ring(uint32_t x) {

@@ -16,7 +16,6 @@
 namespace hs {
 
 constexpr uint32_t FIXED_BLOCK = 256;                    // elements of an exponent
-constexpr uint32_t FIXED_BLOCKS = STRIP / FIXED_BLOCK;   // of a strip: 8
 constexpr uint32_t UNBOUNDED = 255;                      // a block that is not finite
 
 // 2^n.
@@ -28,29 +27,24 @@ HS_DEVICE int32_t fixed_shift(uint32_t exponent, uint32_t headroom) {
   return 30 - static_cast<int32_t>(headroom) + 126 - static_cast<int32_t>(exponent);
 }
 
+// A block is 32 threads'.
 HS_DEVICE void measure(const Fixed& p) {
-  HS_SHARED uint32_t largest[FIXED_BLOCKS];
-  const uint32_t t = thread_index();
   for (uint64_t strip = block_index() * STRIP; strip < p.len; strip += block_count() * STRIP) {
-    if (t < FIXED_BLOCKS) largest[t] = 0;  // only this thread has read it
-    barrier();
-    const uint64_t i = strip + 8 * t;
+    const uint64_t i = strip + 8 * thread_index();
+    uint32_t exponent = 0;
     if (i < p.len) {
       const uint32_t count = p.len - i < 8 ? static_cast<uint32_t>(p.len - i) : 8u;
       float x[8];
       load8(x, p.values, i, count, p.value_type);
-      uint32_t exponent = 0;
 #pragma unroll
       for (uint32_t e = 0; e < 8; e++) {
         const uint32_t field = (bits(p.factor * x[e]) >> 23) & 0xffu;
         if (e < count && field > exponent) exponent = field;
       }
-      atomic_max_shared(&largest[8 * t / FIXED_BLOCK], exponent);
     }
-    barrier();
-    const uint64_t block = strip / FIXED_BLOCK + t;
-    if (t < FIXED_BLOCKS && block * FIXED_BLOCK < p.len) {
-      global<uint8_t>(p.exponents)[block] = static_cast<uint8_t>(largest[t]);
+    exponent = max_of_32(exponent);
+    if (i < p.len && i % FIXED_BLOCK == 0) {
+      global<uint8_t>(p.exponents)[i / FIXED_BLOCK] = static_cast<uint8_t>(exponent);
     }
   }
 }
