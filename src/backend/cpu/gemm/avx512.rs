@@ -2,7 +2,8 @@
 //! `k` 24 multiply-adds and 11 loads: on cores with two 512-bit units the multiply-adds decide.
 
 use super::form::Form;
-use super::tile512::{row, tile, tiles};
+use super::pack::Source;
+use super::tile512::{row, strided_tile, strided_tiles, tile, tiles};
 
 /// 512-bit multiply-adds; the loops around them (packing, epilogue) in 256 bits, or where the compiler
 /// has the intrinsics (`halfstep_avx512`, set by the build script) in 512.
@@ -20,7 +21,7 @@ unsafe fn vectorized<R>(f: impl FnOnce() -> R) -> R {
 macro_rules! fma {
     ($vectors:tt: $([$a:literal $x:literal $y:literal $z:literal])+) => {
         concat!($(
-            "vbroadcastss zmm3, dword ptr [{a} + ", $a, "]\n", fma!(row $vectors, $x $y $z), "\n",
+            "vbroadcastss zmm3, dword ptr [", $a, "]\n", fma!(row $vectors, $x $y $z), "\n",
         )+)
     };
     (row 1, $x:literal $y:literal $z:literal) => { concat!("vfmadd231ps ", $x, ", zmm3, zmm0") };
@@ -35,6 +36,7 @@ macro_rules! fma {
 tiles!(1 fma: tile_1x16 tile_4x16 tile_8x16);
 tiles!(2 fma: tile_1x32 tile_4x32 tile_8x32);
 tiles!(3 fma: tile_1x48 tile_4x48 tile_8x48);
+strided_tiles!(1 fma: strided_8x16 2 fma: strided_8x32 3 fma: strided_8x48);
 
 impl Form for Avx512 {
     type Around = Self;
@@ -43,6 +45,7 @@ impl Form for Avx512 {
     const VECTOR: bool = true;
     #[cfg(halfstep_avx512)]
     const WIDE: bool = true;
+    const IN_PLACE: bool = true;
 
     #[inline(always)]
     unsafe fn tile(
@@ -67,7 +70,29 @@ impl Form for Avx512 {
             (_, _) => tile_8x48,
         };
         // SAFETY: the caller's promise.
-        unsafe { tile(k, a, b, c, ldc, add) }
+        unsafe { tile(k, (a, Self::MR), b, c, ldc, add) }
+    }
+
+    #[inline(always)]
+    unsafe fn tile_in_place(
+        cols: usize,
+        k: usize,
+        a: Source<f32>,
+        b: *const f32,
+        c: *mut f32,
+        ldc: usize,
+        add: bool,
+    ) {
+        let tile = match (a.lanes_together, cols) {
+            (true, ..=16) => tile_8x16,
+            (true, ..=32) => tile_8x32,
+            (true, _) => tile_8x48,
+            (false, ..=16) => strided_8x16,
+            (false, ..=32) => strided_8x32,
+            (false, _) => strided_8x48,
+        };
+        // SAFETY: the caller's promise.
+        unsafe { tile(k, (a.start, a.ld), b, c, ldc, add) }
     }
 
     #[inline(always)]

@@ -15,7 +15,7 @@ pub(super) struct Avx512Bf16;
 /// Both steps of a word by one instruction for each vector of sums.
 macro_rules! dot {
     ($vectors:tt: $([$a:literal $x:literal $y:literal $z:literal])+) => {
-        concat!($("vpbroadcastd zmm3, dword ptr [{a} + ", $a, "]\n", dot!(row $vectors, $x $y $z), "\n",)+)
+        concat!($("vpbroadcastd zmm3, dword ptr [", $a, "]\n", dot!(row $vectors, $x $y $z), "\n",)+)
     };
     (row 1, $x:literal $y:literal $z:literal) => { concat!("vdpbf16ps ", $x, ", zmm3, zmm0") };
     (row 2, $x:literal $y:literal $z:literal) => {
@@ -32,13 +32,13 @@ macro_rules! widened {
         concat!(
             widened!(high $vectors),
             $(
-                "vpbroadcastd zmm3, dword ptr [{a} + ", $a, "]\n",
+                "vpbroadcastd zmm3, dword ptr [", $a, "]\n",
                 "vpsrld zmm3, zmm3, 16\nvpslld zmm3, zmm3, 16\n",
                 widened!(row $vectors, $x $y $z), "\n",
             )+
             widened!(low $vectors),
             $(
-                "vpbroadcastd zmm3, dword ptr [{a} + ", $a, "]\nvpslld zmm3, zmm3, 16\n",
+                "vpbroadcastd zmm3, dword ptr [", $a, "]\nvpslld zmm3, zmm3, 16\n",
                 widened!(row $vectors, $x $y $z), "\n",
             )+
         )
@@ -106,7 +106,7 @@ impl Form for Avx512Bf16 {
             (false, _, _) => widened_8x48,
         };
         // SAFETY: the caller's promise.
-        unsafe { tile(k, a, b, c, ldc, add) }
+        unsafe { tile(k, (a, Self::MR), b, c, ldc, add) }
     }
 
     #[inline(always)]
@@ -137,7 +137,7 @@ pub(super) unsafe fn is_a_chain() -> bool {
                 b.fill(word(scale, scale));
                 let mut c = [start; 16];
                 // SAFETY: one word of panels and a row of 16 sums.
-                unsafe { dot_1x16(1, a.as_ptr(), b.as_ptr(), c.as_mut_ptr(), 16, true) };
+                unsafe { dot_1x16(1, (a.as_ptr(), 8), b.as_ptr(), c.as_mut_ptr(), 16, true) };
                 let chain = second.mul_add(scale, first.mul_add(scale, start));
                 if c != [chain; 16] {
                     return false;

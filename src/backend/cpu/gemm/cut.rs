@@ -14,6 +14,9 @@ const B_FLOATS: usize = 4 << 20;
 /// Rows of a tile, where there are many tiles and where there are few.
 const TILE_ROWS: [usize; 2] = [192, 96];
 const MANY_TILES: usize = 64;
+/// Columns of a product of few rows with which it is one row of tiles, each of which packs B for itself: so that there
+/// are tiles enough for threads.
+const MANY_COLUMNS: usize = 1536;
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Cut {
@@ -45,7 +48,9 @@ impl Cut {
         let widest = WIDEST / halves / F::NR * F::NR;
         let tile_columns = even(n, widest, F::NR);
         let count = |rows: usize| m.div_ceil(rows) * n.div_ceil(tile_columns);
-        let most = if count(TILE_ROWS[0]) >= MANY_TILES { TILE_ROWS[0] } else { TILE_ROWS[1] };
+        let one_row = m <= TILE_ROWS[0] && n >= MANY_COLUMNS;
+        let most =
+            if one_row || count(TILE_ROWS[0]) >= MANY_TILES { TILE_ROWS[0] } else { TILE_ROWS[1] };
         let tile_rows = even(m, most, F::MR);
         let own_b = m <= tile_rows;
         // Few tiles in one row of them: narrower ones, so that threads share the work evenly.

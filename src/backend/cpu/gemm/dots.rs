@@ -5,6 +5,7 @@ use std::arch::x86_64::*;
 use std::mem::MaybeUninit;
 
 use super::form::Form;
+use super::prefetch::prefetch;
 use super::words::Words;
 use crate::{Dtype, Storage};
 
@@ -112,7 +113,7 @@ unsafe fn group<const G: usize, V: Words, T: Storage>(
             transpose::<G, V, T>(
                 #[inline(always)]
                 |i| {
-                    prefetch(b.wrapping_add(i * ld + ahead), line);
+                    prefetch(b.wrapping_add(i * ld + ahead), LINE);
                     // Rows that are not there are computed as the last one is.
                     b.add(i.min(last) * ld + start).cast()
                 },
@@ -208,13 +209,4 @@ unsafe fn halves<V: Words, T: Storage>(words: &[f32; ROWS], i: usize) -> [V; 2] 
     let from = words[i * V::N..][..V::N].as_ptr();
     // SAFETY: as many words.
     unsafe { if T::DTYPE == Dtype::F16 { V::f16(from) } else { V::bf16(from) } }
-}
-
-/// Asks the second cache for so many elements from an address on, which need not be valid.
-#[inline(always)]
-pub(super) fn prefetch<T>(address: *const T, elements: usize) {
-    for byte in (0..elements * size_of::<T>()).step_by(64) {
-        // SAFETY: a hint, which never faults.
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(address.wrapping_byte_add(byte).cast()) };
-    }
 }

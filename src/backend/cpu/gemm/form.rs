@@ -1,5 +1,7 @@
 //! What the forms of the matrix kernel have in common.
 
+use super::pack::Source;
+
 /// A form of the matrix kernel: a tile of sums in registers, and the instruction set of the loops
 /// around it. Every form computes each element as the same chain of fused multiply-adds.
 pub(super) trait Form {
@@ -35,6 +37,27 @@ pub(super) trait Form {
         add: bool,
         normal: bool,
     );
+
+    /// Whether the form has [`tile_in_place`](Self::tile_in_place).
+    const IN_PLACE: bool = false;
+
+    /// [`tile`](Self::tile) with `MR` rows of an f32 A where they lie.
+    ///
+    /// # Safety
+    /// As for [`tile`](Self::tile), with `MR` rows of `k` floats in place of A's panel.
+    #[allow(clippy::too_many_arguments)] // as above
+    unsafe fn tile_in_place(
+        cols: usize,
+        k: usize,
+        a: Source<f32>,
+        b: *const f32,
+        c: *mut f32,
+        ldc: usize,
+        add: bool,
+    ) {
+        let _ = (cols, k, a, b, c, ldc, add);
+        unreachable!("tiles of this form are of panels");
+    }
 
     /// Calls `f` where the compiler may use the form's instructions.
     ///

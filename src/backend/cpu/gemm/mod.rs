@@ -31,8 +31,10 @@ mod lanes;
 mod map;
 mod pack;
 mod pairs;
+mod panels;
 mod path;
 mod portable;
+mod prefetch;
 mod product;
 mod slices;
 #[cfg(target_arch = "x86_64")]

@@ -5,6 +5,7 @@ use super::form::Form;
 use super::lanes;
 use super::map::derivative;
 use super::pairs::{self, Least};
+use super::prefetch::Rectangle;
 use crate::Storage;
 use crate::gemm::{Activation, reference};
 
@@ -26,6 +27,43 @@ impl<T> Source<T> {
     #[inline(always)]
     pub fn piece(&self, steps: usize) -> usize {
         if self.lanes_together { STEPS } else { steps.max(1) }
+    }
+
+    /// The part from a lane and a step on, which need not be there.
+    #[inline(always)]
+    pub fn from(self, lane: usize, step: usize) -> Self {
+        if self.start.is_null() {
+            return self;
+        }
+        let (row, column) = if self.lanes_together { (step, lane) } else { (lane, step) };
+        Self { start: self.start.wrapping_add(row * self.ld + column), ..self }
+    }
+
+    /// What is packed after panel `i` of a group of so many lanes, a panel of which has `width`, where this source is
+    /// the group's first lane and the first step of a piece: the next panel's lanes where pieces are long, else, with
+    /// the first panel, the next piece of all.
+    #[inline(always)]
+    pub fn after(
+        self,
+        i: usize,
+        (width, lanes): (usize, usize),
+        (steps, all_steps): (usize, usize),
+    ) -> Rectangle {
+        if !self.lanes_together {
+            let next = (i + 1) * width;
+            return self.from(next, 0).rectangle(width.min(lanes.saturating_sub(next)), steps);
+        }
+        if i > 0 {
+            return Rectangle::NONE;
+        }
+        self.from(0, steps).rectangle(lanes, steps.min(all_steps.saturating_sub(steps)))
+    }
+
+    /// Where so many lanes and steps from here on lie.
+    #[inline(always)]
+    pub fn rectangle(&self, lanes: usize, steps: usize) -> Rectangle {
+        let size = if self.lanes_together { (steps, lanes) } else { (lanes, steps) };
+        Rectangle::new(self.start, self.ld, size)
     }
 
     /// The address of an element.

@@ -4,38 +4,40 @@ use super::super::threads::Threads;
 use super::cut::Cut;
 use super::epilogue::{Tile, epilogue};
 use super::form::Form;
-use super::pack::{self, Fused, STEPS, Source};
-use super::pairs::{AFTER_LAST_OF_A, Least};
+use super::pack::Source;
+use super::pairs::Least;
+use super::prefetch::{Ahead, Rectangle};
 use super::workspace::{self, SCRATCH};
-use crate::Storage;
-use crate::gemm::Activation;
-use crate::gemm::reference::SUM_BLOCK;
 use crate::kernel::params::gemm::{self as params, Product};
+use crate::{Dtype, Storage};
 
-/// Panels of A, and of B, that one task packs.
-const A_PANELS: usize = 8;
+/// Panels of A that one task packs: long rows of it, or where its rows are steps, many lines of one.
+const A_PANELS: [usize; 2] = [8, 32];
+/// Panels of B that one task packs.
 const B_PANELS: usize = 4;
 
 /// A product, cut, with its workspace.
-struct Job<'a, T> {
-    block: &'a Product,
-    cut: Cut,
-    a: Source<T>,
-    b: Source<T>,
-    halves: usize,
+pub(super) struct Job<'a, T> {
+    pub block: &'a Product,
+    pub cut: Cut,
+    pub a: Source<T>,
+    pub b: Source<T>,
+    pub halves: usize,
+    /// Whether tiles take A from where it lies, as far as they have whole panels of it.
+    pub in_place: bool,
     /// Words from panel to panel.
-    a_panel: usize,
-    b_panel: usize,
-    packed_a: *mut f32,
-    packed_b: *mut f32,
+    pub a_panel: usize,
+    pub b_panel: usize,
+    pub packed_a: *mut f32,
+    pub packed_b: *mut f32,
     /// For panels of pairs, the least of what is in them and in those of earlier steps: `[range][panel]` of A,
     /// `[range][half][panel]` of B.
-    least_a: *mut Least,
-    least_b: *mut Least,
+    pub least_a: *mut Least,
+    pub least_b: *mut Least,
     /// Unfinished tiles; null where `k` is not cut.
-    tiles: *mut f32,
+    pub tiles: *mut f32,
     /// Sums of rows of A so far.
-    a_sums: *mut f32,
+    pub a_sums: *mut f32,
 }
 
 // SAFETY: tasks share the job; each writes a part of the workspace and of the outputs of its own.
@@ -43,15 +45,15 @@ unsafe impl<T: Sync> Sync for Job<'_, T> {}
 
 /// A block of the product: rows, columns and steps of `k`.
 #[derive(Clone, Copy)]
-struct Part {
-    row: usize,
-    rows: usize,
-    column: usize,
-    columns: usize,
-    step: usize,
-    steps: usize,
+pub(super) struct Part {
+    pub row: usize,
+    pub rows: usize,
+    pub column: usize,
+    pub columns: usize,
+    pub step: usize,
+    pub steps: usize,
     /// Whether it is the last block of `k`.
-    last: bool,
+    pub last: bool,
 }
 
 /// # Safety
@@ -87,6 +89,7 @@ pub(super) unsafe fn product<F: Form, T: Storage, O: Storage>(threads: &Threads,
                 lanes_together: !has(params::FLAG_B_TRANSPOSED),
             },
             halves,
+            in_place: F::IN_PLACE && can_stay::<T>(block),
             a_panel,
             b_panel,
             packed_a: workspace.a.reserve(a_panels * a_panel),
@@ -121,8 +124,17 @@ pub(super) unsafe fn product<F: Form, T: Storage, O: Storage>(threads: &Threads,
     });
 }
 
+/// Whether tiles can take A from where it lies: it is f32, and nothing else is asked of it.
+fn can_stay<T: Storage>(block: &Product) -> bool {
+    let has = |flag: u32| block.flags & flag != 0;
+    let plain = block.role != params::ROLE_FUSED_A && block.fused_a == 0 && block.a_sums == 0;
+    // Steps that lie so far apart share few places in the caches.
+    let far = has(params::FLAG_A_TRANSPOSED) && (4 * block.lda).is_multiple_of(1024);
+    T::DTYPE == Dtype::F32 && plain && !has(params::FLAG_FLUSH) && !far
+}
+
 impl<T: Storage> Job<'_, T> {
-    fn has(&self, flag: u32) -> bool {
+    pub(super) fn has(&self, flag: u32) -> bool {
         self.block.flags & flag != 0
     }
 
@@ -131,7 +143,7 @@ impl<T: Storage> Job<'_, T> {
     unsafe fn pack<F: Form>(&self, threads: &Threads, part: Part, a: bool, b: bool) {
         let groups =
             |lanes: usize, width: usize, panels: usize| lanes.div_ceil(width).div_ceil(panels);
-        let a_tasks = if a { groups(part.rows, F::MR, A_PANELS) } else { 0 };
+        let a_tasks = if a { groups(part.rows, F::MR, self.a_panels()) } else { 0 };
         let b_tasks = if b { groups(part.columns, F::NR, B_PANELS) } else { 0 };
         threads.run(a_tasks + self.halves * b_tasks, |task| {
             // SAFETY: the form's instructions are there; each task packs its own panels.
@@ -140,7 +152,7 @@ impl<T: Storage> Job<'_, T> {
                     #[inline(always)]
                     || {
                         if task < a_tasks {
-                            self.pack_a::<F>(part, task * A_PANELS);
+                            self.pack_a::<F>(part, task * self.a_panels());
                         } else {
                             let half = (task - a_tasks) / b_tasks;
                             let first = (task - a_tasks) % b_tasks * B_PANELS;
@@ -156,8 +168,13 @@ impl<T: Storage> Job<'_, T> {
         });
     }
 
+    /// Panels of A that one task packs.
+    pub(super) fn a_panels(&self) -> usize {
+        A_PANELS[usize::from(self.a.lanes_together)]
+    }
+
     /// Floats from one range of steps to the next in packed A.
-    fn a_range<F: Form>(&self, part: Part) -> usize {
+    pub(super) fn a_range<F: Form>(&self, part: Part) -> usize {
         part.rows.div_ceil(F::MR) * self.a_panel
     }
 
@@ -169,201 +186,9 @@ impl<T: Storage> Job<'_, T> {
     }
 
     /// Steps `i·steps..` of the part: the first, and how many.
-    fn range(&self, part: Part, i: usize) -> (usize, usize) {
+    pub(super) fn range(&self, part: Part, i: usize) -> (usize, usize) {
         let start = i * self.cut.steps;
         (part.step + start, self.cut.steps.min(part.steps - start))
-    }
-
-    /// Packs panels of B for one range of steps, a piece at a time.
-    ///
-    /// # Safety
-    /// As for [`product`], inside `F::vectorized`; `to` gives room for a panel.
-    #[inline(always)]
-    unsafe fn pack_b<F: Form>(
-        &self,
-        part: Part,
-        i: usize,
-        half: usize,
-        panels: std::ops::Range<usize>,
-        to: impl Fn(usize) -> *mut f32,
-    ) {
-        let (first, steps) = self.range(part, i);
-        let flushing = self.has(params::FLAG_FLUSH);
-        let stride = self.halves * part.columns.div_ceil(F::NR);
-        let piece = self.b.piece(steps);
-        for step in (0..steps).step_by(piece) {
-            let steps = piece.min(steps - step);
-            for panel in panels.clone() {
-                let lanes = F::NR.min(part.columns - panel * F::NR);
-                let lane = half * self.block.n as usize + part.column + panel * F::NR;
-                // SAFETY: lanes and steps of the operand, as the caller promised; an entry of this panel's own.
-                unsafe {
-                    let start = self.b.at(lane, first + step);
-                    let to = to(panel).add(step / F::WORD_STEPS * F::NR);
-                    let source = Source { start, ..self.b };
-                    let least =
-                        pack::words::<F, T>(source, F::NR, (lanes, steps), (flushing, 0), to);
-                    if self.has(params::FLAG_THROUGH_BF16) {
-                        pack::to_bf16(std::slice::from_raw_parts_mut(to, steps * F::NR));
-                    }
-                    let index = half * part.columns.div_ceil(F::NR) + panel;
-                    self.lower(self.least_b, (i, stride, index), part, step, least);
-                }
-            }
-        }
-    }
-
-    /// Notes what is least in a piece of a panel, which starts at a step of range `i`; the least of all earlier
-    /// steps goes with it, since sums have all of them.
-    ///
-    /// # Safety
-    /// The entries `[range][stride]` are those of one operand, and nothing else uses the panel's meanwhile.
-    #[inline(always)]
-    unsafe fn lower(
-        &self,
-        entries: *mut Least,
-        (i, stride, index): (usize, usize, usize),
-        part: Part,
-        step: usize,
-        least: Least,
-    ) {
-        let ranges = self.cut.block_steps.div_ceil(self.cut.steps);
-        let before = match (step, i, part.step) {
-            (0, 0, 0) => None,
-            (0, 0, _) => Some(ranges - 1), // of the part before
-            (0, _, _) => Some(i - 1),
-            _ => Some(i),
-        };
-        // SAFETY: the caller's promise.
-        unsafe {
-            let before = before.map_or(Least::NONE, |i| *entries.add(i * stride + index));
-            entries.add(i * stride + index).write(before.min(least));
-        }
-    }
-
-    /// Packs panels `first..` of A for all steps of the part, with what is asked of A besides.
-    ///
-    /// # Safety
-    /// As for [`product`], inside `F::vectorized`.
-    #[inline(always)]
-    unsafe fn pack_a<F: Form>(&self, part: Part, first: usize) {
-        let last = (first + A_PANELS).min(part.rows.div_ceil(F::MR));
-        let block = self.block;
-        let flushing = self.has(params::FLAG_FLUSH);
-        let activation = Activation::from_number(block.activation);
-        let fused = block.role == params::ROLE_FUSED_A;
-        let mut values = Fused::<T>::new();
-        // SAFETY, for the blocks below: lanes and steps of the operands, as the caller promised; panels of
-        // this task.
-        for i in 0..part.steps.div_ceil(self.cut.steps.max(1)) {
-            let (start, count) = self.range(part, i);
-            let piece = if fused { STEPS } else { self.a.piece(count) };
-            for step in (0..count).step_by(piece) {
-                let steps = piece.min(count - step);
-                for panel in first..last {
-                    let lanes = F::MR.min(part.rows - panel * F::MR);
-                    let lane = part.row + panel * F::MR;
-                    let at = |address: u64, ld: u64| {
-                        let whole = Source {
-                            start: address as *const T,
-                            ld: ld as usize,
-                            lanes_together: self.a.lanes_together,
-                        };
-                        // SAFETY: see above.
-                        let start = unsafe { whole.at(lane, start + step) };
-                        Source { start, ..whole }
-                    };
-                    // SAFETY: see above.
-                    unsafe {
-                        let to = self
-                            .packed_a
-                            .add(i * self.a_range::<F>(part) + panel * self.a_panel)
-                            .add(step / F::WORD_STEPS * F::MR);
-                        let mut source = at(block.a, block.lda);
-                        if fused {
-                            let out = match block.fused_a {
-                                0 => Source { start: std::ptr::null(), ..source },
-                                address => at(address, block.ldf),
-                            };
-                            let operands = (source, at(block.z, block.ldz), out);
-                            let size = (lanes, steps);
-                            source =
-                                values.compute::<F::Around>(operands, activation, size, flushing);
-                        }
-                        let size = (lanes, steps);
-                        let how = (flushing && !fused, AFTER_LAST_OF_A);
-                        let least = pack::words::<F, T>(source, F::MR, size, how, to);
-                        let stride = part.rows.div_ceil(F::MR);
-                        self.lower(self.least_a, (i, stride, panel), part, step, least);
-                        if !fused && block.fused_a != 0 {
-                            let out = at(block.fused_a, block.ldf);
-                            unpack::<F, T>(to, out, (lanes, steps));
-                        }
-                    }
-                }
-            }
-        }
-        // Each column of blocks of D packs A again; the sums are of the first.
-        if block.a_sums != 0 && part.column == 0 {
-            for panel in first..last {
-                // SAFETY: see above.
-                unsafe { self.sum_a::<F>(part, panel) };
-            }
-        }
-        // What is stored of A and summed is f16: factors are rounded behind it.
-        let ranges = 0..part.steps.div_ceil(self.cut.steps.max(1));
-        for i in ranges.filter(|_| self.has(params::FLAG_THROUGH_BF16)) {
-            for panel in first..last {
-                let at = i * self.a_range::<F>(part) + panel * self.a_panel;
-                let len = self.range(part, i).1 * F::MR;
-                // SAFETY: the panel is packed, steps of f32 (pairs of steps are of bf16 only), and this task's.
-                let to = unsafe { std::slice::from_raw_parts_mut(self.packed_a.add(at), len) };
-                pack::to_bf16(to);
-            }
-        }
-    }
-
-    /// Adds a packed panel of A to the sums of its rows.
-    ///
-    /// # Safety
-    /// As for [`Self::pack_a`]; the panel is packed.
-    #[inline(always)]
-    unsafe fn sum_a<F: Form>(&self, part: Part, panel: usize) {
-        let mut total = [0.0f32; 8];
-        let mut sum = [0.0f32; 8];
-        let lanes = F::MR.min(part.rows - panel * F::MR);
-        // SAFETY: `a_sums` has a float for each row of the block, and the panel is packed.
-        unsafe {
-            let so_far = self.a_sums.add(panel * F::MR);
-            if part.step > 0 {
-                for (i, total) in total.iter_mut().enumerate().take(lanes) {
-                    *total = *so_far.add(i);
-                }
-            }
-            for step in 0..part.steps {
-                let (i, inside) = (step / self.cut.steps, step % self.cut.steps);
-                let packed = self.packed_a.add(i * self.a_range::<F>(part) + panel * self.a_panel);
-                for (lane, sum) in sum.iter_mut().enumerate().take(F::MR) {
-                    *sum += pack::element::<F>(packed, F::MR, (lane, inside));
-                }
-                if (step + 1) % SUM_BLOCK == 0 || (part.last && step + 1 == part.steps) {
-                    for (total, sum) in total.iter_mut().zip(&mut sum) {
-                        *total += *sum;
-                        *sum = 0.0;
-                    }
-                }
-            }
-            let out = (self.block.a_sums as *mut f32).add(part.row + panel * F::MR);
-            for (i, total) in total.iter().enumerate().take(lanes) {
-                if !part.last {
-                    *so_far.add(i) = *total;
-                } else if self.has(params::FLAG_ADD_A_SUMS) {
-                    *out.add(i) += *total;
-                } else {
-                    *out.add(i) = *total;
-                }
-            }
-        }
     }
 
     /// Computes the part's tiles, and writes them where the part is the last of `k`.
@@ -401,7 +226,7 @@ impl<T: Storage> Job<'_, T> {
                 // SAFETY: the form's instructions are there; the tile is inside the part; its sums are this
                 // task's own.
                 unsafe {
-                    self.sum::<F>(part, tile, own_b);
+                    self.sum::<F>(part, tile, own_b, &self.of_epilogue::<O>(tile));
                     if part.last {
                         F::vectorized(
                             #[inline(always)]
@@ -413,11 +238,57 @@ impl<T: Storage> Job<'_, T> {
         });
     }
 
+    /// What the tile's epilogue reads and writes.
+    fn of_epilogue<O: Storage>(&self, tile: Tile) -> [Rectangle; 5] {
+        let block = self.block;
+        let size = (tile.rows, tile.columns);
+        let transposed = self.has(params::FLAG_D_TRANSPOSED);
+        let output = |address: u64, ld: u64| {
+            let matrix =
+                Source { start: address as *const O, ld: ld as usize, lanes_together: transposed };
+            matrix.from(tile.row, tile.column).rectangle(size.0, size.1)
+        };
+        let input = |address: u64, ld: u64| {
+            let matrix =
+                Source { start: address as *const T, ld: ld as usize, lanes_together: false };
+            matrix.from(tile.row, tile.column).rectangle(size.0, size.1)
+        };
+        let z = if block.role == params::ROLE_DERIVATIVE { block.z } else { 0 };
+        [
+            output(block.d, block.ldd),
+            output(block.c, block.ldc),
+            output(block.residual, block.ldr),
+            input(z, block.ldz),
+            input(block.preactivation, block.ldp),
+        ]
+    }
+
+    /// The source of the panels of B that a tile packs itself after those of range `i` and a half: the next ones of its
+    /// own, or the first of the next tile.
+    fn next_b(&self, part: Part, tile: Tile, i: usize, half: usize) -> Rectangle {
+        let next = i * self.halves + half + 1;
+        let (mut i, mut column, half) = (next / self.halves, tile.column, next % self.halves);
+        if i == part.steps.div_ceil(self.cut.steps) {
+            (i, column) = (0, tile.column + tile.columns);
+        }
+        let columns =
+            self.cut.tile_columns.min((part.column + part.columns).saturating_sub(column));
+        let (step, steps) = self.range(part, i);
+        let lane = half * self.block.n as usize + column;
+        self.b.from(lane, step).rectangle(columns, steps)
+    }
+
     /// Adds the part's steps to a tile's sums.
     ///
     /// # Safety
     /// As for [`Self::compute`].
-    unsafe fn sum<F: Form>(&self, part: Part, tile: Tile, own_b: Option<*mut f32>) {
+    unsafe fn sum<F: Form>(
+        &self,
+        part: Part,
+        tile: Tile,
+        own_b: Option<*mut f32>,
+        of_epilogue: &[Rectangle],
+    ) {
         if part.steps == 0 {
             // SAFETY: the tile's sums.
             unsafe { tile.sums.write_bytes(0, tile.rows * tile.ld) };
@@ -426,7 +297,8 @@ impl<T: Storage> Job<'_, T> {
         let panels = tile.columns.div_ceil(F::NR);
         let first_a = (tile.row - part.row) / F::MR;
         let first_b = (tile.column - part.column) / F::NR;
-        for i in 0..part.steps.div_ceil(self.cut.steps) {
+        let ranges = part.steps.div_ceil(self.cut.steps);
+        for i in 0..ranges {
             let (step, steps) = self.range(part, i);
             for half in 0..self.halves {
                 if let Some(own) = own_b {
@@ -443,6 +315,14 @@ impl<T: Storage> Job<'_, T> {
                             },
                         );
                     }
+                }
+                let down = tile.rows.div_ceil(F::MR);
+                let mut ahead = Ahead::new(panels * down);
+                if own_b.is_some() {
+                    ahead.add(self.next_b(part, tile, i, half));
+                }
+                if part.last && (i + 1, half + 1) == (ranges, self.halves) {
+                    of_epilogue.iter().for_each(|rectangle| ahead.add(*rectangle));
                 }
                 for panel in 0..panels {
                     let b = match own_b {
@@ -469,31 +349,18 @@ impl<T: Storage> Job<'_, T> {
                                 .add(index_a * self.a_panel);
                             let c = tile.sums.add(row * tile.ld + column);
                             let normal = least_a.all_normal(least_b);
+                            ahead.share(panel * down + row / F::MR);
+                            if self.in_place && rows == F::MR {
+                                let start = self.a.at(tile.row + row, step).cast::<f32>();
+                                let Source { ld, lanes_together, .. } = self.a;
+                                let a = Source { start, ld, lanes_together };
+                                F::tile_in_place(columns, words, a, b, c, tile.ld, step > 0);
+                                continue;
+                            }
                             F::tile((rows, columns), words, a, b, c, tile.ld, step > 0, normal);
                         }
                     }
                 }
-            }
-        }
-    }
-}
-
-/// Stores a packed panel of A as elements: `dz` where there is no derivative to take.
-///
-/// # Safety
-/// The panel is packed; lanes and steps of `out` are valid for writes.
-#[inline(always)]
-unsafe fn unpack<F: Form, T: Storage>(
-    panel: *const f32,
-    out: Source<T>,
-    (lanes, steps): (usize, usize),
-) {
-    for step in 0..steps {
-        for lane in 0..lanes {
-            // SAFETY: the caller's promise.
-            unsafe {
-                let value = T::narrow(pack::element::<F>(panel, F::MR, (lane, step)));
-                out.at(lane, step).cast_mut().write(value);
             }
         }
     }

@@ -2,10 +2,11 @@
 //! counts is how fast memory gives it. Each element is the chain over `k` that every form computes.
 
 use super::super::threads::Threads;
-use super::dots::{self, prefetch};
+use super::dots;
 use super::epilogue::{Tile, WIDEST, epilogue};
 use super::form::Form;
 use super::lanes::widen;
+use super::prefetch::prefetch;
 use super::workspace::{self, SCRATCH};
 use crate::Storage;
 use crate::kernel::params::gemm::{self as params, Product};
@@ -121,7 +122,7 @@ unsafe fn rows<F: Form, T: Storage>(a: &[f32], (b, ld): (*const T, usize), sums:
             chains.as_flattened_mut().copy_from_slice(sums);
             for (p, &a) in a.iter().enumerate() {
                 // What the next pass reads.
-                prefetch(b.wrapping_add((p + STEPS) * ld + LINE * i), LINE);
+                prefetch(b.wrapping_add((p + STEPS) * ld + LINE * i), LINE * size_of::<T>());
                 for (group, chain) in chains.iter_mut().enumerate() {
                     // SAFETY: eight elements of row `p` of these.
                     let row = unsafe { widen::<F, T>(b.add(p * ld + LINE * i + 8 * group)) };

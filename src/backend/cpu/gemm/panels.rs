@@ -1,0 +1,244 @@
+//! Packing the panels of a product, with what is asked of A besides.
+
+use std::ops::Range;
+
+use super::form::Form;
+use super::pack::{self, Fused, STEPS, Source};
+use super::pairs::{AFTER_LAST_OF_A, Least};
+use super::product::{Job, Part};
+use crate::Storage;
+use crate::gemm::Activation;
+use crate::gemm::reference::SUM_BLOCK;
+use crate::kernel::params::gemm as params;
+
+impl<T: Storage> Job<'_, T> {
+    /// Packs panels of B for one range of steps, a piece at a time.
+    ///
+    /// # Safety
+    /// As for [`product`](super::product::product), inside `F::vectorized`; `to` gives room for a panel.
+    #[inline(always)]
+    pub(super) unsafe fn pack_b<F: Form>(
+        &self,
+        part: Part,
+        i: usize,
+        half: usize,
+        panels: Range<usize>,
+        to: impl Fn(usize) -> *mut f32,
+    ) {
+        let (first, steps) = self.range(part, i);
+        let flushing = self.has(params::FLAG_FLUSH);
+        let stride = self.halves * part.columns.div_ceil(F::NR);
+        let piece = self.b.piece(steps);
+        let group = half * self.block.n as usize + part.column + panels.start * F::NR;
+        let of_group = (panels.len() * F::NR).min(part.columns - panels.start * F::NR);
+        for step in (0..steps).step_by(piece) {
+            let all_steps = self.block.k as usize - (first + step);
+            let source = self.b.from(group, first + step);
+            let steps = piece.min(steps - step);
+            for panel in panels.clone() {
+                let next =
+                    source.after(panel - panels.start, (F::NR, of_group), (steps, all_steps));
+                next.prefetch();
+                let lanes = F::NR.min(part.columns - panel * F::NR);
+                let lane = half * self.block.n as usize + part.column + panel * F::NR;
+                // SAFETY: lanes and steps of the operand, as the caller promised; an entry of this panel's own.
+                unsafe {
+                    let start = self.b.at(lane, first + step);
+                    let to = to(panel).add(step / F::WORD_STEPS * F::NR);
+                    let source = Source { start, ..self.b };
+                    let least =
+                        pack::words::<F, T>(source, F::NR, (lanes, steps), (flushing, 0), to);
+                    if self.has(params::FLAG_THROUGH_BF16) {
+                        pack::to_bf16(std::slice::from_raw_parts_mut(to, steps * F::NR));
+                    }
+                    let index = half * part.columns.div_ceil(F::NR) + panel;
+                    self.lower(self.least_b, (i, stride, index), part, step, least);
+                }
+            }
+        }
+    }
+
+    /// Notes what is least in a piece of a panel, which starts at a step of range `i`; the least of all earlier
+    /// steps goes with it, since sums have all of them.
+    ///
+    /// # Safety
+    /// The entries `[range][stride]` are those of one operand, and nothing else uses the panel's meanwhile.
+    #[inline(always)]
+    unsafe fn lower(
+        &self,
+        entries: *mut Least,
+        (i, stride, index): (usize, usize, usize),
+        part: Part,
+        step: usize,
+        least: Least,
+    ) {
+        let ranges = self.cut.block_steps.div_ceil(self.cut.steps);
+        let before = match (step, i, part.step) {
+            (0, 0, 0) => None,
+            (0, 0, _) => Some(ranges - 1), // of the part before
+            (0, _, _) => Some(i - 1),
+            _ => Some(i),
+        };
+        // SAFETY: the caller's promise.
+        unsafe {
+            let before = before.map_or(Least::NONE, |i| *entries.add(i * stride + index));
+            entries.add(i * stride + index).write(before.min(least));
+        }
+    }
+
+    /// Packs panels `first..` of A for all steps of the part, with what is asked of A besides.
+    ///
+    /// # Safety
+    /// As for [`product`](super::product::product), inside `F::vectorized`.
+    #[inline(always)]
+    pub(super) unsafe fn pack_a<F: Form>(&self, part: Part, first: usize) {
+        let last = (first + self.a_panels()).min(part.rows.div_ceil(F::MR));
+        let of_group = ((last - first) * F::MR).min(part.rows - first * F::MR);
+        let block = self.block;
+        let flushing = self.has(params::FLAG_FLUSH);
+        let activation = Activation::from_number(block.activation);
+        let fused = block.role == params::ROLE_FUSED_A;
+        let mut values = Fused::<T>::new();
+        // SAFETY, for the blocks below: lanes and steps of the operands, as the caller promised; panels of
+        // this task.
+        for i in 0..part.steps.div_ceil(self.cut.steps.max(1)) {
+            let (start, count) = self.range(part, i);
+            let piece = if fused { STEPS } else { self.a.piece(count) };
+            for step in (0..count).step_by(piece) {
+                let all_steps = block.k as usize - (start + step);
+                let group = self.a.from(part.row + first * F::MR, start + step);
+                let steps = piece.min(count - step);
+                for panel in first..last {
+                    let lanes = F::MR.min(part.rows - panel * F::MR);
+                    if self.in_place && lanes == F::MR {
+                        continue;
+                    }
+                    let lane = part.row + panel * F::MR;
+                    group.after(panel - first, (F::MR, of_group), (steps, all_steps)).prefetch();
+                    let at = |address: u64, ld: u64| {
+                        let whole = Source {
+                            start: address as *const T,
+                            ld: ld as usize,
+                            lanes_together: self.a.lanes_together,
+                        };
+                        // SAFETY: see above.
+                        let start = unsafe { whole.at(lane, start + step) };
+                        Source { start, ..whole }
+                    };
+                    // SAFETY: see above.
+                    unsafe {
+                        let to = self
+                            .packed_a
+                            .add(i * self.a_range::<F>(part) + panel * self.a_panel)
+                            .add(step / F::WORD_STEPS * F::MR);
+                        let mut source = at(block.a, block.lda);
+                        if fused {
+                            let out = match block.fused_a {
+                                0 => Source { start: std::ptr::null(), ..source },
+                                address => at(address, block.ldf),
+                            };
+                            let operands = (source, at(block.z, block.ldz), out);
+                            let size = (lanes, steps);
+                            source =
+                                values.compute::<F::Around>(operands, activation, size, flushing);
+                        }
+                        let size = (lanes, steps);
+                        let how = (flushing && !fused, AFTER_LAST_OF_A);
+                        let least = pack::words::<F, T>(source, F::MR, size, how, to);
+                        let stride = part.rows.div_ceil(F::MR);
+                        self.lower(self.least_a, (i, stride, panel), part, step, least);
+                        if !fused && block.fused_a != 0 {
+                            let out = at(block.fused_a, block.ldf);
+                            unpack::<F, T>(to, out, (lanes, steps));
+                        }
+                    }
+                }
+            }
+        }
+        // Each column of blocks of D packs A again; the sums are of the first.
+        if block.a_sums != 0 && part.column == 0 {
+            for panel in first..last {
+                // SAFETY: see above.
+                unsafe { self.sum_a::<F>(part, panel) };
+            }
+        }
+        // What is stored of A and summed is f16: factors are rounded behind it.
+        if self.has(params::FLAG_THROUGH_BF16) {
+            for i in 0..part.steps.div_ceil(self.cut.steps.max(1)) {
+                let (_, count) = self.range(part, i);
+                for panel in first..last {
+                    // SAFETY: the panel is packed, `count` steps of f32 (pairs of steps are of bf16 only), and this task's.
+                    unsafe {
+                        let at = i * self.a_range::<F>(part) + panel * self.a_panel;
+                        let packed = self.packed_a.add(at);
+                        pack::to_bf16(std::slice::from_raw_parts_mut(packed, count * F::MR));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Adds a packed panel of A to the sums of its rows.
+    ///
+    /// # Safety
+    /// As for [`Self::pack_a`]; the panel is packed.
+    #[inline(always)]
+    unsafe fn sum_a<F: Form>(&self, part: Part, panel: usize) {
+        let mut total = [0.0f32; 8];
+        let mut sum = [0.0f32; 8];
+        let lanes = F::MR.min(part.rows - panel * F::MR);
+        // SAFETY: `a_sums` has a float for each row of the block, and the panel is packed.
+        unsafe {
+            let so_far = self.a_sums.add(panel * F::MR);
+            if part.step > 0 {
+                for (i, total) in total.iter_mut().enumerate().take(lanes) {
+                    *total = *so_far.add(i);
+                }
+            }
+            for step in 0..part.steps {
+                let (i, inside) = (step / self.cut.steps, step % self.cut.steps);
+                let packed = self.packed_a.add(i * self.a_range::<F>(part) + panel * self.a_panel);
+                for (lane, sum) in sum.iter_mut().enumerate().take(F::MR) {
+                    *sum += pack::element::<F>(packed, F::MR, (lane, inside));
+                }
+                if (step + 1) % SUM_BLOCK == 0 || (part.last && step + 1 == part.steps) {
+                    for (total, sum) in total.iter_mut().zip(&mut sum) {
+                        *total += *sum;
+                        *sum = 0.0;
+                    }
+                }
+            }
+            let out = (self.block.a_sums as *mut f32).add(part.row + panel * F::MR);
+            for (i, total) in total.iter().enumerate().take(lanes) {
+                if !part.last {
+                    *so_far.add(i) = *total;
+                } else if self.has(params::FLAG_ADD_A_SUMS) {
+                    *out.add(i) += *total;
+                } else {
+                    *out.add(i) = *total;
+                }
+            }
+        }
+    }
+}
+
+/// Stores a packed panel of A as elements: `dz` where there is no derivative to take.
+///
+/// # Safety
+/// The panel is packed; lanes and steps of `out` are valid for writes.
+#[inline(always)]
+unsafe fn unpack<F: Form, T: Storage>(
+    panel: *const f32,
+    out: Source<T>,
+    (lanes, steps): (usize, usize),
+) {
+    for step in 0..steps {
+        for lane in 0..lanes {
+            // SAFETY: the caller's promise.
+            unsafe {
+                let value = T::narrow(pack::element::<F>(panel, F::MR, (lane, step)));
+                out.at(lane, step).cast_mut().write(value);
+            }
+        }
+    }
+}
