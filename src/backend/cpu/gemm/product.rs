@@ -223,10 +223,15 @@ impl<T: Storage> Job<'_, T> {
                     ld,
                     up: columns.next_multiple_of(F::NR),
                 };
+                // A tile of 16 bits is written as fast without.
+                let of_epilogue = match size_of::<O>() {
+                    4 => self.of_epilogue::<O>(tile),
+                    _ => [Rectangle::NONE; 5],
+                };
                 // SAFETY: the form's instructions are there; the tile is inside the part; its sums are this
                 // task's own.
                 unsafe {
-                    self.sum::<F>(part, tile, own_b, &self.of_epilogue::<O>(tile));
+                    self.sum::<F>(part, tile, own_b, &of_epilogue);
                     if part.last {
                         F::vectorized(
                             #[inline(always)]

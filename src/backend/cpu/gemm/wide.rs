@@ -18,7 +18,7 @@ macro_rules! wide {
         $name:ident: $vector:ty, $lanes:literal lanes,
         load $load:ident, store $store:ident, of $of:ident, fma $fma:ident,
         add $add:ident, sub $sub:ident, mul $mul:ident, div $div:ident,
-        neg |$na:ident| $neg:expr, abs |$aa:ident| $abs:expr,
+        max $max:ident, min $min:ident, neg |$na:ident| $neg:expr, abs |$aa:ident| $abs:expr,
         if_less |$la:ident, $limit:ident, $then:ident, $otherwise:ident| $if_less:expr,
         scaled |$sa:ident, $shifted:ident| $scaled:expr,
     ) => {
@@ -137,6 +137,29 @@ macro_rules! wide {
                     },
                 )
             }
+            // One instruction each: where a value is NaN, or both are zeros, they give the second, as `if_less` does.
+            #[inline(always)]
+            fn at_least(self, low: f32) -> Self {
+                Self::of(low).zip(
+                    self,
+                    #[inline(always)]
+                    |low, value| {
+                        // SAFETY: promised where the value was loaded.
+                        unsafe { $max(low, value) }
+                    },
+                )
+            }
+            #[inline(always)]
+            fn at_most(self, high: f32) -> Self {
+                Self::of(high).zip(
+                    self,
+                    #[inline(always)]
+                    |high, value| {
+                        // SAFETY: promised where the value was loaded.
+                        unsafe { $min(high, value) }
+                    },
+                )
+            }
             #[inline(always)]
             fn scaled(self, shifted: Self) -> Self {
                 self.zip(
@@ -176,6 +199,7 @@ wide! {
     Wide256: __m256, 8 lanes,
     load _mm256_loadu_ps, store _mm256_storeu_ps, of _mm256_set1_ps, fma _mm256_fmadd_ps,
     add _mm256_add_ps, sub _mm256_sub_ps, mul _mm256_mul_ps, div _mm256_div_ps,
+    max _mm256_max_ps, min _mm256_min_ps,
     neg |a| _mm256_xor_ps(a, _mm256_set1_ps(-0.0)),
     abs |a| _mm256_andnot_ps(_mm256_set1_ps(-0.0), a),
     if_less |a, limit, then, otherwise| {
@@ -193,6 +217,7 @@ wide! {
     Wide512: __m512, 16 lanes,
     load _mm512_loadu_ps, store _mm512_storeu_ps, of _mm512_set1_ps, fma _mm512_fmadd_ps,
     add _mm512_add_ps, sub _mm512_sub_ps, mul _mm512_mul_ps, div _mm512_div_ps,
+    max _mm512_max_ps, min _mm512_min_ps,
     neg |a| {
         let sign = _mm512_set1_epi32(i32::MIN);
         _mm512_castsi512_ps(_mm512_xor_si512(_mm512_castps_si512(a), sign))
