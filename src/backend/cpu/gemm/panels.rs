@@ -36,9 +36,11 @@ impl<T: Storage> Job<'_, T> {
             let source = self.b.from(group, first + step);
             let steps = piece.min(steps - step);
             for panel in panels.clone() {
-                let next =
-                    source.after(panel - panels.start, (F::NR, of_group), (steps, all_steps));
-                next.prefetch();
+                if self.ahead {
+                    let next =
+                        source.after(panel - panels.start, (F::NR, of_group), (steps, all_steps));
+                    next.prefetch();
+                }
                 let lanes = F::NR.min(part.columns - panel * F::NR);
                 let lane = half * self.block.n as usize + part.column + panel * F::NR;
                 // SAFETY: lanes and steps of the operand, as the caller promised; an entry of this panel's own.
@@ -114,7 +116,11 @@ impl<T: Storage> Job<'_, T> {
                         continue;
                     }
                     let lane = part.row + panel * F::MR;
-                    group.after(panel - first, (F::MR, of_group), (steps, all_steps)).prefetch();
+                    if self.ahead {
+                        group
+                            .after(panel - first, (F::MR, of_group), (steps, all_steps))
+                            .prefetch();
+                    }
                     let at = |address: u64, ld: u64| {
                         let whole = Source {
                             start: address as *const T,

@@ -16,6 +16,9 @@ const A_PANELS: [usize; 2] = [8, 32];
 /// Panels of B that one task packs.
 const B_PANELS: usize = 4;
 
+/// Bytes of operands and D that are likely in the second cache.
+const SMALL: usize = 256 << 10;
+
 /// A product, cut, with its workspace.
 pub(super) struct Job<'a, T> {
     pub block: &'a Product,
@@ -25,6 +28,8 @@ pub(super) struct Job<'a, T> {
     pub halves: usize,
     /// Whether tiles take A from where it lies, as far as they have whole panels of it.
     pub in_place: bool,
+    /// Whether what is needed next is asked for: not where all of it is in the second cache anyway.
+    pub ahead: bool,
     /// Words from panel to panel.
     pub a_panel: usize,
     pub b_panel: usize,
@@ -90,6 +95,7 @@ pub(super) unsafe fn product<F: Form, T: Storage, O: Storage>(threads: &Threads,
             },
             halves,
             in_place: F::IN_PLACE && can_stay::<T>(block),
+            ahead: size_of::<T>() * (m * k + k * halves * n + m * n) > SMALL,
             a_panel,
             b_panel,
             packed_a: workspace.a.reserve(a_panels * a_panel),
@@ -130,7 +136,7 @@ fn can_stay<T: Storage>(block: &Product) -> bool {
     let plain = block.role != params::ROLE_FUSED_A && block.fused_a == 0 && block.a_sums == 0;
     // Steps that lie so far apart share few places in the caches.
     let far = has(params::FLAG_A_TRANSPOSED) && (4 * block.lda).is_multiple_of(1024);
-    T::DTYPE == Dtype::F32 && plain && !has(params::FLAG_FLUSH) && !far
+    T::DTYPE == Dtype::F32 && plain && !far
 }
 
 impl<T: Storage> Job<'_, T> {
@@ -224,8 +230,8 @@ impl<T: Storage> Job<'_, T> {
                     up: columns.next_multiple_of(F::NR),
                 };
                 // A tile of 16 bits is written as fast without.
-                let of_epilogue = match size_of::<O>() {
-                    4 => self.of_epilogue::<O>(tile),
+                let of_epilogue = match (self.ahead, size_of::<O>()) {
+                    (true, 4) => self.of_epilogue::<O>(tile),
                     _ => [Rectangle::NONE; 5],
                 };
                 // SAFETY: the form's instructions are there; the tile is inside the part; its sums are this
@@ -323,7 +329,7 @@ impl<T: Storage> Job<'_, T> {
                 }
                 let down = tile.rows.div_ceil(F::MR);
                 let mut ahead = Ahead::new(panels * down);
-                if own_b.is_some() {
+                if self.ahead && own_b.is_some() {
                     ahead.add(self.next_b(part, tile, i, half));
                 }
                 if part.last && (i + 1, half + 1) == (ranges, self.halves) {
