@@ -268,7 +268,8 @@ pub enum Fault {
     Deadline {
         /// Which collective.
         sequence: u64,
-        /// The ranks that had not come; none where all had, and the links did not deliver.
+        /// The ranks that had not come, or where that cannot be told, do not answer within half a second; none
+        /// where all had, and the links did not deliver.
         waiting_on: Vec<usize>,
     },
     /// Ranks made different calls.
