@@ -20,7 +20,7 @@ use halfstep::{Device, Dtype, Element, Error, Result, Storage, bf16, f16};
 const LONG: Duration = Duration::from_secs(30);
 const SHORT: Duration = Duration::from_millis(500);
 
-const CASES: [Case; 9] = [
+const CASES: [Case; 10] = [
     ("integers_are_exact", integers_are_exact, ALL),
     ("floats_are_as_close_as_promised", floats, ALL),
     ("a_nan_is_one_nan", a_nan_is_one_nan, ALL),
@@ -30,6 +30,7 @@ const CASES: [Case; 9] = [
     ("communicators_do_not_meet", communicators_do_not_meet, ALL),
     ("c05_a_different_reduction_is_named_on_every_rank", c05_reduction, ALL),
     ("k_a_rank_that_is_killed_amid_reductions_is_named", killed, &[0, 2, 3]),
+    ("c07_a_process_that_is_stopped_is_named_on_the_others", c07_stopped, &[0, 2, 3]),
 ];
 
 fn main() -> ExitCode {
@@ -262,8 +263,8 @@ fn c05_reduction(mpi: &Mpi) {
     assert_eq!((&*expected, &*found), ("Sum(F32) of 4 bytes", "SumI32 of 4 bytes"));
 }
 
-/// Between the call and its end, where ranks spend nearly all of their time here.
-fn killed(mpi: &Mpi) {
+/// Sums without end: the error that ends them, once process 1 has done something that disturbs them.
+fn until_disturbed(mpi: &Mpi, disturb: impl FnOnce() + Send + 'static) -> Error {
     let mut comm = mpi.comm().unwrap();
     let (device, sum) = (cpu(1), Reduction::Sum(Dtype::Bf16));
     let (stream, len) = (device.stream().unwrap(), 16 << 20);
@@ -272,22 +273,52 @@ fn killed(mpi: &Mpi) {
     };
     let mut buffer = reduce(device.zeros(len).unwrap(), LONG).unwrap();
     if mpi.rank() == 1 {
-        std::thread::spawn(|| {
+        std::thread::spawn(move || {
             std::thread::sleep(SHORT);
-            std::process::abort();
+            disturb();
         });
     }
     let start = Instant::now();
-    let error = loop {
+    loop {
         match reduce(buffer, 4 * SHORT) {
             Ok(reduced) => buffer = reduced,
-            Err(error) => break error,
+            Err(error) => {
+                let took = start.elapsed();
+                assert!(took < LONG / 2, "no test asserts a time; this is an order of magnitude");
+                return error;
+            }
         }
-    };
-    assert!(start.elapsed() < LONG / 2, "no test asserts a time; this is an order of magnitude");
-    match error {
+    }
+}
+
+/// Between the call and its end, where ranks spend nearly all of their time here.
+fn killed(mpi: &Mpi) {
+    match until_disturbed(mpi, || std::process::abort()) {
         Error::Comm(Fault::Deadline { waiting_on, .. }) => assert_eq!(waiting_on, [1]),
         Error::Comm(Fault::Transport { .. }) => {} // the library noticed first
+        other => panic!("{other}"),
+    }
+}
+
+/// A process that is stopped, and ended by another once that has heard of it: launchers wait for all.
+fn c07_stopped(mpi: &Mpi) {
+    let (device, id) = (cpu(1), std::process::id());
+    let (stream, mut comm) = (device.stream().unwrap(), mpi.comm().unwrap());
+    let send = Arc::new(device.upload(&id.to_le_bytes()).unwrap());
+    let end = Instant::now() + LONG;
+    let parts = comm.exchange(Collective::AllGather, &send, &stream, end).unwrap().parts;
+    let mut id = [0; 4];
+    parts[1].buffer.read(&stream, parts[1].start, &mut id).unwrap();
+    let signal = |id: u32, signal: &str| {
+        let script = format!("kill {signal} {id}");
+        std::process::Command::new("sh").args(["-c", &script]).status().unwrap();
+    };
+    let error = until_disturbed(mpi, move || signal(std::process::id(), "-STOP"));
+    if mpi.rank() == 0 {
+        signal(u32::from_le_bytes(id), "-KILL");
+    }
+    match error {
+        Error::Comm(Fault::Deadline { waiting_on, .. }) => assert_eq!(waiting_on, [1]),
         other => panic!("{other}"),
     }
 }
