@@ -3,7 +3,7 @@
 
 use super::form::Form;
 use super::pack::Source;
-use super::tile512::{row, strided_tile, strided_tiles, tile, tiles};
+use super::tile512::{row, strided_tiles, tile, tiles};
 
 /// 512-bit multiply-adds; the loops around them (packing, epilogue) in 256 bits, or where the compiler
 /// has the intrinsics (`halfstep_avx512`, set by the build script) in 512.

@@ -31,20 +31,25 @@ macro_rules! row {
     (b 3) => { "vmovups zmm0, [{b}]\nvmovups zmm1, [{b} + 64]\nvmovups zmm2, [{b} + 128]" };
 }
 
-/// A function of a tile of so many rows and vectors of B; the macro `$step` has what is done for one word of `k`.
+/// A function of a tile of so many rows and vectors of B; the macro `$step` has what is done for one word of `k`, `$advance`
+/// takes A to the next, by registers that `$register` declares.
 macro_rules! tile {
-    ($name:ident, $vectors:tt $step:ident: $([$a:literal $x:literal $y:literal $z:literal])+) => {
+    (
+        $name:ident, ($a_start:ident, $apart:ident), $vectors:tt $step:ident,
+        $advance:literal, {$($register:tt)*}: $([$a:literal $x:literal $y:literal $z:literal])+
+    ) => {
         /// # Safety
-        /// As for [`Form::tile`](super::form::Form::tile); the processor has the instructions.
+        /// As for [`Form::tile`](super::form::Form::tile), or for tiles of strided rows
+        /// [`Form::tile_in_place`](super::form::Form::tile_in_place); the processor has the instructions.
         unsafe fn $name(
             k: usize,
-            (a, step): (*const f32, usize),
+            ($a_start, $apart): (*const f32, usize),
             b: *const f32,
             c: *mut f32,
             ldc: usize,
             add: bool,
         ) {
-            // SAFETY: reads 8 words of A and 48 of B for each of `k ≥ 1`, reads and writes rows of
+            // SAFETY: reads a word of A for each row and 48 of B for each of `k ≥ 1`, reads and writes rows of
             // C that are `ldc` floats apart: the caller's promise. All registers used are declared.
             unsafe {
                 std::arch::asm!(
@@ -56,15 +61,15 @@ macro_rules! tile {
                     "2:",
                     row!(b $vectors),
                     $step!($vectors: $([$a $x $y $z])+),
-                    "add {a}, {step}",
+                    $advance,
                     "add {b}, 192",
                     "dec {k}",
                     "jnz 2b",
                     "mov {row}, {c}",
                     $(row!(store $vectors, $x $y $z), "add {row}, {ldc}",)+
                     k = inout(reg) k => _,
-                    a = inout(reg) a => _,
-                    step = in(reg) step * 4,
+                    a = inout(reg) $a_start => _,
+                    $($register)*
                     b = inout(reg) b => _,
                     c = in(reg) c,
                     ldc = in(reg) ldc * 4,
@@ -83,73 +88,28 @@ macro_rules! tile {
             }
         }
     };
-}
-
-/// The same of eight rows of A where they lie, `lda` floats apart; the macro `$step` has what is done for one word of `k`.
-macro_rules! strided_tile {
-    ($name:ident, $vectors:tt $step:ident: $([$a:literal $x:literal $y:literal $z:literal])+) => {
-        /// # Safety
-        /// As for [`Form::tile_in_place`](super::form::Form::tile_in_place); the processor has the instructions.
-        unsafe fn $name(
-            k: usize,
-            (a, lda): (*const f32, usize),
-            b: *const f32,
-            c: *mut f32,
-            ldc: usize,
-            add: bool,
-        ) {
-            // SAFETY: reads a word of each of 8 rows of A and 48 of B for each of `k ≥ 1`, reads and writes rows of
-            // C that are `ldc` floats apart: the caller's promise. All registers used are declared.
-            unsafe {
-                std::arch::asm!(
-                    $(row!(zero $vectors, $x $y $z),)+
-                    "test {add:e}, {add:e}",
-                    "jz 2f",
-                    "mov {row}, {c}",
-                    $(row!(load $vectors, $x $y $z), "add {row}, {ldc}",)+
-                    "2:",
-                    row!(b $vectors),
-                    $step!($vectors: $([$a $x $y $z])+),
-                    "add {a}, 4",
-                    "add {fifth}, 4",
-                    "add {b}, 192",
-                    "dec {k}",
-                    "jnz 2b",
-                    "mov {row}, {c}",
-                    $(row!(store $vectors, $x $y $z), "add {row}, {ldc}",)+
-                    k = inout(reg) k => _,
-                    a = inout(reg) a => _,
-                    fifth = inout(reg) a.wrapping_add(4 * lda) => _,
-                    lda = in(reg) lda * 4,
-                    three = in(reg) lda * 12,
-                    b = inout(reg) b => _,
-                    c = in(reg) c,
-                    ldc = in(reg) ldc * 4,
-                    add = in(reg) u32::from(add),
-                    row = out(reg) _,
-                    out("zmm0") _, out("zmm1") _, out("zmm2") _, out("zmm3") _,
-                    out("zmm4") _, out("zmm5") _, out("zmm6") _,
-                    out("zmm8") _, out("zmm9") _, out("zmm10") _, out("zmm11") _,
-                    out("zmm12") _, out("zmm13") _, out("zmm14") _, out("zmm15") _,
-                    out("zmm16") _, out("zmm17") _, out("zmm18") _, out("zmm19") _,
-                    out("zmm20") _, out("zmm21") _, out("zmm22") _, out("zmm23") _,
-                    out("zmm24") _, out("zmm25") _, out("zmm26") _, out("zmm27") _,
-                    out("zmm28") _, out("zmm29") _, out("zmm30") _, out("zmm31") _,
-                    options(nostack),
-                )
-            }
-        }
+    // Words of rows side by side; `step` floats to those of the next word.
+    (beside $name:ident, $vectors:tt $step:ident: $($rows:tt)+) => {
+        tile!($name, (a, step), $vectors $step, "add {a}, {step}", {step = in(reg) step * 4,}: $($rows)+);
+    };
+    // Eight rows, `lda` floats apart.
+    (strided $name:ident, $vectors:tt $step:ident: $($rows:tt)+) => {
+        tile!($name, (a, lda), $vectors $step, "add {a}, 4\nadd {fifth}, 4", {
+            fifth = inout(reg) a.wrapping_add(4 * lda) => _,
+            lda = in(reg) lda * 4,
+            three = in(reg) lda * 12,
+        }: $($rows)+);
     };
 }
 
 /// The tiles of 1, 4 and 8 rows with so many vectors of B.
 macro_rules! tiles {
     ($vectors:tt $step:ident: $one:ident $four:ident $eight:ident) => {
-        tile!($one, $vectors $step: ["{a}" "zmm8" "zmm9" "zmm10"]);
-        tile!($four, $vectors $step:
+        tile!(beside $one, $vectors $step: ["{a}" "zmm8" "zmm9" "zmm10"]);
+        tile!(beside $four, $vectors $step:
             ["{a}" "zmm8" "zmm9" "zmm10"] ["{a} + 4" "zmm11" "zmm12" "zmm13"]
             ["{a} + 8" "zmm14" "zmm15" "zmm16"] ["{a} + 12" "zmm17" "zmm18" "zmm19"]);
-        tile!($eight, $vectors $step:
+        tile!(beside $eight, $vectors $step:
             ["{a}" "zmm8" "zmm9" "zmm10"] ["{a} + 4" "zmm11" "zmm12" "zmm13"]
             ["{a} + 8" "zmm14" "zmm15" "zmm16"] ["{a} + 12" "zmm17" "zmm18" "zmm19"]
             ["{a} + 16" "zmm20" "zmm21" "zmm22"] ["{a} + 20" "zmm23" "zmm24" "zmm25"]
@@ -160,7 +120,7 @@ macro_rules! tiles {
 /// The tiles of 8 strided rows with so many vectors of B.
 macro_rules! strided_tiles {
     ($($vectors:tt $step:ident: $name:ident)+) => {$(
-        strided_tile!($name, $vectors $step:
+        tile!(strided $name, $vectors $step:
             ["{a}" "zmm8" "zmm9" "zmm10"] ["{a} + {lda}" "zmm11" "zmm12" "zmm13"]
             ["{a} + 2*{lda}" "zmm14" "zmm15" "zmm16"] ["{a} + {three}" "zmm17" "zmm18" "zmm19"]
             ["{fifth}" "zmm20" "zmm21" "zmm22"] ["{fifth} + {lda}" "zmm23" "zmm24" "zmm25"]
@@ -169,4 +129,4 @@ macro_rules! strided_tiles {
     )+};
 }
 
-pub(super) use {row, strided_tile, strided_tiles, tile, tiles};
+pub(super) use {row, strided_tiles, tile, tiles};
