@@ -28,16 +28,20 @@ fn expected<T: Storage, O: Storage>(case: &Case, data: &Data<T, O>) -> Vec<f64> 
     elements.map(|(i, j)| round(exact(case, data, i, j).value, O::DTYPE)).collect()
 }
 
-/// Fails on a test that proves nothing: too many zeros, or too many equal values.
+/// Fails on a test that proves nothing: too many zeros, or too many equal values. Not on a few elements,
+/// which chance can make zeros of; those are compared all the same.
 fn not_vacuous(values: &[f64], case: &Case) {
+    if values.len() < 64 {
+        return;
+    }
     let zeros = values.iter().filter(|v| **v == 0.0).count();
     let mut distinct: Vec<u64> = values.iter().map(|v| v.to_bits()).collect();
     distinct.sort_unstable();
     distinct.dedup();
     let relu = case.activation == Activation::Relu;
     assert!(zeros * 10 <= values.len() * if relu { 9 } else { 1 }, "{zeros} zeros: {case:?}");
-    let spread = values.len() < 64 || distinct.len() * 10 >= values.len().min(1000);
-    assert!(spread, "{} distinct of {}", distinct.len(), values.len());
+    let distinct = distinct.len();
+    assert!(distinct * 10 >= values.len().min(1000), "{distinct} distinct of {}: {case:?}", values.len());
 }
 
 fn exactly<T: Storage, O: Storage>(case: &Case, device: &Device) {
