@@ -41,7 +41,11 @@ fn not_vacuous(values: &[f64], case: &Case) {
     let relu = case.activation == Activation::Relu;
     assert!(zeros * 10 <= values.len() * if relu { 9 } else { 1 }, "{zeros} zeros: {case:?}");
     let distinct = distinct.len();
-    assert!(distinct * 10 >= values.len().min(1000), "{distinct} distinct of {}: {case:?}", values.len());
+    assert!(
+        distinct * 10 >= values.len().min(1000),
+        "{distinct} distinct of {}: {case:?}",
+        values.len()
+    );
 }
 
 fn exactly<T: Storage, O: Storage>(case: &Case, device: &Device) {

@@ -109,13 +109,10 @@ pub fn cpu(threads: usize) -> Device {
     Device::cpu_with_threads(threads.try_into().expect("at least one thread"))
 }
 
-/// How many cases a property is tried on.
-pub const CASES: u32 = 256;
-
-/// The configuration of every property test: 256 cases, failures are printed as seeds and shapes.
+/// The configuration of every property test: 256 cases, or what `PROPTEST_CASES` says (10,000 find what
+/// fails once in a while), failures are printed as seeds and shapes.
 pub fn cases() -> proptest::test_runner::Config {
     proptest::test_runner::Config {
-        cases: CASES,
         failure_persistence: None,
         ..proptest::test_runner::Config::default()
     }

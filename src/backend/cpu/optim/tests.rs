@@ -257,7 +257,7 @@ fn o12_the_fast_path_has_the_bits_of_the_reference() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn o12_any_chunk_has_the_bits_of_the_reference(
