@@ -13,10 +13,12 @@ use common::gemm_case::{Case, Data, LARGE, SMALL, check, run};
 use common::optim::*;
 use common::reduction::params_from;
 use common::vgpu::Door;
-use halfstep::gemm::{Activation, Copy, Layout, SwigluGrad, Tile, WeightGrad, WeightGradOperands};
+use halfstep::gemm::{
+    Activation, Copy, Layout, Stats, SwigluGrad, Tile, WeightGrad, WeightGradOperands,
+};
 use halfstep::optim::*;
 use halfstep::reduce::{BucketPlan, Config as Reduction, FixedPoint, Reducer, Sum, Unscale, local};
-use halfstep::{Device, Dtype, Storage, Write, bf16, f16};
+use halfstep::{Device, Dtype, GradStats, Storage, Write, bf16, f16};
 
 /// Each layout by each tile that the type has, the result within its bound; and what stands before and behind a
 /// product.
@@ -46,10 +48,12 @@ fn products(device: &Device) {
     let z = Values::from(vec![1.0f32; 12]);
     let (mut dw, mut db) = (Values::from(vec![0.0f32; 15]), Values::from(vec![0.0f32; 3]));
     let mut copy = Values::from(vec![bf16::ZERO; 15]);
+    let mut stats = GradStats::new(device, &[15]).unwrap();
     let operands = WeightGradOperands {
         z: Some(&z),
         db: Some(&mut db),
         copy: Some(Copy::Bf16(&mut copy)),
+        stats: Some(Stats { stats: &mut stats, weight: 0, bias: None }),
         ..WeightGradOperands::new(&dy, &x, &mut dw)
     };
     let plan = WeightGrad::new(4, 5, 3).activation(Activation::Relu).plan::<f32>(device).unwrap();

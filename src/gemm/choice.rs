@@ -165,8 +165,8 @@ fn obstacle(block: &Product, info: &DeviceInfo) -> Option<&'static str> {
 
 /// The launches of one product, in order.
 ///
-/// The CPU does everything in one. A GPU's product kernel reads A and writes D: what else is asked of A
-/// is prepared before it, what is asked of the finished D is computed after it.
+/// The CPU does everything in one. Of a GPU's, what is multiplied by a derivative and wanted by itself is prepared before
+/// the product, statistics of the finished D are computed after it.
 pub(super) fn launches(
     op: &'static str,
     block: &Product,
@@ -175,9 +175,11 @@ pub(super) fn launches(
     if info.kind == DeviceKind::Cpu {
         return Ok([None, Some(Block::Product(*block)), None, None]);
     }
-    let prepare = block.fused_a != 0 || block.a_sums != 0;
-    let finish = block.copy != 0 || block.partials != 0 || block.a_sums_partials != 0;
-    let mut product = *block;
+    // Sums of an A that is multiplied as it is are taken beside the product.
+    let beside = block.fused_a == 0 && block.role != params::ROLE_FUSED_A && block.n > 0;
+    let prepare = block.fused_a != 0 || block.a_sums != 0 && !beside;
+    let finish = block.partials != 0 || block.a_sums_partials != 0;
+    let mut product = Product { a_sums: if beside { block.a_sums } else { 0 }, ..*block };
     if block.fused_a != 0 {
         // The derivative has been applied, and subnormals are flushed.
         (product.a, product.lda) = (block.fused_a, block.ldf);
@@ -215,7 +217,11 @@ pub(super) fn check(op: &'static str, block: &Product, device: &Device) -> Resul
     if device.info().kind == DeviceKind::Cpu {
         return Ok(1);
     }
-    let choice = choose(block, device.info()).map_err(|why| refused(op, block, why))?;
+    // Whether the product of A and a derivative is stored, and multiplied as it is, an address will say.
+    let as_stored = block.tile != 0 && block.role == params::ROLE_FUSED_A;
+    let role = if as_stored { params::ROLE_FORWARD } else { block.role };
+    let choice = choose(&Product { role, ..*block }, device.info());
+    let choice = choice.map_err(|why| refused(op, block, why))?;
     let tile = SMALL_TILE; // of which there are the most
     let tiles = launch::tiles(&Product { tile: tile.code(), splits: choice.splits, ..*block });
     if tiles <= u64::from(u32::MAX / 2) {

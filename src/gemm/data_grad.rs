@@ -11,6 +11,7 @@ use super::operands::Bound;
 use super::plan::{check_stream, check_subnormals, check_types, ends_shape, explain};
 use crate::kernel::params::gemm as params;
 use crate::kernel::params::gemm::Product;
+use crate::kernel::table::gemm::Tile;
 use crate::{Device, Error, Read, Result, Storage, Stream, Write};
 
 const OP: &str = "data_grad";
@@ -49,6 +50,8 @@ pub struct DataGrad {
     subnormals: Subnormals,
     rotate: bool,
     groups: Option<usize>,
+    tile: Option<Tile>,
+    splits: u32,
 }
 
 impl DataGrad {
@@ -63,6 +66,8 @@ impl DataGrad {
             subnormals: Subnormals::Preserve,
             rotate: true,
             groups: None,
+            tile: None,
+            splits: 0,
         }
     }
 
@@ -97,10 +102,23 @@ impl DataGrad {
         self
     }
 
+    /// Pins a GPU's tile; see [`Gemm::tile`](super::Gemm::tile). With an activation all but 64×64 need `d_preactivation`
+    /// to be stored, too; a run without is refused.
+    pub fn tile(mut self, tile: Tile) -> Self {
+        self.tile = Some(tile);
+        self
+    }
+
+    /// Pins in how many parts GPUs cut the sums; see [`Gemm::split`](super::Gemm::split).
+    pub fn split(mut self, parts: u32) -> Self {
+        self.splits = parts;
+        self
+    }
+
     /// Checks everything but memory. `T` is the type of `dy`, `z` and W; `O` that of `dx`: `T` or f32.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] for types or a policy that do not exist, [`Error::Shape`] for sizes that
+    /// [`Error::Unsupported`] for types, a policy or a pinned tile that do not exist, [`Error::Shape`] for sizes that
     /// overflow.
     pub fn plan<T: Storage, O: Storage>(&self, device: &Device) -> Result<DataGradPlan<T, O>> {
         check_types::<T, O>(OP)?;
@@ -137,6 +155,8 @@ impl DataGrad {
                 | if flush { params::FLAG_FLUSH } else { 0 }
                 | if through_bf16 { params::FLAG_THROUGH_BF16 } else { 0 }
                 | if self.rotate { params::FLAG_ROTATED } else { 0 },
+            tile: self.tile.map_or(0, Tile::code),
+            splits: self.splits,
             ..bytemuck::Zeroable::zeroed()
         };
         let dispatch = Dispatch::new(OP, &block, device)?;

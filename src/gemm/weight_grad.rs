@@ -13,12 +13,14 @@ use super::plan::{check_stream, check_subnormals, ends_shape, explain};
 use crate::kernel::params::PARTIAL_CHUNK;
 use crate::kernel::params::gemm as params;
 use crate::kernel::params::gemm::Product;
+use crate::kernel::table::gemm::Tile;
 use crate::{Device, Dtype, Error, GradStats, Read, Result, Storage, Stream, Write, bf16, f16};
 
 const OP: &str = "weight_grad";
 
 /// `dw (+)= dzᵀ·x` and `db (+)= Σ_rows dz`, with `dz = round(dy ∘ act'(z))`, in f32; in the same call Σg²
-/// and the non-finite count of both, and a 16-bit copy of `dw`.
+/// and the non-finite count of both, and a 16-bit copy of `dw`. On a GPU `dw`, `db` and the copy are one launch (two where
+/// `dz` is computed here); the statistics, whose order is that of memory, follow in one of their own.
 ///
 /// Pass `dy` and `z`, or the `dz` that [`DataGrad`](super::DataGrad) stored (then with no activation).
 ///
@@ -55,6 +57,8 @@ pub struct WeightGrad {
     accumulate: bool,
     subnormals: Subnormals,
     groups: Option<usize>,
+    tile: Option<Tile>,
+    splits: u32,
 }
 
 impl WeightGrad {
@@ -69,6 +73,8 @@ impl WeightGrad {
             accumulate: false,
             subnormals: Subnormals::Preserve,
             groups: None,
+            tile: None,
+            splits: 0,
         }
     }
 
@@ -103,10 +109,23 @@ impl WeightGrad {
         self
     }
 
+    /// Pins a GPU's tile; see [`Gemm::tile`](super::Gemm::tile). With an activation all but 64×64 need `d_preactivation`
+    /// to be stored, too; a run without is refused.
+    pub fn tile(mut self, tile: Tile) -> Self {
+        self.tile = Some(tile);
+        self
+    }
+
+    /// Pins in how many parts GPUs cut the sums; see [`Gemm::split`](super::Gemm::split).
+    pub fn split(mut self, parts: u32) -> Self {
+        self.splits = parts;
+        self
+    }
+
     /// Checks everything but memory. `T` is the type of `dy`, `z` and `x`.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] for a policy that does not exist here, [`Error::Shape`] for sizes that
+    /// [`Error::Unsupported`] for a policy or pinned tile that does not exist here, [`Error::Shape`] for sizes that
     /// overflow.
     pub fn plan<T: Storage>(&self, device: &Device) -> Result<WeightGradPlan<T>> {
         check_subnormals::<T>(OP, self.subnormals, device)?;
@@ -152,6 +171,8 @@ impl WeightGrad {
             activation: self.activation as u32,
             role: if fused { params::ROLE_FUSED_A } else { params::ROLE_FORWARD },
             flags,
+            tile: self.tile.map_or(0, Tile::code),
+            splits: self.splits,
             ..bytemuck::Zeroable::zeroed()
         };
         let dispatch = Dispatch::new(OP, &block, device)?;

@@ -77,7 +77,10 @@ impl Launch {
         use reduce::Block as R;
         use table::optim::Row;
         match self {
-            Self::Gemm(gemm::Block::Product(block)) => tiles(block),
+            Self::Gemm(gemm::Block::Product(block)) => {
+                // Those of the sums of A come first.
+                tiles(block) + if block.a_sums != 0 { block.m.div_ceil(32) } else { 0 }
+            }
             Self::Gemm(gemm::Block::Prepare(block)) => {
                 let transposed = block.flags & gemm::FLAG_A_TRANSPOSED != 0;
                 let (rows, columns) =

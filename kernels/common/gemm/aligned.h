@@ -10,6 +10,7 @@
 // 0.44 ms at 312 TFLOP/s; an MI250X GCD's 191.5 make 0.72 ms.
 #pragma once
 #include "gemm.h"
+#include "gemm/column_sums.h"
 
 namespace hs {
 
@@ -18,9 +19,11 @@ HS_DEVICE void aligned(const Product& p) {
   using Loop = AlignedLoop<TYPE, A_TRANSPOSED, B_TRANSPOSED, TM, TN>;
   static_assert(Slab<TN, Loop::Sums::BANDS>::BYTES <= Loop::BYTES, "the epilogue's memory is the loop's");
   HS_SHARED_OF_TILE(shared, Loop::BYTES, (TM + TN > 256));
+  uint32_t index = block_index();
+  if constexpr (A_TRANSPOSED) index = sums_beside<Loop::Sums::THREADS>(p, reinterpret_cast<float*>(shared));
   Tile t;
 #pragma unroll 1
-  for (uint32_t index = block_index(); locate(reload(p), index, TM, (p.flags & GATED) != 0 ? TN / 2 : TN, t);
+  for (; locate(reload(p), index, TM, (p.flags & GATED) != 0 ? TN / 2 : TN, t);
        index += block_count()) {
     typename Loop::Sums sums;
     sums.clear();

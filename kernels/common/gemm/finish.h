@@ -1,11 +1,11 @@
-// finish: what is asked of the finished weight gradient D (f32, dense) and of the finished sums of A:
+// finish: statistics of the finished weight gradient D (f32, dense) and of the finished sums of A:
 //
-//   copy = D rounded to 16 bits;  partials[c] = Σ d² and how many d are not finite, over chunk c;
-//   the same partials of a_sums
+//   partials[c] = Σ d² and how many d are not finite, over chunk c;  the same partials of a_sums
 //
-// `=`. Deterministic: the sum has one order (fold.h). Each block takes whole chunks.
-// Limiter: memory, one read of D, 2 bytes an element of the copy: 4,096 × 4,096 are 100 MB, 0.07 ms at 90 % of an
-// A100-40's 1,555 GB/s, 0.08 ms at 80 % of an MI250X GCD's 1,638; less where D is still in the second cache.
+// `=`. Deterministic: the sum has one order (fold.h), over chunks of memory, of which a tile of D has pieces only: so
+// it follows the product. Each block takes whole chunks.
+// Limiter: memory, one read of D: 4,096 × 4,096 are 67 MB, 0.05 ms at 90 % of an A100-40's 1,555 GB/s and at 80 % of
+// an MI250X GCD's 1,638; less where D is still in the second cache.
 #pragma once
 #include "fold.h"
 #include "gemm/tile.h"
@@ -16,7 +16,7 @@ HS_DEVICE void finish(const Product& p) {
   HS_SHARED double lanes[FOLD_DOUBLES];
   HS_SHARED uint32_t bad_in_chunk;
   const uint64_t members = p.groups > 0 ? p.groups : 1;
-  const uint64_t d_len = p.copy != 0 || p.partials != 0 ? members * p.m * p.n : 0;
+  const uint64_t d_len = p.partials != 0 ? members * p.m * p.n : 0;
   const uint64_t sums_len = p.a_sums_partials != 0 ? members * p.m : 0;
   const uint64_t d_chunks = (d_len + CHUNK - 1) / CHUNK, chunks = d_chunks + (sums_len + CHUNK - 1) / CHUNK;
 #pragma unroll 1
@@ -40,14 +40,11 @@ HS_DEVICE void finish(const Product& p) {
         lane[e] += wide * wide;  // exact: 24 bits squared
         bad += e < count && !finite;
       }
-      if (of_d && p.copy != 0) store8(g, p.copy, first + i, count, p.copy_type);
     }
-    const uint64_t to = of_d ? p.partials : p.a_sums_partials;
-    if (to == 0) continue;
     if (bad > 0) atomic_add_shared(&bad_in_chunk, bad);
     const double sum = fold(lane, lanes, threads_of(len));
     if (thread_index() == 0) {
-      Partial* partial = global<Partial>(to) + first / CHUNK;
+      Partial* partial = global<Partial>(of_d ? p.partials : p.a_sums_partials) + first / CHUNK;
       partial->sum_squares = sum;
       partial->non_finite = bad_in_chunk;
       partial->tensor = of_d ? p.tensor : p.a_sums_tensor;

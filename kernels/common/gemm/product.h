@@ -15,6 +15,7 @@
 #pragma once
 #include "f32.h"
 #include "gemm.h"
+#include "gemm/column_sums.h"
 #include "gemm/epilogue.h"
 #include "gemm/operand.h"
 #include "mma.h"
@@ -121,9 +122,11 @@ HS_DEVICE void product(const Product& block) {
   constexpr uint32_t LOOP = Any::BYTES > Copied::BYTES ? Any::BYTES : Copied::BYTES;
   HS_SHARED __attribute__((aligned(128))) char shared[LOOP > SLAB ? LOOP : SLAB];
 
+  uint32_t index = block_index();
+  if constexpr (A_TRANSPOSED) index = sums_beside<Sums::THREADS>(block, reinterpret_cast<float*>(shared));
   Tile t;
 #pragma unroll 1
-  for (uint32_t index = block_index(); locate(reload(block), index, SMALL, (block.flags & GATED) != 0 ? SMALL / 2 : SMALL, t);
+  for (; locate(reload(block), index, SMALL, (block.flags & GATED) != 0 ? SMALL / 2 : SMALL, t);
        index += block_count()) {
     const Product& p = reload(block);
     Sums sums;

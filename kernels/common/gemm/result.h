@@ -1,6 +1,6 @@
 // What becomes of eight sums t: p = α·t + β·C + bias, then by role D = act(p) + residual,
-// D = p·act'(z) + residual, or D = p + residual; D = act(p)∘p_up + residual where gated. The order of
-// src/gemm/reference.rs, in f32, each stored value rounded once.
+// D = p·act'(z) + residual, or D = p + residual; D = act(p)∘p_up + residual where gated; and a copy of a dense f32 D,
+// rounded to 16 bits. The order of src/gemm/reference.rs, in f32, each stored value rounded once.
 //
 // `=`; in place where C or the residual is D: each element is read and written by one thread.
 // Every option is a branch that all threads of a launch take alike. Columns and rows behind the product's
@@ -27,6 +27,12 @@ HS_DEVICE void before8(float (&v)[8], const Product& p, uint64_t c, uint64_t ci,
 #pragma unroll
     for (int e = 0; e < 8; e++) v[e] += other[e];
   }
+}
+
+// Eight elements of the finished D, and of its copy, which is laid out alike.
+HS_DEVICE void store_d(const Product& p, const Tile& t, float (&v)[8], uint64_t at, uint32_t count) {
+  store8_result(v, like_d(p, t, p.d, p.ldd, p.stride_d, p.output), at, count, p.output, (p.flags & FLUSH) != 0);
+  if (p.copy != 0) store8(v, like_d(p, t, p.copy, p.ldd, p.stride_d, p.copy_type), at, count, p.copy_type);
 }
 
 // Eight elements of D stored [m,n], from their sums `v` and, where gated, what `read_up` gives: read no earlier than
@@ -69,7 +75,7 @@ HS_DEVICE void result8(const Product& p, const Tile& t, float (&v)[8], Up read_u
 #pragma unroll
     for (int e = 0; e < 8; e++) v[e] += other[e];
   }
-  store8_result(v, like_d(p, t, p.d, p.ldd, p.stride_d, p.output), i * p.ldd + j, count, p.output, flush);
+  store_d(p, t, v, i * p.ldd + j, count);
 }
 
 // Eight rows of one column of D stored [n,m]. Only the weight gradient asks for it, whose whole epilogue is β·C.
@@ -77,8 +83,7 @@ HS_DEVICE void result8_transposed(const Product& p, const Tile& t, float (&v)[8]
                                   uint32_t count) {
   const uint64_t c = p.c == 0 ? 0 : like_d(p, t, p.c, p.ldc, p.stride_c, p.output);
   before8(v, p, c, j * p.ldc + i, 0, 0, count);
-  store8_result(v, like_d(p, t, p.d, p.ldd, p.stride_d, p.output), j * p.ldd + i, count, p.output,
-                (p.flags & FLUSH) != 0);
+  store_d(p, t, v, j * p.ldd + i, count);
 }
 
 }  // namespace hs

@@ -6,11 +6,11 @@
 pub enum Block {
     /// A fused matrix product.
     Product(Product),
-    /// On GPUs, before the product: `fused_a` and `a_sums`.
+    /// On GPUs, before the product: `fused_a`, and `a_sums` of it.
     Prepare(Product),
     /// On GPUs, after a product whose k is split: adds the parts, and does the epilogue.
     Combine(Product),
-    /// On GPUs, after the product: `copy`, `partials` and `a_sums_partials`.
+    /// On GPUs, after the product: `partials` and `a_sums_partials`.
     Finish(Product),
     /// The two gradients of SwiGLU's gate.
     SwigluGrad(SwigluGrad),
@@ -46,7 +46,7 @@ block! {
         pub fused_a: u64,
         /// f32 sums of the rows of A over `k`, `[m]`.
         pub a_sums: u64,
-        /// `D` once more, `[m,n]` of `copy_type`.
+        /// `D`, which is f32, once more: laid out alike, of `copy_type`.
         pub copy: u64,
         /// [`Partial`](super::Partial)s of `d`.
         pub partials: u64,
