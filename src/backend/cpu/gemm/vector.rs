@@ -13,8 +13,11 @@ use crate::kernel::params::gemm::{self as params, Product};
 
 /// Steps of `k` whose rows of B are read side by side: as many streams as a core prefetches.
 const STEPS: usize = 8;
-/// Columns of a task, at most: their sums stay in the first cache.
-const STRIP: usize = 2048;
+/// Columns of a task, at most, where B is stored by rows: their sums stay in the second cache, as do the rows that are
+/// asked for ahead.
+const STRIP: usize = 16_384;
+/// Columns of a task, at most, where B is stored by columns.
+const ROWS: usize = 2048;
 /// Columns that a pass takes at once: a line of the cache, of 16 bits.
 const LINE: usize = 32;
 
@@ -47,8 +50,11 @@ pub(super) unsafe fn product<F: Form, T: Storage, O: Storage>(threads: &Threads,
             );
             &*a
         };
-        // Rows of B are read in long runs, columns of it in none.
-        let strip = n.div_ceil(4).next_multiple_of(WIDEST).min(STRIP);
+        // Where a run along a row of B ends, what the memory has begun to fetch of the row is lost: so runs are as
+        // long as can be. Columns are read from end to end by any task.
+        let by_rows = block.flags & params::FLAG_B_TRANSPOSED == 0;
+        let (parts, most) = if by_rows { (threads.count(), STRIP) } else { (4, ROWS) };
+        let strip = n.div_ceil(parts).next_multiple_of(WIDEST).min(most);
         threads.run(n.div_ceil(strip), |task| {
             let column = task * strip;
             let columns = strip.min(n - column);
@@ -62,7 +68,7 @@ pub(super) unsafe fn product<F: Form, T: Storage, O: Storage>(threads: &Threads,
                             let all = std::slice::from_raw_parts_mut(sums, strip);
                             all.fill(0.0);
                             let b = (block.b as *const T, block.ldb as usize);
-                            if block.flags & params::FLAG_B_TRANSPOSED == 0 {
+                            if by_rows {
                                 rows::<F, T>(a, (b.0.add(column), b.1), &mut all[..columns]);
                             } else {
                                 let start = b.0.add(column * b.1);
