@@ -159,6 +159,7 @@ def peers(threads):
         "gemm": [rust, "gemm"],
         "faer": [rust, "faer"],
         "matrixmultiply": [rust, "matrixmultiply"],
+        "burn": [rust, "burn"],
         "candle": [rust, "candle"],
         "half": [rust, "half"],
     }
@@ -215,7 +216,7 @@ def heading():
             return "none"
 
     lock = (HERE.parent / "Cargo.lock").read_text()
-    crates = ("gemm", "faer", "matrixmultiply", "candle-core", "half")
+    crates = ("gemm", "faer", "matrixmultiply", "burn-flex", "candle-core", "half")
     found = [(crate, re.search(f'name = "{crate}"\nversion = "([^"]*)"', lock)) for crate in crates]
     packages = [(name, version(name)) for name in ("torch", "jax", "onednn-cpu-gomp", "mkl", "scipy-openblas32", "numpy", "ml_dtypes")]
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=ROOT)

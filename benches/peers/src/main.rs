@@ -9,6 +9,7 @@
 //! | `lengths MODEL` | of its parameters |
 //! | `drop` | `ok` |
 
+mod burn;
 mod candle;
 mod case;
 mod data;
@@ -32,6 +33,7 @@ fn peer(name: &str, threads: usize) -> Option<Box<dyn Peer>> {
         "gemm" => Box::new(gemm_crate::GemmCrate { threads }),
         "matrixmultiply" => Box::new(matrixmultiply_crate::MatrixMultiply),
         "faer" => Box::new(faer_crate::Faer { threads }),
+        "burn" => Box::new(burn::Burn),
         "candle" => Box::new(candle::Candle),
         "half" => Box::new(half_crate::Half { threads }),
         _ => return None,
