@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::environment::Environment;
+use super::pool::Pool;
 
 /// Threads that one piece of work uses, at most.
 const MOST: usize = 256;
@@ -13,37 +13,33 @@ const MOST: usize = 256;
 pub(crate) struct Threads {
     /// The others. None for one thread, and where the system gives no more: then the caller works
     /// alone.
-    pool: Option<rayon::ThreadPool>,
+    pool: Option<Pool>,
 }
 
 impl Threads {
     pub(crate) fn new(count: usize) -> Self {
-        let pool = (count > 1)
-            .then(|| rayon::ThreadPoolBuilder::new().num_threads(count - 1).build().ok())
-            .flatten();
+        let pool = (count > 1).then(|| Pool::new(count - 1)).filter(|pool| pool.len() > 0);
         Self { pool }
     }
 
     /// How many there are.
     pub(crate) fn count(&self) -> usize {
-        self.pool.as_ref().map_or(1, |pool| pool.current_num_threads() + 1)
+        self.pool.as_ref().map_or(1, |pool| pool.len() + 1)
     }
 
-    /// Runs `task(0..tasks)`, in any order, and returns when all have run.
-    ///
-    /// The caller takes tasks like every other thread, and does not sleep meanwhile: of two threads
-    /// that were both asleep, a scheduler may wake the second on the processor of the first, which
-    /// halves the speed of short calls.
+    /// Runs `task(0..tasks)`, in any order, and returns when all have run. The caller takes tasks like every other
+    /// thread.
     pub(crate) fn run(&self, tasks: usize, task: impl Fn(usize) + Sync) {
         let Some(pool) = self.pool.as_ref().filter(|_| tasks > 1) else {
             return (0..tasks).for_each(task);
         };
         // Each thread has a range of its own, which it walks in order: memory is read in long runs.
         // Who is done takes from the ranges of the others.
-        let threads = tasks.min(pool.current_num_threads() + 1).min(MOST);
+        let threads = tasks.min(pool.len() + 1).min(MOST);
         let start = |range: usize| range * tasks / threads;
         let next: [AtomicUsize; MOST] = std::array::from_fn(|_| AtomicUsize::new(0));
-        let work = |first: usize| {
+        pool.run(&|number| {
+            let first = number % threads;
             for range in (first..threads).chain(0..first) {
                 loop {
                     let i = start(range) + next[range].fetch_add(1, Ordering::Relaxed);
@@ -53,16 +49,6 @@ impl Threads {
                     task(i);
                 }
             }
-        };
-        let work = &work;
-        pool.in_place_scope(|scope| {
-            for range in 1..threads {
-                scope.spawn(move |_| {
-                    let _environment = Environment::standard();
-                    work(range);
-                });
-            }
-            work(0);
         });
     }
 }
