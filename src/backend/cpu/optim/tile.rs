@@ -27,6 +27,19 @@ pub(super) trait Work {
 /// Runs it. The bits do not depend on which form runs.
 #[inline]
 pub(super) fn vector<W: Work>(work: W) -> W::Output {
+    // Random bits are integer products, of which the widest vectors compute twice as many an instruction.
+    #[cfg(all(target_arch = "x86_64", halfstep_avx512))]
+    {
+        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+        fn widest<W: Work>(work: W) -> W::Output {
+            work.run::<true>()
+        }
+        use std::arch::is_x86_feature_detected as has;
+        if has!("avx512f") && has!("avx512bw") && has!("avx512dq") && has!("avx512vl") {
+            // SAFETY: the features were just found; processors with them have AVX2 and FMA.
+            return unsafe { widest(work) };
+        }
+    }
     #[cfg(target_arch = "x86_64")]
     {
         #[target_feature(enable = "avx2,fma")]
