@@ -73,7 +73,7 @@ struct Compiler {
 const COMPILERS: [Compiler; 2] = [
     Compiler {
         feature: "CARGO_FEATURE_CUDA",
-        target: "cuda",
+        target: table::CUDA,
         suffix: "cu",
         variable: "NVCC",
         program: "nvcc",
@@ -85,7 +85,7 @@ const COMPILERS: [Compiler; 2] = [
     },
     Compiler {
         feature: "CARGO_FEATURE_HIP",
-        target: "hip",
+        target: table::HIP,
         suffix: "hip",
         variable: "HIPCC",
         program: "hipcc",
@@ -149,14 +149,15 @@ fn build(wanted: &[&Compiler]) -> Result<()> {
         println!("cargo:warning={variable} is set: no device kernels are built in");
         return write_images(&out, 0, &[]);
     }
-    let (params, kernels) = (params_header(), kernels());
-    let abi = checksum(format!("{params}{kernels}").as_bytes());
+    let params = params_header();
+    let all: String = COMPILERS.iter().map(|compiler| kernels(compiler.target)).collect();
+    let abi = checksum(format!("{params}{all}").as_bytes());
     fs::write(out.join("params.h"), params)?;
     let mut chains = Vec::new();
     for compiler in wanted {
         let program = compiler.find()?;
         let source = out.join(format!("kernels.{}", compiler.suffix));
-        fs::write(&source, format!("{kernels}HS_ABI({abi:#x}ull)\n"))?;
+        fs::write(&source, format!("{}HS_ABI({abi:#x}ull)\n", kernels(compiler.target)))?;
         println!("cargo:rerun-if-env-changed={}", compiler.archs);
         println!("cargo:rerun-if-env-changed=HALFSTEP_HIP_FLAGS");
         let archs = env::var(compiler.archs).unwrap_or(compiler.default_arch.into());
@@ -209,22 +210,24 @@ fn params_header() -> String {
     format!("#pragma once\n#include <stddef.h>\n#include <stdint.h>\nnamespace hs {{\n{blocks}}}\n")
 }
 
-/// Rows that have device code.
-fn rows() -> impl Iterator<Item = (table::Entry, table::Source)> {
-    table::entries().filter_map(|entry| entry.device.map(|source| (entry, source)))
-}
-
-/// One entry point for each row.
-fn kernels() -> String {
+/// One entry point for each row that a target has.
+fn kernels(target: &str) -> String {
     let mut text = String::from("#include \"target.h\"\n#include \"params.h\"\n");
-    let stages = table::gemm::LARGER_STAGES;
-    let _ = writeln!(text, "namespace hs {{ constexpr uint32_t LARGER_STAGES = {stages}; }}");
-    let mut headers: Vec<_> = rows().map(|(_, source)| source.header).collect();
+    // Bytes of shared memory that a launch asks for, of each tile.
+    text += "namespace hs { template <uint32_t ROWS, uint32_t COLUMNS> constexpr uint32_t ASKED = 0; }\n";
+    for tile in table::gemm::Tile::ALL.into_iter().filter(|tile| tile.asked() > 0) {
+        let (rows, columns, asked) = (tile.rows, tile.columns, tile.asked());
+        let _ = writeln!(
+            text,
+            "template <> constexpr uint32_t hs::ASKED<{rows}, {columns}> = {asked};"
+        );
+    }
+    let mut headers: Vec<_> = table::on(target).map(|(_, source)| source.header).collect();
     headers.dedup();
     for header in headers {
         let _ = writeln!(text, "#include \"{header}\"");
     }
-    for (entry, source) in rows() {
+    for (entry, source) in table::on(target) {
         let (threads, teams) = match source.team {
             table::Team::Threads => (table::THREADS.to_string(), 2),
             table::Team::FourWaves(teams) => ("4 * hs::WAVE".to_string(), teams),
@@ -294,7 +297,7 @@ impl Compiler {
             Job { command, target: self.target, arch, format, output }
         };
         let text = |flags: &[&str]| flags.iter().map(|flag| flag.to_string()).collect::<Vec<_>>();
-        if self.target == "hip" {
+        if self.target == table::HIP {
             let mut flags = text(&["-ffp-contract=off", "-fno-fast-math"]);
             flags.push(format!("--offload-arch={arch}"));
             // hipcc is a wrapper of clang; clang itself needs to be told what the wrapper knows.
@@ -338,7 +341,7 @@ impl Job {
         }
         // Every row is in the image: the loader can rely on it.
         let image = fs::read(&self.output)?;
-        for (entry, _) in rows() {
+        for (entry, _) in table::on(self.target) {
             let symbol = entry.symbol.as_bytes();
             if !image.windows(symbol.len()).any(|window| window == symbol) {
                 return Err(format!("{}: no {}", self.output.display(), entry.symbol).into());

@@ -6,7 +6,7 @@
 mod common;
 
 use common::data::Distribution;
-use common::gemm_case::{Case, Data, LARGE, Role, SMALL, Term, Written, exact, run};
+use common::gemm_case::{Case, Data, Role, SMALL, Term, Written, exact, large, run};
 use common::memory::Values;
 use common::rounding::round;
 use halfstep::gemm::{Activation, Gemm, Layout, Operands, Subnormals, Tile};
@@ -116,14 +116,18 @@ fn g10_edges_of_aligned_tiles_are_exact() {
     for device in common::gpus() {
         println!("{}: one dimension at a time, an interpreter's share", device.info());
         let small = (device.info().kind == DeviceKind::Cuda).then_some(SMALL);
-        let tiles = || LARGE.into_iter().chain(small);
-        for (layout, tile) in Layout::ALL.into_iter().flat_map(|l| tiles().map(move |t| (l, t))) {
+        let tiles = |layout| large(layout, &device).into_iter().chain(small);
+        for (layout, tile) in Layout::ALL.into_iter().flat_map(|l| tiles(l).map(move |t| (l, t))) {
             let (rows, columns) = (usize::from(tile.rows), usize::from(tile.columns));
             let mut sizes =
                 vec![(2 * rows + 1, columns + 2, 64), (1, 1, 1), (2, 2 * columns + 2, 33)];
             sizes.extend(around(rows).map(|s| (s, 40, 40)));
             sizes.extend(around(columns).map(|s| (33, s, 31)));
             sizes.extend(around(32).map(|s| (30, 50, s)));
+            if tile == Tile::new(128, 64) {
+                // Which has 64 steps of k in a stage, and three stages.
+                sizes.extend([63, 127, 128, 129, 191, 192, 193, 257].map(|s| (30, 50, s)));
+            }
             sizes.extend([(rows + 1, columns - 1, 95), (50, 70, 96), (70, 50, 97), (40, 40, 1000)]);
             for (m, n, k) in sizes {
                 let case = aligned(Case { layout, ..Case::new(m, n, k) }, tile, &device);
@@ -148,14 +152,12 @@ fn g10_edges_of_aligned_tiles_are_exact() {
 fn parts_of_k_add_up() {
     for device in common::gpus() {
         for layout in Layout::ALL {
-            for (splits, tile, k) in [
-                (2, SMALL, 75),
-                (3, LARGE[0], 200),
-                (7, SMALL, 97),
-                (64, LARGE[0], 120),
-                (3, LARGE[1], 200),
-                (2, LARGE[2], 120),
-            ] {
+            let cut = |(i, tile): (usize, Tile)| ([3, 2][i % 2], tile, [200, 120][i % 2]);
+            let larger = large(layout, &device).into_iter().enumerate().map(cut);
+            let many = larger.clone().take(1).map(|(_, tile, k)| (64, tile, k));
+            for (splits, tile, k) in
+                [(2, SMALL, 75), (7, SMALL, 97)].into_iter().chain(larger).chain(many)
+            {
                 let case = Case { layout, splits, tile: Some(tile), ..Case::new(40, 72, k) };
                 let case = if tile != SMALL {
                     aligned(case, tile, &device)

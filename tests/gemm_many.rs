@@ -5,7 +5,7 @@ mod common;
 
 use common::bound::{self};
 use common::data::{Distribution, Rng};
-use common::gemm_case::{LARGE, SMALL};
+use common::gemm_case::{LARGE, SMALL, large};
 use common::guard::Guarded;
 use common::memory::Values;
 use common::oracle_gemm::act_derivative;
@@ -101,6 +101,35 @@ fn blocks_compute_one_tile_after_another() {
                     a[(member * m + i) * k + p].to_f64() * b[(member * k + p) * n + j].to_f64()
                 };
                 assert_eq!(f64::from(*got), (0..k).map(term).sum::<f64>(), "{tile}: {at}");
+            }
+        }
+    }
+}
+
+/// Groups without rows, the first of them at the operands' start: their weight gradients are sums of nothing, in whatever
+/// tile.
+#[test]
+fn empty_groups_have_gradients_of_zero_in_every_tile() {
+    for device in common::gpus() {
+        let stream = device.stream().unwrap();
+        let (rows, input, output) = (40, 24, 16);
+        let ends = Values::from([0u32, 17, 17, 40]);
+        let mut rng = Rng(13);
+        let small = Distribution::Integer(7);
+        let x: Values<bf16> = small.fill(&mut rng, rows * input).into();
+        let dy: Values<bf16> = small.fill(&mut rng, rows * output).into();
+        for tile in large(Layout::TN, &device).into_iter().chain([SMALL]) {
+            let plan = WeightGrad::new(rows, input, output).subnormals(policy(&device)).groups(4);
+            let plan = plan.tile(tile).plan::<bf16>(&device).unwrap();
+            let mut dw = Guarded::<f32>::output(4 * output * input, 0);
+            let mut operands = WeightGradOperands::new(&dy, &x, &mut dw);
+            operands.group_ends = Some(&ends);
+            plan.run(&stream, operands).unwrap();
+            for (at, got) in dw.get().iter().enumerate() {
+                let (g, o, i) = (at / (output * input), at / input % output, at % input);
+                let term = |r: usize| dy[r * output + o].to_f64() * x[r * input + i].to_f64();
+                let sum: f64 = [0..0, 0..17, 17..17, 17..40][g].clone().map(term).sum();
+                assert_eq!(f64::from(*got), sum, "{tile} on {}: {at}", device.info());
             }
         }
     }

@@ -6,7 +6,7 @@
 mod common;
 
 use common::data::{Distribution, Rng};
-use common::gemm_case::{LARGE, SMALL};
+use common::gemm_case::{LARGE, SMALL, large};
 use common::memory::Values;
 use common::policy;
 use halfstep::gemm::{DataGrad, DataGradOperands, Gemm, Layout, Matrix, Operands, Tile};
@@ -115,7 +115,10 @@ fn columns(d: &[u32], n: usize, group: usize) -> Vec<u32> {
 fn columns_start_where_the_model_says() {
     for device in common::gpus() {
         let hip = device.info().kind == DeviceKind::Hip;
-        let tiles = || [None, Some(SMALL)].into_iter().chain(LARGE.map(Some));
+        let tiles = |layout| {
+            let large = large(layout, &device).into_iter().map(Some);
+            [None, Some(SMALL)].into_iter().chain(large)
+        };
         for (size, splits) in [((36, 704, 288), 1), ((20, 520, 400), 1), ((8, 1032, 1024), 3)] {
             let numbers = Numbers::new(size, Distribution::Normal);
             let (n, steps) = (numbers.n, numbers.k.div_ceil(32));
@@ -128,7 +131,8 @@ fn columns_start_where_the_model_says() {
                     columns(&ordered.product(how, &device), n, group)
                 })
                 .collect();
-            for (layout, tile) in Layout::ALL.into_iter().flat_map(|l| tiles().map(move |t| (l, t)))
+            for (layout, tile) in
+                Layout::ALL.into_iter().flat_map(|l| tiles(l).map(move |t| (l, t)))
             {
                 let how = How { layout, tile, splits: splits as u32, rotate: true, shift: 0 };
                 let d = numbers.product(how, &device);

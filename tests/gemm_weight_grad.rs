@@ -5,7 +5,7 @@
 mod common;
 
 use common::data::{Distribution, Rng};
-use common::gemm_case::{LARGE, SMALL, flushed};
+use common::gemm_case::{LARGE, SMALL, flushed, large};
 use common::guard::Guarded;
 use common::policy;
 use halfstep::gemm::{
@@ -88,7 +88,7 @@ fn bits(values: &[f32]) -> Vec<u32> {
 fn all_tiles<T: Storage>(device: &Device) {
     let mut tiles = vec![None, Some(SMALL)];
     if T::DTYPE != Dtype::F32 {
-        tiles.extend(LARGE.map(Some));
+        tiles.extend(large(halfstep::gemm::Layout::TN, device).into_iter().map(Some));
     }
     for (turn, tile) in tiles.into_iter().enumerate() {
         for split in [1, 3] {

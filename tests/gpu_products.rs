@@ -8,7 +8,7 @@ mod common;
 use std::sync::{Mutex, PoisonError};
 
 use common::data::Distribution;
-use common::gemm_case::{Case, Data, LARGE, Role, SMALL, Written, run};
+use common::gemm_case::{Case, Data, Role, SMALL, Written, large, run};
 use common::vgpu::{Door, Launched};
 use halfstep::gemm::{Activation, Layout, Tile};
 use halfstep::{Device, DeviceKind, Storage, bf16, f16};
@@ -45,9 +45,11 @@ fn main_loops_have_no_bank_conflicts() {
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     for device in common::gpus() {
         let Some(door) = Door::of(&device) else { continue };
-        let large = |tile| [conflicts::<bf16>, conflicts::<f16>].map(|of| (tile, of));
-        for (tile, of) in LARGE.into_iter().chain([SMALL]).flat_map(large) {
-            for layout in Layout::ALL {
+        for of in [conflicts::<bf16>, conflicts::<f16>] {
+            let tiles = |layout| large(layout, &device).into_iter().chain([SMALL]);
+            for (layout, tile) in
+                Layout::ALL.into_iter().flat_map(|l| tiles(l).map(move |tile| (l, tile)))
+            {
                 let [short, long] = [128, 320].map(|k| of(&device, &door, (layout, tile), k));
                 println!(
                     "{}, {layout:?}, {tile}: {} in the loop, {short} once a tile",

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 
 use common::bound::Growth;
 use common::devices;
-use common::gemm_case::{Case, Data, LARGE, SMALL, check, run};
+use common::gemm_case::{Case, Data, SMALL, check, large, run};
 use common::optim::*;
 use common::reduction::params_from;
 use common::vgpu::Door;
@@ -18,14 +18,14 @@ use halfstep::gemm::{
 };
 use halfstep::optim::*;
 use halfstep::reduce::{BucketPlan, Config as Reduction, FixedPoint, Reducer, Sum, Unscale, local};
-use halfstep::{Device, Dtype, GradStats, Storage, Write, bf16, f16};
+use halfstep::{Device, DeviceKind, Dtype, GradStats, Storage, Write, bf16, f16};
 
 /// Each layout by each tile that the type has, the result within its bound; and what stands before and behind a
 /// product.
 fn products(device: &Device) {
-    fn of<T: Storage>(device: &Device, tiles: &[Tile]) {
+    fn of<T: Storage>(device: &Device, tiles: fn(Layout, &Device) -> Vec<Tile>) {
         for layout in Layout::ALL {
-            for &tile in tiles {
+            for tile in tiles(layout, device) {
                 let case =
                     Case { layout, tile: Some(tile), aligned: true, ..Case::new(72, 80, 48) }
                         .on::<T>(device);
@@ -34,11 +34,12 @@ fn products(device: &Device) {
             }
         }
     }
-    of::<bf16>(device, &[SMALL]);
-    of::<bf16>(device, &LARGE);
-    of::<f16>(device, &[SMALL]);
-    of::<f16>(device, &LARGE);
-    of::<f32>(device, &[SMALL]);
+    let small = |_: Layout, _: &Device| vec![SMALL];
+    of::<bf16>(device, small);
+    of::<bf16>(device, large);
+    of::<f16>(device, small);
+    of::<f16>(device, large);
+    of::<f32>(device, small);
     let case = Case { splits: 2, ..Case::new(9, 10, 64) }.on::<bf16>(device);
     let data = Data::<bf16, f32>::new(&case);
     check(&case, &data, &run(&case, &data, device), Growth::Worst);
@@ -117,7 +118,8 @@ fn every_row_runs() {
         reductions(&device, Sum::Int8);
         let ran: BTreeSet<String> =
             door.launches().into_iter().map(|launch| launch.kernel).collect();
-        let rows: Vec<&str> = halfstep::device_symbols().collect();
+        let target = if device.info().kind == DeviceKind::Cuda { "cuda" } else { "hip" };
+        let rows: Vec<&str> = halfstep::device_symbols(target).collect();
         let missing: Vec<&&str> = rows.iter().filter(|row| !ran.contains(**row)).collect();
         println!("{}: {} rows loaded, {} executed", device.info(), rows.len(), ran.len());
         assert!(missing.is_empty(), "not executed: {missing:?}");

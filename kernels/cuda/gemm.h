@@ -34,10 +34,11 @@ HS_DEVICE void copies_arrived() {
 template <uint32_t TYPE, bool A_TRANSPOSED, bool B_TRANSPOSED, uint32_t TM, uint32_t TN>
 struct AlignedLoop {
   using Sums = MatrixSums<TYPE, TM, TN>;
-  static constexpr bool LARGER = TM + TN > 256;  // than what 48 KiB, all there is without asking, have three stages of
-  static constexpr uint32_t OPERAND_A = TM * 64, STAGE = (TM + TN) * 64;
-  static constexpr uint32_t STAGES = LARGER ? LARGER_STAGES : TM + TN == 256 ? 3 : 6;
-  static constexpr uint32_t BYTES = STAGES * STAGE;
+  static constexpr uint32_t STEPS = TM == 128 && TN == 64 ? 2 : 1;  // of 32, in a stage
+  static constexpr uint32_t OPERAND_A = TM * 64, STEP = (TM + TN) * 64, STAGE = STEPS * STEP;
+  static constexpr uint32_t BYTES = ASKED<TM, TN> > 0 ? ASKED<TM, TN> : 48 * 1024;  // all there is without asking
+  static constexpr uint32_t STAGES = BYTES / STAGE;
+  static_assert(BYTES % STAGE == 0 && STAGES >= 3, "stages fill the memory");
 
   // One operand of this thread: `COUNT` chunks of 16 bytes a step.
   template <bool TOGETHER, uint32_t LANES>
@@ -119,13 +120,17 @@ struct AlignedLoop {
     of_a.start(Sums::first_row());
     of_b.start(Sums::first_column());
 
-    const uint32_t steps = tiles_of(t.k, 32);
+    const uint32_t all = tiles_of(t.k, 32 * STEPS);  // stages to fill
     auto copy_part = [&](uint32_t s, uint32_t stage) {
-      if (s < steps) {
-        const uint64_t left = t.k - s * 32ull;
-        const uint32_t count = left < 32 ? static_cast<uint32_t>(left) : 32u;
-        a.copy_part(stage, count);
-        b.copy_part(stage + OPERAND_A, count);
+      if (s < all) {
+#pragma unroll
+        for (uint32_t i = 0; i < STEPS; i++) {
+          const uint64_t first = (static_cast<uint64_t>(s) * STEPS + i) * 32;
+          const uint64_t left = first < t.k ? t.k - first : 0;
+          const uint32_t count = left < 32 ? static_cast<uint32_t>(left) : 32u;
+          a.copy_part(stage + i * STEP, count);
+          b.copy_part(stage + i * STEP + OPERAND_A, count);
+        }
       }
       copies_end();
     };
@@ -134,27 +139,33 @@ struct AlignedLoop {
       copies_arrived<STAGES - 2>();
       barrier();  // everybody's part has arrived, and the stage before has been read
       copy();
-      sums.multiply_at(of_a, of_b, now, now + OPERAND_A);
+#pragma unroll
+      for (uint32_t i = 0; i < STEPS; i++) {
+        sums.multiply_at(of_a, of_b, now + i * STEP, now + i * STEP + OPERAND_A);
+      }
       next = now;
       now = now == stages + (STAGES - 1) * STAGE ? stages : now + STAGE;
     };
 #pragma unroll
     for (uint32_t i = 0; i < STAGES - 1; i++) copy_part(i, stages + i * STAGE);
-    // Steps that are copied whole: all but the last, unless the tile has chunks that are not.
+    // Stages that are copied whole: all but the last, unless the tile has chunks that are not.
     const bool ragged = (A_TRANSPOSED && t.m % 8 != 0 && t.m - t.row < TM) || (!B_TRANSPOSED && p.n % 8 != 0);
-    const uint32_t whole = ragged ? 0 : static_cast<uint32_t>(t.k / 32);
+    const uint32_t whole = ragged ? 0 : static_cast<uint32_t>(t.k / (32 * STEPS));
     uint32_t s = STAGES - 1;
 #pragma unroll 1
     for (; s < whole; s++) {
       step([&] {
-        a.copy(next);
-        b.copy(next + OPERAND_A);
+#pragma unroll
+        for (uint32_t i = 0; i < STEPS; i++) {
+          a.copy(next + i * STEP);
+          b.copy(next + i * STEP + OPERAND_A);
+        }
         copies_end();
       });
     }
-    // (Behind the last step, copies of nothing: no data is on its way at the end.)
+    // (Behind the last stage, copies of nothing: no data is on its way at the end.)
 #pragma unroll 1
-    for (; s < steps + STAGES - 1; s++) step([&] { copy_part(s, next); });
+    for (; s < all + STAGES - 1; s++) step([&] { copy_part(s, next); });
   }
 };
 

@@ -50,7 +50,6 @@ struct AlignedLoop {
     int4_t buffer;
     uint32_t at[PLACES];  // of each chunk or pair, in bytes; NOWHERE for lanes that are not there
     uint32_t row;    // [k][lane]: bytes from one step of k to the next
-    uint32_t step;   // bytes to the next 32 steps
     uint32_t to;     // of the first chunk, in the stage
     uint32_t left;   // steps of k from the chunk's first on; wraps below 0 as a signed number
     int4_t word[COUNT];  // the chunks, or of each pair of lanes eight words
@@ -60,7 +59,7 @@ struct AlignedLoop {
     template <class Lane>
     HS_DEVICE void start(uint64_t base, uint64_t ld, uint64_t first, uint64_t lanes, uint64_t steps, uint32_t begin,
                          Lane lane) {
-      const uint32_t i = thread_index(), l32 = static_cast<uint32_t>(ld);
+      const uint32_t i = again(thread_index()), l32 = static_cast<uint32_t>(ld);
       bool there;
       if (TOGETHER) {
         const uint32_t chunk = i % 4;
@@ -72,24 +71,24 @@ struct AlignedLoop {
           at[c] = there ? (far * l32 + 8 * chunk) * 2 : NOWHERE;
         }
         to = chunk_offset<LANES>(chunk, i / 4);
-        step = 64;
         left = static_cast<uint32_t>(steps) - 8 * chunk;
       } else {
         const uint32_t chunk = wave(), pair = i % 64 * 2;
-        buffer = descriptor(base + first * 2, static_cast<uint32_t>(((steps - 1) * ld + lanes - first) * 2));
+        const uint64_t bytes = steps > 0 ? ((steps - 1) * ld + lanes - first) * 2 : 0;
+        buffer = descriptor(base + first * 2, static_cast<uint32_t>(bytes));
 #pragma unroll
         for (uint32_t c = 0; c < PLACES; c++) {
           const uint32_t far = static_cast<uint32_t>(lane(pair + 128 * c, there) - first);
           at[c] = there ? (8 * chunk * l32 + far) * 2 : NOWHERE;
         }
         row = l32 * 2;
-        step = 64 * l32;
         left = static_cast<uint32_t>(steps) - 8 * chunk;
         to = chunk_offset<LANES>(chunk, pair);
       }
-      move(begin * step);
+      move(begin * step());
       left -= 32 * begin;
     }
+    HS_DEVICE uint32_t step() const { return TOGETHER ? 64 : 32 * row; }  // bytes to the next 32 steps
     HS_DEVICE void move(uint32_t bytes) {
 #pragma unroll
       for (uint32_t c = 0; c < PLACES; c++) at[c] += at[c] != NOWHERE ? bytes : 0;
@@ -112,12 +111,12 @@ struct AlignedLoop {
     }
     HS_DEVICE void advance() {
       left -= 32;
-      move(step);
+      move(step());
     }
     // Before the step behind the last of `steps`: back to the one before the first, to read up to step `end`.
     HS_DEVICE void wrap(uint32_t steps, uint32_t end) {
-      left = 32 * (end + 1) - 8 * (TOGETHER ? thread_index() % 4 : wave());
-      move(0u - steps * step);
+      left = 32 * (end + 1) - 8 * (TOGETHER ? again(thread_index()) % 4 : wave());
+      move(0u - steps * step());
     }
     HS_DEVICE void store(char* stage, uint32_t c) const {
       int4_t chunk = word[c];
@@ -146,7 +145,7 @@ struct AlignedLoop {
     b.start(start_of_b(p, t), p.ldb, t.column, (p.flags & GATED) != 0 ? 2 * p.n : p.n, t.k, begin,
             [&](uint32_t i, bool& there) { return column_of_b<TN>(p, t, i, there); });
 
-    const uint32_t lane = thread_index() % 32, half = thread_index() % 64 / 32;
+    const uint32_t l = again(thread_index()) % 64, lane = l % 32, half = l / 32;
     uint32_t from_a[2], from_b[2];  // fragments of each group of 16 steps
 #pragma unroll
     for (uint32_t g = 0; g < 2; g++) {
@@ -215,6 +214,8 @@ struct AlignedLoop {
       a.wrap(steps, begin), b.wrap(steps, begin);
       end = steps;
     }
+    // Told at the loop's end too, unless it is entered twice: so clang 15 and 19 both move nothing in between.
+    if (!TURNS<A_TRANSPOSED, B_TRANSPOSED>) sums.stay();
   }
 };
 

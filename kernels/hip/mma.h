@@ -56,6 +56,20 @@ struct MatrixSums {
         for (int e = 0; e < 16; e++) sum[i][j][e] = 0.0f;
       }
     }
+    stay();
+  }
+
+  // The sums of 256×256 fill all accumulation registers of a lane. Left to themselves compilers copy them to others on
+  // the way in and out of a loop, where there is no room for both: through memory.
+  static constexpr bool FULL = DOWN * ACROSS == 16;
+  HS_DEVICE void stay() {
+#pragma unroll
+    for (uint32_t i = 0; i < DOWN; i++) {
+#pragma unroll
+      for (uint32_t j = 0; j < ACROSS; j++) {
+        if constexpr (FULL) asm volatile("" : "+a"(sum[i][j]));
+      }
+    }
   }
 
   HS_DEVICE static void store(char* to, uint32_t chunk, uint32_t lane, const uint16_t (&x)[8]) {
@@ -96,13 +110,15 @@ struct MatrixSums {
   }
 
   HS_DEVICE void slab(uint32_t pass, float* slab) const {
-    const uint32_t lane = thread_index() % 32, half = thread_index() % 64 / 32;
+    const uint32_t l = again(thread_index()) % 64, lane = l % 32, half = l / 32;
     float* to = slab + (first_row() / (TM / 2) * 16 + 4 * half) * Slab<TN, BANDS>::LD + first_column() + lane;
 #pragma unroll
     for (uint32_t j = 0; j < ACROSS; j++) {
+      float16_t some = sum[pass / 2][j];
+      if constexpr (FULL) asm volatile("" : "+v"(some));  // copied here, and not all of them at the loop's end
 #pragma unroll
       for (uint32_t e = 0; e < 8; e++) {  // registers 0 … 7 or 8 … 15: 16 rows
-        to[(8 * (e / 4) + e % 4) * Slab<TN, BANDS>::LD + 32 * j] = sum[pass / 2][j][pass % 2 * 8 + e];
+        to[(8 * (e / 4) + e % 4) * Slab<TN, BANDS>::LD + 32 * j] = some[pass % 2 * 8 + e];
       }
     }
   }

@@ -5,7 +5,8 @@ use super::cost;
 use crate::kernel::launch;
 use crate::kernel::params::gemm as params;
 use crate::kernel::params::gemm::{Block, Product};
-use crate::kernel::table::gemm::{SMALL_TILE, Tile, WIDE_TILE};
+use crate::kernel::table::gemm::{self as rows, SMALL_TILE, Tile, WIDE_TILE};
+use crate::kernel::table::{CUDA, HIP};
 use crate::{Device, DeviceInfo, DeviceKind, Dtype, Error, Result};
 
 /// A way of computing a product, and why it was chosen.
@@ -36,20 +37,22 @@ pub(super) const ROTATED_COLUMNS: u64 = 256;
 
 /// Chooses tile and parts of k, or says why what the caller has pinned (`block.tile`, `block.splits`) cannot be.
 /// Addresses that are not known yet are 0, and count as aligned.
-pub(super) fn choose(
-    block: &Product,
-    info: &DeviceInfo,
-) -> std::result::Result<Choice, &'static str> {
+pub(super) fn choose(block: &Product, info: &DeviceInfo) -> std::result::Result<Choice, String> {
     let obstacle = obstacle(block, info);
     let block = &with_flag(block, params::FLAG_ALIGNED, obstacle.is_none());
     let pinned = (block.tile != 0).then(|| Tile::from_code(block.tile));
+    let there = tiles(block, info.kind);
     let tiles = match (pinned, obstacle) {
-        (None, None) => Tile::ALL.to_vec(),
+        (None, None) => there,
         (None, Some(_)) => vec![SMALL_TILE],
-        (Some(tile), _) if !Tile::ALL.contains(&tile) => {
-            return Err("tiles are 64×64, 128×128, 256×128 and 128×256");
+        (Some(tile), _) if !there.contains(&tile) => {
+            let list: Vec<String> = there.iter().map(Tile::to_string).collect();
+            return Err(format!(
+                "what there is for these types and layouts is {}",
+                list.join(", ")
+            ));
         }
-        (Some(tile), Some(why)) if tile != SMALL_TILE => return Err(why),
+        (Some(tile), Some(why)) if tile != SMALL_TILE => return Err(why.into()),
         (Some(tile), _) => vec![tile],
     };
     let splits: Vec<u32> = match (block.splits, whole(block)) {
@@ -60,9 +63,10 @@ pub(super) fn choose(
         }
         (1, _) => vec![1],
         (2..=MOST_SPLITS, None) => vec![block.splits],
-        (2..=MOST_SPLITS, Some(why)) => return Err(why),
-        _ => return Err("1 to 64 parts of k"),
+        (2..=MOST_SPLITS, Some(why)) => return Err(why.into()),
+        _ => return Err("1 to 64 parts of k".into()),
     };
+    let only_small = tiles == [SMALL_TILE];
     let ways = tiles.iter().flat_map(|&tile| splits.iter().map(move |&splits| (tile, splits)));
     let cost = |&(tile, splits): &(Tile, u32)| {
         cost::cycles(&Product { tile: tile.code(), splits, ..*block }, info.kind, info.units)
@@ -72,11 +76,26 @@ pub(super) fn choose(
     let why = match (pinned, obstacle) {
         (Some(_), _) => "pinned by the caller",
         (None, Some(why)) => why,
+        (None, None) if only_small => {
+            "the only ones for an A and a B that are both stored transposed"
+        }
         (None, None) if tile == SMALL_TILE => "large ones would leave units of the device idle",
         (None, None) => "aligned operands, and the least time by the cost model",
     };
     let rotated = rotates(&Product { splits, ..*block }, info);
     Ok(Choice { tile, splits, aligned: obstacle.is_none(), rotated, why })
+}
+
+/// The tiles that there are for a block's types and layout.
+fn tiles(block: &Product, kind: DeviceKind) -> Vec<Tile> {
+    let has = |flag: u32| block.flags & flag != 0;
+    let (a, b) = (has(params::FLAG_A_TRANSPOSED), has(params::FLAG_B_TRANSPOSED));
+    let target = match kind {
+        DeviceKind::Cuda => CUDA,
+        DeviceKind::Hip => HIP,
+        DeviceKind::Cpu => "", // has tiles of its own; these are for words
+    };
+    rows::tiles(block.multiplied(), a, b, target)
 }
 
 fn with_flag(block: &Product, flag: u32, set: bool) -> Product {
@@ -201,7 +220,7 @@ pub(super) fn launches(
     ])
 }
 
-fn refused(op: &'static str, block: &Product, why: &'static str) -> Error {
+fn refused(op: &'static str, block: &Product, why: String) -> Error {
     let Product { tile: code, splits, .. } = *block;
     let tile = Tile::from_code(code);
     let pinned = match (code, splits) {
@@ -235,7 +254,7 @@ pub(super) fn check(op: &'static str, block: &Product, device: &Device) -> Resul
 mod tests {
     use super::*;
     use crate::gemm::Layout;
-    use crate::kernel::table::gemm::{LARGE_TILE, TALL_TILE};
+    use crate::kernel::table::gemm::{LARGE_TILE, LARGEST_TILE, MEDIUM_TILE, TALL_TILE};
 
     fn device(kind: DeviceKind, units: usize) -> DeviceInfo {
         let (name, arch) = (String::new(), String::new());
@@ -267,18 +286,23 @@ mod tests {
                 let choice = choose(&product(layout, m, n, k), &info).unwrap();
                 (choice.tile, choice.splits)
             };
+            let cuda = info.kind == DeviceKind::Cuda;
             // 756 lying tiles are seven turns of 108 units to the last, 768 standing ones are eight; of 110, seven each.
-            let wide = if info.units == 108 { WIDE_TILE } else { TALL_TILE };
+            let wide = if cuda { WIDE_TILE } else { TALL_TILE };
+            // 96 tiles of 256×256 are one turn, 192 of 256×128 two.
+            let tall = if cuda { TALL_TILE } else { LARGEST_TILE };
             for layout in [Layout::NT, Layout::NN] {
                 assert_eq!(way(layout, 8000, 3072, 768), (wide, 1));
-                assert_eq!(way(layout, 8000, 768, 3072), (TALL_TILE, 1));
-                assert_eq!(way(layout, 8000, 768, 768), (TALL_TILE, 1));
+                assert_eq!(way(layout, 8000, 768, 3072), (tall, 1));
+                assert_eq!(way(layout, 8000, 768, 768), (tall, 1));
             }
-            // 36 tiles of 128×128: in three parts all units have work. So they have with 72 of the larger.
+            // 36 tiles of 128×128: in three parts all units have work. So they have with 72 of 256×128 or 36 of 256×256.
             assert_eq!(way(Layout::TN, 768, 768, 8000), (LARGE_TILE, 3));
-            assert_eq!(way(Layout::TN, 3072, 768, 8000), (TALL_TILE, 3));
-            assert_eq!(way(Layout::TN, 768, 3072, 8000), (TALL_TILE, 3));
-            assert_eq!(way(Layout::TN, 512, 512, 8000), (LARGE_TILE, 6));
+            assert_eq!(way(Layout::TN, 3072, 768, 8000), (tall, 3));
+            assert_eq!(way(Layout::TN, 768, 3072, 8000), (tall, 3));
+            // As many blocks as with 16 tiles of 128×128 in six parts, and half the sums to add.
+            let few = if cuda { (MEDIUM_TILE, 3) } else { (LARGE_TILE, 6) };
+            assert_eq!(way(Layout::TN, 512, 512, 8000), few);
             assert_eq!(way(Layout::NT, 512, 512, 512), (SMALL_TILE, 1));
             // Enough tiles, or too short a sum: one part.
             assert_eq!(way(Layout::TN, 4096, 4096, 8000).1, 1);
@@ -356,15 +380,31 @@ mod tests {
             ] {
                 let way = choose(&bad, info).unwrap();
                 assert_eq!((way.tile, way.aligned), (SMALL_TILE, false));
-                for tile in Tile::ALL {
+                for tile in tiles(&bad, info.kind) {
                     let way = choose(&Product { tile: tile.code(), ..bad }, info);
                     assert_eq!(way.map(|way| way.tile).ok(), (tile == SMALL_TILE).then_some(tile));
                 }
             }
+            // Each has one tile of its own, and both have the smallest alone where A and B are both transposed.
+            let [own, other] = match info.kind {
+                DeviceKind::Cuda => [MEDIUM_TILE, LARGEST_TILE],
+                _ => [LARGEST_TILE, MEDIUM_TILE],
+            };
+            let both = product(Layout::TT, 512, 512, 512);
             for tile in Tile::ALL {
-                let way = choose(&Product { tile: tile.code(), ..fine }, info).unwrap();
-                assert_eq!((way.tile, way.why), (tile, "pinned by the caller"));
+                let pinned = |block| choose(&Product { tile: tile.code(), ..block }, info);
+                match pinned(fine) {
+                    Ok(way) => assert_eq!((way.tile, way.why), (tile, "pinned by the caller")),
+                    Err(why) => {
+                        assert!(tile == other && why.contains(&own.to_string()), "{why}");
+                    }
+                }
+                match pinned(both) {
+                    Ok(way) => assert!(way.tile == SMALL_TILE && way.aligned),
+                    Err(why) => assert!(tile != SMALL_TILE && why.ends_with(" 64×64"), "{why}"),
+                }
             }
+            assert!(choose(&both, info).unwrap().why.contains("both stored transposed"));
             let none = Tile::new(64, 128).code();
             assert!(choose(&Product { tile: none, ..fine }, info).unwrap_err().contains("256×128"));
         }

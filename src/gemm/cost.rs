@@ -9,7 +9,7 @@
 use crate::DeviceKind;
 use crate::kernel::launch;
 use crate::kernel::params::gemm::{FLAG_ALIGNED, FLAG_GATED, Product};
-use crate::kernel::table::gemm::{LARGE_TILE, SMALL_TILE, Tile};
+use crate::kernel::table::gemm::{LARGE_TILE, LARGEST_TILE, MEDIUM_TILE, SMALL_TILE, Tile};
 
 /// A unit's share of a device.
 struct Unit {
@@ -31,13 +31,17 @@ pub(super) fn cycles(block: &Product, kind: DeviceKind, units: usize) -> f64 {
     let unit = if kind == DeviceKind::Hip { HIP } else { CUDA };
     let tile = Tile::from_code(block.tile);
     let (elements, splits) = (f64::from(tile.elements()), f64::from(block.splits.max(1)));
-    // Shares of the peak that the loops can reach: their headers say why. The largest tiles read three quarters of what
-    // 128×128 does of A and B for each product.
+    // Shares of the peak that the loops can reach, estimated: no device has been timed. The smallest tile waits for shared
+    // memory (kernels/common/gemm/product.h). So does 128×64 on CUDA, whose step of 64 is 512 cycles of the matrix unit,
+    // and 576 of shared memory: 24 times 512 bytes of fragments for each of four waves, and 24 KiB written. Those of 256 rows or
+    // columns read three quarters of what 128×128 does of A and B for each product; 256×256 a half.
     let copied = kind == DeviceKind::Cuda && block.flags & FLAG_ALIGNED != 0;
     let share = match tile {
         SMALL_TILE if copied => 0.6,
         SMALL_TILE => 0.4,
+        MEDIUM_TILE => 0.75,
         LARGE_TILE => 0.85,
+        LARGEST_TILE => 0.92,
         _ => 0.9,
     };
     let step = elements * 32.0 / unit.products / share;

@@ -2,7 +2,7 @@
 //! the oracle.
 
 use halfstep::gemm::{Activation, Gemm, Layout, Matrix, Operands, Source, Subnormals, Tile};
-use halfstep::{Device, Dtype, Storage};
+use halfstep::{Device, DeviceKind, Dtype, Storage};
 
 use super::bound::Growth;
 use super::data::{Distribution, Rng};
@@ -12,8 +12,18 @@ use super::rounding::round;
 
 /// The tile of the path that takes every product.
 pub const SMALL: Tile = Tile::new(64, 64);
-/// Tiles of aligned 16-bit operands.
+/// Tiles of aligned 16-bit operands that every GPU has.
 pub const LARGE: [Tile; 3] = [Tile::new(128, 128), Tile::new(256, 128), Tile::new(128, 256)];
+
+/// Tiles of aligned 16-bit operands: those, and one of each vendor's own; none where both are stored transposed.
+pub fn large(layout: Layout, device: &Device) -> Vec<Tile> {
+    let own = match device.info().kind {
+        DeviceKind::Cuda => Tile::new(128, 64),
+        _ => Tile::new(256, 256),
+    };
+    let all = if layout == Layout::TT { &[][..] } else { &LARGE[..] };
+    all.iter().copied().chain((layout != Layout::TT).then_some(own)).collect()
+}
 
 /// Where an addend comes from.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -70,9 +70,11 @@ const fn peer(
     Peer { name, tile, layout, counts }
 }
 
-const CUTLASS: [Peer; 6] = [
+const CUTLASS: [Peer; 7] = [
     // It has steps of 64, in 131 instructions, and five stages.
     peer("64x64 nt, half a step", Tile::new(64, 64), None, [16, 8, 4, 66]),
+    // Steps of 64, as ours.
+    peer("128x64 nt, 3 stages", Tile::new(128, 64), None, [64, 24, 12, 201]),
     peer("128x128 nt, 4 stages", Tile::new(128, 128), None, [64, 16, 8, 162]),
     peer("256x128 nt, 3 stages", Tile::new(256, 128), None, [64, 16, 6, 150]),
     peer("128x256 nn, 3 stages", Tile::new(128, 256), Some((false, false)), [64, 16, 6, 140]),
@@ -80,16 +82,12 @@ const CUTLASS: [Peer; 6] = [
     peer("128x256 nt, 3 stages", Tile::new(128, 256), None, [64, 16, 6, 150]),
 ];
 
-/// The counts that the loop of a product of aligned operands is compared with; `None` of a kernel that has none. (The
-/// smallest tile has it in cubins only.)
-fn counts(kernel: &str, cubin: bool) -> Option<[u32; 4]> {
+/// Layout and tile of a product of aligned operands; `None` of a kernel that has no loop for them. (The smallest tile has
+/// it in cubins only.)
+fn aligned(kernel: &str, cubin: bool) -> Option<((bool, bool), Tile)> {
     let row = table::gemm::ROWS.iter().find(|row| row.symbol == kernel)?;
     let (_, a, b, tile) = row.product?;
-    if tile == table::gemm::SMALL_TILE && !cubin {
-        return None;
-    }
-    let of = |peer: &&Peer| peer.tile == tile && peer.layout.is_none_or(|layout| layout == (a, b));
-    CUTLASS.iter().find(of).map(|peer| peer.counts)
+    (tile != table::gemm::SMALL_TILE || cubin).then_some(((a, b), tile))
 }
 
 /// Runs a tool and gives its output.
@@ -143,18 +141,24 @@ fn table(label: &str, image: &str) -> Result<Vec<Needs>, String> {
             k.matrix
         );
     }
-    println!("\n{:<32} {}", "main loop, a step of 32", main_loop::COLUMNS);
+    println!("\n{:<32} {}", "main loop, 32 of k (128x64: 64)", main_loop::COLUMNS);
     for kernel in &kernels {
         let Some(main) = kernel.main_loop else { continue };
         println!("{:<32} {main}", kernel.kernel);
-        let Some(counts) = counts(&kernel.kernel, cubin) else { continue };
+        let Some((layout, tile)) = aligned(&kernel.kernel, cubin) else { continue };
         if let Some(fault) = main.faults() {
             return Err(format!("{}: {fault}", kernel.kernel));
         }
-        let [matrix, fragments, copies, all] = counts;
+        if !cubin {
+            continue;
+        }
+        let same = |of: &&Peer| of.tile == tile && of.layout.is_none_or(|of| of == layout);
+        let peer =
+            CUTLASS.iter().find(same).ok_or(format!("no figures of CUTLASS's for {tile}"))?;
+        let [matrix, fragments, copies, all] = peer.counts;
         let same = [main.matrix, main.fragments, main.loads] == [matrix, fragments, copies];
-        if cubin && !(same && main.all * 4 <= all * 5) {
-            return Err(format!("{}: {main}; CUTLASS has {counts:?}", kernel.kernel));
+        if !(same && main.all * 4 <= all * 5) {
+            return Err(format!("{}: {main}; CUTLASS has {:?}", kernel.kernel, peer.counts));
         }
     }
     if cubin {
@@ -170,6 +174,9 @@ fn table(label: &str, image: &str) -> Result<Vec<Needs>, String> {
 /// Registers that options of a product may cost: bias, C, residual, activations, derivatives, gate, stored
 /// pre-activation, D transposed, flushing.
 const FOR_OPTIONS: u32 = 8;
+/// Of 128×64, whose loop needs fewer than the epilogue, so that the epilogue's shows: of 255, which two blocks leave each
+/// other, neither is short.
+const FOR_OPTIONS_OF_MEDIUM: u32 = 12;
 
 /// Compares kernels with those that have no options.
 fn options(kernels: &[Needs], plain: &str) -> Result<(), String> {
@@ -179,8 +186,11 @@ fn options(kernels: &[Needs], plain: &str) -> Result<(), String> {
     for Needs { kernel, registers, .. } in plain {
         let same = kernels.iter().find(|k| k.kernel == kernel).ok_or(format!("no {kernel}"))?;
         println!("{kernel:<32} {:>9} {registers:>15}", same.registers);
-        if same.registers > registers + FOR_OPTIONS {
-            return Err(format!("{kernel}: options cost more than {FOR_OPTIONS} registers"));
+        let medium =
+            aligned(&kernel, true).is_some_and(|(_, tile)| tile == table::gemm::MEDIUM_TILE);
+        let most = if medium { FOR_OPTIONS_OF_MEDIUM } else { FOR_OPTIONS };
+        if same.registers > registers + most {
+            return Err(format!("{kernel}: options cost more than {most} registers"));
         }
     }
     Ok(())

@@ -18,17 +18,17 @@ template <uint32_t TYPE, bool A_TRANSPOSED, bool B_TRANSPOSED, uint32_t TM, uint
 HS_DEVICE void aligned(const Product& p) {
   using Loop = AlignedLoop<TYPE, A_TRANSPOSED, B_TRANSPOSED, TM, TN>;
   static_assert(Slab<TN, Loop::Sums::BANDS>::BYTES <= Loop::BYTES, "the epilogue's memory is the loop's");
-  HS_SHARED_OF_TILE(shared, Loop::BYTES, (TM + TN > 256));
+  HS_SHARED_OF_TILE(shared, Loop::BYTES, (ASKED<TM, TN> > 0));
   uint32_t index = block_index();
   if constexpr (A_TRANSPOSED) index = sums_beside<Loop::Sums::THREADS>(p, reinterpret_cast<float*>(shared));
   Tile t;
 #pragma unroll 1
-  for (; locate(reload(p), index, TM, (p.flags & GATED) != 0 ? TN / 2 : TN, t);
+  for (; locate(reload(p), index, TM, (reload(p).flags & GATED) != 0 ? TN / 2 : TN, t);
        index += block_count()) {
     typename Loop::Sums sums;
     sums.clear();
-    if (t.k > 0) Loop::run(reload(p), t, sums, shared);
-    epilogue<TM, TN>(p, t, sums, reinterpret_cast<float*>(shared));
+    Loop::run(reload(p), t, sums, shared);
+    epilogue<TM, TN>(reload(p), t, sums, reinterpret_cast<float*>(shared));
     barrier();  // the slab has been read
   }
 }

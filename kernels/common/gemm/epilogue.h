@@ -73,8 +73,9 @@ HS_DEVICE void slab_to_columns(const Product& p, const Tile& t, const float* sla
 template <uint32_t TM, uint32_t TN, class Sums>
 HS_DEVICE void slab_to_workspace(const Product& p, const Tile& t, const float* slab, uint32_t pass) {
   const bool gated = (p.flags & GATED) != 0;
+  // (What few products need does not stay in registers.)
 #pragma unroll 1
-  for (uint32_t q = thread_index(); q < Slab<TN, Sums::BANDS>::ROWS * (TN / 8); q += Sums::THREADS) {
+  for (uint32_t q = again(thread_index()); q < Slab<TN, Sums::BANDS>::ROWS * (TN / 8); q += Sums::THREADS) {
     const uint32_t r = q / (TN / 8), column = q % (TN / 8) * 8;
     const bool up = gated && column >= TN / 2;
     const uint64_t i = t.row + slab_row<TM, Sums::BANDS>(r, pass), j = t.column + (up ? column - TN / 2 : column);

@@ -124,8 +124,7 @@ impl Kernels {
             );
             return Err(Unloadable::Damaged(what));
         }
-        for entry in table::entries() {
-            let Some(source) = entry.device else { continue };
+        for (entry, source) in table::on(image.target) {
             let threads = source.team.threads(driver.vendor.wave);
             let name = CString::new(entry.symbol).expect("symbols have no zero inside");
             let (mut handle, mut blocks, mut shared) = (std::ptr::null_mut(), 0, 0);

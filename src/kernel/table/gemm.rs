@@ -2,7 +2,7 @@
 //! Everything else (epilogue, derivative, gate, groups, output type) is uniform over a launch and
 //! travels in the parameter block.
 
-use super::{Source, Team};
+use super::{CUDA, HIP, Source, Team};
 
 /// One device entry point.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,8 +20,8 @@ pub struct Row {
 
 /// What a block of a GPU computes of a product at a time: so many rows and columns of D.
 ///
-/// Those that there are: 64×64 for every product, and for large ones of aligned 16-bit operands 128×128, 256×128 and
-/// 128×256.
+/// Those that there are: 64×64 for every product; and for large ones of aligned 16-bit operands, unless both are stored
+/// transposed, 128×128, 256×128 and 128×256, on CUDA 128×64 and on HIP 256×256.
 ///
 /// ```
 /// use halfstep::{Device, bf16, gemm::{Gemm, Tile}};
@@ -47,7 +47,8 @@ impl Tile {
     }
 
     /// Every tile, the smallest last.
-    pub const ALL: [Self; 4] = [TALL_TILE, WIDE_TILE, LARGE_TILE, SMALL_TILE];
+    pub const ALL: [Self; 6] =
+        [LARGEST_TILE, TALL_TILE, WIDE_TILE, LARGE_TILE, MEDIUM_TILE, SMALL_TILE];
 
     /// As a parameter block has it.
     pub const fn code(self) -> u32 {
@@ -64,10 +65,14 @@ impl Tile {
         self.rows as u32 * self.columns as u32
     }
 
-    /// Bytes of shared memory that a launch asks for.
-    const fn asked(self) -> u32 {
-        let large = self.elements() > LARGE_TILE.elements();
-        if large { LARGER_STAGES * 64 * (self.rows as u32 + self.columns as u32) } else { 0 }
+    /// Bytes of shared memory that a launch asks for: as many stages of 32 or 64 steps of k as fit. Of the largest two, a
+    /// multiprocessor holds one block, of 128×64 two. Others have the 48 KiB that a kernel may declare.
+    pub const fn asked(self) -> u32 {
+        match (self.rows, self.columns) {
+            (256, 128) | (128, 256) => 96 * 1024,
+            (128, 64) => 72 * 1024,
+            _ => 0,
+        }
     }
 }
 
@@ -85,12 +90,12 @@ impl Row {
 }
 
 macro_rules! rows {
-    ($($header:literal $tile:ident $team:expr, { $($symbol:literal: $storage:literal, $a:literal, $b:literal, $function:literal;)* })*) => {
+    ($($header:literal $tile:ident $team:expr, $only:expr, { $($symbol:literal: $storage:literal, $a:literal, $b:literal, $function:literal;)* })*) => {
         &[
             $($(Row {
                 symbol: $symbol,
                 block: "Product",
-                source: Source { header: $header, function: $function, team: $team, asked: $tile.asked() },
+                source: Source { header: $header, function: $function, team: $team, asked: $tile.asked(), only: $only },
                 product: Some(($storage, $a, $b, $tile)),
             },)*)*
             other("hs_gemm_prepare", "Product", "gemm/prepare.h", "prepare"),
@@ -107,7 +112,7 @@ const fn other(
     header: &'static str,
     function: &'static str,
 ) -> Row {
-    let source = Source { header, function, team: Team::Threads, asked: 0 };
+    let source = Source { header, function, team: Team::Threads, asked: 0, only: None };
     Row { symbol, block, source, product: None }
 }
 
@@ -119,13 +124,14 @@ pub const LARGE_TILE: Tile = Tile::new(128, 128);
 pub const TALL_TILE: Tile = Tile::new(256, 128);
 /// The same, lying.
 pub const WIDE_TILE: Tile = Tile::new(128, 256);
-
-/// Steps of k that the kernels of the two largest tiles have in shared memory on CUDA; the build tells them.
-pub const LARGER_STAGES: u32 = 4;
+/// Between the two smallest, where shared memory keeps up with the matrix unit better than in the smallest (CUDA).
+pub const MEDIUM_TILE: Tile = Tile::new(128, 64);
+/// As large as a wave's accumulation registers allow (HIP).
+pub const LARGEST_TILE: Tile = Tile::new(256, 256);
 
 /// Every row.
 pub const ROWS: &[Row] = rows! {
-    "gemm/product.h" SMALL_TILE Team::FourWaves(3), {
+    "gemm/product.h" SMALL_TILE Team::FourWaves(3), None, {
         "hs_gemm_product_bf16_nn": 0, false, false, "product<0, false, false>";
         "hs_gemm_product_bf16_nt": 0, false, true, "product<0, false, true>";
         "hs_gemm_product_bf16_tn": 0, true, false, "product<0, true, false>";
@@ -135,41 +141,51 @@ pub const ROWS: &[Row] = rows! {
         "hs_gemm_product_f16_tn": 1, true, false, "product<1, true, false>";
         "hs_gemm_product_f16_tt": 1, true, true, "product<1, true, true>";
     }
-    "gemm/product.h" SMALL_TILE Team::Threads, {
+    "gemm/product.h" SMALL_TILE Team::Threads, None, {
         "hs_gemm_product_f32_nn": 2, false, false, "product<2, false, false>";
         "hs_gemm_product_f32_nt": 2, false, true, "product<2, false, true>";
         "hs_gemm_product_f32_tn": 2, true, false, "product<2, true, false>";
         "hs_gemm_product_f32_tt": 2, true, true, "product<2, true, true>";
     }
-    "gemm/aligned.h" LARGE_TILE Team::FourWaves(2), {
+    "gemm/aligned.h" LARGE_TILE Team::FourWaves(2), None, {
         "hs_gemm_product_bf16_nn_128": 0, false, false, "aligned<0, false, false, 128, 128>";
         "hs_gemm_product_bf16_nt_128": 0, false, true, "aligned<0, false, true, 128, 128>";
         "hs_gemm_product_bf16_tn_128": 0, true, false, "aligned<0, true, false, 128, 128>";
-        "hs_gemm_product_bf16_tt_128": 0, true, true, "aligned<0, true, true, 128, 128>";
         "hs_gemm_product_f16_nn_128": 1, false, false, "aligned<1, false, false, 128, 128>";
         "hs_gemm_product_f16_nt_128": 1, false, true, "aligned<1, false, true, 128, 128>";
         "hs_gemm_product_f16_tn_128": 1, true, false, "aligned<1, true, false, 128, 128>";
-        "hs_gemm_product_f16_tt_128": 1, true, true, "aligned<1, true, true, 128, 128>";
     }
-    "gemm/aligned.h" TALL_TILE Team::Alone, {
+    "gemm/aligned.h" TALL_TILE Team::Alone, None, {
         "hs_gemm_product_bf16_nn_256x128": 0, false, false, "aligned<0, false, false, 256, 128>";
         "hs_gemm_product_bf16_nt_256x128": 0, false, true, "aligned<0, false, true, 256, 128>";
         "hs_gemm_product_bf16_tn_256x128": 0, true, false, "aligned<0, true, false, 256, 128>";
-        "hs_gemm_product_bf16_tt_256x128": 0, true, true, "aligned<0, true, true, 256, 128>";
         "hs_gemm_product_f16_nn_256x128": 1, false, false, "aligned<1, false, false, 256, 128>";
         "hs_gemm_product_f16_nt_256x128": 1, false, true, "aligned<1, false, true, 256, 128>";
         "hs_gemm_product_f16_tn_256x128": 1, true, false, "aligned<1, true, false, 256, 128>";
-        "hs_gemm_product_f16_tt_256x128": 1, true, true, "aligned<1, true, true, 256, 128>";
     }
-    "gemm/aligned.h" WIDE_TILE Team::Alone, {
+    "gemm/aligned.h" WIDE_TILE Team::Alone, None, {
         "hs_gemm_product_bf16_nn_128x256": 0, false, false, "aligned<0, false, false, 128, 256>";
         "hs_gemm_product_bf16_nt_128x256": 0, false, true, "aligned<0, false, true, 128, 256>";
         "hs_gemm_product_bf16_tn_128x256": 0, true, false, "aligned<0, true, false, 128, 256>";
-        "hs_gemm_product_bf16_tt_128x256": 0, true, true, "aligned<0, true, true, 128, 256>";
         "hs_gemm_product_f16_nn_128x256": 1, false, false, "aligned<1, false, false, 128, 256>";
         "hs_gemm_product_f16_nt_128x256": 1, false, true, "aligned<1, false, true, 128, 256>";
         "hs_gemm_product_f16_tn_128x256": 1, true, false, "aligned<1, true, false, 128, 256>";
-        "hs_gemm_product_f16_tt_128x256": 1, true, true, "aligned<1, true, true, 128, 256>";
+    }
+    "gemm/aligned.h" MEDIUM_TILE Team::FourWaves(2), Some(CUDA), {
+        "hs_gemm_product_bf16_nn_128x64": 0, false, false, "aligned<0, false, false, 128, 64>";
+        "hs_gemm_product_bf16_nt_128x64": 0, false, true, "aligned<0, false, true, 128, 64>";
+        "hs_gemm_product_bf16_tn_128x64": 0, true, false, "aligned<0, true, false, 128, 64>";
+        "hs_gemm_product_f16_nn_128x64": 1, false, false, "aligned<1, false, false, 128, 64>";
+        "hs_gemm_product_f16_nt_128x64": 1, false, true, "aligned<1, false, true, 128, 64>";
+        "hs_gemm_product_f16_tn_128x64": 1, true, false, "aligned<1, true, false, 128, 64>";
+    }
+    "gemm/aligned.h" LARGEST_TILE Team::Alone, Some(HIP), {
+        "hs_gemm_product_bf16_nn_256x256": 0, false, false, "aligned<0, false, false, 256, 256>";
+        "hs_gemm_product_bf16_nt_256x256": 0, false, true, "aligned<0, false, true, 256, 256>";
+        "hs_gemm_product_bf16_tn_256x256": 0, true, false, "aligned<0, true, false, 256, 256>";
+        "hs_gemm_product_f16_nn_256x256": 1, false, false, "aligned<1, false, false, 256, 256>";
+        "hs_gemm_product_f16_nt_256x256": 1, false, true, "aligned<1, false, true, 256, 256>";
+        "hs_gemm_product_f16_tn_256x256": 1, true, false, "aligned<1, true, false, 256, 256>";
     }
 };
 
@@ -191,6 +207,15 @@ pub fn finish() -> &'static Row {
 /// The row of SwiGLU's gradient: the last.
 pub fn swiglu_grad() -> &'static Row {
     &ROWS[ROWS.len() - 1]
+}
+
+/// The tiles that products of a storage type and layout have on a target, the smallest last.
+pub fn tiles(storage: u32, a_transposed: bool, b_transposed: bool, target: &str) -> Vec<Tile> {
+    let has = |tile: &Tile| {
+        let wanted = Some((storage, a_transposed, b_transposed, *tile));
+        ROWS.iter().any(|row| row.product == wanted && row.source.is_on(target))
+    };
+    Tile::ALL.into_iter().filter(has).collect()
 }
 
 /// The product's row for a storage type, layout and tile.

@@ -1,13 +1,18 @@
 //! The one list of device entry points. A row yields its symbol, the parameter block it takes and
 //! the C++ function behind it; no kernel's name is written anywhere else.
 //!
-//! The CPU backend implements every row. Budget: 64 rows in all; options that are uniform over a
-//! launch (bias, activation, storage type of a streamed tensor) are run-time branches, only what
-//! sits in an inner loop makes a row.
+//! The CPU backend implements every row. Budget: 64 rows on a target, which is what a compiler builds and a driver loads;
+//! options that are uniform over a launch (bias, activation, storage type of a streamed tensor) are run-time branches,
+//! only what sits in an inner loop makes a row.
 
 pub mod gemm;
 pub mod optim;
 pub mod reduce;
+
+/// NVIDIA's target: its folder under `kernels`, and what its images say.
+pub const CUDA: &str = "cuda";
+/// AMD's.
+pub const HIP: &str = "hip";
 
 /// Threads of a block of the rows that walk over elements.
 pub const THREADS: u32 = 256;
@@ -58,6 +63,15 @@ pub struct Source {
     /// Bytes of shared memory that a launch asks for, where a kernel cannot declare as much as it needs (CUDA's: more
     /// than 48 KiB).
     pub asked: u32,
+    /// The one target that has the row; `None`: all have.
+    pub only: Option<&'static str>,
+}
+
+impl Source {
+    /// Whether a target has the row.
+    pub fn is_on(&self, target: &str) -> bool {
+        self.only.is_none_or(|only| only == target)
+    }
 }
 
 /// Every row of every op.
@@ -66,4 +80,10 @@ pub fn entries() -> impl Iterator<Item = Entry> {
     let steps = optim::Row::ALL.iter().map(|row| row.entry());
     let reductions = reduce::Row::ALL.iter().map(|row| row.entry());
     products.chain(steps).chain(reductions)
+}
+
+/// The rows that have device code on a target.
+pub fn on(target: &str) -> impl Iterator<Item = (Entry, Source)> {
+    let source = |entry: Entry| entry.device.map(|source| (entry, source));
+    entries().filter_map(source).filter(move |(_, source)| source.is_on(target))
 }

@@ -126,7 +126,8 @@ impl Row {
             Self::LambTrust => ("Step", "optim/lamb.h", "lamb_trust"),
             Self::LambApply => ("Step", "optim/lamb.h", "step<hs::LambApply>"),
         };
-        let source = super::Source { header, function, team: super::Team::Threads, asked: 0 };
+        let source =
+            super::Source { header, function, team: super::Team::Threads, asked: 0, only: None };
         super::Entry { symbol: self.symbol(), block, device: Some(source) }
     }
 

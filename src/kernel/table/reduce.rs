@@ -53,7 +53,7 @@ impl Row {
         Entry {
             symbol,
             block,
-            device: Some(Source { header, function, team: Team::Threads, asked: 0 }),
+            device: Some(Source { header, function, team: Team::Threads, asked: 0, only: None }),
         }
     }
 }

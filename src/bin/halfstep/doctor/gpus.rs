@@ -119,7 +119,7 @@ fn images(feature: &str) -> Finding {
             "build again without HALFSTEP_SKIP_KERNELS, where the compiler is",
         );
     }
-    let kernels = halfstep::device_symbols().count();
+    let kernels = halfstep::device_symbols(feature).count();
     Finding::fine(format!("{kernels} kernels in this build for {}", list.join(", ")))
 }
 

@@ -36,7 +36,7 @@ pub struct Args {
     /// So many products of the same shape.
     #[arg(long, default_value = "1")]
     batch: usize,
-    /// Pin the tile on a GPU: `64x64`, `128x128`, `256x128` or `128x256`, rows first.
+    /// Pin the tile on a GPU: `64x64`, `128x128`, `256x128`, `128x256`, `128x64` (CUDA) or `256x256` (HIP), rows first.
     #[arg(long, value_name = "ROWSxCOLUMNS", value_parser = tile)]
     tile: Option<Tile>,
     /// Where: `cpu`, `cuda:N` or `hip:N`.

@@ -31,12 +31,19 @@ pub fn cases(kernel: &str, ptx: bool) -> Vec<Case> {
                 None => [64, 64],
                 Some("256x128") => [256, 128],
                 Some("128x256") => [128, 256],
+                Some("256x256") => [256, 256],
+                Some("128x64") => [128, 64],
                 Some(_) => [128, 128],
             };
             let largest = tile[0] + tile[1] > 256;
-            // Four waves a tile, but for f32's and the largest; those ask for four stages of 32 steps.
+            // Four waves a tile, but for f32's and the largest; those ask for four stages of 32 steps, 128×64 for three of 64.
             let threads = if ptx && input != F32_TYPE && !largest { 128 } else { 256 };
-            let asked = if ptx && largest { 4 * 64 * (256 + 128) } else { 0 };
+            let asked = match tile {
+                _ if !ptx => 0,
+                [128, 64] => 3 * 128 * (128 + 64),
+                _ if largest => 4 * 64 * (256 + 128),
+                _ => 0,
+            };
             // The smallest tile has a loop for aligned operands, too.
             let both = ptx && input != F32_TYPE && tile == [64, 64];
             // Sums that start at steps of their own, on one vendor.
@@ -155,7 +162,8 @@ fn product(
         _ => (1 + below(40), 1 + below(40)),
     };
     // Beyond as many steps of 32 as there are stages and one, the loop of copies runs twice where nothing is missing.
-    let stages = [3, 4, 6][if copied { 2 } else { usize::from(rows + columns > 256) }];
+    let stages =
+        if copied || rows + columns == 192 { 6 } else { 3 + usize::from(rows + columns > 256) };
     let long = if large || copied { 32 * stages + 39 + 16 * (i / 12 % 2) } else { 71 };
     // Columns of the second 256 too, whose sums start at the fifth step.
     let rotated = rotated && i % 20 == 8;
