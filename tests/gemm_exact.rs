@@ -146,6 +146,44 @@ fn g10_edges_of_aligned_tiles_are_exact() {
     }
 }
 
+/// G-10 for operands that are aligned to 4 bytes, in every tile: tails of each length in each dimension, and the epilogues
+/// that read A and B as they are not stored.
+#[test]
+fn g10_operands_aligned_to_four_bytes_are_exact() {
+    for device in common::gpus() {
+        let tiles = |layout| large(layout, &device).into_iter().chain([SMALL]);
+        for (layout, tile) in Layout::ALL.into_iter().flat_map(|l| tiles(l).map(move |t| (l, t))) {
+            let (rows, columns) = (usize::from(tile.rows), usize::from(tile.columns));
+            let mut sizes = vec![(1, 1, 1), (rows + 1, columns - 1, 95), (2, columns + 3, 33)];
+            sizes.extend((0..8).map(|tail| (9 + tail, 17 + tail, 40 + tail)));
+            sizes.extend([(rows - 1, 20, 70), (rows, 30, 98), (33, columns, 6), (30, 50, 258)]);
+            for (m, n, k) in sizes {
+                let case = aligned(Case { layout, ..Case::new(m, n, k) }, tile, &device);
+                let case = Case { aligned: false, pairs: true, shift: 2, ..case };
+                exactly::<bf16, f32>(&case, &device);
+                exactly::<f16, f16>(&Case { shift: 6, ..case }, &device);
+            }
+            for (role, k) in [Role::Derivative, Role::Gated].into_iter().zip([41, 203]) {
+                let case =
+                    Case { layout, role, activation: Activation::Relu, ..Case::new(70, 74, k) };
+                let case = Case { data: Distribution::Integer(3), ..aligned(case, tile, &device) };
+                let case = Case { aligned: false, pairs: true, shift: 2, ..case };
+                exactly::<bf16, bf16>(&Case { bias: true, ..case }, &device);
+            }
+            // Whatever the size, where the tile takes every product: through registers on HIP, or where subnormals are
+            // flushed.
+            for (m, n, k) in [(33, 50, 71), (9, 13, 6), (65, 66, 34)] {
+                let data = Distribution::Integer(largest(k));
+                let case = Case { layout, data, pairs: true, shift: 2, ..Case::new(m, n, k) };
+                if tile == SMALL {
+                    exactly::<f16, f32>(&Case { flush: true, ..case }, &device);
+                    exactly::<bf16, bf16>(&case, &device);
+                }
+            }
+        }
+    }
+}
+
 /// Sums in parts of k are the sums: every layout, tile and epilogue, with parts of different lengths and with more
 /// parts than steps.
 #[test]

@@ -42,8 +42,12 @@ fn g12_alpha_zero_does_not_read_a_and_b() {
 #[test]
 fn g16_a_nan_makes_its_row_or_column_nan_and_nothing_else() {
     for device in common::devices() {
-        for layout in Layout::ALL {
-            let case = Case { layout, ..Case::new(50, 61, 70) };
+        // Operands aligned to nothing, and to 4 bytes.
+        let pairs = Case { pairs: true, shift: 2, ..Case::new(50, 62, 72) };
+        let cases = [Case::new(50, 61, 70), pairs];
+        let cases = cases.map(|case| Layout::ALL.map(|layout| Case { layout, ..case }));
+        for case in cases.into_iter().flatten() {
+            let layout = case.layout;
             let clean = Data::<bf16, f32>::new(&case);
             let expected = run(&case, &clean, &device);
             for (i, p) in [(0, 0), (49, 69), (7, 8), (8, 7), (48, 64), (23, 33)] {

@@ -27,15 +27,16 @@ fn observed<T: Storage>(case: &Case, device: &Device, door: &Door) -> (Written<T
     (written, products.remove(0))
 }
 
-/// Bank conflicts of one product of a tile's size and `k`.
+/// Bank conflicts of one product of a tile's size and `k`, operands aligned to 16 bytes or, `pairs`, to 4.
 fn conflicts<T: Storage>(
     device: &Device,
     door: &Door,
-    (layout, tile): (Layout, Tile),
+    (layout, tile, pairs): (Layout, Tile, bool),
     k: usize,
 ) -> u64 {
     let size = Case::new(tile.rows.into(), tile.columns.into(), k);
-    let case = Case { layout, tile: Some(tile), splits: 1, ..size };
+    let shift = if pairs { 2 } else { 0 };
+    let case = Case { layout, tile: Some(tile), splits: 1, pairs, shift, ..size };
     observed::<T>(&case, device, door).1.bank_conflicts
 }
 
@@ -47,13 +48,14 @@ fn main_loops_have_no_bank_conflicts() {
         let Some(door) = Door::of(&device) else { continue };
         for of in [conflicts::<bf16>, conflicts::<f16>] {
             let tiles = |layout| large(layout, &device).into_iter().chain([SMALL]);
-            for (layout, tile) in
-                Layout::ALL.into_iter().flat_map(|l| tiles(l).map(move |tile| (l, tile)))
-            {
-                let [short, long] = [128, 320].map(|k| of(&device, &door, (layout, tile), k));
+            let ways = Layout::ALL.into_iter().flat_map(|l| tiles(l).map(move |tile| (l, tile)));
+            for (layout, tile, pairs) in ways.flat_map(|(l, t)| [(l, t, false), (l, t, true)]) {
+                let [short, long] =
+                    [128, 320].map(|k| of(&device, &door, (layout, tile, pairs), k));
                 println!(
-                    "{}, {layout:?}, {tile}: {} in the loop, {short} once a tile",
+                    "{}, {layout:?}, {tile}, aligned to {}: {} in the loop, {short} once a tile",
                     device.info(),
+                    if pairs { 4 } else { 16 },
                     long - short
                 );
                 assert_eq!(short, long, "{layout:?}, {tile} on {}", device.info());
@@ -62,7 +64,7 @@ fn main_loops_have_no_bank_conflicts() {
         // f32 products are the matrix unit's on one vendor only.
         for layout in Layout::ALL.into_iter().filter(|_| device.info().kind == DeviceKind::Hip) {
             let [short, long] =
-                [128, 320].map(|k| conflicts::<f32>(&device, &door, (layout, SMALL), k));
+                [128, 320].map(|k| conflicts::<f32>(&device, &door, (layout, SMALL, false), k));
             println!("{}, {layout:?}, f32: {} in the loop", device.info(), long - short);
             assert_eq!(short, long, "{layout:?}, f32 on {}", device.info());
         }
@@ -89,8 +91,13 @@ fn both_loops_of_the_smallest_tile_have_the_same_bits() {
                 let (here, fast) = observed::<bf16>(&case, &device, &door);
                 let (there, slow) = observed::<bf16>(&Case { shift: 1, ..case }, &device, &door);
                 assert!(here.bits() == there.bits(), "{case:?} on {}", device.info());
+                // Operands that are aligned to 4 bytes are copied by as many.
+                let pairs = Case { shift: 2, aligned: false, pairs: true, ..case };
+                let (between, paired) = observed::<bf16>(&pairs, &device, &door);
+                assert!(here.bits() == between.bits(), "{pairs:?} on {}", device.info());
                 if cuda {
                     assert!(fast.copies > 0 && slow.copies == 0, "{fast:?} {slow:?}");
+                    assert!(paired.copies > 2 * fast.copies, "{paired:?} {fast:?}");
                     copied += 1;
                 }
             }
@@ -103,6 +110,10 @@ fn both_loops_of_the_smallest_tile_have_the_same_bits() {
         };
         assert_eq!(explained(0).contains("copied in the background"), cuda, "{}", explained(0));
         assert_eq!(explained(1).contains("through registers"), cuda, "{}", explained(1));
+        for (gap, bytes) in [(0, 16), (2, 4), (1, 2)] {
+            let (said, of) = (explained(gap), format!("aligned to {bytes} bytes"));
+            assert!(said.contains(&of), "{said}");
+        }
         // What changes on its way cannot be copied.
         let flush = Case { flush: true, aligned: true, ..case };
         let (_, product) = observed::<f16>(&flush, &device, &door);

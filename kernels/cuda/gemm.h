@@ -5,7 +5,8 @@
 // 64×64 have six, with three blocks: where products are small a block may be alone, and five steps of its own, 640 cycles
 // of the matrix unit, are what an A100's memory takes to answer.
 //
-// Needs of each operand an address, leading dimension and batch stride in multiples of 16 bytes. Sizes are any. Lanes
+// Needs of each operand an address, leading dimension and batch stride in multiples of 16 bytes, or, where the launch
+// says so (PAIRS), of 4: copies are of two elements then, four times as many. Sizes are any. Lanes
 // that are not there are copies of one that is: their sums are nobody's. Only where a chunk is there in part, at the
 // end of k or of rows stored [k][lane], a copy says how many of its bytes are there, and fills up with zeros: nothing
 // outside the operands is read, and tails of k add 0·0.
@@ -23,6 +24,9 @@ HS_DEVICE void copy16(uint32_t to, uint64_t from, uint32_t bytes) {
 }
 HS_DEVICE void copy16(uint32_t to, uint64_t from) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" : : "r"(to), "l"(from) : "memory");
+}
+HS_DEVICE void copy4(uint32_t to, uint64_t from, uint32_t bytes) {
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" : : "r"(to), "l"(from), "r"(bytes) : "memory");
 }
 HS_DEVICE void copies_end() { asm volatile("cp.async.commit_group;" : : : "memory"); }
 // All but the last `N` groups have arrived.
@@ -91,15 +95,26 @@ struct AlignedLoop {
         from[c] += step;
       }
     }
-    // The same where chunks may be there in part: `left` steps of k are. An address is formed for what is not there
-    // too, but nothing is read from it.
-    HS_DEVICE void copy_part(uint32_t stage, uint32_t left) {
+    // The same where chunks may be there in part: `left` steps of k are. By two elements at a time if `pairs`. An address
+    // is formed for what is not there too, but nothing is read from it.
+    HS_DEVICE void copy_part(uint32_t stage, uint32_t left, bool pairs) {
 #pragma unroll
       for (uint32_t c = 0; c < COUNT; c++) {
         const uint32_t first = TOGETHER ? k : k + APART * c;
         const uint32_t steps = first < left ? left - first : 0;
         const uint32_t elements = TOGETHER ? steps : steps > 0 ? lanes : 0;
-        copy16(stage + to + c * (OPERAND / COUNT), from[c], elements < 8 ? 2 * elements : 16);
+        const uint32_t bytes = elements < 8 ? 2 * elements : 16, place = stage + to + c * (OPERAND / COUNT);
+        if (pairs) {
+          // Each eight threads, which write a line of 128 bytes, begin with another word: all 32 banks are written.
+          const uint32_t turn = thread_index() / 8;
+#pragma unroll
+          for (uint32_t w = 0; w < 4; w++) {
+            const uint32_t at = (w + turn) % 4 * 4, rest = bytes > at ? bytes - at : 0;
+            copy4(place + at, from[c] + at, rest < 4 ? rest : 4);
+          }
+        } else {
+          copy16(place, from[c], bytes);
+        }
         from[c] += step;
       }
     }
@@ -121,6 +136,7 @@ struct AlignedLoop {
     of_b.start(Sums::first_column());
 
     const uint32_t all = tiles_of(t.k, 32 * STEPS);  // stages to fill
+    const bool pairs = (p.flags & PAIRS) != 0;
     auto copy_part = [&](uint32_t s, uint32_t stage) {
       if (s < all) {
 #pragma unroll
@@ -128,8 +144,8 @@ struct AlignedLoop {
           const uint64_t first = (static_cast<uint64_t>(s) * STEPS + i) * 32;
           const uint64_t left = first < t.k ? t.k - first : 0;
           const uint32_t count = left < 32 ? static_cast<uint32_t>(left) : 32u;
-          a.copy_part(stage + i * STEP, count);
-          b.copy_part(stage + i * STEP + OPERAND_A, count);
+          a.copy_part(stage + i * STEP, count, pairs);
+          b.copy_part(stage + i * STEP + OPERAND_A, count, pairs);
         }
       }
       copies_end();
@@ -150,7 +166,7 @@ struct AlignedLoop {
     for (uint32_t i = 0; i < STAGES - 1; i++) copy_part(i, stages + i * STAGE);
     // Stages that are copied whole: all but the last, unless the tile has chunks that are not.
     const bool ragged = (A_TRANSPOSED && t.m % 8 != 0 && t.m - t.row < TM) || (!B_TRANSPOSED && p.n % 8 != 0);
-    const uint32_t whole = ragged ? 0 : static_cast<uint32_t>(t.k / (32 * STEPS));
+    const uint32_t whole = ragged || pairs ? 0 : static_cast<uint32_t>(t.k / (32 * STEPS));
     uint32_t s = STAGES - 1;
 #pragma unroll 1
     for (; s < whole; s++) {

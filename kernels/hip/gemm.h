@@ -4,8 +4,10 @@
 // MFMA, and sched_barrier keeps it there, for clang 15 and newer alike: so a write to LDS waits for its own load,
 // which is a whole step old, and never for all of them.
 //
-// Operands stored [lane][k]: 16-byte loads; address, leading dimension, batch stride and k in multiples of 8
-// elements. Stored [k][lane]: 4-byte loads of two lanes for eight steps, transposed by v_perm; multiples of 2.
+// Operands need an address, leading dimension and batch stride in multiples of 4 bytes. Stored [lane][k]: 16-byte loads,
+// k in multiples of 8 (of the address of a load of dwords AMD's devices ignore two bits, not four: "Alignment" in their
+// manuals of the instruction set). Stored [k][lane]: 4-byte loads of two lanes for eight steps, transposed by v_perm;
+// lanes in multiples of 2.
 // Loads are bounded by the buffer descriptor: what is not there reads as 0 without a branch. Offsets in it have 32
 // bits, so what a tile reads of an operand has to lie within 2 GiB.
 #pragma once

@@ -16,8 +16,10 @@ pub(super) struct Choice {
     pub tile: Tile,
     /// Parts of k.
     pub splits: u32,
-    /// Whether A and B can be copied as they are, 16 bytes at a time.
+    /// Whether A and B can be copied as they are, 16 bytes at a time or 4.
     pub aligned: bool,
+    /// Bytes that A's and B's addresses, rows and members are multiples of: 16, 4, or an element's.
+    pub bytes: u64,
     /// Whether different columns start k at different steps.
     pub rotated: bool,
     /// In words.
@@ -83,7 +85,8 @@ pub(super) fn choose(block: &Product, info: &DeviceInfo) -> std::result::Result<
         (None, None) => "aligned operands, and the least time by the cost model",
     };
     let rotated = rotates(&Product { splits, ..*block }, info);
-    Ok(Choice { tile, splits, aligned: obstacle.is_none(), rotated, why })
+    let bytes = alignment(block);
+    Ok(Choice { tile, splits, aligned: obstacle.is_none(), bytes, rotated, why })
 }
 
 /// The tiles that there are for a block's types and layout.
@@ -130,8 +133,34 @@ fn whole(block: &Product) -> Option<&'static str> {
     None
 }
 
+/// Where A and B lie: address, leading dimension, stride, whether k is side by side, and lanes.
+fn operands(block: &Product) -> [(u64, u64, u64, bool, u64); 2] {
+    let has = |flag: u32| block.flags & flag != 0;
+    let columns = if has(params::FLAG_GATED) { 2 * block.n } else { block.n };
+    [
+        (block.a, block.lda, block.stride_a, !has(params::FLAG_A_TRANSPOSED), block.m),
+        (block.b, block.ldb, block.stride_b, has(params::FLAG_B_TRANSPOSED), columns),
+    ]
+}
+
+/// Bytes that addresses, rows and members of A and B are multiples of: 16, 4, or an element's. Where the gate's columns
+/// end, up's begin.
+fn alignment(block: &Product) -> u64 {
+    let element = if block.input == Dtype::F32 as u32 { 4 } else { 2 };
+    let gated = block.flags & params::FLAG_GATED != 0;
+    let fits = |bytes: u64| {
+        let elements = bytes / element;
+        operands(block).iter().all(|&(address, ld, stride, k_together, _)| {
+            let columns = if gated && !k_together { block.n } else { 0 };
+            address.is_multiple_of(bytes)
+                && [ld, stride, columns].iter().all(|size| size.is_multiple_of(elements))
+        })
+    };
+    [16, 4].into_iter().find(|&bytes| fits(bytes)).unwrap_or(element)
+}
+
 /// Why the loop of the larger tiles cannot run, nor on CUDA the faster one of the smallest, if so: it copies operands
-/// as they are, 16 bytes at a time.
+/// as they are, 16 bytes at a time or 4.
 fn obstacle(block: &Product, info: &DeviceInfo) -> Option<&'static str> {
     let has = |flag: u32| block.flags & flag != 0;
     if block.input == Dtype::F32 as u32 {
@@ -150,22 +179,16 @@ fn obstacle(block: &Product, info: &DeviceInfo) -> Option<&'static str> {
     if has(params::FLAG_FLUSH) && !hip {
         return Some("subnormals are flushed on the way");
     }
-    let columns = if has(params::FLAG_GATED) { 2 * block.n } else { block.n };
-    let a = (block.a, block.lda, block.stride_a, !has(params::FLAG_A_TRANSPOSED), block.m);
-    let b = (block.b, block.ldb, block.stride_b, has(params::FLAG_B_TRANSPOSED), columns);
-    for (address, ld, stride, k_together, lanes) in [a, b] {
-        // Elements that one load takes, and bytes; where the gate's columns end, up's begin.
-        let (elements, bytes) = if hip && !k_together { (2, 4) } else { (8, 16) };
-        if address % bytes != 0 || ld % elements != 0 || stride % elements != 0 {
-            return Some("an operand's address, rows or members are not aligned");
-        }
-        if !k_together && has(params::FLAG_GATED) && !block.n.is_multiple_of(elements) {
-            return Some("the columns of up are not aligned");
-        }
+    if alignment(block) < 4 {
+        return Some("an operand's address, rows or members are not aligned");
+    }
+    for (_, ld, _, k_together, lanes) in operands(block) {
         if !hip {
             continue;
         }
-        if (if k_together { block.k } else { lanes }) % elements != 0 {
+        // Elements that one load takes.
+        let (side_by_side, elements) = if k_together { (block.k, 8) } else { (lanes, 2) };
+        if side_by_side % elements != 0 {
             return Some("an operand's rows do not end where a load does");
         }
         // What a tile reads, with room for the offset of the step behind the last.
@@ -208,9 +231,10 @@ pub(super) fn launches(
         }
     }
     // The parts of k are the plan's: an address may ask for other tiles, not for a larger workspace.
-    let Choice { tile, aligned, rotated, .. } =
+    let Choice { tile, aligned, bytes, rotated, .. } =
         choose(&product, info).map_err(|why| refused(op, &product, why))?;
     product = with_flag(&product, params::FLAG_ALIGNED, aligned);
+    product = with_flag(&product, params::FLAG_PAIRS, aligned && bytes == 4);
     product = Product { tile: tile.code(), ..with_flag(&product, params::FLAG_ROTATED, rotated) };
     Ok([
         prepare.then_some(Block::Prepare(*block)),
@@ -315,6 +339,44 @@ mod tests {
         }
     }
 
+    /// By 16 bytes, by 4 and by 2: what the address, the rows, the members and the columns of up are all multiples of.
+    #[test]
+    fn operands_are_read_by_what_they_are_aligned_to() {
+        for info in [device(DeviceKind::Cuda, 1), device(DeviceKind::Hip, 1)] {
+            let way = |block: Product| {
+                let choice = choose(&block, &info).unwrap();
+                (choice.bytes, choice.aligned)
+            };
+            let fine = product(Layout::NN, 512, 512, 512);
+            let gated = Product { flags: fine.flags | params::FLAG_GATED, ldb: 1024, ..fine };
+            for (block, bytes) in [
+                (fine, 16),
+                (Product { ldb: 520, ..fine }, 16),
+                (Product { a: 32, b: 4, ..fine }, 4),
+                (Product { lda: 514, ..fine }, 4),
+                (Product { ldb: 518, n: 518, ..fine }, 4),
+                (Product { batch: 2, stride_b: 512 * 512 + 2, ..fine }, 4),
+                (Product { a: 4, ldb: 513, ..fine }, 2),
+                (Product { b: 2, ..fine }, 2),
+                (gated, 16),
+                (Product { n: 510, ..gated }, 4),
+                (Product { n: 509, ..gated }, 2),
+            ] {
+                assert_eq!(way(block), (bytes, bytes > 2), "{block:?}");
+            }
+            let f32s = Product { input: Dtype::F32 as u32, ..fine };
+            assert_eq!(way(f32s), (16, false));
+            assert_eq!(way(Product { lda: 513, ..f32s }), (4, false));
+            let pairs = Product { lda: 514, ..fine };
+            let [_, Some(Block::Product(launched)), ..] = launches("gemm", &pairs, &info).unwrap()
+            else {
+                panic!("no product")
+            };
+            let both = params::FLAG_PAIRS | params::FLAG_ALIGNED;
+            assert_eq!(launched.flags & both, both);
+        }
+    }
+
     /// Rows of 4 KiB: an operand that holds k side by side, 16 bits, AMD's memory, enough columns and steps.
     #[test]
     fn sums_are_rotated_where_rows_share_channels() {
@@ -411,10 +473,7 @@ mod tests {
         // Only one of the two takes these.
         let flush = Product { flags: params::FLAG_FLUSH, ..fine };
         let tail = Product { k: 509, ..fine };
-        let pairs = Product { ldb: 514, n: 514, ..fine };
-        for (product, large) in
-            [(flush, [false, true]), (tail, [true, false]), (pairs, [false, true])]
-        {
+        for (product, large) in [(flush, [false, true]), (tail, [true, false])] {
             let tiles = [&cuda, &hip].map(|info| choose(&product, info).unwrap().tile);
             assert_eq!(tiles.map(|tile| tile != SMALL_TILE), large, "{tiles:?}");
         }

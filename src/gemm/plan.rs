@@ -4,6 +4,7 @@
 use std::marker::PhantomData;
 
 use super::checks::Footprint;
+use super::choice::Choice;
 use super::dispatch::Dispatch;
 use super::layout::{Matrix, Subnormals};
 use super::operands::{Bound, Operands, Source};
@@ -262,7 +263,8 @@ impl<T: Storage, O: Storage> Plan<T, O> {
         Error::shape(OP, arg, expected, "none")
     }
 
-    /// What was chosen, and why, in words.
+    /// What was chosen, and why, in words; of a GPU's plan also what operands are aligned to, 16, 4 or 2 bytes, as far as
+    /// sizes say.
     pub fn explain(&self) -> String {
         explain(&self.block, &self.device)
     }
@@ -308,7 +310,8 @@ pub(super) fn explain(block: &Product, device: &Device) -> String {
             (DeviceKind::Cuda, table::gemm::SMALL_TILE) => ", through registers",
             _ => "",
         };
-        text += &format!("; {} tiles{way}: {}", choice.tile, choice.why);
+        let Choice { tile, bytes, why, .. } = choice;
+        text += &format!("; {tile} tiles{way}, operands aligned to {bytes} bytes: {why}");
         if choice.splits > 1 {
             text += &format!("; k in {} parts, to fill {} units", choice.splits, info.units);
         }

@@ -64,6 +64,8 @@ pub struct Case {
     pub shift: usize,
     /// Rows of A and B start at multiples of eight elements; they have no other gap then.
     pub aligned: bool,
+    /// Rows of A and B start at odd multiples of two elements; they have no other gap then.
+    pub pairs: bool,
     /// A GPU's tile; `None` leaves it to the plan.
     pub tile: Option<Tile>,
     /// Parts of k on a GPU; 0 leaves them to the plan.
@@ -92,6 +94,7 @@ impl Case {
             gap: 0,
             shift: 0,
             aligned: false,
+            pairs: false,
             tile: None,
             splits: 0,
             data: Distribution::Normal,
@@ -119,7 +122,11 @@ impl Case {
 
     /// Leading dimension of A and B.
     fn ld(&self, cols: usize) -> usize {
-        if self.aligned { cols.next_multiple_of(8) } else { cols + self.gap }
+        match (self.aligned, self.pairs) {
+            (true, _) => cols.next_multiple_of(8),
+            (_, true) => (cols + 2).next_multiple_of(4) - 2,
+            _ => cols + self.gap,
+        }
     }
 
     pub fn gemm(&self) -> Gemm {

@@ -40,6 +40,25 @@ HS_DEVICE void narrow8<F32>(Chunk8<F32>& to, const float (&from)[8], bool) {
   for (int e = 0; e < 8; e++) to.x[e] = from[e];
 }
 
+// Eight words side by side, the first `count` of which are there: by 16 bytes, by 4 or by 2, as the address allows, which is
+// alike for all chunks of an operand.
+HS_DEVICE void load8_side_by_side(uint16_t (&to)[8], uint64_t address, uint32_t count) {
+  if (count == 8 && address % 16 == 0) return load8_words(to, address, 0, count);
+  const bool pairs = address % 4 == 0;
+#pragma unroll
+  for (uint32_t e = 0; e < 8; e += 2) {
+    uint32_t word = 0;
+    if (pairs && e + 2 <= count) {
+      word = load4(address + 2 * e);
+    } else if (e < count) {
+      word = load2(address + 2 * e);
+      if (e + 1 < count) word |= static_cast<uint32_t>(load2(address + 2 * e + 2)) << 16;
+    }
+    to[e] = static_cast<uint16_t>(low(word));
+    to[e + 1] = static_cast<uint16_t>(high(word));
+  }
+}
+
 // Stored [lane][k] (`TOGETHER`: a chunk's elements side by side), or [k][lane]. `NEGATIVE`: f32 elements that are
 // not there are -0.
 template <uint32_t TYPE, bool TOGETHER, bool NEGATIVE = false>
@@ -48,7 +67,7 @@ HS_DEVICE void load_chunk(Chunk8<TYPE>& to, uint64_t base, uint64_t ld, uint64_t
   if constexpr (TOGETHER && TYPE == F32) {
     load8_f32(to.x, base, lane * ld + k, count, NEGATIVE ? -0.0f : 0.0f);
   } else if constexpr (TOGETHER) {
-    load8_words(to.x, base, lane * ld + k, count);
+    load8_side_by_side(to.x, base + 2 * (lane * ld + k), count);
   } else {
 #pragma unroll
     for (uint32_t e = 0; e < 8; e++) {

@@ -19,6 +19,7 @@ constexpr uint32_t D_TRANSPOSED = 64;
 constexpr uint32_t ALIGNED = 128;
 constexpr uint32_t ROTATED = 256;
 constexpr uint32_t THROUGH_BF16 = 512;
+constexpr uint32_t PAIRS = 1024;
 
 // One tile of D, and the product it belongs to.
 struct Tile {

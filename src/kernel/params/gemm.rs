@@ -145,13 +145,16 @@ pub const FLAG_GROUPS_CUT_K: u32 = 16;
 pub const FLAG_ADD_A_SUMS: u32 = 32;
 /// `d` is stored transposed, `[n,m]`; so is the β·C that is added (only `c == d`).
 pub const FLAG_D_TRANSPOSED: u32 = 64;
-/// A and B can be copied as they are, 16 bytes at a time: 64×64 tiles on CUDA then have a loop that does. GPUs only.
+/// A and B can be copied as they are, 16 bytes at a time or 4: 64×64 tiles on CUDA then have a loop that does. GPUs only.
 pub const FLAG_ALIGNED: u32 = 128;
 /// Columns of D may start k at different steps; GPUs only. A plan sets it where callers allow it, and it stays set in the
 /// launch where that helps.
 pub const FLAG_ROTATED: u32 = 256;
 /// Elements of A (and of `A∘act'(z)`) and of B, which are f16, are rounded to bf16 on their way into the product.
 pub const FLAG_THROUGH_BF16: u32 = 512;
+/// Where A and B are copied, it is by two elements at a time: addresses, leading dimensions and strides are multiples of 4
+/// bytes, not of 16. CUDA only.
+pub const FLAG_PAIRS: u32 = 1024;
 
 impl Product {
     /// The storage type of the row that computes the product: what elements of A and B are when they are multiplied.

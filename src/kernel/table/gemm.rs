@@ -20,8 +20,8 @@ pub struct Row {
 
 /// What a block of a GPU computes of a product at a time: so many rows and columns of D.
 ///
-/// Those that there are: 64×64 for every product; and for large ones of aligned 16-bit operands, unless both are stored
-/// transposed, 128×128, 256×128 and 128×256, on CUDA 128×64 and on HIP 256×256.
+/// Those that there are: 64×64 for every product; and for large ones of 16-bit operands aligned to 4 bytes, unless both are
+/// stored transposed, 128×128, 256×128 and 128×256, on CUDA 128×64 and on HIP 256×256.
 ///
 /// ```
 /// use halfstep::{Device, bf16, gemm::{Gemm, Tile}};

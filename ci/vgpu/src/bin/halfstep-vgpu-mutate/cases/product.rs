@@ -114,6 +114,13 @@ pub fn empty() -> Product {
     }
 }
 
+/// A matrix at an odd multiple of two elements, its rows apart by another.
+fn paired(b: &mut Builder, [members, rows, columns]: [usize; 3], ty: u32, odd: bool) -> Matrix {
+    let ld = (columns + 2).next_multiple_of(4) + 2;
+    let values = b.noise(members * rows * ld, odd);
+    Matrix { at: b.values(&values, ty, 2), ld }
+}
+
 /// `members` matrices of `rows` × `columns`, one after the other: whole eights apart if `even`, else
 /// misaligned by an element.
 pub fn matrix(b: &mut Builder, shape: [usize; 3], ty: u32, even: bool, odd: bool) -> Matrix {
@@ -187,8 +194,14 @@ fn product(
     // Factors that are f16 in memory.
     let through = ty == BF16_TYPE && !large && draw[26] % 7 == 3;
     let stored = if through { F16_TYPE } else { ty };
-    let a = matrix(b, a_shape, stored, even, draw[6] % 6 == 5);
-    let y = matrix(b, b_shape, stored, even, false);
+    // Aligned to 4 bytes, where the loop for aligned operands takes them.
+    let pairs = (large || copied) && i % 5 == 2;
+    let operand = |b: &mut Builder, shape, odd| match pairs {
+        true => paired(b, shape, stored, odd),
+        false => matrix(b, shape, stored, even, odd),
+    };
+    let a = operand(b, a_shape, draw[6] % 6 == 5);
+    let y = operand(b, b_shape, false);
     let mut p = empty();
     (p.a, p.lda, p.stride_a) = (a.at, a.ld as u64, (a_shape[1] * a.ld) as u64);
     (p.b, p.ldb, p.stride_b) = (y.at, y.ld as u64, (b_shape[1] * y.ld) as u64);
@@ -198,6 +211,7 @@ fn product(
     p.flags = u32::from(ta) * FLAG_A_TRANSPOSED + u32::from(tb) * FLAG_B_TRANSPOSED;
     p.flags |= u32::from(gated) * FLAG_GATED + u32::from(cuts_k) * FLAG_GROUPS_CUT_K;
     p.flags |= u32::from(rotated) * FLAG_ROTATED + u32::from(through) * FLAG_THROUGH_BF16;
+    p.flags |= u32::from(pairs) * FLAG_PAIRS;
     if groups > 0 {
         let end = if cuts_k { k } else { m } as u32;
         // An empty one; ends before the start, and behind what there is.
