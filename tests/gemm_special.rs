@@ -43,8 +43,9 @@ fn g12_alpha_zero_does_not_read_a_and_b() {
 fn g16_a_nan_makes_its_row_or_column_nan_and_nothing_else() {
     for device in common::devices() {
         // Operands aligned to nothing, and to 4 bytes.
-        let pairs = Case { pairs: true, shift: 2, ..Case::new(50, 62, 72) };
-        let cases = [Case::new(50, 61, 70), pairs];
+        let pairs = |case| Case { pairs: true, shift: 2, ..case };
+        let cases =
+            [Case::new(50, 61, 70), pairs(Case::new(50, 62, 72)), pairs(Case::new(50, 61, 71))];
         let cases = cases.map(|case| Layout::ALL.map(|layout| Case { layout, ..case }));
         for case in cases.into_iter().flatten() {
             let layout = case.layout;
