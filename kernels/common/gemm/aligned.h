@@ -20,7 +20,7 @@ HS_DEVICE void aligned(const Product& p) {
   static_assert(Slab<TN, Loop::Sums::BANDS>::BYTES <= Loop::BYTES, "the epilogue's memory is the loop's");
   HS_SHARED_OF_TILE(shared, Loop::BYTES, (ASKED<TM, TN> > 0));
   uint32_t index = block_index();
-  if constexpr (A_TRANSPOSED) index = sums_beside<Loop::Sums::THREADS>(p, reinterpret_cast<float*>(shared));
+  if constexpr (A_TRANSPOSED) index = sums_beside<TYPE, Loop::Sums::THREADS>(p, reinterpret_cast<float*>(shared));
   Tile t;
 #pragma unroll 1
   for (; locate(reload(p), index, TM, (reload(p).flags & GATED) != 0 ? TN / 2 : TN, t);

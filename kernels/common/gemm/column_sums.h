@@ -55,16 +55,17 @@ HS_DEVICE void column_sums(const Product& block, uint32_t strip, float* block_su
 }
 
 // The first blocks of a product take the strips, if they are asked for, while others multiply. Returns which tile the
-// block begins with.
-template <uint32_t TEAM>
+// block begins with. TYPE is what elements are when they are multiplied: bf16 may be f16 in memory.
+template <uint32_t TYPE, uint32_t TEAM>
 HS_DEVICE uint32_t sums_beside(const Product& block, float* block_sums) {
   const uint32_t strips = block.a_sums != 0 ? tiles_of(block.m, STRIP_COLUMNS) : 0;
   uint32_t index = block_index();
 #pragma unroll 1
   for (; index < strips; index += block_count()) {
     column_sums<TEAM, 8>(block, index, block_sums, [](const Product& p, uint64_t row, uint64_t column) {
-      const float x = load1(p.a, row * p.lda + column, p.input);
-      return (p.flags & FLUSH) != 0 ? flushed(x, p.input) : x;
+      const uint32_t stored = TYPE == BF16 ? p.input : TYPE;
+      const float x = load1(p.a, row * p.lda + column, stored);
+      return (p.flags & FLUSH) != 0 ? flushed(x, stored) : x;
     });
   }
   return index - strips;

@@ -123,7 +123,7 @@ HS_DEVICE void product(const Product& block) {
   HS_SHARED __attribute__((aligned(128))) char shared[LOOP > SLAB ? LOOP : SLAB];
 
   uint32_t index = block_index();
-  if constexpr (A_TRANSPOSED) index = sums_beside<Sums::THREADS>(block, reinterpret_cast<float*>(shared));
+  if constexpr (A_TRANSPOSED) index = sums_beside<TYPE, Sums::THREADS>(block, reinterpret_cast<float*>(shared));
   Tile t;
 #pragma unroll 1
   for (; locate(reload(block), index, SMALL, (block.flags & GATED) != 0 ? SMALL / 2 : SMALL, t);

@@ -19,7 +19,7 @@ fn prepare(i: usize) -> Case {
     let input = TYPES[i % 3];
     let (turn, i) = (i / 6, i % 6);
     let sums = i != 1 && i != 4;
-    let groups = if i == 2 || i == 5 { 3 } else { 0 };
+    let groups = if matches!(i, 2 | 4 | 5) { 3 } else { 0 };
     // As it is stored: sums are over the rows.
     let (rows, columns) = if sums { ([2309, 300, 610][i % 3], 37) } else { (70, 45) };
     let a = matrix(&mut b, [1, rows, columns], input, i.is_multiple_of(2), i == 3);
@@ -58,13 +58,9 @@ fn finish(i: usize) -> Case {
     p.groups = u64::from(i == 3) * 2;
     let members = if i == 3 { 2 } else { 1 };
     let d = b.noise(members * m * n, i != 1);
-    // Without partials of D, and more chunks of it than blocks.
-    let partials = i != 1 && i != 7;
+    // Without partials of D; and more chunks of it than blocks.
+    let partials = i != 1;
     p.d = b.values(&d, F32_TYPE, 0);
-    p.copy_type = TYPES[i % 3];
-    if i != 4 {
-        p.copy = b.room_for(members * m * n, TYPES[i % 3], i % 2);
-    }
     let room =
         |b: &mut Builder, len: usize| b.room((len.div_ceil(16_384) * size_of::<Partial>()) as u64);
     if partials {

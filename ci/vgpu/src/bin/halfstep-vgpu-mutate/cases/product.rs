@@ -178,10 +178,13 @@ fn product(
         true => (m, if gated { 266 } else { 257 + below(40) }, 256 + below(48)),
         false => (m, n, [long, 5, 33, 1][i % 4] + below(8)),
     };
+    // Sums of A, now and then of more steps than are taken side by side.
+    let sums = ta && draw[18] % 3 == 1;
+    let k = if sums && i % 20 == 3 { 2060 + below(16) } else { k };
     let (m, n, k) = (whole(m), whole(n), whole(k));
     let cuts_k = draw[1] % 7 == 2 && ta && !tb && !gated;
     let groups = if cuts_k || draw[2] % 7 == 4 && !ta { 3 } else { 0 };
-    let batch = if groups == 0 && draw[3].is_multiple_of(3) { 2 } else { 1 };
+    let batch = if groups == 0 && draw[3].is_multiple_of(3) && !sums { 2 } else { 1 };
     let splits = match (ty, draw[3] % 9) {
         (BF16_TYPE | F16_TYPE, 4) if groups == 0 => 2 + draw[19] as u32 % 3,
         _ => 1,
@@ -226,9 +229,9 @@ fn product(
     }
     // Of one member only, what is around the product may have a type of its own.
     let own = groups == 0 && batch == 1 && splits == 1;
-    p.input = if own && !through { TYPES[draw[27] % 3] } else { stored };
+    p.input = if own && !through && !sums { TYPES[draw[27] % 3] } else { stored };
     p.output = [F32_TYPE, BF16_TYPE, F16_TYPE, ty][draw[4] % 4];
-    surround(b, &mut p, &draw, !large && splits == 1);
+    surround(b, &mut p, &draw, !large && splits == 1 && !sums);
     if copied && !through && p.role != ROLE_FUSED_A && p.flags & FLAG_FLUSH == 0 {
         p.flags |= FLAG_ALIGNED;
     }
@@ -241,9 +244,15 @@ fn product(
     if splits > 1 {
         p.workspace = b.room_for(splits as usize * m * columns, F32_TYPE, 0);
     }
+    let strips = if sums { m.div_ceil(32) as u32 } else { 0 };
+    if sums {
+        let values = b.noise(groups.max(1) * m, false);
+        p.a_sums = b.values(&values, F32_TYPE, 0);
+        p.flags |= u32::from(draw[16] % 2 == 1) * FLAG_ADD_A_SUMS;
+    }
     // Never more blocks than there are tiles: nothing launches them.
     let tiles = m.div_ceil(rows) as u32 * batch as u32 * splits;
-    std::mem::take(b).launch([tiles.min(2 * splits), 1, 1], threads, p.bytes())
+    std::mem::take(b).launch([tiles.min(2 * splits) + strips.min(2), 1, 1], threads, p.bytes())
 }
 
 /// What is added to a product, what it goes through, and where it is stored; `fused` if A's own derivative may be
@@ -303,6 +312,10 @@ fn surround(b: &mut Builder, p: &mut Product, draw: &Draw, fused: bool) {
         let ld = if draw[24] % 4 < 2 { wide.next_multiple_of(8) } else { (wide + 1) | 1 };
         p.d = b.room_for(copies * rows * ld, output, usize::from(draw[25] % 4 > 1));
         (p.ldd, p.stride_d) = (ld as u64, stride(rows, ld));
+    }
+    if draw[13] % 4 == 1 {
+        p.copy_type = TYPES[draw[12] % 3];
+        p.copy = b.room_for(copies * rows * p.ldd as usize, p.copy_type, draw[15] % 2);
     }
 }
 
