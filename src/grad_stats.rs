@@ -22,6 +22,8 @@ use crate::{Buffer, Device, Error, Result, Stream, Write};
 #[derive(Debug)]
 pub struct GradStats {
     pub(crate) partials: Buffer<Partial>,
+    /// How many elements of each partial's chunk a launch has stored so far; 0 between launches.
+    counts: Buffer<u32>,
     /// Index of each tensor's first partial, and of the end.
     first: Vec<usize>,
 }
@@ -35,6 +37,12 @@ pub struct Summary {
     pub non_finite: u64,
     /// The first tensor that has one.
     pub first_non_finite: Option<usize>,
+}
+
+/// A tensor's first partial, and its count.
+pub(crate) struct Addresses {
+    pub partials: u64,
+    pub counts: u64,
 }
 
 impl GradStats {
@@ -52,6 +60,7 @@ impl GradStats {
         }
         // The device says first whether there is room; then the host's copy fits too.
         let mut on_device = device.zeros(end)?;
+        let counts = device.zeros(end)?;
         let mut partials = Vec::new();
         partials.try_reserve_exact(end).map_err(|_| Error::OutOfMemory {
             bytes: end.saturating_mul(size_of::<Partial>()),
@@ -64,7 +73,7 @@ impl GradStats {
         let stream = device.stream()?;
         on_device.write(&stream, 0, &partials)?;
         stream.sync()?;
-        Ok(Self { partials: on_device, first })
+        Ok(Self { partials: on_device, counts, first })
     }
 
     /// How many partials a tensor has; `None` for an index that is none.
@@ -72,18 +81,21 @@ impl GradStats {
         Some(self.first.get(tensor.checked_add(1)?)? - self.first[tensor])
     }
 
-    /// The address of a tensor's first partial, for a kernel on `stream` to write.
+    /// Where a kernel on `stream` writes a tensor's partials.
     pub(crate) fn lend(
         &mut self,
         op: &'static str,
         arg: &'static str,
         stream: &Stream,
         tensor: usize,
-    ) -> Result<u64> {
+    ) -> Result<Addresses> {
         let first = self.first[tensor];
-        let partials = self.partials.lend_mut(stream)?;
-        let address = partials.address(op, || arg.into(), stream)?;
-        Ok(address.offset(first * size_of::<Partial>()).0)
+        let partials = self.partials.lend_mut(stream)?.address(op, || arg.into(), stream)?;
+        let counts = self.counts.lend_mut(stream)?.address(op, || arg.into(), stream)?;
+        Ok(Addresses {
+            partials: partials.offset(first * size_of::<Partial>()).0,
+            counts: counts.offset(first * size_of::<u32>()).0,
+        })
     }
 
     /// Sums up on the host; waits for the stream.

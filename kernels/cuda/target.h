@@ -51,10 +51,24 @@ HS_DEVICE void barrier() { __syncthreads(); }
 // What this thread has written is seen, by the host too, before what it writes from now on.
 HS_DEVICE void fence_system() { __threadfence_system(); }
 
+// What the block's threads have written is seen by whoever sees what this thread adds atomically from now on. All of
+// them come here.
+HS_DEVICE void publish_block() {
+  barrier();
+  asm volatile("fence.acq_rel.gpu;" : : : "memory");
+}
+// The block's threads see what was published with what its threads have seen by adding. All of them come here.
+HS_DEVICE void see_published() {
+  asm volatile("fence.acq_rel.gpu;" : : : "memory");
+  barrier();
+}
+
 HS_DEVICE void atomic_add(uint64_t* to, uint64_t value) {
   atomicAdd(reinterpret_cast<unsigned long long*>(to), static_cast<unsigned long long>(value));
 }
-HS_DEVICE void atomic_add_shared(uint32_t* to, uint32_t value) { atomicAdd(to, value); }
+// These return what was there.
+HS_DEVICE uint32_t atomic_add(uint32_t* to, uint32_t value) { return atomicAdd(to, value); }
+HS_DEVICE uint32_t atomic_add_shared(uint32_t* to, uint32_t value) { return atomicAdd(to, value); }
 
 // The largest of 32 threads from a multiple of 32 on, all of which call it together.
 HS_DEVICE uint32_t max_of_32(uint32_t x) { return __reduce_max_sync(0xffffffffu, x); }

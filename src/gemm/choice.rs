@@ -208,19 +208,18 @@ fn obstacle(block: &Product, info: &DeviceInfo) -> Option<&'static str> {
 /// The launches of one product, in order.
 ///
 /// The CPU does everything in one. Of a GPU's, what is multiplied by a derivative and wanted by itself is prepared before
-/// the product, statistics of the finished D are computed after it.
+/// the product, parts of k are added after it. Statistics are the affair of whichever launch stores what they are of.
 pub(super) fn launches(
     op: &'static str,
     block: &Product,
     info: &DeviceInfo,
-) -> Result<[Option<Block>; 4]> {
+) -> Result<[Option<Block>; 3]> {
     if info.kind == DeviceKind::Cpu {
-        return Ok([None, Some(Block::Product(*block)), None, None]);
+        return Ok([None, Some(Block::Product(*block)), None]);
     }
     // Sums of an A that is multiplied as it is are taken beside the product.
     let beside = block.fused_a == 0 && block.role != params::ROLE_FUSED_A && block.n > 0;
     let prepare = block.fused_a != 0 || block.a_sums != 0 && !beside;
-    let finish = block.partials != 0 || block.a_sums_partials != 0;
     let mut product = Product { a_sums: if beside { block.a_sums } else { 0 }, ..*block };
     if block.fused_a != 0 {
         // The derivative has been applied, and subnormals are flushed.
@@ -240,7 +239,6 @@ pub(super) fn launches(
         prepare.then_some(Block::Prepare(*block)),
         (block.n > 0).then_some(Block::Product(product)),
         (block.n > 0 && block.workspace != 0).then_some(Block::Combine(product)),
-        finish.then_some(Block::Finish(*block)),
     ])
 }
 

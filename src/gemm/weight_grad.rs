@@ -10,6 +10,7 @@ use super::dispatch::Dispatch;
 use super::layout::{Subnormals, WeightLayout};
 use super::operands::Bound;
 use super::plan::{check_stream, check_subnormals, ends_shape, explain};
+use crate::grad_stats::Addresses;
 use crate::kernel::params::PARTIAL_CHUNK;
 use crate::kernel::params::gemm as params;
 use crate::kernel::params::gemm::Product;
@@ -19,8 +20,8 @@ use crate::{Device, Dtype, Error, GradStats, Read, Result, Storage, Stream, Writ
 const OP: &str = "weight_grad";
 
 /// `dw (+)= dzᵀ·x` and `db (+)= Σ_rows dz`, with `dz = round(dy ∘ act'(z))`, in f32; in the same call Σg²
-/// and the non-finite count of both, and a 16-bit copy of `dw`. On a GPU `dw`, `db` and the copy are one launch (two where
-/// `dz` is computed here); the statistics, whose order is that of memory, follow in one of their own.
+/// and the non-finite count of both, and a 16-bit copy of `dw`. On a GPU all of that is one launch; `dz`, where it is stored
+/// here, is one before it, and parts that [`split`](Self::split) or the plan cuts the sums in are added by one after it.
 ///
 /// Pass `dy` and `z`, or the `dz` that [`DataGrad`](super::DataGrad) stored (then with no activation).
 ///
@@ -317,14 +318,15 @@ impl<T: Storage> WeightGradPlan<T> {
                 return Err(Error::Overlap { op: OP, first, second });
             }
             block.tensor = weight as u32;
-            block.partials = self.partials(stream, stats, "stats.weight", weight, &self.dw)?;
+            let to = self.partials(stream, stats, "stats.weight", weight, &self.dw)?;
+            (block.partials, block.counts) = (to.partials, to.counts);
             if let Some(bias) = bias {
                 if block.a_sums == 0 && self.db.need > 0 {
                     return Err(missing(OP, "db", &self.db));
                 }
                 block.a_sums_tensor = bias as u32;
-                block.a_sums_partials =
-                    self.partials(stream, stats, "stats.bias", bias, &self.db)?;
+                let to = self.partials(stream, stats, "stats.bias", bias, &self.db)?;
+                (block.a_sums_partials, block.a_sums_counts) = (to.partials, to.counts);
             }
         }
         bound.overlaps()?;
@@ -334,7 +336,7 @@ impl<T: Storage> WeightGradPlan<T> {
         self.dispatch.run(OP, block, stream)
     }
 
-    /// The address of one tensor's partials, of which there have to be as many as the kernel writes.
+    /// Where one tensor's partials are, of which there have to be as many as the kernel writes.
     fn partials(
         &self,
         stream: &Stream,
@@ -342,7 +344,7 @@ impl<T: Storage> WeightGradPlan<T> {
         arg: &'static str,
         tensor: usize,
         gradient: &Footprint,
-    ) -> Result<u64> {
+    ) -> Result<Addresses> {
         let (expected, found) = (gradient.need.div_ceil(PARTIAL_CHUNK), stats.count(tensor));
         if Some(expected) != found {
             let expected = format!("{expected} partials, for {} elements", gradient.need);

@@ -1,7 +1,7 @@
 //! One launch, as a backend sees it: a row of the table, how many blocks have work, and the bytes of
 //! the parameter block.
 
-use super::params::{PARTIAL_CHUNK, gemm, optim, reduce};
+use super::params::{gemm, optim, reduce};
 use super::table::{self, Entry, THREADS};
 
 /// One launch: which op, and the parameter block of one of its kernels.
@@ -31,6 +31,9 @@ pub(crate) fn tiles(block: &gemm::Product) -> u64 {
     rows.saturating_mul(across).saturating_mul(block.splits.max(1).into())
 }
 
+/// Columns that a block has of sums of A, and of what is prepared (`STRIP_COLUMNS`, column_sums.h).
+const SUMS_STRIP: u64 = 32;
+
 /// Pieces of a chunk that blocks of `step` and `convert` take.
 const PIECES: u64 = 4;
 
@@ -50,7 +53,6 @@ impl Launch {
             }
             Self::Gemm(gemm::Block::Prepare(_)) => table::gemm::prepare().entry(),
             Self::Gemm(gemm::Block::Combine(_)) => table::gemm::combine().entry(),
-            Self::Gemm(gemm::Block::Finish(_)) => table::gemm::finish().entry(),
             Self::Gemm(gemm::Block::SwigluGrad(_)) => table::gemm::swiglu_grad().entry(),
             Self::Optim(optim::Block::Stats(_)) => table::optim::Row::Stats.entry(),
             Self::Optim(optim::Block::Control(_)) => table::optim::Row::Control.entry(),
@@ -79,25 +81,20 @@ impl Launch {
         match self {
             Self::Gemm(gemm::Block::Product(block)) => {
                 // Those of the sums of A come first.
-                tiles(block) + if block.a_sums != 0 { block.m.div_ceil(32) } else { 0 }
+                tiles(block) + if block.a_sums != 0 { block.m.div_ceil(SUMS_STRIP) } else { 0 }
             }
             Self::Gemm(gemm::Block::Prepare(block)) => {
                 let transposed = block.flags & gemm::FLAG_A_TRANSPOSED != 0;
                 let (rows, columns) =
                     if transposed { (block.k, block.m) } else { (block.m, block.k) };
                 let turns = if block.a_sums != 0 { 1 } else { rows.div_ceil(2048).max(1) };
-                turns * columns.div_ceil(32)
+                turns * columns.div_ceil(SUMS_STRIP)
             }
             Self::Gemm(gemm::Block::Combine(block)) => {
                 let transposed = block.flags & gemm::FLAG_D_TRANSPOSED != 0;
                 let (along, across) =
                     if transposed { (block.m, block.n) } else { (block.n, block.m) };
                 (along.div_ceil(8) * across).div_ceil(THREADS.into())
-            }
-            Self::Gemm(gemm::Block::Finish(block)) => {
-                let members = block.groups.max(1) * block.m;
-                let chunks = |len: u64| len.div_ceil(PARTIAL_CHUNK as u64);
-                chunks(members * block.n) + chunks(members)
             }
             Self::Gemm(gemm::Block::SwigluGrad(block)) => {
                 (block.rows * block.n.div_ceil(8)).div_ceil(THREADS.into())
@@ -128,9 +125,9 @@ impl Launch {
         use gemm::Block as B;
         use reduce::Block as R;
         match self {
-            Self::Gemm(
-                B::Product(block) | B::Prepare(block) | B::Combine(block) | B::Finish(block),
-            ) => bytes_of(block),
+            Self::Gemm(B::Product(block) | B::Prepare(block) | B::Combine(block)) => {
+                bytes_of(block)
+            }
             Self::Gemm(B::SwigluGrad(block)) => bytes_of(block),
             Self::Optim(optim::Block::Stats(block)) => bytes_of(block),
             Self::Optim(optim::Block::Control(block)) => bytes_of(block),

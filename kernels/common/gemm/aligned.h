@@ -11,16 +11,18 @@
 #pragma once
 #include "gemm.h"
 #include "gemm/column_sums.h"
+#include "gemm/statistics.h"
 
 namespace hs {
 
 template <uint32_t TYPE, bool A_TRANSPOSED, bool B_TRANSPOSED, uint32_t TM, uint32_t TN>
 HS_DEVICE void aligned(const Product& p) {
   using Loop = AlignedLoop<TYPE, A_TRANSPOSED, B_TRANSPOSED, TM, TN>;
-  static_assert(Slab<TN, Loop::Sums::BANDS>::BYTES <= Loop::BYTES, "the epilogue's memory is the loop's");
+  static_assert(Slab<TN, Loop::Sums::BANDS>::BYTES <= Loop::BYTES && sizeof(StatisticsMemory) <= Loop::BYTES,
+                "what follows the loop has its memory");
   HS_SHARED_OF_TILE(shared, Loop::BYTES, (ASKED<TM, TN> > 0));
   uint32_t index = block_index();
-  if constexpr (A_TRANSPOSED) index = sums_beside<TYPE, Loop::Sums::THREADS>(p, reinterpret_cast<float*>(shared));
+  if constexpr (A_TRANSPOSED) index = sums_beside<TYPE, Loop::Sums::THREADS>(p, shared);
   Tile t;
 #pragma unroll 1
   for (; locate(reload(p), index, TM, (reload(p).flags & GATED) != 0 ? TN / 2 : TN, t);
@@ -29,6 +31,7 @@ HS_DEVICE void aligned(const Product& p) {
     sums.clear();
     Loop::run(reload(p), t, sums, shared);
     epilogue<TM, TN>(reload(p), t, sums, reinterpret_cast<float*>(shared));
+    if constexpr (A_TRANSPOSED) tile_stored<TM, TN, Loop::Sums::THREADS>(reload(p), t, shared);
     barrier();  // the slab has been read
   }
 }

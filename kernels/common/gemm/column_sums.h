@@ -5,6 +5,7 @@
 // src/gemm/reference.rs has it. A block of the device takes a strip of 32 columns, with blocks of steps side by side.
 // Limiter: as part of a product, nothing: its blocks wait for the matrix unit, and read the same A. By itself memory.
 #pragma once
+#include "gemm/statistics.h"
 #include "gemm/tile.h"
 #include "walk.h"
 
@@ -14,11 +15,12 @@ constexpr uint32_t STRIP_COLUMNS = 32;
 constexpr uint32_t SUM_BLOCK = 256;  // steps
 
 // One strip, for all groups: each has sums of its own. `read` gives an element of row k and column i; a thread asks for
-// TOGETHER of them at a time. `block_sums` has a place for each thread of the TEAM.
+// TOGETHER of them at a time. `shared` has a float for each thread of the TEAM, and by turns StatisticsMemory.
 template <uint32_t TEAM, int TOGETHER, class Read>
-HS_DEVICE void column_sums(const Product& block, uint32_t strip, float* block_sums, Read read) {
+HS_DEVICE void column_sums(const Product& block, uint32_t strip, char* shared, Read read) {
+  float* block_sums = reinterpret_cast<float*>(shared);  // a thread's each
   constexpr uint32_t SIDE = TEAM / STRIP_COLUMNS;  // blocks of steps at once
-  const uint64_t column = static_cast<uint64_t>(strip) * STRIP_COLUMNS + thread_index() % STRIP_COLUMNS;
+  const uint64_t first = static_cast<uint64_t>(strip) * STRIP_COLUMNS, column = first + thread_index() % STRIP_COLUMNS;
   const uint32_t side = thread_index() / STRIP_COLUMNS;
   const uint64_t members = block.groups > 0 ? block.groups : 1;
   uint64_t start = 0;
@@ -50,6 +52,13 @@ HS_DEVICE void column_sums(const Product& block, uint32_t strip, float* block_su
       const float old = (p.flags & ADD_A_SUMS) != 0 ? from_bits(load4(at)) : 0.0f;
       store4(at, bits((p.flags & ADD_A_SUMS) != 0 ? old + total : total));
     }
+    if (p.a_sums_partials != 0) {
+      const uint32_t columns = static_cast<uint32_t>(p.m - first < STRIP_COLUMNS ? p.m - first : STRIP_COLUMNS);
+      stretches_stored<TEAM>(
+          statistics_of_sums(p), 1, [&](uint32_t) { return Stretch{g * p.m + first, columns}; },
+          *reinterpret_cast<StatisticsMemory*>(shared));
+      barrier();
+    }
     start = end;
   }
 }
@@ -57,12 +66,12 @@ HS_DEVICE void column_sums(const Product& block, uint32_t strip, float* block_su
 // The first blocks of a product take the strips, if they are asked for, while others multiply. Returns which tile the
 // block begins with. TYPE is what elements are when they are multiplied: bf16 may be f16 in memory.
 template <uint32_t TYPE, uint32_t TEAM>
-HS_DEVICE uint32_t sums_beside(const Product& block, float* block_sums) {
+HS_DEVICE uint32_t sums_beside(const Product& block, char* shared) {
   const uint32_t strips = block.a_sums != 0 ? tiles_of(block.m, STRIP_COLUMNS) : 0;
   uint32_t index = block_index();
 #pragma unroll 1
   for (; index < strips; index += block_count()) {
-    column_sums<TEAM, 8>(block, index, block_sums, [](const Product& p, uint64_t row, uint64_t column) {
+    column_sums<TEAM, 8>(block, index, shared, [](const Product& p, uint64_t row, uint64_t column) {
       const uint32_t stored = TYPE == BF16 ? p.input : TYPE;
       const float x = load1(p.a, row * p.lda + column, stored);
       return (p.flags & FLUSH) != 0 ? flushed(x, stored) : x;

@@ -6,6 +6,7 @@
 // parts are still in the second cache.
 #pragma once
 #include "gemm/epilogue.h"
+#include "gemm/statistics.h"
 
 namespace hs {
 
@@ -32,17 +33,32 @@ HS_DEVICE void parts8_below(float (&v)[8], const Product& p, uint64_t i, uint64_
   }
 }
 
+// Which elements of a D stored [n,m] the threads from `base` on have stored: eights below each other.
+HS_DEVICE Stretch eight_below(const Product& p, uint64_t q) {
+  const uint64_t i = q / p.n * 8;
+  return {q % p.n * p.m + i, at_most_8(p.m - i)};
+}
+// And of a D stored [m,n]: all until those of thread `to` begin.
+HS_DEVICE Stretch eights_beside(const Product& p, uint64_t from, uint64_t to) {
+  const uint64_t eights = (p.n + 7) / 8;
+  auto start = [&](uint64_t q) { return q / eights * p.n + q % eights * 8; };
+  return {start(from), static_cast<uint32_t>(start(to) - start(from))};
+}
+
 HS_DEVICE void combine(const Product& block) {
+  HS_SHARED StatisticsMemory memory;
   const bool transposed = (block.flags & D_TRANSPOSED) != 0;
   const uint64_t eights = transposed ? (block.m + 7) / 8 : (block.n + 7) / 8;
   const uint64_t all = transposed ? eights * block.n : block.m * eights;
   Tile t = {};
 #pragma unroll 1
-  for (uint64_t q = block_index() * THREADS + thread_index(); q < all;
-       q += static_cast<uint64_t>(block_count()) * THREADS) {
+  for (uint64_t from = block_index() * THREADS; from < all; from += static_cast<uint64_t>(block_count()) * THREADS) {
     const Product& p = reload(block);
+    const uint64_t q = from + thread_index(), to = from + THREADS < all ? from + THREADS : all;
     float v[8];
-    if (transposed) {
+    if (q >= to) {
+      // Others have some.
+    } else if (transposed) {
       const uint64_t i = q / p.n * 8, j = q % p.n;
       parts8_below(v, p, i, j, at_most_8(p.m - i));
       result8_transposed(p, t, v, i, j, at_most_8(p.m - i));
@@ -52,6 +68,10 @@ HS_DEVICE void combine(const Product& block) {
       parts8(v, p, i, j, count);
       result8(p, t, v, [&](float (&up)[8]) { parts8(up, p, i, p.n + j, count); }, i, j, count);
     }
+    if (p.partials == 0) continue;
+    stretches_stored<THREADS>(
+        statistics_of_d(p), transposed ? static_cast<uint32_t>(to - from) : 1,
+        [&](uint32_t r) { return transposed ? eight_below(p, from + r) : eights_beside(p, from, to); }, memory);
   }
 }
 

@@ -38,12 +38,12 @@ HS_DEVICE float prepared(const Product& p, uint64_t row, uint64_t column) {
 }
 
 HS_DEVICE void prepare(const Product& block) {
-  HS_SHARED float block_sums[THREADS];
+  HS_SHARED StatisticsMemory shared;
   if (block.a_sums != 0) {
     const uint32_t strips = tiles_of(block.m, STRIP_COLUMNS);
 #pragma unroll 1
     for (uint32_t strip = block_index(); strip < strips; strip += block_count()) {
-      column_sums<THREADS, 4>(block, strip, block_sums, [](const Product& p, uint64_t row, uint64_t column) {
+      column_sums<THREADS, 4>(block, strip, reinterpret_cast<char*>(&shared), [](const Product& p, uint64_t row, uint64_t column) {
         return prepared(p, row, column);
       });
     }

@@ -18,6 +18,7 @@
 #include "gemm/column_sums.h"
 #include "gemm/epilogue.h"
 #include "gemm/operand.h"
+#include "gemm/statistics.h"
 #include "mma.h"
 
 namespace hs {
@@ -121,9 +122,10 @@ HS_DEVICE void product(const Product& block) {
   constexpr uint32_t SLAB = Slab<SMALL, Sums::BANDS>::BYTES;
   constexpr uint32_t LOOP = Any::BYTES > Copied::BYTES ? Any::BYTES : Copied::BYTES;
   HS_SHARED __attribute__((aligned(128))) char shared[LOOP > SLAB ? LOOP : SLAB];
+  static_assert(sizeof(StatisticsMemory) <= sizeof(shared), "they have the tile's memory");
 
   uint32_t index = block_index();
-  if constexpr (A_TRANSPOSED) index = sums_beside<TYPE, Sums::THREADS>(block, reinterpret_cast<float*>(shared));
+  if constexpr (A_TRANSPOSED) index = sums_beside<TYPE, Sums::THREADS>(block, shared);
   Tile t;
 #pragma unroll 1
   for (; locate(reload(block), index, SMALL, (block.flags & GATED) != 0 ? SMALL / 2 : SMALL, t);
@@ -136,6 +138,7 @@ HS_DEVICE void product(const Product& block) {
       else Any::run(p, t, sums, shared);
     }
     epilogue<SMALL, SMALL>(p, t, sums, reinterpret_cast<float*>(shared));
+    if constexpr (A_TRANSPOSED) tile_stored<SMALL, SMALL, Sums::THREADS>(reload(block), t, shared);
     barrier();  // the slab has been read
   }
 }

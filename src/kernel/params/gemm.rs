@@ -10,8 +10,6 @@ pub enum Block {
     Prepare(Product),
     /// On GPUs, after a product whose k is split: adds the parts, and does the epilogue.
     Combine(Product),
-    /// On GPUs, after the product: `partials` and `a_sums_partials`.
-    Finish(Product),
     /// The two gradients of SwiGLU's gate.
     SwigluGrad(SwigluGrad),
 }
@@ -52,6 +50,10 @@ block! {
         pub partials: u64,
         /// [`Partial`](super::Partial)s of `a_sums`.
         pub a_sums_partials: u64,
+        /// How many elements of each chunk of `d` have been stored, u32: 0 before a launch, and after it. GPUs only.
+        pub counts: u64,
+        /// The same of `a_sums`.
+        pub a_sums_counts: u64,
         /// `[splits,m,n]` f32 sums of the parts of k, `2n` where gated; absent where k is not split. GPUs only.
         pub workspace: u64,
         /// Leading dimension of `a`.

@@ -100,7 +100,6 @@ macro_rules! rows {
             },)*)*
             other("hs_gemm_prepare", "Product", "gemm/prepare.h", "prepare"),
             other("hs_gemm_combine", "Product", "gemm/combine.h", "combine"),
-            other("hs_gemm_finish", "Product", "gemm/finish.h", "finish"),
             other("hs_gemm_swiglu_grad", "SwigluGrad", "gemm/swiglu_grad.h", "swiglu_grad"),
         ]
     };
@@ -189,18 +188,13 @@ pub const ROWS: &[Row] = rows! {
     }
 };
 
-/// The row that prepares A: the last but three.
+/// The row that prepares A: the last but two.
 pub fn prepare() -> &'static Row {
-    &ROWS[ROWS.len() - 4]
-}
-
-/// The row that adds the parts of k: the last but two.
-pub fn combine() -> &'static Row {
     &ROWS[ROWS.len() - 3]
 }
 
-/// The row that finishes a weight gradient: the last but one.
-pub fn finish() -> &'static Row {
+/// The row that adds the parts of k: the last but one.
+pub fn combine() -> &'static Row {
     &ROWS[ROWS.len() - 2]
 }
 

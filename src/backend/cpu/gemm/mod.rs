@@ -85,7 +85,7 @@ pub(super) unsafe fn run(threads: &Threads, path: Path, block: &Block) {
             unsafe { finish(threads, block) }
         }
         // Here the product does both on its way.
-        Block::Prepare(_) | Block::Combine(_) | Block::Finish(_) => {
+        Block::Prepare(_) | Block::Combine(_) => {
             unreachable!("plans for the CPU make no such launch")
         }
         // SAFETY: the caller's promise.

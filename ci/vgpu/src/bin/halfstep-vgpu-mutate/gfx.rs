@@ -101,6 +101,7 @@ fn changes(
             let offset = field(second, 0, 21);
             out.push(("offset", vec![first, put(second, 0, 21, offset + 4)]));
         }
+        0b11_1000 if name.starts_with("buffer_wbinvl1") => out.push(("drop-fence", vec![NOP, NOP])),
         0b11_1000 => out.push(("offset", vec![put(first, 0, 12, field(first, 0, 12) + 4)])),
         _ if first >> 30 == 0b10 => scalar(name, first, second, random, &mut out),
         _ => {}

@@ -116,6 +116,7 @@ fn changes(text: &str, address: bool, random: &mut Random) -> Vec<(&'static str,
     }
     let drop = match (parts[0], name) {
         ("bar" | "barrier", _) => Some("drop-barrier"),
+        ("fence" | "membar", _) => Some("drop-fence"),
         (_, n) if n.starts_with("cp.async.wait") => Some("drop-wait"),
         (_, n) if n.starts_with("cp.async.commit") => Some("drop-commit"),
         (_, n) if n.starts_with("cp.async") => Some("drop-copy"),

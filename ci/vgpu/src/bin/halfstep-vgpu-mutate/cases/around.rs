@@ -1,19 +1,17 @@
 //! The kernels of `gemm` before and after a product, and beside it.
 
-use super::product::{ACTIVATIONS, empty, matrix};
+use super::product::{ACTIVATIONS, empty, matrix, statistics};
 use super::{Builder, Case, F32_TYPE, Plain, TYPES};
-use crate::params::Partial;
 use crate::params::gemm::*;
 
 pub fn cases(name: &str) -> Vec<Case> {
     match name {
-        "prepare" => (0..30).map(prepare).collect(),
-        "finish" => (0..8).map(finish).collect(),
+        "prepare" => (0..36).map(prepare).collect(),
         _ => (0..45).map(swiglu_grad).collect(),
     }
 }
 
-/// Columns beyond a block's 32, steps beyond a round of 8 × 256 where sums are wanted.
+/// Columns beyond a block's 32, steps beyond a round of 8 × 256 where sums are wanted; now and then their statistics.
 fn prepare(i: usize) -> Case {
     let mut b = Builder::default();
     let input = TYPES[i % 3];
@@ -21,7 +19,11 @@ fn prepare(i: usize) -> Case {
     let sums = i != 1 && i != 4;
     let groups = if matches!(i, 2 | 4 | 5) { 3 } else { 0 };
     // As it is stored: sums are over the rows.
-    let (rows, columns) = if sums { ([2309, 300, 610][i % 3], 37) } else { (70, 45) };
+    let (rows, columns) = match (sums, turn) {
+        (true, 5) => (2, 16_400), // statistics of two chunks
+        (true, _) => ([2309, 300, 610][i % 3], 37),
+        (false, _) => (70, 45),
+    };
     let a = matrix(&mut b, [1, rows, columns], input, i.is_multiple_of(2), i == 3);
     let z = matrix(&mut b, [1, rows, columns], input, i.is_multiple_of(2), i == 3);
     let mut p = empty();
@@ -34,6 +36,9 @@ fn prepare(i: usize) -> Case {
         p.flags |= FLAG_A_TRANSPOSED;
         let values = b.noise(columns * groups.max(1) as usize, false);
         p.a_sums = b.values(&values, F32_TYPE, 0);
+        if turn % 2 == 1 {
+            (p.a_sums_partials, p.a_sums_counts) = statistics(&mut b, values.len());
+        }
     }
     if groups > 0 {
         p.flags |= FLAG_GROUPS_CUT_K;
@@ -46,32 +51,6 @@ fn prepare(i: usize) -> Case {
         p.fused_a = b.room_for(rows * (columns + 3), input, i % 2);
     }
     b.launch([3, 1, 1], 256, p.bytes())
-}
-
-/// More than a piece of 16,384 elements, tails, what is not finite, the ways of leaving things out.
-fn finish(i: usize) -> Case {
-    let mut b = Builder::default();
-    let mut p = empty();
-    let (m, n) =
-        [(131, 127), (33, 250), (7, 3), (129, 255), (300, 1), (5, 3), (7, 9), (131, 254)][i];
-    (p.m, p.n, p.k) = (m as u64, n as u64, 1);
-    p.groups = u64::from(i == 3) * 2;
-    let members = if i == 3 { 2 } else { 1 };
-    let d = b.noise(members * m * n, i != 1);
-    // Without partials of D; and more chunks of it than blocks.
-    let partials = i != 1;
-    p.d = b.values(&d, F32_TYPE, 0);
-    let room =
-        |b: &mut Builder, len: usize| b.room((len.div_ceil(16_384) * size_of::<Partial>()) as u64);
-    if partials {
-        p.partials = room(&mut b, members * m * n);
-    }
-    if i != 2 {
-        let sums = b.noise(members * m, i == 4);
-        p.a_sums = b.values(&sums, F32_TYPE, 0);
-        p.a_sums_partials = room(&mut b, members * m);
-    }
-    b.launch([2, 1, 1], 256, p.bytes())
 }
 
 fn swiglu_grad(i: usize) -> Case {

@@ -2,6 +2,7 @@
 //! parts of k.
 
 use super::{BF16_TYPE, Builder, Case, F16_TYPE, F32_TYPE, Plain, TYPES, around};
+use crate::params::Partial;
 use crate::params::gemm::*;
 use crate::random::Random;
 
@@ -17,7 +18,7 @@ pub const ACTIVATIONS: u32 = 5;
 pub fn cases(kernel: &str, ptx: bool) -> Vec<Case> {
     let name = kernel.trim_start_matches("hs_gemm_");
     match name {
-        "prepare" | "finish" | "swiglu_grad" => around::cases(name),
+        "prepare" | "swiglu_grad" => around::cases(name),
         "combine" => (0..COMBINED).map(combine).collect(),
         _ => {
             let mut parts = name.split('_').skip(1);
@@ -77,6 +78,8 @@ pub fn empty() -> Product {
         copy: 0,
         partials: 0,
         a_sums_partials: 0,
+        counts: 0,
+        a_sums_counts: 0,
         workspace: 0,
         lda: 0,
         ldb: 0,
@@ -128,6 +131,15 @@ pub fn matrix(b: &mut Builder, shape: [usize; 3], ty: u32, even: bool, odd: bool
     let ld = if even { columns.next_multiple_of(8) + 8 } else { (columns + 2) | 1 };
     let values = b.noise(members * rows * ld, odd);
     Matrix { at: b.values(&values, ty, usize::from(!even)), ld }
+}
+
+/// Elements that one partial is of.
+const CHUNK: usize = 16_384;
+
+/// Where the statistics of `len` elements go: partials, and counts of 0.
+pub fn statistics(b: &mut Builder, len: usize) -> (u64, u64) {
+    let chunks = len.div_ceil(CHUNK);
+    (b.room((chunks * size_of::<Partial>()) as u64), b.table(&vec![0_u32; chunks]))
 }
 
 /// What a case is drawn from.
@@ -189,6 +201,9 @@ fn product(
         (BF16_TYPE | F16_TYPE, 4) if groups == 0 => 2 + draw[19] as u32 % 3,
         _ => 1,
     };
+    // Statistics, now and then of more than a chunk.
+    let counted = ta && !gated && batch == 1 && draw[2] % 3 == 1;
+    let n = if counted && !large && i % 12 == 6 { 248 } else { n };
     let columns = if gated { 2 * n } else { n };
     let members = groups.max(batch);
     let a_shape = if ta { [batch, k, m] } else { [batch, m, k] };
@@ -231,6 +246,10 @@ fn product(
     let own = groups == 0 && batch == 1 && splits == 1;
     p.input = if own && !through && !sums { TYPES[draw[27] % 3] } else { stored };
     p.output = [F32_TYPE, BF16_TYPE, F16_TYPE, ty][draw[4] % 4];
+    if counted {
+        p.output = F32_TYPE;
+        (p.partials, p.counts) = statistics(b, members * m * n);
+    }
     surround(b, &mut p, &draw, !large && splits == 1 && !sums);
     if copied && !through && p.role != ROLE_FUSED_A && p.flags & FLAG_FLUSH == 0 {
         p.flags |= FLAG_ALIGNED;
@@ -249,6 +268,9 @@ fn product(
         let values = b.noise(groups.max(1) * m, false);
         p.a_sums = b.values(&values, F32_TYPE, 0);
         p.flags |= u32::from(draw[16] % 2 == 1) * FLAG_ADD_A_SUMS;
+        if draw[15] % 2 == 1 {
+            (p.a_sums_partials, p.a_sums_counts) = statistics(b, groups.max(1) * m);
+        }
     }
     // Never more blocks than there are tiles: nothing launches them.
     let tiles = m.div_ceil(rows) as u32 * batch as u32 * splits;
@@ -297,11 +319,17 @@ fn surround(b: &mut Builder, p: &mut Product, draw: &Draw, fused: bool) {
         }
     }
     let (rows, wide) = if transposed { (n, m) } else { (m, n) };
+    let dense = p.partials != 0;
     if transposed {
         // Added to in place.
         p.flags |= FLAG_D_TRANSPOSED;
         p.beta = if small { tiny } else { 0.5 };
-        let d = matrix(b, [copies, rows, wide], output, draw[21].is_multiple_of(2), false);
+        let d = if dense {
+            let values = b.noise(copies * rows * wide, false);
+            Matrix { at: b.values(&values, output, draw[21] % 2), ld: wide }
+        } else {
+            matrix(b, [copies, rows, wide], output, draw[21].is_multiple_of(2), false)
+        };
         (p.d, p.ldd, p.stride_d) = (d.at, d.ld as u64, stride(rows, d.ld));
         (p.c, p.ldc, p.stride_c) = (p.d, p.ldd, p.stride_d);
     } else {
@@ -309,7 +337,11 @@ fn surround(b: &mut Builder, p: &mut Product, draw: &Draw, fused: bool) {
             p.beta = -0.5;
             (p.c, p.ldc, p.stride_c) = add(b, n, output, draw[23].is_multiple_of(2));
         }
-        let ld = if draw[24] % 4 < 2 { wide.next_multiple_of(8) } else { (wide + 1) | 1 };
+        let ld = match draw[24] % 4 {
+            _ if dense => wide,
+            0 | 1 => wide.next_multiple_of(8),
+            _ => (wide + 1) | 1,
+        };
         p.d = b.room_for(copies * rows * ld, output, usize::from(draw[25] % 4 > 1));
         (p.ldd, p.stride_d) = (ld as u64, stride(rows, ld));
     }
@@ -328,6 +360,7 @@ fn combine(i: usize) -> Case {
     let mut below = |n: u64| random.below(n) as usize;
     let mut p = empty();
     let (m, n) = match i % 6 {
+        0 if i % 12 == 6 => (64, 257 + below(7)),
         0 => (65 + below(8), 65 + below(8)),
         1 => (1, 16 * (1 + below(3))),
         _ => (1 + below(40), 1 + below(40)),
@@ -337,6 +370,10 @@ fn combine(i: usize) -> Case {
     (p.input, p.output) = (TYPES[draw[27] % 3], TYPES[draw[4] % 3]);
     let gated = draw[0] % 5 == 1;
     p.flags = u32::from(gated) * FLAG_GATED;
+    if !gated && draw[2] % 3 == 1 {
+        p.output = F32_TYPE;
+        (p.partials, p.counts) = statistics(&mut b, m * n);
+    }
     surround(&mut b, &mut p, &draw, false);
     let columns = if gated { 2 * n } else { n };
     let parts = b.noise(p.splits as usize * m * columns, draw[1] % 4 == 3);

@@ -1,0 +1,196 @@
+//! Σg² and non-finite counts of a weight gradient: bit for bit those of the finished tensors in the order of memory,
+//! whichever launch, tile and block has stored what.
+#![allow(missing_docs)]
+
+mod common;
+
+use common::data::{Distribution, Rng};
+use common::gemm_case::{SMALL, large};
+use common::guard::Guarded;
+use common::memory::Values;
+use common::policy;
+use halfstep::gemm::{
+    Activation, Layout, Stats, Tile, WeightGrad, WeightGradOperands, WeightLayout,
+};
+use halfstep::{Device, Dtype, GradStats, Storage, Summary, bf16, f16};
+
+/// Elements that one partial sum is of.
+const CHUNK: usize = 16_384;
+
+/// Lane `l` of 2,048 adds values `l`, `l + 2048`, …; then lanes are added by halves.
+fn fold(values: impl Iterator<Item = f64>) -> f64 {
+    let mut lanes = vec![0.0; 2048];
+    values.enumerate().for_each(|(i, value)| lanes[i % 2048] += value);
+    while lanes.len() > 1 {
+        let upper = lanes.split_off(lanes.len() / 2);
+        lanes.iter_mut().zip(upper).for_each(|(lane, other)| *lane += other);
+    }
+    lanes[0]
+}
+
+fn expected(tensors: [&[f32]; 2]) -> Summary {
+    let squares = |chunk: &[f32]| {
+        fold(chunk.iter().map(|v| if v.is_finite() { f64::from(*v) * f64::from(*v) } else { 0.0 }))
+    };
+    let chunks = tensors.into_iter().flat_map(|values| values.chunks(CHUNK));
+    let bad = tensors.map(|values| values.iter().filter(|v| !v.is_finite()).count());
+    Summary {
+        sum_squares: fold(chunks.map(squares)),
+        non_finite: bad.iter().sum::<usize>() as u64,
+        first_non_finite: bad.iter().position(|count| *count > 0),
+    }
+}
+
+#[derive(Debug, Clone)]
+struct Way {
+    rows: usize,
+    input: usize,
+    output: usize,
+    tile: Option<Tile>,
+    split: u32,
+    layout: WeightLayout,
+    activation: Activation,
+    /// Ends of groups of rows.
+    ends: Option<Vec<u32>>,
+}
+
+/// The gradient of one layer of these sizes.
+fn way(rows: usize, input: usize, output: usize) -> Way {
+    Way {
+        rows,
+        input,
+        output,
+        tile: None,
+        split: 0,
+        layout: WeightLayout::OutIn,
+        activation: Activation::None,
+        ends: None,
+    }
+}
+
+/// Twice into the same statistics, the second time added to the first: nothing of a launch may be left for the next.
+fn check<T: Storage>(device: &Device, way: &Way) {
+    let Way { rows, input, output, .. } = *way;
+    let mut plan = WeightGrad::new(rows, input, output)
+        .weight_layout(way.layout)
+        .activation(way.activation)
+        .subnormals(policy(device))
+        .split(way.split)
+        .accumulate(true);
+    if let Some(tile) = way.tile {
+        plan = plan.tile(tile);
+    }
+    if let Some(ends) = &way.ends {
+        plan = plan.groups(ends.len());
+    }
+    let plan = plan.plan::<T>(device).unwrap();
+    let members = way.ends.as_ref().map_or(1, Vec::len);
+    let (dw_len, db_len) = (members * output * input, members * output);
+    let mut rng = Rng((rows * 31 + input * 7 + output) as u64);
+    let mut fill = |len| Values::<T>::from(Distribution::Normal.fill(&mut rng, len));
+    let (dy, x, z) = (fill(rows * output), fill(rows * input), fill(rows * output));
+    let ends = Values::from(way.ends.clone().unwrap_or_default());
+    let mut dw = Guarded::new(&vec![0.0f32; dw_len], 0);
+    let mut db = Guarded::new(&vec![0.0f32; db_len], 1);
+    let mut stats = GradStats::new(device, &[dw_len, db_len]).unwrap();
+    let stream = device.stream().unwrap();
+    for turn in 0..2 {
+        let operands = WeightGradOperands {
+            z: (way.activation != Activation::None).then_some(&z as _),
+            group_ends: way.ends.is_some().then_some(&ends as _),
+            db: Some(&mut db),
+            stats: Some(Stats { stats: &mut stats, weight: 0, bias: Some(1) }),
+            ..WeightGradOperands::new(&dy, &x, &mut dw)
+        };
+        plan.run(&stream, operands).unwrap();
+        let found = stats.read(&stream).unwrap();
+        let expected = expected([dw.get(), db.get()]);
+        assert!(expected.sum_squares > 0.0);
+        let bits = found.sum_squares.to_bits();
+        assert_eq!(bits, expected.sum_squares.to_bits(), "{way:?}, {turn}: {found:?} {expected:?}");
+        assert_eq!(found, expected, "{way:?}");
+    }
+    dw.check("dw");
+    db.check("db");
+}
+
+/// Three chunks of a `dw` that no tile divides, by every tile and in parts.
+fn tiles<T: Storage>(device: &Device) {
+    let mut tiles = vec![SMALL];
+    if T::DTYPE != Dtype::F32 {
+        tiles.extend(large(Layout::TN, device));
+    }
+    for tile in tiles {
+        for layout in [WeightLayout::OutIn, WeightLayout::InOut] {
+            for split in if T::DTYPE == Dtype::F32 { 1..=1 } else { 1..=2 } {
+                let sizes = way(72, 264, 136);
+                check::<T>(device, &Way { tile: Some(tile), split, layout, ..sizes });
+            }
+        }
+    }
+}
+
+#[test]
+fn every_tile_of_bf16() {
+    common::devices().iter().for_each(tiles::<bf16>);
+}
+
+#[test]
+fn every_tile_of_f16() {
+    common::devices().iter().for_each(tiles::<f16>);
+}
+
+#[test]
+fn every_tile_of_f32() {
+    common::devices().iter().for_each(tiles::<f32>);
+}
+
+/// Rows of `dw` longer than a chunk, which a tile's rows make full one by one; a `db` of two chunks; a derivative, with
+/// which sums are taken before the product; groups, whose gradients follow each other within a chunk.
+#[test]
+fn long_rows_derivatives_and_groups() {
+    for device in common::devices() {
+        check::<bf16>(&device, &way(2, 40_000, 3));
+        check::<bf16>(&device, &Way { split: 2, ..way(64, 16_390, 3) });
+        check::<bf16>(&device, &Way { layout: WeightLayout::InOut, ..way(3, 2, 17_000) });
+        check::<bf16>(&device, &Way { layout: WeightLayout::InOut, split: 2, ..way(64, 3, 6_000) });
+        check::<f16>(&device, &Way { activation: Activation::GeluTanh, ..way(5, 3, 16_500) });
+        for layout in [WeightLayout::OutIn, WeightLayout::InOut] {
+            let ends = Some(vec![3, 3, 11, 20]);
+            check::<bf16>(&device, &Way { layout, ends: ends.clone(), ..way(20, 72, 130) });
+            check::<f32>(&device, &Way { layout, ends, ..way(20, 31, 170) });
+        }
+    }
+}
+
+/// Numbers that are not finite are counted and left out, in every launch that can store them.
+#[test]
+fn not_finite() {
+    for device in common::devices() {
+        for split in [1, 2] {
+            let (rows, input, output) = (64, 72, 300);
+            let plan =
+                WeightGrad::new(rows, input, output).subnormals(policy(&device)).split(split);
+            let plan = plan.plan::<bf16>(&device).unwrap();
+            let mut rng = Rng(split.into());
+            let mut dy: Vec<bf16> = Distribution::Normal.fill(&mut rng, rows * output);
+            let mut x: Vec<bf16> = Distribution::Normal.fill(&mut rng, rows * input);
+            dy[5 * output + 299] = bf16::INFINITY; // the last row of dw, the last of db
+            x[7 * input + 1] = bf16::NAN; // a column of dw
+            let (dy, x) = (Values::from(dy), Values::from(x));
+            let mut dw = Values::from(vec![0.0f32; output * input]);
+            let mut db = Values::from(vec![0.0f32; output]);
+            let mut stats = GradStats::new(&device, &[output * input, output]).unwrap();
+            let stream = device.stream().unwrap();
+            let operands = WeightGradOperands {
+                db: Some(&mut db),
+                stats: Some(Stats { stats: &mut stats, weight: 0, bias: Some(1) }),
+                ..WeightGradOperands::new(&dy, &x, &mut dw)
+            };
+            plan.run(&stream, operands).unwrap();
+            let found = stats.read(&stream).unwrap();
+            assert_eq!(found, expected([&dw, &db]));
+            assert_eq!(found.non_finite, (input + output - 1 + 1) as u64);
+        }
+    }
+}
