@@ -201,10 +201,7 @@ impl Shared {
 
     /// Waits for a job after the `last` that is still open, or for the end.
     fn next(&self, last: u64) -> u64 {
-        let new = |state: u64| {
-            let number = state >> 32;
-            number == END || number != last && state & CLOSED == 0
-        };
+        let new = |state: u64| state >> 32 != last && state & CLOSED == 0;
         let start = Instant::now();
         let mut looks = 0;
         loop {
@@ -249,9 +246,32 @@ impl Shared {
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::mpsc;
     use std::time::{Duration, Instant};
 
-    use super::{AWAKE, Pool};
+    use super::{AWAKE, Open, Pool, lock};
+
+    /// Longer than a thread takes to be woken, unless it never is.
+    const LONG: Duration = Duration::from_secs(5);
+
+    /// For ever: where threads are not woken, a test is to fail, not to wait for them to end.
+    fn pool(count: usize) -> &'static Pool {
+        Box::leak(Box::new(Pool::new(count)))
+    }
+
+    fn wait_until(what: &str, done: impl Fn() -> bool) {
+        let start = Instant::now();
+        while !done() {
+            assert!(start.elapsed() < LONG, "{what}");
+            std::thread::sleep(Duration::from_micros(10));
+        }
+    }
+
+    fn wait_until_asleep(pool: &Pool) {
+        wait_until("threads fall asleep", || {
+            pool.shared.asleep.load(Ordering::SeqCst) == pool.len()
+        });
+    }
 
     /// Takes the numbers below `len`, whoever comes first.
     fn counted(pool: &Pool, len: usize) -> Vec<usize> {
@@ -269,9 +289,9 @@ mod tests {
     #[test]
     fn every_part_of_every_job_runs_once() {
         for count in [0, 1, 3] {
-            let pool = Pool::new(count);
+            let pool = pool(count);
             for round in 0..2000 {
-                assert_eq!(counted(&pool, 7), [1; 7]);
+                assert_eq!(counted(pool, 7), [1; 7]);
                 if round % 100 == 0 {
                     std::thread::sleep(AWAKE * (round / 100 % 4) / 2);
                 }
@@ -282,10 +302,10 @@ mod tests {
     /// A caller that finds the threads busy works alone.
     #[test]
     fn callers_do_not_meet() {
-        let pool = Pool::new(2);
+        let pool = pool(2);
         std::thread::scope(|scope| {
             for _ in 0..3 {
-                scope.spawn(|| (0..500).for_each(|_| assert_eq!(counted(&pool, 9), [1; 9])));
+                scope.spawn(|| (0..500).for_each(|_| assert_eq!(counted(pool, 9), [1; 9])));
             }
         });
     }
@@ -293,41 +313,89 @@ mod tests {
     /// Threads do take part, also those that sleep: each call waits for the others.
     #[test]
     fn all_threads_take_part() {
-        let pool = Pool::new(2);
+        let pool = pool(2);
         for round in 0..50 {
-            std::thread::sleep(AWAKE * (round % 5) / 2);
-            let (arrived, start) = (AtomicUsize::new(0), Instant::now());
+            match round % 2 {
+                0 => wait_until_asleep(pool),
+                _ => std::thread::sleep(AWAKE * (round % 5) / 2),
+            }
+            let arrived = AtomicUsize::new(0);
             pool.run(&|number| {
                 arrived.fetch_add(1 << (8 * number), Ordering::Relaxed);
-                while arrived.load(Ordering::Relaxed) != 0x1_0101 {
-                    assert!(
-                        start.elapsed() < Duration::from_secs(30),
-                        "round {round}: {arrived:?}"
-                    );
-                    std::thread::yield_now();
-                }
+                wait_until("all arrive", || arrived.load(Ordering::Relaxed) == 0x1_0101);
             });
         }
+    }
+
+    /// A caller that is done first waits for a thread that has begun.
+    #[test]
+    fn a_job_ends_when_all_who_take_part_are_done() {
+        // Not the job's own: if the caller does not wait, they are still there.
+        static BEGUN: AtomicUsize = AtomicUsize::new(0);
+        static DONE: AtomicUsize = AtomicUsize::new(0);
+        pool(1).run(&|number| {
+            BEGUN.fetch_add(1, Ordering::Relaxed);
+            wait_until("both begin", || BEGUN.load(Ordering::Relaxed) == 2);
+            if number == 1 {
+                std::thread::sleep(Duration::from_millis(20));
+                DONE.store(1, Ordering::Relaxed);
+            }
+        });
+        assert_eq!(DONE.load(Ordering::Relaxed), 1);
+    }
+
+    /// A thread that has seen a job open and comes when it is closed, or another is open, has no part in it.
+    #[test]
+    fn a_closed_job_is_not_entered() {
+        let shared = &pool(0).shared;
+        let state = || shared.state.load(Ordering::Relaxed);
+        let open = || Open::new(shared, &|_| {}, lock(&shared.caller));
+        let enters = |seen| {
+            let entered = shared.enter(seen);
+            if entered {
+                shared.state.fetch_sub(1, Ordering::Release); // and has taken part
+            }
+            entered
+        };
+        let first = open();
+        let seen = state();
+        drop(first);
+        assert!(!enters(seen) && !enters(state()), "closed");
+        let second = open();
+        assert!(!enters(seen), "another");
+        assert!(enters(state()), "open");
+        drop(second);
+    }
+
+    /// The end wakes who sleeps.
+    #[test]
+    fn threads_end_with_their_pool() {
+        let pool = Pool::new(2);
+        wait_until_asleep(&pool);
+        let (ended, end) = mpsc::channel();
+        std::thread::spawn(move || {
+            drop(pool);
+            ended.send(()).unwrap();
+        });
+        end.recv_timeout(LONG).expect("threads end");
     }
 
     /// A panic of a thread is the caller's, once all have stopped; the threads are there for the next job.
     #[test]
     fn panics_reach_the_caller() {
-        let pool = Pool::new(2);
+        let pool = pool(2);
         for from in 0..3 {
             let arrived = AtomicUsize::new(0);
             let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
                 pool.run(&|number| {
                     arrived.fetch_add(1, Ordering::Relaxed);
-                    while arrived.load(Ordering::Relaxed) < 3 {
-                        std::thread::sleep(Duration::from_micros(10));
-                    }
+                    wait_until("all arrive", || arrived.load(Ordering::Relaxed) == 3);
                     assert!(number != from, "thread {from}");
                 });
             }));
             let message = caught.unwrap_err().downcast::<String>().unwrap();
             assert!(message.contains(&format!("thread {from}")), "{message}");
-            assert_eq!(counted(&pool, 5), [1; 5]);
+            assert_eq!(counted(pool, 5), [1; 5]);
         }
     }
 }
