@@ -15,9 +15,9 @@ use crate::kernel::params::gemm::{self as params, Product};
 const STEPS: usize = 8;
 /// Columns of a task, at most, where B is stored by rows: their sums stay in the second cache, as do the rows that are
 /// asked for ahead.
-const STRIP: usize = 16_384;
+const STRIP_BY_ROWS: usize = 16_384;
 /// Columns of a task, at most, where B is stored by columns.
-const ROWS: usize = 2048;
+const STRIP_BY_COLUMNS: usize = 2048;
 /// Columns that a pass takes at once: a line of the cache, of 16 bits.
 const LINE: usize = 32;
 
@@ -53,7 +53,8 @@ pub(super) unsafe fn product<F: Form, T: Storage, O: Storage>(threads: &Threads,
         // Where a run along a row of B ends, what the memory has begun to fetch of the row is lost: so runs are as
         // long as can be. Columns are read from end to end by any task.
         let by_rows = block.flags & params::FLAG_B_TRANSPOSED == 0;
-        let (parts, most) = if by_rows { (threads.count(), STRIP) } else { (4, ROWS) };
+        let (parts, most) =
+            if by_rows { (threads.count(), STRIP_BY_ROWS) } else { (4, STRIP_BY_COLUMNS) };
         let strip = n.div_ceil(parts).next_multiple_of(WIDEST).min(most);
         threads.run(n.div_ceil(strip), |task| {
             let column = task * strip;
