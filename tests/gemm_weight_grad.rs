@@ -9,8 +9,8 @@ use common::gemm_case::{LARGE, SMALL, flushed, large};
 use common::guard::Guarded;
 use common::policy;
 use halfstep::gemm::{
-    Activation, Copy, DataGrad, DataGradOperands, Subnormals, Tile, WeightGrad, WeightGradOperands,
-    WeightLayout,
+    Activation, Copy, DataGrad, DataGradOperands, Layout, Subnormals, Tile, WeightGrad,
+    WeightGradOperands, WeightLayout,
 };
 use halfstep::{Device, Dtype, Error, Storage, bf16, f16};
 
@@ -88,7 +88,7 @@ fn bits(values: &[f32]) -> Vec<u32> {
 fn all_tiles<T: Storage>(device: &Device) {
     let mut tiles = vec![None, Some(SMALL)];
     if T::DTYPE != Dtype::F32 {
-        tiles.extend(large(halfstep::gemm::Layout::TN, device).into_iter().map(Some));
+        tiles.extend(large(Layout::TN, device).into_iter().map(Some));
     }
     for (turn, tile) in tiles.into_iter().enumerate() {
         for split in [1, 3] {
