@@ -5,6 +5,7 @@ mod fold;
 pub(crate) mod gemm;
 mod memory;
 mod optim;
+mod placement;
 mod pool;
 pub(crate) mod reduce;
 pub(crate) mod threads;

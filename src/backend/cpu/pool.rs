@@ -1,9 +1,8 @@
 //! Threads that take part in one job at a time, and stay awake for a moment after it.
 //!
-//! A thread that sleeps is woken tens of microseconds later, and on a machine of few processors perhaps on the caller's,
-//! behind it, for as long as that works: milliseconds, which is all of a short call. So threads watch for the next job
-//! before they sleep ([`AWAKE`]; OpenMP's runtimes do, too: `GOMP_SPINCOUNT`, `KMP_BLOCKTIME`), and a caller waits only
-//! for those that have begun: one that wakes up late finds the job closed.
+//! A thread that sleeps is woken tens of microseconds later, and elsewhere than where its caller runs (`placement.rs`). So
+//! threads watch for the next job before they sleep ([`AWAKE`]; OpenMP's runtimes do, too: `GOMP_SPINCOUNT`,
+//! `KMP_BLOCKTIME`), and a caller waits only for those that have begun: one that wakes up late finds the job closed.
 
 use std::any::Any;
 use std::cell::UnsafeCell;
@@ -14,6 +13,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::environment::Environment;
+use super::placement::{Placed, Placement};
 
 /// How long a thread watches for the next job: longer than a framework takes from one operation to the next.
 const AWAKE: Duration = Duration::from_millis(1);
@@ -41,6 +41,7 @@ struct Shared {
     asleep: AtomicUsize,
     sleep: Mutex<()>,
     wake: Condvar,
+    placement: Placement,
     /// What the first thread that panicked in a job panicked with.
     panic: Mutex<Option<Box<dyn Any + Send>>>,
 }
@@ -69,6 +70,7 @@ impl Pool {
             asleep: AtomicUsize::new(0),
             sleep: Mutex::new(()),
             wake: Condvar::new(),
+            placement: Placement::new(count),
             panic: Mutex::new(None),
         });
         let start = |number| {
@@ -173,6 +175,7 @@ impl Shared {
         self.state.store(number << 32, Ordering::SeqCst);
         if self.asleep.load(Ordering::SeqCst) > 0 {
             drop(lock(&self.sleep)); // who looked before that waits by now
+            self.placement.elsewhere();
             self.wake.notify_all();
         }
     }
@@ -180,9 +183,10 @@ impl Shared {
     /// A thread: job after job.
     fn take_part(&self, number: usize) {
         let _environment = Environment::standard();
+        let placed = self.placement.begin(number);
         let mut last = 0;
         loop {
-            let state = self.next(last);
+            let state = self.next(last, &placed);
             last = state >> 32;
             if last == END {
                 return;
@@ -200,7 +204,7 @@ impl Shared {
     }
 
     /// Waits for a job after the `last` that is still open, or for the end.
-    fn next(&self, last: u64) -> u64 {
+    fn next(&self, last: u64, placed: &Placed<'_>) -> u64 {
         let new = |state: u64| state >> 32 != last && state & CLOSED == 0;
         let start = Instant::now();
         let mut looks = 0;
@@ -221,6 +225,7 @@ impl Shared {
                 state = self.state.load(Ordering::SeqCst);
             }
             self.asleep.fetch_sub(1, Ordering::SeqCst);
+            placed.anywhere();
             return state;
         }
     }
