@@ -51,11 +51,11 @@ struct AlignedLoop {
     static constexpr uint32_t OPERAND = LANES * 64;
     static constexpr uint32_t APART = TOGETHER ? Sums::THREADS / 4 : 32 / COUNT;  // lanes, or steps of k, between two
 
-    uint64_t from[COUNT];  // of each chunk of the next step
-    uint64_t step;         // bytes to the next step of the loop
-    uint32_t to;           // of the first chunk, in the stage
-    uint32_t k;            // the first chunk's first step of k
-    uint32_t lanes;        // stored [k][lane]: how many of each chunk are there, if not all
+    uint64_t from[TOGETHER ? COUNT : 1];  // of each chunk of step 0; stored [k][lane], of the last that was copied
+    uint64_t apart;                       // stored [k][lane]: bytes to the next chunk, of this step or the next
+    uint32_t to;                          // of the first chunk, in the stage
+    uint32_t k;                           // the first chunk's first step of k
+    uint32_t lanes;                       // stored [k][lane]: how many of each chunk are there, if not all
 
     // `lane(i)`: where lane i of the tile is, and whether it is there; `all` are the operand's.
     template <class Lane>
@@ -71,7 +71,6 @@ struct AlignedLoop {
           if (!there) at = lane(0, there);
           from[c] = base + (at * ld + k) * 2;
         }
-        step = 64;
         to = offset_together(i / 4, i % 4);
       } else {  // [k][lane]: an eighth as many chunks a step of k
         constexpr uint32_t CHUNKS = LANES / 8;
@@ -81,25 +80,29 @@ struct AlignedLoop {
         // (The gate's and up's columns end together.)
         const uint64_t end = at < all ? all : 2 * all;
         if (end - at < 8) lanes = static_cast<uint32_t>(end - at);
-#pragma unroll
-        for (uint32_t c = 0; c < COUNT; c++) from[c] = base + ((k + APART * c) * ld + at) * 2;
-        step = 32 * ld * 2;
+        apart = APART * ld * 2;
+        from[0] = base + (k * ld + at) * 2 - apart;
         to = offset_across<LANES>(k, i % CHUNKS);
       }
     }
-    // The next step into a stage. APART lanes or steps are a multiple of what chunks are exchanged by.
-    HS_DEVICE void copy(uint32_t stage) {
+    // Where chunk `c` of step `s` is; asked once for each, in order. Stored [lane][k], a multiply-add from the number of
+    // the step, which the loop counts anyway. Stored [k][lane], an addition to the address of the chunk before, the only
+    // one in registers: the compiler would keep multiples of `apart` instead, and add those.
+    HS_DEVICE uint64_t chunk(uint32_t c, uint32_t s) {
+      if (TOGETHER) return from[c] + static_cast<uint64_t>(s) * 64;
+      return from[0] = again(from[0] + apart);
+    }
+    // Step `s`, the next, into a stage. APART lanes or steps are a multiple of what chunks are exchanged by.
+    HS_DEVICE void copy(uint32_t stage, uint32_t s) {
 #pragma unroll
-      for (uint32_t c = 0; c < COUNT; c++) {
-        copy16(stage + to + c * (OPERAND / COUNT), from[c]);
-        from[c] += step;
-      }
+      for (uint32_t c = 0; c < COUNT; c++) copy16(stage + to + c * (OPERAND / COUNT), chunk(c, s));
     }
     // The same where chunks may be there in part: `left` steps of k are. By two elements at a time if `pairs`. An address
     // is formed for what is not there too, but nothing is read from it.
-    HS_DEVICE void copy_part(uint32_t stage, uint32_t left, bool pairs) {
+    HS_DEVICE void copy_part(uint32_t stage, uint32_t s, uint32_t left, bool pairs) {
 #pragma unroll
       for (uint32_t c = 0; c < COUNT; c++) {
+        const uint64_t address = chunk(c, s);
         const uint32_t first = TOGETHER ? k : k + APART * c;
         const uint32_t steps = first < left ? left - first : 0;
         const uint32_t elements = TOGETHER ? steps : steps > 0 ? lanes : 0;
@@ -110,12 +113,11 @@ struct AlignedLoop {
 #pragma unroll
           for (uint32_t w = 0; w < 4; w++) {
             const uint32_t at = (w + turn) % 4 * 4, rest = bytes > at ? bytes - at : 0;
-            copy4(place + at, from[c] + at, rest < 4 ? rest : 4);
+            copy4(place + at, address + at, rest < 4 ? rest : 4);
           }
         } else {
-          copy16(place, from[c], bytes);
+          copy16(place, address, bytes);
         }
-        from[c] += step;
       }
     }
   };
@@ -144,8 +146,8 @@ struct AlignedLoop {
           const uint64_t first = (static_cast<uint64_t>(s) * STEPS + i) * 32;
           const uint64_t left = first < t.k ? t.k - first : 0;
           const uint32_t count = left < 32 ? static_cast<uint32_t>(left) : 32u;
-          a.copy_part(stage + i * STEP, count, pairs);
-          b.copy_part(stage + i * STEP + OPERAND_A, count, pairs);
+          a.copy_part(stage + i * STEP, s * STEPS + i, count, pairs);
+          b.copy_part(stage + i * STEP + OPERAND_A, s * STEPS + i, count, pairs);
         }
       }
       copies_end();
@@ -173,8 +175,9 @@ struct AlignedLoop {
       step([&] {
 #pragma unroll
         for (uint32_t i = 0; i < STEPS; i++) {
-          a.copy(next + i * STEP);
-          b.copy(next + i * STEP + OPERAND_A);
+          const uint32_t number = again(s * STEPS + i);  // addresses are computed from it, not kept beside it
+          a.copy(next + i * STEP, number);
+          b.copy(next + i * STEP + OPERAND_A, number);
         }
         copies_end();
       });

@@ -40,6 +40,10 @@ HS_DEVICE uint32_t again(uint32_t x) {
   asm volatile("" : "+r"(x));
   return x;
 }
+HS_DEVICE uint64_t again(uint64_t x) {
+  asm volatile("" : "+l"(x));
+  return x;
+}
 
 HS_DEVICE uint32_t thread_index() { return threadIdx.x; }
 HS_DEVICE uint32_t block_index() { return blockIdx.x; }

@@ -174,9 +174,6 @@ fn table(label: &str, image: &str) -> Result<Vec<Needs>, String> {
 /// Registers that options of a product may cost: bias, C, residual, activations, derivatives, gate, stored
 /// pre-activation, D transposed, flushing.
 const FOR_OPTIONS: u32 = 8;
-/// Of 128×64, whose loop needs fewer than the epilogue, so that the epilogue's shows: of 255, which two blocks leave each
-/// other, neither is short.
-const FOR_OPTIONS_OF_MEDIUM: u32 = 12;
 
 /// Compares kernels with those that have no options.
 fn options(kernels: &[Needs], plain: &str) -> Result<(), String> {
@@ -186,11 +183,8 @@ fn options(kernels: &[Needs], plain: &str) -> Result<(), String> {
     for Needs { kernel, registers, .. } in plain {
         let same = kernels.iter().find(|k| k.kernel == kernel).ok_or(format!("no {kernel}"))?;
         println!("{kernel:<32} {:>9} {registers:>15}", same.registers);
-        let medium =
-            aligned(&kernel, true).is_some_and(|(_, tile)| tile == table::gemm::MEDIUM_TILE);
-        let most = if medium { FOR_OPTIONS_OF_MEDIUM } else { FOR_OPTIONS };
-        if same.registers > registers + most {
-            return Err(format!("{kernel}: options cost more than {most} registers"));
+        if same.registers > registers + FOR_OPTIONS {
+            return Err(format!("{kernel}: options cost more than {FOR_OPTIONS} registers"));
         }
     }
     Ok(())
