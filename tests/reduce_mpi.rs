@@ -448,7 +448,10 @@ fn c06_killed(mpi: &Mpi) {
     assert!(start.elapsed() < LONG / 2, "no test asserts a time; this is an order of magnitude");
     match fault {
         Fault::Deadline { waiting_on, .. } => assert_eq!(waiting_on, [1]),
-        Fault::Transport { .. } => {} // the library noticed first
+        Fault::Transport { reason, .. } => {
+            // The library noticed first.
+            assert!(reason.starts_with("ranks [1] do not answer; "), "{reason}");
+        }
         other => panic!("{other}"),
     }
 }
@@ -472,7 +475,10 @@ fn killed_amid_bulk(mpi: &Mpi) {
     assert!(start.elapsed() < LONG / 2, "no test asserts a time; this is an order of magnitude");
     match error {
         Error::Comm(Fault::Deadline { waiting_on, .. }) => assert_eq!(waiting_on, [1]),
-        Error::Comm(Fault::Transport { .. }) => {} // the library noticed first
+        Error::Comm(Fault::Transport { reason, .. }) => {
+            // The library noticed first.
+            assert!(reason.starts_with("ranks [1] do not answer; "), "{reason}");
+        }
         other => panic!("{other}"),
     }
 }

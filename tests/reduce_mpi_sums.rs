@@ -295,7 +295,10 @@ fn until_disturbed(mpi: &Mpi, disturb: impl FnOnce() + Send + 'static) -> Error 
 fn killed(mpi: &Mpi) {
     match until_disturbed(mpi, || std::process::abort()) {
         Error::Comm(Fault::Deadline { waiting_on, .. }) => assert_eq!(waiting_on, [1]),
-        Error::Comm(Fault::Transport { .. }) => {} // the library noticed first
+        Error::Comm(Fault::Transport { reason, .. }) => {
+            // The library noticed first.
+            assert!(reason.starts_with("ranks [1] do not answer; "), "{reason}");
+        }
         other => panic!("{other}"),
     }
 }

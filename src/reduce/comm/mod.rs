@@ -268,8 +268,8 @@ pub enum Fault {
     Deadline {
         /// Which collective.
         sequence: u64,
-        /// The ranks that had not come, or where that cannot be told, do not answer within half a second; none
-        /// where all had, and the links did not deliver.
+        /// The ranks that had not come: between processes those that do not answer within half a second, unless all do.
+        /// None where all had come, and the links did not deliver.
         waiting_on: Vec<usize>,
     },
     /// Ranks made different calls.
@@ -311,7 +311,8 @@ pub enum Fault {
         rank: usize,
         /// The library's function.
         call: String,
-        /// What it says of it.
+        /// What it says of it. Between processes, which ranks did not answer within half a second after it comes
+        /// first, if any did not: they are gone, or busy with something else.
         reason: String,
     },
     /// Ranks disagree about the parameters or their buckets.

@@ -46,6 +46,8 @@ use crate::{Error, Result};
 /// **Limits.** `init` has no deadline. What a launcher does when a process dies is its choice: most
 /// kill the whole job at once, so that survivors report nothing. Open MPI's, given
 /// `--enable-recovery`, leaves survivors to their deadline; MPICH's (4.0) does not survive it.
+/// A library that notices a death before the deadline does not say whose (plain MPI has no call for it):
+/// [`Fault::Transport`] then names the ranks that do not answer.
 #[derive(Debug)]
 pub struct Mpi {
     rank: usize,

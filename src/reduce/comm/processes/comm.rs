@@ -115,6 +115,7 @@ impl<C: Channel> Processes<C> {
             let (from, mail) = match delivery.map_err(|failed| link.failed(failed))? {
                 Delivery::Nothing => break,
                 Delivery::Mail(from, mail) => (from, mail),
+                #[cfg(feature = "tcp")]
                 Delivery::Gone(from) => {
                     self.left[from] = true;
                     continue;
@@ -148,8 +149,9 @@ impl<C: Channel> Processes<C> {
     /// Announces this rank's call and waits for everyone's.
     fn meet(&mut self, mine: Call, deadline: Instant) -> Result<(), Fault> {
         let mail = Mail::Call(mine).encode();
-        for peer in self.link.peers() {
-            self.link.channel.send(peer, &mail).map_err(|failed| self.link.failed(failed))?;
+        let link = self.link.clone();
+        for peer in link.peers() {
+            link.channel.send(peer, &mail).map_err(|failed| self.unanswered(failed))?;
         }
         self.announced[self.link.rank].push_back(mine);
         let mut idle = Idle::default();
@@ -222,7 +224,7 @@ impl<C: Channel> Processes<C> {
         let link = self.link.clone();
         let mut idle = Idle::default();
         while !transfer.ended(messages.clone()) {
-            if transfer.advance().map_err(|failed| link.failed(failed))? {
+            if transfer.advance().map_err(|failed| self.unanswered(failed))? {
                 idle = Idle::default();
                 continue;
             }
@@ -232,10 +234,12 @@ impl<C: Channel> Processes<C> {
                 return Err(link.fail(Fault::PeerLost { sequence: self.sequence, rank }));
             }
             if Instant::now() >= deadline {
-                let mut waiting_on = transfer.waiting_on(messages);
-                if waiting_on.is_empty() {
-                    waiting_on = self.silent(&link.peers().collect::<Vec<_>>())?;
-                }
+                // Some may be there, and wait for somebody else themselves. A reduction's messages are of nobody.
+                let pending = transfer.waiting_on(messages);
+                let peers = || link.peers().collect::<Vec<_>>();
+                let silent =
+                    self.silent(&if pending.is_empty() { peers() } else { pending.clone() })?;
+                let waiting_on = if silent.is_empty() { pending } else { silent };
                 return Err(link.fail(Fault::Deadline { sequence: self.sequence, waiting_on }));
             }
             idle.wait();
@@ -248,7 +252,8 @@ impl<C: Channel> Processes<C> {
         let link = self.link.clone();
         self.here.fill(false);
         for &peer in of {
-            link.channel.send(peer, &Mail::Ask.encode()).map_err(|failed| link.failed(failed))?;
+            // Who cannot be asked does not answer.
+            let _ = link.channel.send(peer, &Mail::Ask.encode());
         }
         let (end, mut idle) = (Instant::now() + GRACE, Idle::default());
         loop {
@@ -259,6 +264,23 @@ impl<C: Channel> Processes<C> {
                 return Ok(silent);
             }
             idle.wait();
+        }
+    }
+
+    /// A call that failed while ranks depend on each other, with those that do not answer after it: a library that
+    /// notices a death before the deadline does not say whose.
+    fn unanswered(&mut self, Failed { call, mut reason }: Failed) -> Fault {
+        let peers: Vec<usize> = self.link.peers().collect();
+        match self.silent(&peers) {
+            Ok(mut silent) => {
+                if !silent.is_empty() {
+                    silent.sort_unstable();
+                    // First: mail shortens reasons.
+                    reason.insert_str(0, &format!("ranks {silent:?} do not answer; "));
+                }
+                self.link.failed(Failed { call, reason })
+            }
+            Err(fault) => fault, // of somebody who knew more
         }
     }
 

@@ -9,6 +9,8 @@
 mod comm;
 mod mail;
 mod pieces;
+#[cfg(test)]
+mod tests;
 
 use std::fmt::Debug;
 use std::ops::Range;
@@ -32,7 +34,8 @@ pub(super) enum Delivery<'a> {
     Nothing,
     /// From a rank.
     Mail(usize, &'a [u8]),
-    /// All mail of a rank that is gone has been delivered.
+    /// All mail of a rank that is gone has been delivered. MPI does not tell.
+    #[cfg(feature = "tcp")]
     Gone(usize),
 }
 
