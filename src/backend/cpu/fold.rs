@@ -4,10 +4,8 @@ use crate::grad_stats;
 use crate::kernel::params::{FOLD_LANES, PARTIAL_CHUNK, Partial};
 use crate::optim::round::Lane;
 
-/// Lanes that are summed together: their f32 values stay in the first-level cache.
-const COLUMN: usize = 64;
-/// Lanes whose sums stay in registers.
-const GROUP: usize = 16;
+/// Lanes whose sums stay in registers: a line of 16-bit elements of each row.
+const COLUMN: usize = 32;
 /// Full rows of lanes in a chunk.
 const ROWS: usize = PARTIAL_CHUNK / FOLD_LANES;
 
@@ -74,8 +72,6 @@ fn long<T: Lane, const FUSED: bool>(chunk: &[T], factor: f32) -> f64 {
     let mut lanes = [0.0f64; FOLD_LANES];
     let rows = chunk.chunks_exact(FOLD_LANES);
     let tail = rows.remainder();
-    let full = chunk.len() - tail.len();
-    let mut column = [[0.0f32; COLUMN]; ROWS];
     for (number, lanes) in lanes.chunks_exact_mut(COLUMN).enumerate() {
         // A column's rows are 4 KiB or more apart, which no prefetcher of the machine follows. The
         // next chunk, which usually lies behind this one, is fetched in order meanwhile.
@@ -83,26 +79,19 @@ fn long<T: Lane, const FUSED: bool>(chunk: &[T], factor: f32) -> f64 {
         for line in (0..share).step_by(LINE / size_of::<T>()) {
             ahead(chunk.as_ptr().wrapping_add(chunk.len() + number * share + line));
         }
-        let rows = chunk[..full].chunks_exact(FOLD_LANES);
-        let rows = rows.map(|row| row[number * COLUMN..].first_chunk::<COLUMN>());
-        let mut count = 0;
-        for (row, to) in rows.flatten().zip(&mut column) {
-            for (to, value) in to.iter_mut().zip(row) {
+        let mut sums = [0.0f64; COLUMN];
+        let column = rows.clone().filter_map(|row| row[number * COLUMN..].first_chunk::<COLUMN>());
+        for row in column {
+            // On their own, f32 values fill whole vectors.
+            let mut values = [0.0f32; COLUMN];
+            for (to, value) in values.iter_mut().zip(row) {
                 *to = value.widen() * factor;
             }
-            count += 1;
-        }
-        // From memory, f32 becomes f64 in one operation, from a register in two.
-        for (first, lanes) in lanes.chunks_exact_mut(GROUP).enumerate() {
-            let mut sums = [0.0f64; GROUP];
-            for row in &column[..count] {
-                let values = &row[first * GROUP..first * GROUP + GROUP];
-                for (sum, value) in sums.iter_mut().zip(values) {
-                    add_square::<FUSED>(sum, f64::from(*value));
-                }
+            for (sum, value) in sums.iter_mut().zip(values) {
+                add_square::<FUSED>(sum, f64::from(value));
             }
-            lanes.copy_from_slice(&sums);
         }
+        lanes.copy_from_slice(&sums);
     }
     for (lane, value) in lanes.iter_mut().zip(tail) {
         add_square::<FUSED>(lane, f64::from(value.widen() * factor));

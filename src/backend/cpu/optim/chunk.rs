@@ -6,7 +6,7 @@ use half::{bf16, f16};
 
 use super::super::fold;
 use super::memory::{part, part_ref};
-use super::tile::{self, Bits, DIRECT, TILE, Values};
+use super::tile::{self, Bits, TILE, Values};
 use crate::Dtype;
 use crate::kernel::params::FOLD_LANES;
 use crate::kernel::params::optim::{
@@ -306,18 +306,11 @@ impl Param<'_> {
         mut slots: [&mut [f32]; N],
         big: bool,
     ) -> bool {
-        for first in (0..g.len()).step_by(DIRECT) {
-            let range = first..(first + DIRECT).min(g.len());
+        for first in (0..g.len()).step_by(TILE) {
+            let range = first..(first + TILE).min(g.len());
             let (Param::Own(p) | Param::Master(p, _)) = self else { return false };
             let (g, p) = (&g[range.clone()], &mut p[range.clone()]);
             let slots = slots.each_mut().map(|slot| &mut slot[range.clone()]);
-            if big {
-                tile::ahead(g);
-                tile::ahead(p);
-                for slot in &slots {
-                    tile::ahead(slot);
-                }
-            }
             tile::apply::<N, R, G>(scalars, factor, g, p, slots);
             match self {
                 Param::Master(p, Half::Bf16(to)) if big => {
