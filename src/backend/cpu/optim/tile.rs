@@ -160,13 +160,16 @@ pub(super) fn stream<T: Lane>(to: &mut [T], from: &[f32]) {
         const { assert!((TILE * size_of::<T>()).is_multiple_of(VECTOR)) };
         let whole = from.len() == TILE && to.len() == TILE;
         if whole && to.as_ptr().addr().is_multiple_of(VECTOR) {
-            let mut rounded = [T::narrow(0.0); TILE];
-            narrow(&mut rounded, from);
+            // Where the stack happens to lie otherwise, vectors cross lines, and loads wait for stores.
+            #[repr(align(64))]
+            struct Lines<T>([T; TILE]);
+            let mut rounded = Lines([T::narrow(0.0); TILE]);
+            narrow(&mut rounded.0, from);
             for vector in 0..TILE * size_of::<T>() / VECTOR {
                 // SAFETY: both arrays have `TILE` elements, and `to` is aligned to a vector: both
                 // checked above.
                 unsafe {
-                    let from = rounded.as_ptr().cast::<__m128i>().add(vector);
+                    let from = rounded.0.as_ptr().cast::<__m128i>().add(vector);
                     let to = to.as_mut_ptr().cast::<__m128i>().add(vector);
                     _mm_stream_si128(to, _mm_loadu_si128(from));
                 }
