@@ -2,8 +2,10 @@
 taken inside a round. Prints one line a row and writes a record; see README.md."""
 
 import argparse
+import atexit
 import csv
 import math
+import signal
 import statistics
 import subprocess
 import sys
@@ -100,7 +102,8 @@ def expected(case):
 
 
 class Peer:
-    """A process that answers each line with a line."""
+    """A process that answers each line with a line, and is stopped otherwise: threads that wait for work awake, as each
+    library has its own way of, do not take the processors from the next peer."""
 
     def __init__(self, name, command, environment):
         self.name, self.command, self.environment = name, command, environment
@@ -110,13 +113,16 @@ class Peer:
         self.process = subprocess.Popen(
             self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=self.environment
         )
+        atexit.register(self.process.kill)
 
     def ask(self, line):
+        self.process.send_signal(signal.SIGCONT)
         try:
             print(line, file=self.process.stdin, flush=True)
             answer = self.process.stdout.readline().strip()
         except BrokenPipeError:
             answer = ""
+        self.process.send_signal(signal.SIGSTOP)
         if not answer:
             self.process.kill()
             self.start()
@@ -142,8 +148,6 @@ def peers(threads):
     environment = dict(os.environ, RAYON_NUM_THREADS=str(threads), MATMUL_NUM_THREADS=str(threads))
     for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         environment[variable] = str(threads)
-    # Threads that wait for work must not take the processors from the next peer.
-    environment |= {"OMP_WAIT_POLICY": "passive", "KMP_BLOCKTIME": "0", "GOMP_SPINCOUNT": "0"}
     rust = str(ROOT / "target/peers/release/halfstep-peers")
     python = [sys.executable]
     commands = {
@@ -269,6 +273,7 @@ def main():
             data.append([label(case), threads, "halfstep", mine, 1.0, share])
             data += [[label(case), threads, name, value[0], value[1], ""] for name, value in order]
         for peer in everyone.values():
+            peer.process.send_signal(signal.SIGCONT)
             peer.process.stdin.close()
             peer.process.wait(timeout=60)
     say(f"{behind} rows in which a peer is faster")
