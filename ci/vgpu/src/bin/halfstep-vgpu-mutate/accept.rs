@@ -1,7 +1,8 @@
 //! Survivors that are known, with the reason.
 //!
 //! A line of the file: vendor, kernel, operator, and between backquotes the instruction; `*` in
-//! kernel and instruction stands for anything. Then `: ` and the reason.
+//! kernel and instruction stands for anything. Then `: ` and the reason, which begins with `same: ` where the mutant
+//! computes the same whatever a plan gives it: argued there, where it could not be proved.
 
 /// One line.
 pub struct Entry {
@@ -10,6 +11,8 @@ pub struct Entry {
     kernel: String,
     operator: String,
     place: String,
+    /// Whether the mutant computes the same whatever a plan gives it.
+    pub same: bool,
     /// How many survivors it has covered, and how many others it named.
     pub survived: u32,
     pub killed: u32,
@@ -29,7 +32,9 @@ pub fn parse(text: &str) -> Result<Vec<Entry>, String> {
             let mut words = head.split_whitespace().map(str::to_string);
             let (vendor, kernel, operator) = (words.next()?, words.next()?, words.next()?);
             let place = place.to_string();
-            let entry = Entry { line, vendor, kernel, operator, place, survived: 0, killed: 0 };
+            let same = reason.starts_with("same: ");
+            let (survived, killed) = (0, 0);
+            let entry = Entry { line, vendor, kernel, operator, place, same, survived, killed };
             (!reason.trim().is_empty()).then_some(entry)
         };
         let wrong = || format!("line {line}: vendor kernel operator `instruction`: reason");

@@ -81,16 +81,23 @@ fn main() -> ExitCode {
     }
 }
 
-/// Counts, of a kernel, an operator or a vendor.
+/// Counts, of a kernel, an operator, an op or a vendor.
 #[derive(Default)]
 struct Count {
     total: u32,
     killed: u32,
+    /// Survivors that compute the same whatever a plan gives them.
+    same: u32,
 }
 
 impl Count {
     fn share(&self) -> f64 {
         100.0 * f64::from(self.killed) / f64::from(self.total.max(1))
+    }
+
+    /// Of those that can be killed.
+    fn share_of_others(&self) -> f64 {
+        100.0 * f64::from(self.killed) / f64::from((self.total - self.same).max(1))
     }
 }
 
@@ -108,6 +115,7 @@ fn run(program: &Program) -> Result<bool, String> {
     let (mut unlisted, mut uncovered) = (Vec::new(), Vec::new());
     let mut by_vendor: BTreeMap<&str, Count> = BTreeMap::new();
     let mut by_operator: BTreeMap<(&str, &str), Count> = BTreeMap::new();
+    let mut by_op: BTreeMap<(&str, String), Count> = BTreeMap::new();
     let mut equivalent: BTreeMap<(&str, &str, &str), u32> = BTreeMap::new();
     for path in &program.files {
         let image = Image::read(path)?;
@@ -152,7 +160,14 @@ fn run(program: &Program) -> Result<bool, String> {
                 }
                 let names =
                     |e: &&mut Entry| e.names(vendor, kernel, mutant.operator, &mutant.place);
-                match accepted.iter_mut().find(names) {
+                let known = accepted.iter_mut().find(names);
+                if let Some(op) = op(kernel) {
+                    let count = by_op.entry((vendor, op.into())).or_default();
+                    count.total += 1;
+                    count.killed += u32::from(killed);
+                    count.same += u32::from(!killed && known.as_ref().is_some_and(|e| e.same));
+                }
+                match known {
                     Some(entry) if killed => entry.killed += 1,
                     Some(entry) => entry.survived += 1,
                     None if killed => {}
@@ -189,9 +204,23 @@ fn run(program: &Program) -> Result<bool, String> {
     for ((vendor, operator, proof), count) in &equivalent {
         println!("{vendor:6} {operator:14} {count:4} equivalent, proved by {proof}");
     }
+    let mut few = false;
+    for ((vendor, op), count) in &by_op {
+        let Count { total, killed, same } = count;
+        let share = count.share_of_others();
+        println!(
+            "{vendor:6} {op:14} {killed:4} of {total:4}, {same} the same: {share:.1} % of others"
+        );
+        few |= share < program.least;
+    }
     // Of a vendor whose code is not there nothing is known.
     accepted.retain(|entry| by_vendor.contains_key(entry.vendor.as_str()));
-    Ok(conclude(program, &by_vendor, &accepted, &unlisted, &uncovered))
+    Ok(conclude(program, &by_vendor, &accepted, &unlisted, &uncovered) && !few)
+}
+
+/// The op of one of the crate's kernels.
+fn op(kernel: &str) -> Option<&str> {
+    kernel.strip_prefix("hs_")?.split('_').next()
 }
 
 /// Prints what counts, and says whether all is well.

@@ -6,7 +6,7 @@ use crate::params::gemm::*;
 
 pub fn cases(name: &str) -> Vec<Case> {
     match name {
-        "prepare" => (0..36).map(prepare).collect(),
+        "prepare" => (0..48).map(prepare).collect(),
         _ => (0..45).map(swiglu_grad).collect(),
     }
 }
@@ -14,13 +14,13 @@ pub fn cases(name: &str) -> Vec<Case> {
 /// Columns beyond a block's 32, steps beyond a round of 8 × 256 where sums are wanted; now and then their statistics.
 fn prepare(i: usize) -> Case {
     let mut b = Builder::default();
-    let input = TYPES[i % 3];
     let (turn, i) = (i / 6, i % 6);
+    let input = TYPES[(i + turn) % 3];
     let sums = i != 1 && i != 4;
     let groups = if matches!(i, 2 | 4 | 5) { 3 } else { 0 };
     // As it is stored: sums are over the rows.
     let (rows, columns) = match (sums, turn) {
-        (true, 5) => (2, 16_400), // statistics of two chunks
+        (true, 5 | 7) => (2, 16_400), // statistics of two chunks
         (true, _) => ([2309, 300, 610][i % 3], 37),
         (false, _) => (70, 45),
     };
@@ -34,7 +34,7 @@ fn prepare(i: usize) -> Case {
     p.activation = (i + turn + 1) as u32 % ACTIVATIONS;
     if sums {
         p.flags |= FLAG_A_TRANSPOSED;
-        let values = b.noise(columns * groups.max(1) as usize, false);
+        let values = b.noise(columns * groups.max(1) as usize, turn > 5);
         p.a_sums = b.values(&values, F32_TYPE, 0);
         if turn % 2 == 1 {
             (p.a_sums_partials, p.a_sums_counts) = statistics(&mut b, values.len());
@@ -58,7 +58,7 @@ fn swiglu_grad(i: usize) -> Case {
     let (turn, i) = (i / 9, i % 9);
     let input = TYPES[(i + turn) % 3];
     let (rows, n) =
-        [(9, 77), (40, 64), (3, 5), (67, 33), (5, 130), (3, 7), (2, 15), (4, 23), (2, 16)][i];
+        [(9, 77), (40, 64), (3, 5), (67, 33), (5, 130), (3, 7), (2, 15), (4, 23), (2, 17)][i];
     let even = i % 2 == 1;
     let dy = matrix(&mut b, [1, rows, n], input, even, true);
     let z = matrix(&mut b, [1, rows, 2 * n], input, even, true);

@@ -195,7 +195,14 @@ fn product(
     let k = if sums && i % 20 == 3 { 2060 + below(16) } else { k };
     let (m, n, k) = (whole(m), whole(n), whole(k));
     let cuts_k = draw[1] % 7 == 2 && ta && !tb && !gated;
-    let groups = if cuts_k || draw[2] % 7 == 4 && !ta { 3 } else { 0 };
+    // So many sums that several waves have some of a chunk.
+    let many = ta && !tb && !gated && sums && i % 18 == 1;
+    let cuts_k = cuts_k || many;
+    let groups = match draw[2] % 7 == 4 && !ta {
+        _ if many => 9,
+        grouped if grouped || cuts_k => 3,
+        _ => 0,
+    };
     let batch = if groups == 0 && draw[3].is_multiple_of(3) && !sums { 2 } else { 1 };
     let splits = match (ty, draw[3] % 9) {
         (BF16_TYPE | F16_TYPE, 4) if groups == 0 => 2 + draw[19] as u32 % 3,
@@ -234,9 +241,10 @@ fn product(
         let end = if cuts_k { k } else { m } as u32;
         // An empty one; ends before the start, and behind what there is.
         let ends = match draw[23] % 3 {
-            0 => [end / 2, end / 3, end + 7],
-            1 => [end + 1, end, end / 2],
-            _ => [end / 3, end / 3, end],
+            _ if many => (1..=9).map(|g| end * g / 9).collect(),
+            0 => vec![end / 2, end / 3, end + 7],
+            1 => vec![end + 1, end, end / 2],
+            _ => vec![end / 3, end / 3, end],
         };
         p.group_ends = b.table(&ends);
         p.stride_a = 0;
@@ -265,10 +273,10 @@ fn product(
     }
     let strips = if sums { m.div_ceil(32) as u32 } else { 0 };
     if sums {
-        let values = b.noise(groups.max(1) * m, false);
+        let values = b.noise(groups.max(1) * m, many);
         p.a_sums = b.values(&values, F32_TYPE, 0);
         p.flags |= u32::from(draw[16] % 2 == 1) * FLAG_ADD_A_SUMS;
-        if draw[15] % 2 == 1 {
+        if draw[15] % 2 == 1 || many {
             (p.a_sums_partials, p.a_sums_counts) = statistics(b, groups.max(1) * m);
         }
     }
