@@ -2,7 +2,7 @@
 //!
 //! Not shown here: G-22 (limits of a grid: blocks walk over tiles), G-24 and G-25
 //! (workspaces of sums in parts: plans make them themselves, of the right size, and each part is written whole before
-//! it is read; gemm_exact runs them), the second half of G-26 (memory of another GPU).
+//! it is read; gemm_exact runs them. Counts of what has been stored, which outlive a launch: gpu_driver), the second half of G-26 (memory of another GPU).
 #![allow(missing_docs)]
 
 mod common;

@@ -14,10 +14,12 @@ mod common;
 
 use common::devices;
 use common::optim::*;
+use common::policy;
 use common::training::Training;
 use common::vgpu::Door;
+use halfstep::gemm::{Activation, Stats, WeightGrad, WeightGradOperands};
 use halfstep::optim::*;
-use halfstep::{Buffer, Device, DeviceKind, Error};
+use halfstep::{Buffer, Device, DeviceKind, Error, GradStats, bf16};
 
 fn gpus() -> Vec<(Device, Door)> {
     let gpus = devices().into_iter().filter(|device| device.info().kind != DeviceKind::Cpu);
@@ -182,5 +184,55 @@ fn d08_a_lost_device_gives_the_same_error_to_everyone() {
         assert_eq!(device.zeros::<f32>(1).unwrap_err(), first);
         assert_eq!(w.to_vec(&stream).unwrap_err(), first);
         drop((w, g, optimizer, stream, device)); // no panic, no loop
+    }
+}
+
+/// G-25: whichever launch of a gradient fails, the next run finds no count of what has been stored: statistics are those
+/// of a run in which nothing failed.
+#[test]
+fn g25_statistics_after_a_failed_launch_are_of_the_next_run() {
+    for (device, door) in gpus() {
+        let call = if door.vendor == "cuda" { "cuLaunchKernel" } else { "hipModuleLaunchKernel" };
+        let stream = device.stream().unwrap();
+        // 19,008 elements, more than a chunk; of dz, of the parts of k, and of their sum: three launches.
+        let (rows, input, output) = (64, 72, 264);
+        let plan = WeightGrad::new(rows, input, output)
+            .activation(Activation::GeluTanh)
+            .subnormals(policy(&device))
+            .split(2)
+            .plan::<bf16>(&device)
+            .unwrap();
+        let values = |len: usize| {
+            let values: Vec<bf16> =
+                (0..len).map(|i| bf16::from_f32((i * 37 % 101) as f32 / 50.0 - 1.0)).collect();
+            device.upload(&values).unwrap()
+        };
+        let (dy, z, x) = (values(rows * output), values(rows * output), values(rows * input));
+        let mut dz = device.zeros::<bf16>(rows * output).unwrap();
+        let mut dw = device.zeros::<f32>(output * input).unwrap();
+        let mut db = device.zeros::<f32>(output).unwrap();
+        let lengths = [output * input, output];
+        let mut run = |stats: &mut GradStats| {
+            let operands = WeightGradOperands {
+                z: Some(&z),
+                d_preactivation: Some(&mut dz),
+                db: Some(&mut db),
+                stats: Some(Stats { stats, weight: 0, bias: Some(1) }),
+                ..WeightGradOperands::new(&dy, &x, &mut dw)
+            };
+            plan.run(&stream, operands)
+        };
+        let mut undisturbed = GradStats::new(&device, &lengths).unwrap();
+        run(&mut undisturbed).unwrap();
+        let expected = undisturbed.read(&stream).unwrap();
+        assert!(expected.sum_squares > 0.0);
+        for launch in 1..=3 {
+            let mut stats = GradStats::new(&device, &lengths).unwrap();
+            door.fail(call, launch, 2);
+            let error = run(&mut stats).unwrap_err();
+            assert!(matches!(error, Error::OutOfMemory { .. } | Error::Driver { .. }), "{error}");
+            run(&mut stats).unwrap();
+            assert_eq!(stats.read(&stream).unwrap(), expected, "launch {launch} failed");
+        }
     }
 }

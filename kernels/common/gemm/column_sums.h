@@ -57,7 +57,7 @@ HS_DEVICE void column_sums(const Product& block, uint32_t strip, char* shared, R
       stretches_stored<TEAM>(
           statistics_of_sums(p), 1, [&](uint32_t) { return Stretch{g * p.m + first, columns}; },
           *reinterpret_cast<StatisticsMemory*>(shared));
-      barrier();
+      barrier();  // its memory is the next sums'
     }
     start = end;
   }

@@ -33,12 +33,12 @@ HS_DEVICE void parts8_below(float (&v)[8], const Product& p, uint64_t i, uint64_
   }
 }
 
-// Which elements of a D stored [n,m] the threads from `base` on have stored: eights below each other.
+// What thread `q` has stored of a D stored [n,m]: eight rows of one of its columns.
 HS_DEVICE Stretch eight_below(const Product& p, uint64_t q) {
   const uint64_t i = q / p.n * 8;
   return {q % p.n * p.m + i, at_most_8(p.m - i)};
 }
-// And of a D stored [m,n]: all until those of thread `to` begin.
+// And what threads `from` to `to` have of a D stored [m,n]: their eights are side by side, row after row.
 HS_DEVICE Stretch eights_beside(const Product& p, uint64_t from, uint64_t to) {
   const uint64_t eights = (p.n + 7) / 8;
   auto start = [&](uint64_t q) { return q / eights * p.n + q % eights * 8; };
@@ -57,7 +57,7 @@ HS_DEVICE void combine(const Product& block) {
     const uint64_t q = from + thread_index(), to = from + THREADS < all ? from + THREADS : all;
     float v[8];
     if (q >= to) {
-      // Others have some.
+      // None for this thread, which meets the others below.
     } else if (transposed) {
       const uint64_t i = q / p.n * 8, j = q % p.n;
       parts8_below(v, p, i, j, at_most_8(p.m - i));

@@ -89,8 +89,8 @@ HS_DEVICE void sum_chunk(const Statistics& s, uint64_t c, StatisticsMemory& memo
   }
 }
 
-// Counts what all threads of a block have stored, `count` stretches, at most MOST_STRETCHES, and sums chunks that are full. All
-// of them come here. `memory` is free before, and when they meet next.
+// Counts what all threads of a block have stored, `count` stretches, at most MOST_STRETCHES, and sums chunks that are
+// full. All of them come here. `memory` is free before, and when they meet next.
 template <uint32_t TEAM, class StretchOf>
 HS_DEVICE void stretches_stored(const Statistics& s, uint32_t count, StretchOf stretch_of, StatisticsMemory& memory) {
   publish_block();
@@ -120,6 +120,7 @@ HS_DEVICE void stretches_stored(const Statistics& s, uint32_t count, StretchOf s
 // The same of a tile of D. (Parts of k are another launch's to finish.)
 template <uint32_t TM, uint32_t TN, uint32_t TEAM>
 HS_DEVICE void tile_stored(const Product& p, const Tile& t, char* shared) {
+  static_assert(TM <= MOST_STRETCHES && TN <= MOST_STRETCHES, "a row or a column of a tile is a stretch");
   if (p.partials == 0 || p.workspace != 0) return;
   const uint64_t below = t.m - t.row, right = p.n - t.column;
   const uint32_t rows = static_cast<uint32_t>(below < TM ? below : TM);
