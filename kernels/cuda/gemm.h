@@ -1,9 +1,9 @@
 // The main loop for aligned 16-bit operands, for sm_80 and newer: tiles of waves of 64×64 (of 32×32 where the tile has
-// 64×64), k in steps of 32. Stages of shared memory are filled in the background (cp.async), so that all but one are
+// 64×64), k in steps of 32, of which a stage of tiles with 64 columns has two. Stages of shared memory are filled in the background (cp.async), so that all but one are
 // under way while that is multiplied; operands stay as they are stored, and ldmatrix transposes what has to be. Tiles of
 // 128×128 have three stages and two blocks a multiprocessor; larger ones have a multiprocessor to themselves, and four.
-// 64×64 have six, with three blocks: where products are small a block may be alone, and five steps of its own, 640 cycles
-// of the matrix unit, are what an A100's memory takes to answer.
+// 64×64 have three, too, with three blocks: where products are small a block may be alone, and has two stages on their way,
+// 512 cycles of the matrix unit.
 //
 // Needs of each operand an address, leading dimension and batch stride in multiples of 16 bytes, or, where the launch
 // says so (PAIRS), of 4: copies are of two elements then, four times as many. Sizes are any. Lanes
@@ -38,7 +38,7 @@ HS_DEVICE void copies_arrived() {
 template <uint32_t TYPE, bool A_TRANSPOSED, bool B_TRANSPOSED, uint32_t TM, uint32_t TN>
 struct AlignedLoop {
   using Sums = MatrixSums<TYPE, TM, TN>;
-  static constexpr uint32_t STEPS = TM == 128 && TN == 64 ? 2 : 1;  // of 32, in a stage
+  static constexpr uint32_t STEPS = TN == 64 ? 2 : 1;  // of 32, in a stage
   static constexpr uint32_t OPERAND_A = TM * 64, STEP = (TM + TN) * 64, STAGE = STEPS * STEP;
   static constexpr uint32_t BYTES = ASKED<TM, TN> > 0 ? ASKED<TM, TN> : 48 * 1024;  // all there is without asking
   static constexpr uint32_t STAGES = BYTES / STAGE;

@@ -3,7 +3,7 @@
 // `=`, or in place where the epilogue says so. Deterministic: each element is one sum over k in
 // ascending order, or where rotated from its column's first step on and around (f32, which is not: one chain of fmaf,
 // the reference's bits; 16-bit types: one chain of the matrix unit's steps), whatever the number of blocks and
-// whichever the loop. 64×64 tiles, k in steps of 32.
+// whichever the loop. 64×64 tiles, k in steps of 32; of 64 where operands are copied.
 //
 // Operands that are not aligned, or change on their way, go through registers. Aligned ones are copied in the
 // background instead where the target has such a loop for the tile: see gemm.h of the target.
