@@ -51,7 +51,8 @@ fn chains(steps: usize) -> f64 {
     (steps * 32 * 2) as f64
 }
 
-/// A loop of 24 independent chains of an instruction on 512-bit registers.
+/// A loop of 24 independent chains of an instruction on 512-bit registers, all of which are 0: what was left in them
+/// could be subnormal, for which some processors take a hundred times as long.
 #[cfg(target_arch = "x86_64")]
 macro_rules! chains_512 {
     ($name:ident, $instruction:literal: $($sum:literal)+) => {
@@ -61,6 +62,9 @@ macro_rules! chains_512 {
             // SAFETY: registers only.
             unsafe {
                 std::arch::asm!(
+                    "vpxord zmm0, zmm0, zmm0",
+                    "vpxord zmm1, zmm1, zmm1",
+                    $(concat!("vpxord zmm", $sum, ", zmm", $sum, ", zmm", $sum),)+
                     "2:",
                     $(concat!($instruction, " zmm", $sum, ", zmm0, zmm1"),)+
                     "dec {steps}",

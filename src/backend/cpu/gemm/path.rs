@@ -25,7 +25,21 @@ impl Path {
 
     /// The fastest that this machine can run.
     pub(crate) fn detect() -> Self {
-        Self::ALL.into_iter().find(|path| path.runs_here()).unwrap_or(Self::Portable)
+        let mut all = Self::ALL.into_iter();
+        all.find(|path| path.runs_here() && path.is_faster()).unwrap_or(Self::Portable)
+    }
+
+    /// Whether it is faster than the next of [`ALL`](Self::ALL), as most are; it runs here.
+    fn is_faster(self) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        if self == Self::Avx512Bf16 {
+            static FASTER: LazyLock<bool> = LazyLock::new(|| {
+                // SAFETY: the features are there.
+                unsafe { super::avx512bf16::is_faster() }
+            });
+            return *FASTER;
+        }
+        true
     }
 
     /// Whether this machine has the instructions.
