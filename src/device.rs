@@ -29,7 +29,7 @@ pub struct DeviceInfo {
     pub index: usize,
     /// Name as the vendor gives it.
     pub name: String,
-    /// Instruction set: `avx512bf16`, `avx512f`, `avx2+fma`, `portable`; on GPUs `sm_80`, `gfx90a`.
+    /// Instruction set: `amx-bf16`, `avx512bf16`, `avx512f`, `avx2+fma`, `portable`; on GPUs `sm_80`, `gfx90a`.
     pub arch: String,
     /// Units that run blocks: threads of the CPU backend, multiprocessors, compute units.
     pub units: usize,
@@ -81,8 +81,14 @@ impl Device {
     }
 
     /// The host's processor, with matrix products by a chosen form of the kernel: `avx512bf16`, `avx512f`,
-    /// `avx2+fma`, `portable`, or `reference` (the definition, one element at a time). All give the
-    /// same bits; this is for tests, and for finding out.
+    /// `avx2+fma`, `portable`, or `reference` (the definition, one element at a time). All of these give the
+    /// same bits; they are for tests, and for finding out.
+    ///
+    /// `amx-bf16` multiplies bf16 by AMX (Intel's servers from Sapphire Rapids on, Linux), sixteen times the
+    /// multiply-adds of AVX-512. It adds in another order, within the same
+    /// [error bound](crate::gemm::bound): bits are the same in every run and for any number of threads, but
+    /// not those of other processors. So it is only used where it is asked for. Other types are computed as by
+    /// `avx512f`.
     ///
     /// # Errors
     /// [`Error::Unsupported`] where the name is none of these, or the processor lacks the

@@ -239,6 +239,7 @@ fn property<T: Storage>() {
     for (threads, arch) in others {
         devices.extend(Device::cpu_with_arch(usize::try_into(threads).unwrap(), arch).ok());
     }
+    let amx = common::amx();
     proptest!(common::cases(), |(layer in any_layer())| {
         let tensors = tensors::<T>(&layer);
         let expected = run(&layer, &tensors, &exact);
@@ -247,11 +248,13 @@ fn property<T: Storage>() {
             let got = run(&layer, &tensors, device);
             assert!(got == expected, "{layer:?} on {}", device.info());
         }
+        if let Some(device) = &amx {
+            check_own_order(&layer, &tensors, &expected, device);
+        }
     });
 }
 
-/// On GPUs: everything within its bounds; what has one order of arithmetic (dz, db, the statistics,
-/// and with f32 storage all of it) to the bit; twice the same.
+/// On GPUs.
 fn property_of_gpus<T: Storage>() {
     let exact = reference();
     for device in common::gpus() {
@@ -273,13 +276,24 @@ fn property_of_gpus<T: Storage>() {
             let layer = on::<T>(&layer, &device);
             let tensors = tensors::<T>(&layer);
             let expected = run(&layer, &tensors, &exact);
-            let got = run(&layer, &tensors, &device);
-            check(&layer, &tensors, &got);
-            assert!(got.dz == expected.dz && got.db == expected.db, "{layer:?}");
-            assert!(T::DTYPE != Dtype::F32 || got == expected, "{layer:?} on {}", device.info());
-            assert!(got == run(&layer, &tensors, &device), "{layer:?}: twice");
+            check_own_order(&layer, &tensors, &expected, &device);
         }
     }
+}
+
+/// What devices promise whose products of 16 bits add in an order of their own: everything within its bounds; what has
+/// one order of arithmetic (dz, db, the statistics, and with f32 storage all of it) to the bit; twice the same.
+fn check_own_order<T: Storage>(
+    layer: &Layer,
+    tensors: &Tensors<T>,
+    expected: &Gradients<T>,
+    device: &Device,
+) {
+    let got = run(layer, tensors, device);
+    check(layer, tensors, &got);
+    assert!(got.dz == expected.dz && got.db == expected.db, "{layer:?} on {}", device.info());
+    assert!(T::DTYPE != Dtype::F32 || got == *expected, "{layer:?} on {}", device.info());
+    assert!(got == run(layer, tensors, device), "{layer:?}: twice on {}", device.info());
 }
 
 #[test]
@@ -315,7 +329,7 @@ fn f32_gradients_are_within_their_bounds_and_have_the_references_bits() {
 /// Integers: exact through every layout, also where the sum over rows is cut.
 #[test]
 fn g23_accumulating_twice_is_the_sum_of_both_and_an_error_in_between_changes_nothing() {
-    for device in common::devices() {
+    for device in common::product_devices() {
         for weight in [WeightLayout::OutIn, WeightLayout::InOut] {
             let layer = Layer {
                 rows: 600,
@@ -366,7 +380,7 @@ fn g23_accumulating_twice_is_the_sum_of_both_and_an_error_in_between_changes_not
 
 #[test]
 fn statistics_count_non_finite_gradients_and_refuse_foreign_lists() {
-    for device in common::devices() {
+    for device in common::product_devices() {
         let stream = device.stream().unwrap();
         let plan = WeightGrad::new(2, 200, 100).plan::<f32>(&device).unwrap(); // 20,000: two partials
         let (mut dy, x) = (Values::from(vec![1.0f32; 200]), Values::from(vec![1.0f32; 400]));
@@ -412,6 +426,9 @@ fn long_batches_have_the_references_bits() {
             check(&layer, &tensors, &expected);
             for device in common::gemm_devices() {
                 assert!(run(&layer, &tensors, &device) == expected, "{layer:?}");
+            }
+            if let Some(device) = common::amx() {
+                check_own_order(&layer, &tensors, &expected, &device);
             }
         }
     }

@@ -1,5 +1,6 @@
 //! Every form of the matrix kernel gives the reference's bits: for any instruction set, number of
-//! threads, alignment, and cut of the work.
+//! threads, alignment, and cut of the work. The one of AMX has an order of its own: its own bits, and the reference's
+//! where sums are exact.
 #![allow(missing_docs)]
 
 mod common;
@@ -14,12 +15,15 @@ use proptest::prelude::*;
 fn forms() -> Vec<Device> {
     let mut devices = Vec::new();
     for arch in ["avx512bf16", "avx512f", "avx2+fma", "portable"] {
-        for threads in 1..=3usize {
-            let threads = threads.try_into().expect("not zero");
-            devices.extend(Device::cpu_with_arch(threads, arch).ok());
-        }
+        devices.extend(with_threads(arch));
     }
     devices
+}
+
+/// A form with one thread, two and three; none where this machine does not have it.
+fn with_threads(arch: &str) -> Vec<Device> {
+    let device = |threads: usize| Device::cpu_with_arch(threads.try_into().ok()?, arch).ok();
+    (1..=3).filter_map(device).collect()
 }
 
 fn reference() -> Device {
@@ -137,6 +141,114 @@ fn f32_to_f32_has_the_references_bits() {
     property::<f32, f32>();
 }
 
+/// The form of AMX; a reason where it is not there.
+fn amx() -> Vec<Device> {
+    common::amx().map(|device| with_threads(&device.info().arch)).unwrap_or_default()
+}
+
+/// Its bits do not depend on threads; those of other types are the reference's.
+fn amx_has_bits_of_its_own<O: Storage>() {
+    let (devices, exact) = (amx(), reference());
+    let Some((first, rest)) = devices.split_first() else { return };
+    proptest!(common::cases(), |(case in any_case(), vector in any_vector())| {
+        all_forms_agree::<bf16, O>(&case, rest, first);
+        all_forms_agree::<bf16, O>(&vector, rest, first);
+        all_forms_agree::<f16, f16>(&case, &devices, &exact);
+    });
+}
+
+#[test]
+fn amx_has_bits_of_its_own_in_bf16() {
+    amx_has_bits_of_its_own::<bf16>();
+}
+
+#[test]
+fn amx_has_bits_of_its_own_in_f32() {
+    amx_has_bits_of_its_own::<f32>();
+}
+
+/// Sums of small integers are exact in any order: whole tiles and parts of them, several ranges and blocks of `k`, odd
+/// steps, every layout and every source of A.
+#[test]
+fn amx_has_the_references_bits_where_sums_are_exact() {
+    let (devices, exact) = (amx(), reference());
+    let mut rng = Rng(11);
+    for (m, n, k) in [
+        (32, 32, 32),
+        (31, 33, 31),
+        (16, 17, 63),
+        (17, 16, 65),
+        (1, 1, 1),
+        (33, 15, 511),
+        (100, 300, 513),
+        (100, 33, 1030),
+        (40, 36, 4099),
+    ] {
+        for layout in Layout::ALL {
+            for role in [Role::Forward, Role::Derivative, Role::Gated] {
+                let data = Distribution::Integer(2);
+                let activation = Activation::Relu;
+                let (seed, shift) = (rng.next(), rng.below(8));
+                let case =
+                    Case { layout, role, activation, data, seed, shift, ..Case::new(m, n, k) };
+                let nans = (m, n, k.next_multiple_of(32));
+                devices.iter().for_each(|device| leave_nans(device, nans));
+                all_forms_agree::<bf16, f32>(&case, &devices, &exact);
+                all_forms_agree::<bf16, bf16>(&Case { gap: 5, ..case }, &devices, &exact);
+            }
+        }
+    }
+}
+
+/// A product of NaNs, which stay in the memory that packing needs: what is behind an operand's last step has to be
+/// written there, not assumed.
+fn leave_nans(device: &Device, (m, n, k): (usize, usize, usize)) {
+    let nan = bf16::narrow(f32::NAN);
+    let (a, b, mut d) = (vec![nan; m * k], vec![nan; k * n], vec![nan; m * n]);
+    let plan = Gemm::new(m, n, k).plan::<bf16, bf16>(device);
+    plan.and_then(|plan| plan.run(&device.stream()?, Operands::new(&a, &b, &mut d)))
+        .expect("a product");
+}
+
+/// AMX flushes subnormals; products whose sums, or elements, might be some are computed without it. Integers times powers
+/// of two, so that sums are exact: those of lanes of every third group of 32 are subnormal, as factors or as sums.
+#[test]
+fn amx_keeps_subnormals() {
+    let (devices, exact) = (amx(), reference());
+    let mut rng = Rng(12);
+    let mut subnormal = 0;
+    for (m, n, k) in [(100, 70, 700), (33, 97, 40), (8, 40, 5000)] {
+        for (layout, exponents) in
+            Layout::ALL.into_iter().flat_map(|l| [[-70, -70], [-132, 0]].map(|e| (l, e)))
+        {
+            let mut fill = |lanes: usize, together: bool, exponent: i32| -> Vec<bf16> {
+                let lane = |i: usize| if together { i % lanes } else { i / k };
+                let value = |i: usize| {
+                    let exponent = if lane(i) / 32 % 3 == 1 { 0 } else { exponent };
+                    (rng.below(5) as f64 - 2.0) * f64::from(exponent).exp2()
+                };
+                (0..lanes * k).map(value).map(|value| bf16::narrow(value as f32)).collect()
+            };
+            let a = fill(m, layout.a_transposed(), exponents[0]);
+            let b = fill(n, !layout.b_transposed(), exponents[1]);
+            let product = |device: &Device| {
+                let mut d = vec![0.0f32; m * n];
+                let plan = Gemm::new(m, n, k).layout(layout).plan::<bf16, f32>(device);
+                plan.and_then(|plan| plan.run(&device.stream()?, Operands::new(&a, &b, &mut d)))
+                    .expect("a product");
+                d.iter().map(|value| value.to_bits()).collect::<Vec<_>>()
+            };
+            let expected = product(&exact);
+            let small = |bits: &&u32| (1..1 << 23).contains(&(**bits & 0x7fff_ffff));
+            subnormal += expected.iter().filter(small).count();
+            for device in &devices {
+                assert!(product(device) == expected, "{m} {n} {k} {layout:?} {exponents:?}");
+            }
+        }
+    }
+    assert!(subnormal > 1000, "only {subnormal} subnormal results");
+}
+
 /// Sizes beyond one block of each kind: several row tiles, several column tiles, `k` cut in panels and
 /// in blocks.
 #[test]
@@ -172,7 +284,8 @@ fn large_products_have_the_references_bits() {
 fn blocks_of_a_huge_product_have_the_bits_of_small_ones() {
     let (m, n) = (1700, 2100);
     let mut rng = Rng(21);
-    for device in forms().into_iter().filter(|device| device.info().arch != "portable") {
+    let fast = forms().into_iter().filter(|device| device.info().arch != "portable");
+    for device in fast.chain(amx()) {
         let stream = device.stream().expect("a stream");
         for k in [3000, 4500] {
             let a: Vec<bf16> = Distribution::Normal.fill(&mut rng, m * k);

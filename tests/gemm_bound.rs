@@ -18,7 +18,7 @@ fn growth(case: &Case) -> Growth {
 /// On the CPU, and an eighth of the cases on GPUs, an interpreter's share: there once more, and at other addresses,
 /// for the same bits.
 fn within<T: Storage, O: Storage>(case: &Case) {
-    for device in common::devices() {
+    for device in common::product_devices() {
         let gpu = device.info().kind != DeviceKind::Cpu;
         if gpu && !case.seed.is_multiple_of(8) {
             continue;
@@ -130,7 +130,7 @@ fn the_documented_bound_is_the_derived_one() {
 #[test]
 fn adversarial_sums_are_within_the_worst_bound() {
     let mut worst = 0.0f64;
-    for device in common::devices() {
+    for device in common::product_devices() {
         let gpu = device.info().kind != DeviceKind::Cpu;
         if gpu {
             println!("{}: sums of up to 4,097, an interpreter's share", device.info());
@@ -171,7 +171,7 @@ fn adversarial_sums_are_within_the_worst_bound() {
 /// f16 output near its largest number: infinity exactly where it has to be.
 #[test]
 fn overflow_of_f16_is_where_the_bound_allows_it() {
-    for device in common::devices() {
+    for device in common::product_devices() {
         for scale in [180.0f32, 255.0, 256.0, 260.0] {
             let case = Case { layout: Layout::NN, ..Case::new(8, 48, 4) }.on::<f16>(&device);
             let mut data = Data::<f16, f16>::new(&case);

@@ -297,12 +297,12 @@ fn integers_are_exact_on_gpus() {
 /// G-10: every size around the edges of the tiles of every form, in each dimension, in each layout.
 #[test]
 fn g10_tile_edges_are_exact() {
-    for device in common::gemm_devices() {
-        // 8×48 and 6×16 tiles; 8 steps to a transposition, 64 to a pass of packing.
+    for device in common::gemm_devices().into_iter().chain(common::amx()) {
+        // 8×48, 6×16 and 32×32 tiles; 8 steps to a transposition, 64 to a pass of packing.
         for layout in Layout::ALL {
-            for m in around(8).into_iter().chain(around(6)) {
-                for n in around(48).into_iter().chain(around(16)) {
-                    for k in around(8) {
+            for m in around(8).into_iter().chain(around(6)).chain(around(32)) {
+                for n in around(48).into_iter().chain(around(16)).chain(around(32)) {
+                    for k in around(8).into_iter().chain(around(32)) {
                         let data = Distribution::Integer(largest(k));
                         let seed = (m * 10_007 + n * 101 + k) as u64;
                         let case = Case { layout, data, seed, bias: true, ..Case::new(m, n, k) };
@@ -353,7 +353,7 @@ proptest! {
 /// The derivative of ReLU in the epilogue, and a gate with ReLU, are exact too.
 #[test]
 fn exact_roles_are_exact() {
-    for device in common::devices() {
+    for device in common::product_devices() {
         for role in [Role::Derivative, Role::Gated] {
             for layout in Layout::ALL {
                 let data = Distribution::Integer(if role == Role::Gated { 3 } else { 15 });
@@ -370,7 +370,7 @@ fn exact_roles_are_exact() {
 /// Sums of thousands, through several blocks of `k`.
 #[test]
 fn long_sums_are_exact() {
-    for device in common::devices() {
+    for device in common::product_devices() {
         let few = device.info().kind != DeviceKind::Cpu;
         for k in [255, 256, 257, 4095, 4096, 4097, 65_536] {
             if few && k > 4097 {
@@ -408,7 +408,7 @@ fn every_value_passes_unharmed() {
             assert!(f64::from(got.widen()) == kept); // −0 becomes 0 in a sum that starts from 0
         }
     }
-    for device in common::devices() {
+    for device in common::product_devices() {
         all::<bf16>(&device);
         all::<f16>(&device);
         assert_eq!(bf16::DTYPE, Dtype::Bf16);

@@ -18,7 +18,7 @@ use halfstep::{Dtype, bf16};
 
 #[test]
 fn swiglu_and_its_gradient_match_f64() {
-    for device in common::devices() {
+    for device in common::product_devices() {
         let stream = device.stream().unwrap();
         let (rows, n) = (7, 33);
         let mut rng = Rng(5);
@@ -50,7 +50,7 @@ fn swiglu_and_its_gradient_match_f64() {
 /// A batch is its members, whatever the strides; an input with stride 0 is shared.
 #[test]
 fn batches_are_their_members() {
-    for device in common::devices().into_iter().chain([common::cpu(3), common::cpu(1)]) {
+    for device in common::product_devices().into_iter().chain([common::cpu(3), common::cpu(1)]) {
         let stream = device.stream().unwrap();
         let (count, m, n, k) = (5, 9, 17, 20);
         let mut rng = Rng(9);
@@ -83,7 +83,7 @@ fn batches_are_their_members() {
 /// More tiles than a GPU has room for at once: blocks compute several, in the same memory.
 #[test]
 fn blocks_compute_one_tile_after_another() {
-    for device in common::devices() {
+    for device in common::product_devices() {
         let stream = device.stream().unwrap();
         let (count, m, n, k) = (450, 120, 16, 8); // rows in the last pass of an epilogue
         let mut rng = Rng(10);
@@ -138,7 +138,7 @@ fn empty_groups_have_gradients_of_zero_in_every_tile() {
 /// Each group is a product with its own weight; rows behind the last group are left alone.
 #[test]
 fn groups_are_their_members_forward_and_backward() {
-    for device in common::devices() {
+    for device in common::product_devices() {
         let stream = device.stream().unwrap();
         let (rows, input, output) = (40, 18, 21);
         let ends = Values::from([7u32, 7, 30, 25, 38]); // an empty group, and one that ends before the last

@@ -13,7 +13,7 @@ use halfstep::{Device, Storage, bf16, f16};
 
 #[test]
 fn g11_beta_zero_does_not_read_c_or_d() {
-    for device in common::devices() {
+    for device in common::product_devices() {
         let stream = device.stream().unwrap();
         let (a, b) = (Values::from([1.0f32; 6]), Values::from([1.0f32; 6]));
         let (c, mut d) = (Values::from([f32::NAN; 4]), Values::from([f32::INFINITY; 4]));
@@ -28,7 +28,7 @@ fn g11_beta_zero_does_not_read_c_or_d() {
 
 #[test]
 fn g12_alpha_zero_does_not_read_a_and_b() {
-    for device in common::devices() {
+    for device in common::product_devices() {
         let stream = device.stream().unwrap();
         let nan = Values::from([f32::NAN; 6]);
         let mut d = Values::from([8.0f32; 4]);
@@ -41,7 +41,7 @@ fn g12_alpha_zero_does_not_read_a_and_b() {
 
 #[test]
 fn g16_a_nan_makes_its_row_or_column_nan_and_nothing_else() {
-    for device in common::devices() {
+    for device in common::product_devices() {
         // Operands aligned to nothing, and to 4 bytes.
         let pairs = |case| Case { pairs: true, shift: 2, ..case };
         let cases =
@@ -80,7 +80,7 @@ fn g16_a_nan_makes_its_row_or_column_nan_and_nothing_else() {
 
 #[test]
 fn g17_infinities_that_meet_zero_or_each_other_give_nan_in_that_element() {
-    for device in common::devices() {
+    for device in common::product_devices() {
         let stream = device.stream().unwrap();
         let inf = f32::INFINITY;
         let (a, b) = (Values::from([inf, 1.0, 1.0, 1.0]), Values::from([0.0f32, 1.0, 2.0, -inf]));
@@ -94,7 +94,7 @@ fn g17_infinities_that_meet_zero_or_each_other_give_nan_in_that_element() {
 
 #[test]
 fn g18_g19_overflow_of_the_output_type_is_infinite_and_ties_go_to_even() {
-    for device in common::devices() {
+    for device in common::product_devices() {
         let stream = device.stream().unwrap();
         let f = |v: f32| f16::from_f32(v);
         let a = Values::from([f(256.0), f(-256.0), f(1.0)]);
@@ -128,7 +128,7 @@ fn g18_g19_overflow_of_the_output_type_is_infinite_and_ties_go_to_even() {
 
 #[test]
 fn g20_subnormals_are_kept_or_flushed_as_asked() {
-    for device in common::devices() {
+    for device in common::product_devices() {
         let stream = device.stream().unwrap();
         let tiny = f16::from_bits(0x03ff); // the largest subnormal, 6.1e-5
         let normal = f16::from_bits(0x0400);
@@ -168,7 +168,7 @@ fn g20_subnormals_are_kept_or_flushed_as_asked() {
 /// Every activation in every role, on all seven distributions.
 #[test]
 fn every_role_and_distribution_is_within_its_bound() {
-    for device in common::devices() {
+    for device in common::product_devices() {
         let mut worst = 0.0f64;
         for role in [Role::Forward, Role::Derivative, Role::Gated] {
             for activation in Activation::ALL {
@@ -196,7 +196,7 @@ fn both<T: Storage, O: Storage>(case: &Case, device: &Device) -> f64 {
 fn g_offsets_that_cannot_be_counted_are_errors() {
     use halfstep::gemm::{DataGrad, DataGradOperands, Matrix};
     const HUGE: [usize; 3] = [usize::MAX, usize::MAX / 2, usize::MAX / 8];
-    for device in common::devices() {
+    for device in common::product_devices() {
         let stream = device.stream().unwrap();
         let (a, b) = (Values::from([1.0f32; 8]), Values::from([1.0f32; 8]));
         let mut d = Values::from([0.0f32; 8]);

@@ -132,24 +132,24 @@ fn tiles<T: Storage>(device: &Device) {
 
 #[test]
 fn every_tile_of_bf16() {
-    common::devices().iter().for_each(tiles::<bf16>);
+    common::product_devices().iter().for_each(tiles::<bf16>);
 }
 
 #[test]
 fn every_tile_of_f16() {
-    common::devices().iter().for_each(tiles::<f16>);
+    common::product_devices().iter().for_each(tiles::<f16>);
 }
 
 #[test]
 fn every_tile_of_f32() {
-    common::devices().iter().for_each(tiles::<f32>);
+    common::product_devices().iter().for_each(tiles::<f32>);
 }
 
 /// Rows of `dw` longer than a chunk, which a tile's rows make full one by one; a `db` of two chunks; a derivative, with
 /// which sums are taken before the product; groups, whose gradients follow each other within a chunk.
 #[test]
 fn long_rows_derivatives_and_groups() {
-    for device in common::devices() {
+    for device in common::product_devices() {
         check::<bf16>(&device, &way(2, 40_000, 3));
         check::<bf16>(&device, &Way { split: 2, ..way(64, 16_390, 3) });
         check::<bf16>(&device, &Way { layout: WeightLayout::InOut, ..way(3, 2, 17_000) });
@@ -166,7 +166,7 @@ fn long_rows_derivatives_and_groups() {
 /// Numbers that are not finite are counted and left out, in every launch that can store them.
 #[test]
 fn not_finite() {
-    for device in common::devices() {
+    for device in common::product_devices() {
         for split in [1, 2] {
             let (rows, input, output) = (64, 72, 300);
             let plan =

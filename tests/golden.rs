@@ -33,12 +33,12 @@ fn replay(op: &str, cases: usize, devices: Vec<halfstep::Device>) {
 
 #[test]
 fn gemm() {
-    replay("gemm", 64, common::devices());
+    replay("gemm", 64, common::product_devices());
 }
 
 #[test]
 fn linear_backward() {
-    replay("linear_backward", 30, common::devices());
+    replay("linear_backward", 30, common::product_devices());
 }
 
 #[test]

@@ -73,6 +73,18 @@ pub fn devices() -> Vec<Device> {
     found().to_vec()
 }
 
+/// [`devices`], and the CPU with products by AMX, in an order of its own: for what products promise on any device.
+pub fn product_devices() -> Vec<Device> {
+    devices().into_iter().chain(amx()).collect()
+}
+
+/// The CPU with products by AMX, where this machine has it.
+pub fn amx() -> Option<Device> {
+    Device::cpu_with_arch(2.try_into().expect("not zero"), "amx-bf16")
+        .inspect_err(|error| println!("skipped: {error}"))
+        .ok()
+}
+
 /// The devices that run code themselves. An interpreter takes minutes for what these do in a second;
 /// that it gives the CPU's bits is shown elsewhere (`optim_devices`, `reduce_devices`).
 pub fn fast_devices() -> Vec<Device> {

@@ -44,7 +44,8 @@ fn even(total: usize, most: usize, unit: usize) -> usize {
 impl Cut {
     pub fn new<F: Form>(m: usize, n: usize, k: usize, halves: usize) -> Self {
         let block_steps = if k <= BLOCK_STEPS { k } else { BLOCK_STEPS };
-        let steps = even(block_steps, STEPS * F::WORD_STEPS, 8).min(block_steps.max(1));
+        let unit = 8.max(F::LANE_WORDS * F::WORD_STEPS);
+        let steps = even(block_steps, STEPS * F::WORD_STEPS, unit).min(block_steps.max(1));
         let widest = WIDEST / halves / F::NR * F::NR;
         let tile_columns = even(n, widest, F::NR);
         let count = |rows: usize| m.div_ceil(rows) * n.div_ceil(tile_columns);

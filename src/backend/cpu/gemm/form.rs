@@ -3,7 +3,7 @@
 use super::pack::Source;
 
 /// A form of the matrix kernel: a tile of sums in registers, and the instruction set of the loops
-/// around it. Every form computes each element as the same chain of fused multiply-adds.
+/// around it. Every form but [`Amx`](super::amx::Amx) computes each element as the same chain of fused multiply-adds.
 pub(super) trait Form {
     /// Rows of a tile; a panel of A has them side by side for each `k`.
     const MR: usize;
@@ -18,13 +18,27 @@ pub(super) trait Form {
     type Around: Form;
     /// Steps of `k` in a word of a packed panel: 1, of f32; or 2, of bf16, for products of bf16 only.
     const WORD_STEPS: usize = 1;
+    /// Words of a lane that lie side by side in a panel of A, and of which panels have whole multiples: 1, where those
+    /// of all lanes do; or as many as a row of a tile register holds.
+    const LANE_WORDS: usize = 1;
+
+    /// What a thread does before tiles, and after them.
+    ///
+    /// # Safety
+    /// The processor has the form's instructions.
+    #[inline(always)]
+    unsafe fn begin() {}
+    /// # Safety
+    /// As for [`begin`](Self::begin).
+    #[inline(always)]
+    unsafe fn end() {}
 
     /// `C[rows,cols] (+)= A·B` over the steps in `k ≥ 1` words of packed panels. Whole vectors are written: up
     /// to `MR` rows, and `cols` rounded up to 16 columns. Where `normal`, no element and no sum of products, up to
     /// any step, is subnormal.
     ///
     /// # Safety
-    /// The panels hold `k` times `MR` and `NR` words; C has `MR` rows of `NR` floats, `ldc`
+    /// The panels hold `k`, rounded up to `LANE_WORDS`, times `MR` and `NR` words; C has `MR` rows of `NR` floats, `ldc`
     /// apart, that nothing else uses. The processor has the form's instructions.
     #[allow(clippy::too_many_arguments)] // what assembly takes
     unsafe fn tile(

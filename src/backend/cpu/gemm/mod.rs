@@ -17,6 +17,8 @@ macro_rules! for_activation {
 }
 
 #[cfg(target_arch = "x86_64")]
+mod amx;
+#[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
@@ -196,15 +198,19 @@ unsafe fn on_path<T: Storage, O: Storage>(threads: &Threads, path: Path, block: 
     unsafe {
         match path {
             #[cfg(target_arch = "x86_64")]
+            Path::Amx if T::DTYPE == Dtype::Bf16 => by_form::<amx::Amx, T, O>(threads, block),
+            #[cfg(target_arch = "x86_64")]
             Path::Avx512Bf16 if T::DTYPE == Dtype::Bf16 => {
                 by_form::<avx512bf16::Avx512Bf16, T, O>(threads, block)
             }
             #[cfg(target_arch = "x86_64")]
-            Path::Avx512 | Path::Avx512Bf16 => by_form::<avx512::Avx512, T, O>(threads, block),
+            Path::Avx512 | Path::Avx512Bf16 | Path::Amx => {
+                by_form::<avx512::Avx512, T, O>(threads, block)
+            }
             #[cfg(target_arch = "x86_64")]
             Path::Avx2 => by_form::<avx2::Avx2, T, O>(threads, block),
             #[cfg(not(target_arch = "x86_64"))]
-            Path::Avx512Bf16 | Path::Avx512 | Path::Avx2 => by_reference::<T, O>(block),
+            Path::Amx | Path::Avx512Bf16 | Path::Avx512 | Path::Avx2 => by_reference::<T, O>(block),
             Path::Portable => by_form::<portable::Portable, T, O>(threads, block),
             Path::Reference => by_reference::<T, O>(block),
         }

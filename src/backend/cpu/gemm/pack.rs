@@ -4,10 +4,13 @@
 use super::form::Form;
 use super::lanes;
 use super::map::derivative;
-use super::pairs::{self, Least};
+use super::pairs::{self, AFTER_LAST_OF_A, Least};
 use super::prefetch::Rectangle;
 use crate::Storage;
 use crate::gemm::{Activation, reference};
+
+/// Lanes of A that are fused, summed or packed side by side.
+pub(super) const LANES: usize = 8;
 
 /// Steps of `k` in a piece, where pieces have to be short.
 pub(super) const STEPS: usize = 64;
@@ -22,6 +25,13 @@ pub(super) struct Source<T> {
 }
 
 impl<T> Source<T> {
+    /// The same elements, of 16 bits, as such.
+    #[inline(always)]
+    fn bits(self) -> Source<u16> {
+        let Self { start, ld, lanes_together } = self;
+        Source { start: start.cast(), ld, lanes_together }
+    }
+
     /// Of so many steps, those that are packed before the next panel's turn. Where lanes are together, a line of the
     /// source has elements of several panels: it should still be in the cache. Else long runs are best.
     #[inline(always)]
@@ -96,19 +106,53 @@ pub(super) unsafe fn words<F: Form, T: Storage>(
         if F::WORD_STEPS == 1 {
             panel::<F, T>(from, width, lanes, steps, to);
         } else {
-            let Source { start, ld, lanes_together } = from;
-            let from = Source::<u16> { start: start.cast(), ld, lanes_together };
-            pairs::panel::<F>(from, width, lanes, steps, after_last, to);
+            pairs::panel::<F>(from.bits(), width, lanes, steps, after_last, to);
         }
-        let packed = std::slice::from_raw_parts_mut(to, steps.div_ceil(F::WORD_STEPS) * width);
-        match (F::WORD_STEPS, flushing) {
-            (1, true) => flush(packed, reference::smallest_normal(T::DTYPE)),
-            (1, false) => {}
-            (_, true) => pairs::flush(packed),
-            (_, false) => {}
-        }
-        if F::WORD_STEPS == 1 { Least::NONE } else { Least::of(packed) }
+        let words = steps.div_ceil(F::WORD_STEPS);
+        let missing = words.next_multiple_of(F::LANE_WORDS) - words;
+        to.add(words * width).write_bytes(0, missing * width);
+        finish::<F, T>(std::slice::from_raw_parts_mut(to, words * width), flushing)
     }
+}
+
+/// Packs a panel of A, as [`words`] or as the form has them, a few lanes at a time, whose source `of_lanes` says.
+///
+/// # Safety
+/// As for [`panel`], for `F::MR` lanes.
+#[inline(always)]
+pub(super) unsafe fn words_of_a<F: Form, T: Storage>(
+    mut of_lanes: impl FnMut(usize, usize) -> Source<T>,
+    (lanes, steps): (usize, usize),
+    flushing: bool,
+    to: *mut f32,
+) -> Least {
+    // SAFETY: the caller's promise; a form with words of lanes side by side is for bf16.
+    unsafe {
+        if F::LANE_WORDS == 1 {
+            let how = (flushing, AFTER_LAST_OF_A);
+            return words::<F, T>(of_lanes(0, lanes), F::MR, (lanes, steps), how, to);
+        }
+        #[cfg(target_arch = "x86_64")]
+        for first in (0..F::MR).step_by(LANES) {
+            let here = lanes.saturating_sub(first).min(LANES);
+            let from = of_lanes(first.min(lanes), here).bits();
+            super::amx::lanes_of_a::<F>(from, (first, here), steps, to);
+        }
+        let words = steps.div_ceil(F::WORD_STEPS).next_multiple_of(F::LANE_WORDS);
+        finish::<F, T>(std::slice::from_raw_parts_mut(to, words * F::MR), flushing)
+    }
+}
+
+/// Flushes packed words where asked to, and says what is least in words of pairs.
+#[inline(always)]
+fn finish<F: Form, T: Storage>(packed: &mut [f32], flushing: bool) -> Least {
+    match (F::WORD_STEPS, flushing) {
+        (1, true) => flush(packed, reference::smallest_normal(T::DTYPE)),
+        (1, false) => {}
+        (_, true) => pairs::flush(packed),
+        (_, false) => {}
+    }
+    if F::WORD_STEPS == 1 { Least::NONE } else { Least::of(packed) }
 }
 
 /// The element of a packed panel.
@@ -121,8 +165,14 @@ pub(super) unsafe fn element<F: Form>(
     width: usize,
     (lane, step): (usize, usize),
 ) -> f32 {
+    let word = step / F::WORD_STEPS;
+    #[cfg(target_arch = "x86_64")]
+    let place =
+        if F::LANE_WORDS == 1 { word * width + lane } else { super::amx::place(lane, word) };
+    #[cfg(not(target_arch = "x86_64"))]
+    let place = word * width + lane;
     // SAFETY: the caller's promise.
-    let word = unsafe { *panel.add(step / F::WORD_STEPS * width + lane) };
+    let word = unsafe { *panel.add(place) };
     if F::WORD_STEPS == 1 { word } else { pairs::element(word, step % 2 == 1) }
 }
 
@@ -254,12 +304,12 @@ pub(super) fn to_bf16(values: &mut [f32]) {
 
 /// A panel's worth of `round(A∘act'(z))`, lanes or steps together as in the source.
 pub(super) struct Fused<T> {
-    values: [T; STEPS * 8],
+    values: [T; STEPS * LANES],
 }
 
 impl<T: Storage> Fused<T> {
     pub fn new() -> Self {
-        Self { values: [T::zeroed(); STEPS * 8] }
+        Self { values: [T::zeroed(); STEPS * LANES] }
     }
 
     /// Computes the panel, stores it at `out` where that is not null, and says where it is.

@@ -195,12 +195,12 @@ unsafe fn apart<F: Form>(
 }
 
 #[inline(always)]
-fn word(first: u16, second: u16) -> f32 {
+pub(super) fn word(first: u16, second: u16) -> f32 {
     f32::from_bits(u32::from(first) << 16 | u32::from(second))
 }
 
 #[inline(always)]
-fn words(first: [u16; 8], second: [u16; 8]) -> [f32; 8] {
+pub(super) fn words(first: [u16; 8], second: [u16; 8]) -> [f32; 8] {
     std::array::from_fn(|i| word(first[i], second[i]))
 }
 

@@ -3,8 +3,8 @@
 use std::ops::Range;
 
 use super::form::Form;
-use super::pack::{self, Fused, STEPS, Source};
-use super::pairs::{AFTER_LAST_OF_A, Least};
+use super::pack::{self, Fused, LANES, STEPS, Source};
+use super::pairs::Least;
 use super::product::{Job, Part};
 use crate::Storage;
 use crate::gemm::Activation;
@@ -94,7 +94,7 @@ impl<T: Storage> Job<'_, T> {
     /// As for [`product`](super::product::product), inside `F::vectorized`.
     #[inline(always)]
     pub(super) unsafe fn pack_a<F: Form>(&self, part: Part, first: usize) {
-        let last = (first + self.a_panels()).min(part.rows.div_ceil(F::MR));
+        let last = (first + self.a_panels::<F>()).min(part.rows.div_ceil(F::MR));
         let of_group = ((last - first) * F::MR).min(part.rows - first * F::MR);
         let block = self.block;
         let flushing = self.has(params::FLAG_FLUSH);
@@ -137,20 +137,31 @@ impl<T: Storage> Job<'_, T> {
                             .packed_a
                             .add(i * self.a_range::<F>(part) + panel * self.a_panel)
                             .add(step / F::WORD_STEPS * F::MR);
-                        let mut source = at(block.a, block.lda);
-                        if fused {
-                            let out = match block.fused_a {
-                                0 => Source { start: std::ptr::null(), ..source },
-                                address => at(address, block.ldf),
-                            };
-                            let operands = (source, at(block.z, block.ldz), out);
-                            let size = (lanes, steps);
-                            source =
-                                values.compute::<F::Around>(operands, activation, size, flushing);
-                        }
                         let size = (lanes, steps);
-                        let how = (flushing && !fused, AFTER_LAST_OF_A);
-                        let least = pack::words::<F, T>(source, F::MR, size, how, to);
+                        let least = pack::words_of_a::<F, T>(
+                            #[inline(always)]
+                            |first: usize, lanes: usize| {
+                                let source = at(block.a, block.lda).from(first, 0);
+                                if !fused {
+                                    return source;
+                                }
+                                let z = at(block.z, block.ldz).from(first, 0);
+                                let out = match block.fused_a {
+                                    0 => Source { start: std::ptr::null(), ..source },
+                                    address => at(address, block.ldf).from(first, 0),
+                                };
+                                let size = (lanes, steps);
+                                values.compute::<F::Around>(
+                                    (source, z, out),
+                                    activation,
+                                    size,
+                                    flushing,
+                                )
+                            },
+                            size,
+                            flushing && !fused,
+                            to,
+                        );
                         let stride = part.rows.div_ceil(F::MR);
                         self.lower(self.least_a, (i, stride, panel), part, step, least);
                         if !fused && block.fused_a != 0 {
@@ -190,12 +201,26 @@ impl<T: Storage> Job<'_, T> {
     /// As for [`Self::pack_a`]; the panel is packed.
     #[inline(always)]
     unsafe fn sum_a<F: Form>(&self, part: Part, panel: usize) {
-        let mut total = [0.0f32; 8];
-        let mut sum = [0.0f32; 8];
-        let lanes = F::MR.min(part.rows - panel * F::MR);
+        for first in (0..F::MR).step_by(LANES) {
+            // SAFETY: the caller's promise.
+            unsafe { self.sum_lanes::<F>(part, panel, first) };
+        }
+    }
+
+    /// Adds lanes `first..` of a packed panel of A to the sums of its rows.
+    ///
+    /// # Safety
+    /// As for [`Self::sum_a`].
+    #[inline(always)]
+    unsafe fn sum_lanes<F: Form>(&self, part: Part, panel: usize, first: usize) {
+        let mut total = [0.0f32; LANES];
+        let mut sum = [0.0f32; LANES];
+        let all = LANES.min(F::MR - first);
+        let row = panel * F::MR + first;
+        let lanes = all.min(part.rows.saturating_sub(row));
         // SAFETY: `a_sums` has a float for each row of the block, and the panel is packed.
         unsafe {
-            let so_far = self.a_sums.add(panel * F::MR);
+            let so_far = self.a_sums.wrapping_add(row);
             if part.step > 0 {
                 for (i, total) in total.iter_mut().enumerate().take(lanes) {
                     *total = *so_far.add(i);
@@ -204,8 +229,8 @@ impl<T: Storage> Job<'_, T> {
             for step in 0..part.steps {
                 let (i, inside) = (step / self.cut.steps, step % self.cut.steps);
                 let packed = self.packed_a.add(i * self.a_range::<F>(part) + panel * self.a_panel);
-                for (lane, sum) in sum.iter_mut().enumerate().take(F::MR) {
-                    *sum += pack::element::<F>(packed, F::MR, (lane, inside));
+                for (lane, sum) in sum.iter_mut().enumerate().take(all) {
+                    *sum += pack::element::<F>(packed, F::MR, (first + lane, inside));
                 }
                 if (step + 1) % SUM_BLOCK == 0 || (part.last && step + 1 == part.steps) {
                     for (total, sum) in total.iter_mut().zip(&mut sum) {
@@ -214,7 +239,7 @@ impl<T: Storage> Job<'_, T> {
                     }
                 }
             }
-            let out = (self.block.a_sums as *mut f32).add(part.row + panel * F::MR);
+            let out = (self.block.a_sums as *mut f32).wrapping_add(part.row + row);
             for (i, total) in total.iter().enumerate().take(lanes) {
                 if !part.last {
                     *so_far.add(i) = *total;

@@ -1,4 +1,4 @@
-//! The forms of the matrix kernel, and which of them this machine can run. All give the same bits.
+//! The forms of the matrix kernel, and which of them this machine can run. All but `Amx` give the same bits.
 
 #[cfg(target_arch = "x86_64")]
 use std::sync::LazyLock;
@@ -6,6 +6,8 @@ use std::sync::LazyLock;
 /// A form of the matrix kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Path {
+    /// 32×32 tiles in AMX's registers, of bf16, in an order of its own; other types as `Avx512`.
+    Amx,
     /// 8×48 tiles in 512-bit registers, of bf16 by its dot products; other types as `Avx512`.
     Avx512Bf16,
     /// 8×48 tiles in 512-bit registers.
@@ -20,12 +22,12 @@ pub(crate) enum Path {
 }
 
 impl Path {
-    pub(crate) const ALL: [Self; 5] =
-        [Self::Avx512Bf16, Self::Avx512, Self::Avx2, Self::Portable, Self::Reference];
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Amx, Self::Avx512Bf16, Self::Avx512, Self::Avx2, Self::Portable, Self::Reference];
 
-    /// The fastest that this machine can run.
+    /// The fastest, of those whose bits are the reference's, that this machine can run.
     pub(crate) fn detect() -> Self {
-        let mut all = Self::ALL.into_iter();
+        let mut all = Self::ALL.into_iter().filter(|path| *path != Self::Amx);
         all.find(|path| path.runs_here() && path.is_faster()).unwrap_or(Self::Portable)
     }
 
@@ -46,6 +48,11 @@ impl Path {
     pub(crate) fn runs_here(self) -> bool {
         match self {
             #[cfg(target_arch = "x86_64")]
+            Self::Amx => {
+                static HERE: LazyLock<bool> = LazyLock::new(super::amx::is_here);
+                Path::Avx512.runs_here() && *HERE
+            }
+            #[cfg(target_arch = "x86_64")]
             Self::Avx512Bf16 => {
                 static CHAIN: LazyLock<bool> = LazyLock::new(|| {
                     // SAFETY: the features are there.
@@ -63,13 +70,14 @@ impl Path {
                     && is_x86_feature_detected!("f16c")
             }
             #[cfg(not(target_arch = "x86_64"))]
-            Self::Avx512Bf16 | Self::Avx512 | Self::Avx2 => false,
+            Self::Amx | Self::Avx512Bf16 | Self::Avx512 | Self::Avx2 => false,
             Self::Portable | Self::Reference => true,
         }
     }
 
     pub(crate) fn name(self) -> &'static str {
         match self {
+            Self::Amx => "amx-bf16",
             Self::Avx512Bf16 => "avx512bf16",
             Self::Avx512 => "avx512f",
             Self::Avx2 => "avx2+fma",

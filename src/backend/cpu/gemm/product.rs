@@ -4,14 +4,14 @@ use super::super::threads::Threads;
 use super::cut::Cut;
 use super::epilogue::{Tile, epilogue};
 use super::form::Form;
-use super::pack::Source;
+use super::pack::{LANES, Source};
 use super::pairs::Least;
 use super::prefetch::{Ahead, Rectangle};
 use super::workspace::{self, SCRATCH};
 use crate::kernel::params::gemm::{self as params, Product};
 use crate::{Dtype, Storage};
 
-/// Panels of A that one task packs: long rows of it, or where its rows are steps, many lines of one.
+/// Panels of A that one task packs, of 8 lanes: long rows of it, or where its rows are steps, many lines of one.
 const A_PANELS: [usize; 2] = [8, 32];
 /// Panels of B that one task packs.
 const B_PANELS: usize = 4;
@@ -68,7 +68,7 @@ pub(super) unsafe fn product<F: Form, T: Storage, O: Storage>(threads: &Threads,
     let (m, n, k) = (block.m as usize, block.n as usize, block.k as usize);
     let halves = if has(params::FLAG_GATED) { 2 } else { 1 };
     let cut = Cut::new::<F>(m, n, k, halves);
-    let words = cut.steps.div_ceil(F::WORD_STEPS);
+    let words = cut.steps.div_ceil(F::WORD_STEPS).next_multiple_of(F::LANE_WORDS);
     let a_panel = (words * F::MR + 8).next_multiple_of(16);
     let b_panel = words * F::NR;
     let k_parts = cut.block_steps.div_ceil(cut.steps.max(1));
@@ -149,7 +149,7 @@ impl<T: Storage> Job<'_, T> {
     unsafe fn pack<F: Form>(&self, threads: &Threads, part: Part, a: bool, b: bool) {
         let groups =
             |lanes: usize, width: usize, panels: usize| lanes.div_ceil(width).div_ceil(panels);
-        let a_tasks = if a { groups(part.rows, F::MR, self.a_panels()) } else { 0 };
+        let a_tasks = if a { groups(part.rows, F::MR, self.a_panels::<F>()) } else { 0 };
         let b_tasks = if b { groups(part.columns, F::NR, B_PANELS) } else { 0 };
         threads.run(a_tasks + self.halves * b_tasks, |task| {
             // SAFETY: the form's instructions are there; each task packs its own panels.
@@ -158,7 +158,7 @@ impl<T: Storage> Job<'_, T> {
                     #[inline(always)]
                     || {
                         if task < a_tasks {
-                            self.pack_a::<F>(part, task * self.a_panels());
+                            self.pack_a::<F>(part, task * self.a_panels::<F>());
                         } else {
                             let half = (task - a_tasks) / b_tasks;
                             let first = (task - a_tasks) % b_tasks * B_PANELS;
@@ -175,8 +175,8 @@ impl<T: Storage> Job<'_, T> {
     }
 
     /// Panels of A that one task packs.
-    pub(super) fn a_panels(&self) -> usize {
-        A_PANELS[usize::from(self.a.lanes_together)]
+    pub(super) fn a_panels<F: Form>(&self) -> usize {
+        A_PANELS[usize::from(self.a.lanes_together)] / F::MR.div_ceil(LANES)
     }
 
     /// Floats from one range of steps to the next in packed A.
@@ -237,7 +237,9 @@ impl<T: Storage> Job<'_, T> {
                 // SAFETY: the form's instructions are there; the tile is inside the part; its sums are this
                 // task's own.
                 unsafe {
+                    F::begin();
                     self.sum::<F>(part, tile, own_b, &of_epilogue);
+                    F::end();
                     if part.last {
                         F::vectorized(
                             #[inline(always)]
