@@ -29,7 +29,8 @@ use case::{Case, Peer, Work};
 
 fn peer(name: &str, threads: usize) -> Option<Box<dyn Peer>> {
     Some(match name {
-        "halfstep" => Box::new(ours::Ours::new(threads)),
+        "halfstep" => Box::new(ours::Ours::new(threads, false)),
+        "halfstep-chain" => Box::new(ours::Ours::new(threads, true)),
         "gemm" => Box::new(gemm_crate::GemmCrate { threads }),
         "matrixmultiply" => Box::new(matrixmultiply_crate::MatrixMultiply),
         "faer" => Box::new(faer_crate::Faer { threads }),

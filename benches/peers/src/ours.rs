@@ -9,11 +9,34 @@ use halfstep::{Device, Read, Storage, Stream, Write, bf16, f16};
 use crate::case::{Case, Dtype, Peer, Product, Work, look};
 use crate::data;
 
-pub struct Ours(Device);
+/// halfstep with a number of threads.
+pub struct Ours {
+    /// What `Device::cpu()` is.
+    chain: Device,
+    /// For products of bf16, where the processor has it: other libraries use it too.
+    amx: Option<Device>,
+    /// Whether only products that AMX would compute are, by the other device.
+    by_chain: bool,
+}
 
 impl Ours {
-    pub fn new(threads: usize) -> Self {
-        Self(Device::cpu_with_threads(NonZeroUsize::new(threads).unwrap_or(NonZeroUsize::MIN)))
+    pub fn new(threads: usize, by_chain: bool) -> Self {
+        let threads = NonZeroUsize::new(threads).unwrap_or(NonZeroUsize::MIN);
+        Self {
+            chain: Device::cpu_with_threads(threads),
+            amx: Device::cpu_with_arch(threads, "amx-bf16").ok(),
+            by_chain,
+        }
+    }
+
+    fn device(&self, case: &Case) -> Result<&Device, String> {
+        let by_tiles = matches!(case, Case::Gemm { dtype: Dtype::Bf16, m: 2.., .. });
+        let amx = self.amx.as_ref().filter(|_| by_tiles);
+        match (amx, self.by_chain) {
+            (Some(amx), false) => Ok(amx),
+            (None, true) => Err("it is halfstep's only way".into()),
+            _ => Ok(&self.chain),
+        }
     }
 }
 
@@ -23,7 +46,7 @@ fn text(error: halfstep::Error) -> String {
 
 impl Peer for Ours {
     fn make(&self, case: &Case) -> Result<Box<dyn Work>, String> {
-        let device = &self.0;
+        let device = self.device(case)?;
         match *case {
             Case::Gemm { product, dtype, m, n, k } => match dtype {
                 Dtype::F32 => Ok(Box::new(Multiply::<f32>::new(device, product, m, n, k)?)),

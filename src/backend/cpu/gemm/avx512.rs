@@ -10,9 +10,9 @@ use super::tile512::{row, strided_tiles, tile, tiles};
 pub(super) struct Avx512;
 
 /// # Safety
-/// The processor has AVX-512F, AVX2, FMA and F16C.
+/// The processor has AVX-512F, BW, VL and DQ, AVX2, FMA and F16C.
 #[cfg(halfstep_avx512)]
-#[target_feature(enable = "avx512f,avx2,fma,f16c")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]
 unsafe fn vectorized<R>(f: impl FnOnce() -> R) -> R {
     f()
 }

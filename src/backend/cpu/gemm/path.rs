@@ -10,7 +10,7 @@ pub(crate) enum Path {
     Amx,
     /// 8×48 tiles in 512-bit registers, of bf16 by its dot products; other types as `Avx512`.
     Avx512Bf16,
-    /// 8×48 tiles in 512-bit registers.
+    /// 8×48 tiles in 512-bit registers. With AVX-512BW, VL and DQ, as all have but Xeon Phi.
     Avx512,
     /// 6×16 tiles in 256-bit registers.
     Avx2,
@@ -62,7 +62,13 @@ impl Path {
                 *CHAIN
             }
             #[cfg(target_arch = "x86_64")]
-            Self::Avx512 => is_x86_feature_detected!("avx512f") && Self::Avx2.runs_here(),
+            Self::Avx512 => {
+                is_x86_feature_detected!("avx512f")
+                    && is_x86_feature_detected!("avx512bw")
+                    && is_x86_feature_detected!("avx512vl")
+                    && is_x86_feature_detected!("avx512dq")
+                    && Self::Avx2.runs_here()
+            }
             #[cfg(target_arch = "x86_64")]
             Self::Avx2 => {
                 is_x86_feature_detected!("avx2")
