@@ -146,13 +146,21 @@ fn amx() -> Vec<Device> {
     common::amx().map(|device| with_threads(&device.info().arch)).unwrap_or_default()
 }
 
-/// Its bits do not depend on threads; those of other types are the reference's.
+/// Its bits do not depend on threads, nor on where operands lie; those of other types are the reference's.
 fn amx_has_bits_of_its_own<O: Storage>() {
     let (devices, exact) = (amx(), reference());
     let Some((first, rest)) = devices.split_first() else { return };
     proptest!(common::cases(), |(case in any_case(), vector in any_vector())| {
         all_forms_agree::<bf16, O>(&case, rest, first);
         all_forms_agree::<bf16, O>(&vector, rest, first);
+        // Where A can stay where it lies, and where it cannot.
+        let whole = Case { k: case.k.next_multiple_of(32), gap: 0, flush: false, ..case };
+        let [aligned, shifted] = [0, 1].map(|shift| {
+            let case = Case { shift, ..whole };
+            let got = run(&case, &Data::<bf16, O>::new(&case), first);
+            got.bits()
+        });
+        assert_eq!(aligned, shifted, "{whole:?}");
         all_forms_agree::<f16, f16>(&case, &devices, &exact);
     });
 }
@@ -183,6 +191,10 @@ fn amx_has_the_references_bits_where_sums_are_exact() {
         (100, 300, 513),
         (100, 33, 1030),
         (40, 36, 4099),
+        // A stays where it lies, where it is aligned and stored by rows.
+        (97, 70, 64),
+        (64, 40, 1024),
+        (33, 20, 4128),
     ] {
         for layout in Layout::ALL {
             for role in [Role::Forward, Role::Derivative, Role::Gated] {
@@ -195,6 +207,8 @@ fn amx_has_the_references_bits_where_sums_are_exact() {
                 devices.iter().for_each(|device| leave_nans(device, nans));
                 all_forms_agree::<bf16, f32>(&case, &devices, &exact);
                 all_forms_agree::<bf16, bf16>(&Case { gap: 5, ..case }, &devices, &exact);
+                let whole_lines = Case { gap: k.next_multiple_of(32) - k, shift: 0, ..case };
+                all_forms_agree::<bf16, bf16>(&whole_lines, &devices, &exact);
             }
         }
     }
@@ -210,17 +224,21 @@ fn leave_nans(device: &Device, (m, n, k): (usize, usize, usize)) {
         .expect("a product");
 }
 
-/// AMX flushes subnormals; products whose sums, or elements, might be some are computed without it. Integers times powers
+/// AMX flushes subnormals; products whose sums, or elements, might be some are computed without it, unless they are flushed first. Integers times powers
 /// of two, so that sums are exact: those of lanes of every third group of 32 are subnormal, as factors or as sums.
 #[test]
 fn amx_keeps_subnormals() {
     let (devices, exact) = (amx(), reference());
     let mut rng = Rng(12);
     let mut subnormal = 0;
-    for (m, n, k) in [(100, 70, 700), (33, 97, 40), (8, 40, 5000)] {
-        for (layout, exponents) in
-            Layout::ALL.into_iter().flat_map(|l| [[-70, -70], [-132, 0]].map(|e| (l, e)))
-        {
+    for (m, n, k) in [(100, 70, 700), (100, 70, 704), (33, 97, 40), (8, 40, 5000)] {
+        for (layout, exponents, policy) in Layout::ALL.into_iter().flat_map(|layout| {
+            [
+                (layout, [-70, -70], Subnormals::Preserve),
+                (layout, [-132, 0], Subnormals::Preserve),
+                (layout, [-132, 0], Subnormals::Flush),
+            ]
+        }) {
             let mut fill = |lanes: usize, together: bool, exponent: i32| -> Vec<bf16> {
                 let lane = |i: usize| if together { i % lanes } else { i / k };
                 let value = |i: usize| {
@@ -233,7 +251,10 @@ fn amx_keeps_subnormals() {
             let b = fill(n, !layout.b_transposed(), exponents[1]);
             let product = |device: &Device| {
                 let mut d = vec![0.0f32; m * n];
-                let plan = Gemm::new(m, n, k).layout(layout).plan::<bf16, f32>(device);
+                // Aligned: A stays where it lies, if it can.
+                let [a, b] = [&a, &b].map(|values| device.upload(values).expect("memory"));
+                let gemm = Gemm::new(m, n, k).layout(layout).subnormals(policy);
+                let plan = gemm.plan::<bf16, f32>(device);
                 plan.and_then(|plan| plan.run(&device.stream()?, Operands::new(&a, &b, &mut d)))
                     .expect("a product");
                 d.iter().map(|value| value.to_bits()).collect::<Vec<_>>()
@@ -242,7 +263,8 @@ fn amx_keeps_subnormals() {
             let small = |bits: &&u32| (1..1 << 23).contains(&(**bits & 0x7fff_ffff));
             subnormal += expected.iter().filter(small).count();
             for device in &devices {
-                assert!(product(device) == expected, "{m} {n} {k} {layout:?} {exponents:?}");
+                let same = product(device) == expected;
+                assert!(same, "{m} {n} {k} {layout:?} {exponents:?} {policy:?}");
             }
         }
     }

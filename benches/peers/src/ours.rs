@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 
 use halfstep::gemm::{Activation, Gemm, Layout, Operands, Plan};
 use halfstep::optim::{AdamW, Config, Group, Optimizer, Scaler, Tensor};
-use halfstep::{Device, Read, Storage, Stream, Write, bf16, f16};
+use halfstep::{Buffer, Device, Read, Storage, Stream, Write, bf16, f16};
 
 use crate::case::{Case, Dtype, Peer, Product, Work, look};
 use crate::data;
@@ -71,10 +71,11 @@ struct Multiply<T: Storage> {
     forward: bool,
     stream: Stream,
     plan: Plan<T, T>,
-    a: Vec<T>,
-    b: Vec<T>,
-    bias: Vec<T>,
-    d: Vec<T>,
+    // Aligned to lines of the cache, as other libraries' own memory is.
+    a: Buffer<T>,
+    b: Buffer<T>,
+    bias: Buffer<T>,
+    d: Buffer<T>,
 }
 
 impl<T: Storage> Multiply<T> {
@@ -100,10 +101,10 @@ impl<T: Storage> Multiply<T> {
                 .activation(activation)
                 .plan(device)
                 .map_err(text)?,
-            a: data::values(m * k, data::A, 1.0),
-            b: data::values(k * n, data::B, data::WEIGHT),
-            bias: data::values(n, data::BIAS, data::WEIGHT),
-            d: vec![T::narrow(0.0); m * n],
+            a: device.upload(&data::values(m * k, data::A, 1.0)).map_err(text)?,
+            b: device.upload(&data::values(k * n, data::B, data::WEIGHT)).map_err(text)?,
+            bias: device.upload(&data::values(n, data::BIAS, data::WEIGHT)).map_err(text)?,
+            d: device.zeros(m * n).map_err(text)?,
         })
     }
 }
@@ -116,7 +117,8 @@ impl<T: Storage> Work for Multiply<T> {
     }
 
     fn look(&mut self) -> Vec<f64> {
-        look(&self.d, |value| value.widen().into())
+        let d = self.d.to_vec(&self.stream).expect("it is on the CPU");
+        look(&d, |value| value.widen().into())
     }
 }
 

@@ -12,10 +12,10 @@ use std::arch::asm;
 use std::arch::x86_64::{__cpuid, __cpuid_count, CpuidResult};
 
 use super::avx512::Avx512;
-use super::form::Form;
+use super::form::{Form, Rows};
 use super::lanes;
-use super::pack::Source;
-use super::pairs::{element, word, words};
+use super::pack::{LANES, Source};
+use super::pairs::{element, turned, word, words};
 
 /// AMX in 32×32 tiles; the loops around them as [`Avx512`].
 pub(super) struct Amx;
@@ -46,17 +46,25 @@ static CONFIGURATION: Configuration = {
     Configuration { palette: 1, start_row: 0, reserved: [0; 14], bytes, rows }
 };
 
+/// Rows of A: a panel's, or where they lie. Bytes from row to row, and from 16 words of a row to the next.
+#[derive(Clone, Copy)]
+struct A {
+    start: *const u8,
+    row: usize,
+    block: usize,
+}
+
 /// A function of a tile; which of its quarters there are, as tiles of sums (0 to 3), loads, and products.
 macro_rules! tile {
     ($name:ident: $(sums $sum:literal $c:literal),+; $(load $load:literal),+; $(product $product:literal),+) => {
         /// # Safety
         /// As for [`Form::tile`], with blocks of 16 words of `k`; inside [`Form::begin`] and [`Form::end`].
-        unsafe fn $name(blocks: usize, a: *const f32, b: *const f32, c: *mut f32, ldc: usize, add: bool) {
+        unsafe fn $name(blocks: usize, a: A, b: *const f32, c: *mut f32, ldc: usize, add: bool) {
             // SAFETY: reads 32 rows of 16 words of A and 16 rows of 32 words of B for each block, reads and writes
             // rows of C that are `ldc` floats apart: the caller's promise. All registers used are declared.
             unsafe {
                 asm!(
-                    "/* {low}: of 32 rows */",
+                    "/* {a_low}, {c_low}: of 32 rows */",
                     $(concat!("tilezero ", $sum),)+
                     "test {add:e}, {add:e}",
                     "jz 2f",
@@ -64,19 +72,22 @@ macro_rules! tile {
                     "2:",
                     $(concat!("tileloadd ", $load),)+
                     $(concat!("tdpbf16ps ", $product),)+
-                    "add {a}, 2048",
+                    "add {a}, {a_block}",
+                    "add {a_low}, {a_block}",
                     "add {b}, 2048",
                     "dec {blocks}",
                     "jnz 2b",
                     $(concat!("tilestored [", $c, " + {ldc}*1], ", $sum),)+
                     blocks = inout(reg) blocks => _,
-                    a = inout(reg) a => _,
+                    a = inout(reg) a.start => _,
+                    a_low = inout(reg) a.start.wrapping_add(ROWS * a.row) => _,
+                    a_row = in(reg) a.row,
+                    a_block = in(reg) a.block,
                     b = inout(reg) b => _,
                     c = in(reg) c,
-                    low = in(reg) c.wrapping_add(ROWS * ldc),
+                    c_low = in(reg) c.wrapping_add(ROWS * ldc),
                     ldc = in(reg) ldc * 4,
                     add = in(reg) u32::from(add),
-                    a_row = in(reg) 64usize,
                     b_row = in(reg) 128usize,
                     out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
                     out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
@@ -88,14 +99,14 @@ macro_rules! tile {
 }
 
 tile!(tile_32x32:
-    sums "tmm0" "{c}", sums "tmm1" "{c} + 64", sums "tmm2" "{low}", sums "tmm3" "{low} + 64";
+    sums "tmm0" "{c}", sums "tmm1" "{c} + 64", sums "tmm2" "{c_low}", sums "tmm3" "{c_low} + 64";
     load "tmm4, [{a} + {a_row}*1]", load "tmm6, [{b} + {b_row}*1]",
-    load "tmm7, [{b} + {b_row}*1 + 64]", load "tmm5, [{a} + {a_row}*1 + 1024]";
+    load "tmm7, [{b} + {b_row}*1 + 64]", load "tmm5, [{a_low} + {a_row}*1]";
     product "tmm0, tmm4, tmm6", product "tmm1, tmm4, tmm7",
     product "tmm2, tmm5, tmm6", product "tmm3, tmm5, tmm7");
 tile!(tile_32x16:
-    sums "tmm0" "{c}", sums "tmm2" "{low}";
-    load "tmm4, [{a} + {a_row}*1]", load "tmm6, [{b} + {b_row}*1]", load "tmm5, [{a} + {a_row}*1 + 1024]";
+    sums "tmm0" "{c}", sums "tmm2" "{c_low}";
+    load "tmm4, [{a} + {a_row}*1]", load "tmm6, [{b} + {b_row}*1]", load "tmm5, [{a_low} + {a_row}*1]";
     product "tmm0, tmm4, tmm6", product "tmm2, tmm5, tmm6");
 tile!(tile_16x32:
     sums "tmm0" "{c}", sums "tmm1" "{c} + 64";
@@ -115,6 +126,9 @@ impl Form for Amx {
     const WIDE: bool = true;
     const WORD_STEPS: usize = 2;
     const LANE_WORDS: usize = WORDS;
+    const LOW_FIRST: bool = true;
+    // What is least in rows where they lie is found by what newer compilers have.
+    const IN_PLACE: bool = cfg!(halfstep_avx512);
 
     #[inline(always)]
     unsafe fn begin() {
@@ -140,16 +154,42 @@ impl Form for Amx {
         normal: bool,
     ) {
         let blocks = k.div_ceil(WORDS);
+        let panel = A { start: a.cast(), row: 64, block: 64 * Self::MR };
         // SAFETY: the caller's promise; panels end with whole blocks.
         unsafe {
             match (normal, rows > ROWS, cols > WORDS) {
-                (true, true, true) => tile_32x32(blocks, a, b, c, ldc, add),
-                (true, true, false) => tile_32x16(blocks, a, b, c, ldc, add),
-                (true, false, true) => tile_16x32(blocks, a, b, c, ldc, add),
-                (true, false, false) => tile_16x16(blocks, a, b, c, ldc, add),
+                (true, true, true) => tile_32x32(blocks, panel, b, c, ldc, add),
+                (true, true, false) => tile_32x16(blocks, panel, b, c, ldc, add),
+                (true, false, true) => tile_16x32(blocks, panel, b, c, ldc, add),
+                (true, false, false) => tile_16x16(blocks, panel, b, c, ldc, add),
                 (false, ..) => Self::vectorized(
                     #[inline(always)]
-                    || chains(rows, blocks, a, b, c, ldc, add),
+                    || chains(panel, rows, blocks, b, c, ldc, add),
+                ),
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn tile_in_place(
+        cols: usize,
+        k: usize,
+        a: Rows,
+        b: *const f32,
+        c: *mut f32,
+        ldc: usize,
+        add: bool,
+        normal: bool,
+    ) {
+        let rows = A { start: a.start, row: a.apart, block: 64 };
+        // SAFETY: the caller's promise.
+        unsafe {
+            match (normal, cols > WORDS) {
+                (true, true) => tile_32x32(k / WORDS, rows, b, c, ldc, add),
+                (true, false) => tile_32x16(k / WORDS, rows, b, c, ldc, add),
+                (false, _) => Self::vectorized(
+                    #[inline(always)]
+                    || chains(rows, Self::MR, k / WORDS, b, c, ldc, add),
                 ),
             }
         }
@@ -168,9 +208,9 @@ impl Form for Amx {
 /// As for [`Form::tile`]; inside `Form::vectorized`.
 #[inline(always)]
 unsafe fn chains(
+    a: A,
     rows: usize,
     blocks: usize,
-    a: *const f32,
     b: *const f32,
     c: *mut f32,
     ldc: usize,
@@ -190,11 +230,12 @@ unsafe fn chains(
             for step in 0..blocks * WORDS {
                 let b = b.add(step * Amx::NR).cast::<[f32; Amx::NR]>().read();
                 for (i, sums) in sums.iter_mut().enumerate() {
-                    let a = *a.add(place(first + i, step));
+                    let word = (first + i) * a.row + step / WORDS * a.block + step % WORDS * 4;
+                    let a = a.start.add(word).cast::<f32>().read_unaligned();
                     for second in [false, true] {
-                        let factor = element(a, second);
+                        let factor = element::<Amx>(a, second);
                         for (sum, b) in sums.iter_mut().zip(b) {
-                            *sum = factor.mul_add(element(b, second), *sum);
+                            *sum = factor.mul_add(element::<Amx>(b, second), *sum);
                         }
                     }
                 }
@@ -224,7 +265,12 @@ pub(super) unsafe fn lanes_of_a<F: Form>(
     steps: usize,
     to: *mut f32,
 ) {
-    let whole = if lanes == 8 || !from.lanes_together { steps / 16 * 8 } else { 0 };
+    // Words that are packed side by side.
+    let whole = match from.lanes_together {
+        true if lanes == LANES => steps / 16 * 8,
+        true => 0,
+        false => steps / 32 * WORDS,
+    };
     // SAFETY: the caller's promise.
     unsafe {
         if from.lanes_together {
@@ -232,7 +278,7 @@ pub(super) unsafe fn lanes_of_a<F: Form>(
             for start in (0..whole).step_by(8) {
                 let rows: [[f32; 8]; 8] = std::array::from_fn(|i| {
                     let row = from.start.add(2 * (start + i) * from.ld).cast::<[u16; 8]>();
-                    words(
+                    words::<F, 8>(
                         row.read_unaligned(),
                         row.cast::<u16>().add(from.ld).cast::<[u16; 8]>().read_unaligned(),
                     )
@@ -245,14 +291,14 @@ pub(super) unsafe fn lanes_of_a<F: Form>(
         } else {
             for lane in 0..lanes {
                 let row = from.start.add(lane * from.ld);
-                for start in (0..whole).step_by(8) {
-                    let pairs = row.add(2 * start).cast::<[u32; 8]>().read_unaligned();
-                    let turned = pairs.map(|pair| f32::from_bits(pair.rotate_left(16)));
-                    to.add(place(first + lane, start)).cast::<[f32; 8]>().write(turned);
+                for start in (0..whole).step_by(WORDS) {
+                    let pairs = row.add(2 * start).cast::<[u32; WORDS]>().read_unaligned();
+                    let words = turned::<F, WORDS>(pairs);
+                    to.add(place(first + lane, start)).cast::<[f32; WORDS]>().write(words);
                 }
             }
         }
-        for lane in 0..8 {
+        for lane in 0..LANES {
             let done = if lane < lanes { whole } else { 0 };
             for word_ in done..steps.div_ceil(2).next_multiple_of(WORDS) {
                 let read = |step: usize| match lane < lanes && step < steps {
@@ -260,7 +306,7 @@ pub(super) unsafe fn lanes_of_a<F: Form>(
                     false => 0,
                 };
                 to.add(place(first + lane, word_))
-                    .write(word(read(2 * word_), read(2 * word_ + 1)));
+                    .write(word::<F>(read(2 * word_), read(2 * word_ + 1)));
             }
         }
     }

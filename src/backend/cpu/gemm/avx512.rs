@@ -1,8 +1,7 @@
 //! The 8×48 tile in 512-bit registers: 24 sums, three vectors of B, one broadcast of A. Per step of
 //! `k` 24 multiply-adds and 11 loads: on cores with two 512-bit units the multiply-adds decide.
 
-use super::form::Form;
-use super::pack::Source;
+use super::form::{Form, Rows};
 use super::tile512::{row, strided_tiles, tile, tiles};
 
 /// 512-bit multiply-adds; the loops around them (packing, epilogue) in 256 bits, or where the compiler
@@ -77,13 +76,14 @@ impl Form for Avx512 {
     unsafe fn tile_in_place(
         cols: usize,
         k: usize,
-        a: Source<f32>,
+        a: Rows,
         b: *const f32,
         c: *mut f32,
         ldc: usize,
         add: bool,
+        _normal: bool,
     ) {
-        let tile = match (a.lanes_together, cols) {
+        let tile = match (a.columns, cols) {
             (true, ..=16) => tile_8x16,
             (true, ..=32) => tile_8x32,
             (true, _) => tile_8x48,
@@ -92,7 +92,7 @@ impl Form for Avx512 {
             (false, _) => strided_8x48,
         };
         // SAFETY: the caller's promise.
-        unsafe { tile(k, (a.start, a.ld), b, c, ldc, add) }
+        unsafe { tile(k, (a.start.cast(), a.apart / size_of::<f32>()), b, c, ldc, add) }
     }
 
     #[inline(always)]

@@ -1,6 +1,14 @@
 //! What the forms of the matrix kernel have in common.
 
-use super::pack::Source;
+/// Rows of A where they lie.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rows {
+    /// The first element of the first.
+    pub start: *const u8,
+    /// Bytes from one to the next; or where they are stored as columns, from step to step.
+    pub apart: usize,
+    pub columns: bool,
+}
 
 /// A form of the matrix kernel: a tile of sums in registers, and the instruction set of the loops
 /// around it. Every form but [`Amx`](super::amx::Amx) computes each element as the same chain of fused multiply-adds.
@@ -18,6 +26,8 @@ pub(super) trait Form {
     type Around: Form;
     /// Steps of `k` in a word of a packed panel: 1, of f32; or 2, of bf16, for products of bf16 only.
     const WORD_STEPS: usize = 1;
+    /// Whether the first of two steps is in a word's low half, as memory has it, or in the high one.
+    const LOW_FIRST: bool = false;
     /// Words of a lane that lie side by side in a panel of A, and of which panels have whole multiples: 1, where those
     /// of all lanes do; or as many as a row of a tile register holds.
     const LANE_WORDS: usize = 1;
@@ -55,21 +65,22 @@ pub(super) trait Form {
     /// Whether the form has [`tile_in_place`](Self::tile_in_place).
     const IN_PLACE: bool = false;
 
-    /// [`tile`](Self::tile) with `MR` rows of an f32 A where they lie.
+    /// [`tile`](Self::tile) with `MR` rows of A where they lie: of f32, or of bf16 where words are of pairs.
     ///
     /// # Safety
-    /// As for [`tile`](Self::tile), with `MR` rows of `k` floats in place of A's panel.
+    /// As for [`tile`](Self::tile), with `MR` rows of `k` words, a multiple of `LANE_WORDS`, in place of A's panel.
     #[allow(clippy::too_many_arguments)] // as above
     unsafe fn tile_in_place(
         cols: usize,
         k: usize,
-        a: Source<f32>,
+        a: Rows,
         b: *const f32,
         c: *mut f32,
         ldc: usize,
         add: bool,
+        normal: bool,
     ) {
-        let _ = (cols, k, a, b, c, ldc, add);
+        let _ = (cols, k, a, b, c, ldc, add, normal);
         unreachable!("tiles of this form are of panels");
     }
 

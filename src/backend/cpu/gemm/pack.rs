@@ -143,6 +143,26 @@ pub(super) unsafe fn words_of_a<F: Form, T: Storage>(
     }
 }
 
+/// What is least in rows that stay where they lie, for forms with words of pairs.
+///
+/// # Safety
+/// The elements are in the operand, so many steps that words are whole. Inside `F::vectorized`.
+#[inline(always)]
+pub(super) unsafe fn least_of_rows<F: Form, T>(
+    from: Source<T>,
+    (lanes, steps): (usize, usize),
+) -> Least {
+    let mut least = Least::NONE;
+    #[cfg(halfstep_avx512)]
+    if F::WORD_STEPS > 1 {
+        for lane in 0..lanes {
+            // SAFETY: the caller's promise; forms that take such rows have AVX-512.
+            least = least.min(unsafe { Least::of_lines(from.at(lane, 0).cast(), steps) });
+        }
+    }
+    least
+}
+
 /// Flushes packed words where asked to, and says what is least in words of pairs.
 #[inline(always)]
 fn finish<F: Form, T: Storage>(packed: &mut [f32], flushing: bool) -> Least {
@@ -152,7 +172,7 @@ fn finish<F: Form, T: Storage>(packed: &mut [f32], flushing: bool) -> Least {
         (_, true) => pairs::flush(packed),
         (_, false) => {}
     }
-    if F::WORD_STEPS == 1 { Least::NONE } else { Least::of(packed) }
+    if F::WORD_STEPS == 1 { Least::NONE } else { Least::of::<F>(packed) }
 }
 
 /// The element of a packed panel.
@@ -173,7 +193,7 @@ pub(super) unsafe fn element<F: Form>(
     let place = word * width + lane;
     // SAFETY: the caller's promise.
     let word = unsafe { *panel.add(place) };
-    if F::WORD_STEPS == 1 { word } else { pairs::element(word, step % 2 == 1) }
+    if F::WORD_STEPS == 1 { word } else { pairs::element::<F>(word, step % 2 == 1) }
 }
 
 /// Packs `lanes ≤ width` lanes of `steps` steps as `[steps][width]`; missing lanes become zeros.

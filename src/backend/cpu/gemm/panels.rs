@@ -112,10 +112,17 @@ impl<T: Storage> Job<'_, T> {
                 let steps = piece.min(count - step);
                 for panel in first..last {
                     let lanes = F::MR.min(part.rows - panel * F::MR);
+                    let lane = part.row + panel * F::MR;
                     if self.in_place && lanes == F::MR {
+                        // SAFETY: see above.
+                        unsafe {
+                            let rows = self.a.from(lane, start + step);
+                            let least = pack::least_of_rows::<F, T>(rows, (lanes, steps));
+                            let stride = part.rows.div_ceil(F::MR);
+                            self.lower(self.least_a, (i, stride, panel), part, step, least);
+                        }
                         continue;
                     }
-                    let lane = part.row + panel * F::MR;
                     if self.ahead {
                         group
                             .after(panel - first, (F::MR, of_group), (steps, all_steps))

@@ -3,7 +3,7 @@
 use super::super::threads::Threads;
 use super::cut::Cut;
 use super::epilogue::{Tile, epilogue};
-use super::form::Form;
+use super::form::{Form, Rows};
 use super::pack::{LANES, Source};
 use super::pairs::Least;
 use super::prefetch::{Ahead, Rectangle};
@@ -94,7 +94,7 @@ pub(super) unsafe fn product<F: Form, T: Storage, O: Storage>(threads: &Threads,
                 lanes_together: !has(params::FLAG_B_TRANSPOSED),
             },
             halves,
-            in_place: F::IN_PLACE && can_stay::<T>(block),
+            in_place: F::IN_PLACE && can_stay::<F, T>(block),
             ahead: size_of::<T>() * (m * k + k * halves * n + m * n) > SMALL,
             a_panel,
             b_panel,
@@ -130,13 +130,19 @@ pub(super) unsafe fn product<F: Form, T: Storage, O: Storage>(threads: &Threads,
     });
 }
 
-/// Whether tiles can take A from where it lies: it is f32, and nothing else is asked of it.
-fn can_stay<T: Storage>(block: &Product) -> bool {
+/// Whether tiles can take A from where it lies: it has their type, and nothing else is asked of it.
+fn can_stay<F: Form, T: Storage>(block: &Product) -> bool {
     let has = |flag: u32| block.flags & flag != 0;
     let plain = block.role != params::ROLE_FUSED_A && block.fused_a == 0 && block.a_sums == 0;
-    // Steps that lie so far apart share few places in the caches.
-    let far = has(params::FLAG_A_TRANSPOSED) && (4 * block.lda).is_multiple_of(1024);
-    T::DTYPE == Dtype::F32 && plain && !far
+    if F::WORD_STEPS == 1 {
+        // Steps that lie so far apart share few places in the caches.
+        let far = has(params::FLAG_A_TRANSPOSED) && (4 * block.lda).is_multiple_of(1024);
+        return T::DTYPE == Dtype::F32 && plain && !far;
+    }
+    let whole = block.k.is_multiple_of((F::WORD_STEPS * F::LANE_WORDS) as u64);
+    // A row of a tile register that lies in two lines of the cache takes twice as long to load, each time.
+    let aligned = block.a.is_multiple_of(64) && (2 * block.lda).is_multiple_of(64);
+    plain && whole && aligned && !has(params::FLAG_A_TRANSPOSED | params::FLAG_FLUSH)
 }
 
 impl<T: Storage> Job<'_, T> {
@@ -364,10 +370,21 @@ impl<T: Storage> Job<'_, T> {
                             let normal = least_a.all_normal(least_b);
                             ahead.share(panel * down + row / F::MR);
                             if self.in_place && rows == F::MR {
-                                let start = self.a.at(tile.row + row, step).cast::<f32>();
-                                let Source { ld, lanes_together, .. } = self.a;
-                                let a = Source { start, ld, lanes_together };
-                                F::tile_in_place(columns, words, a, b, c, tile.ld, step > 0);
+                                let a = Rows {
+                                    start: self.a.at(tile.row + row, step).cast(),
+                                    apart: self.a.ld * size_of::<T>(),
+                                    columns: self.a.lanes_together,
+                                };
+                                F::tile_in_place(
+                                    columns,
+                                    words,
+                                    a,
+                                    b,
+                                    c,
+                                    tile.ld,
+                                    step > 0,
+                                    normal,
+                                );
                                 continue;
                             }
                             F::tile((rows, columns), words, a, b, c, tile.ld, step > 0, normal);
