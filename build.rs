@@ -102,7 +102,8 @@ fn main() {
     // AVX-512 intrinsics are stable from Rust 1.89 on. Older compilers use AVX2's in their place,
     // with the same results.
     println!("cargo:rustc-check-cfg=cfg(halfstep_avx512)");
-    if rustc_minor().is_some_and(|minor| minor >= 89) {
+    let x86 = env::var("CARGO_CFG_TARGET_ARCH").is_ok_and(|arch| arch == "x86_64");
+    if x86 && rustc_minor().is_some_and(|minor| minor >= 89) {
         println!("cargo:rustc-cfg=halfstep_avx512");
     }
     #[cfg(feature = "mpi")]

@@ -56,7 +56,9 @@ mod weight_grad;
 
 pub use crate::kernel::table::gemm::Tile;
 pub use activation::Activation;
-pub(crate) use activation::{MAGIC, Real};
+#[cfg(target_arch = "x86_64")]
+pub(crate) use activation::MAGIC;
+pub(crate) use activation::Real;
 pub use bound::bound;
 pub use data_grad::{DataGrad, DataGradOperands, DataGradPlan};
 pub use forward::Gemm;

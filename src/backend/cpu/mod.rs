@@ -51,17 +51,11 @@ impl Cpu {
 }
 
 /// Whether the 8-wide loops may run: AVX2, FMA and the f16 conversions of F16C.
+#[cfg(target_arch = "x86_64")]
 pub(crate) fn has_avx2() -> bool {
-    #[cfg(target_arch = "x86_64")]
-    {
-        is_x86_feature_detected!("avx2")
-            && is_x86_feature_detected!("fma")
-            && is_x86_feature_detected!("f16c")
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    {
-        false
-    }
+    is_x86_feature_detected!("avx2")
+        && is_x86_feature_detected!("fma")
+        && is_x86_feature_detected!("f16c")
 }
 
 /// Whether the 16-wide loops may run that compilers make of the 8-wide ones.

@@ -9,7 +9,9 @@ mod real;
 
 use self::logistic::{logistic, logistic_and_rest};
 use self::normal::normal;
-pub(crate) use self::real::{MAGIC, Real};
+#[cfg(target_arch = "x86_64")]
+pub(crate) use self::real::MAGIC;
+pub(crate) use self::real::Real;
 
 /// The function applied to `z = α·A·B + β·C + bias`.
 ///

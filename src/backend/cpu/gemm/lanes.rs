@@ -8,7 +8,9 @@ use std::arch::x86_64::{
 };
 
 use super::form::Form;
-use crate::{Dtype, Storage};
+#[cfg(target_arch = "x86_64")]
+use crate::Dtype;
+use crate::Storage;
 
 /// Eight elements as f32.
 ///

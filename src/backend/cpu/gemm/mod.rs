@@ -43,6 +43,7 @@ mod slices;
 mod tile512;
 #[cfg(target_arch = "x86_64")]
 mod vector;
+#[cfg(target_arch = "x86_64")]
 mod wide;
 #[cfg(target_arch = "x86_64")]
 mod words;
@@ -224,10 +225,11 @@ unsafe fn on_path<T: Storage, O: Storage>(threads: &Threads, path: Path, block: 
 unsafe fn by_form<F: form::Form, T: Storage, O: Storage>(threads: &Threads, block: &Product) {
     // SAFETY: the caller's promise.
     unsafe {
-        match vector::fits::<F>(block) {
-            true => vector::product::<F, T, O>(threads, block),
-            false => product::product::<F, T, O>(threads, block),
+        #[cfg(target_arch = "x86_64")]
+        if vector::fits::<F>(block) {
+            return vector::product::<F, T, O>(threads, block);
         }
+        product::product::<F, T, O>(threads, block);
     }
 }
 

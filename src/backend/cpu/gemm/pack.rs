@@ -152,15 +152,14 @@ pub(super) unsafe fn least_of_rows<F: Form, T>(
     from: Source<T>,
     (lanes, steps): (usize, usize),
 ) -> Least {
-    let mut least = Least::NONE;
     #[cfg(halfstep_avx512)]
     if F::WORD_STEPS > 1 {
-        for lane in 0..lanes {
-            // SAFETY: the caller's promise; forms that take such rows have AVX-512.
-            least = least.min(unsafe { Least::of_lines(from.at(lane, 0).cast(), steps) });
-        }
+        // SAFETY: the caller's promise; forms that take such rows have AVX-512.
+        let least = |lane| unsafe { Least::of_lines(from.at(lane, 0).cast(), steps) };
+        return (0..lanes).map(least).fold(Least::NONE, Least::min);
     }
-    least
+    let _ = (from, lanes, steps);
+    Least::NONE
 }
 
 /// Flushes packed words where asked to, and says what is least in words of pairs.

@@ -5,10 +5,12 @@
 use std::arch::x86_64::*;
 
 use super::tile;
+#[cfg(target_arch = "x86_64")]
 use crate::Dtype;
 use crate::optim::round::Lane;
 
 /// Elements of an array from which on it does not fit into the caches.
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))] // loops there have one way for all sizes
 const LARGE: u64 = 1 << 22;
 
 /// `to = from`, a part of an array of `total` elements.
