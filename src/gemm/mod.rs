@@ -20,7 +20,8 @@
 //! to the output type. So on the CPU a result is **defined to the bit**, whatever the instruction set,
 //! the number of threads, the alignment of operands and the way the work is cut. Devices with matrix
 //! units keep the error bound ([`bound()`]), one rounding at the end, and equal bits from run to run;
-//! not these bits (an A100 truncates inside a block of products, for instance). With f32 storage GPUs
+//! not these bits (an A100 truncates inside a block of products, for instance); so does a CPU's AMX, for those who ask
+//! for it ([`Device::cpu_with_arch`](crate::Device::cpu_with_arch)). With f32 storage GPUs
 //! make the same chain of fused multiply-adds, an A100 on its vector units, an MI250X on its matrix units, a step of `k`
 //! at a time, and give the CPU's bits.
 //!

@@ -43,6 +43,7 @@ mod slices;
 mod tile512;
 #[cfg(target_arch = "x86_64")]
 mod vector;
+mod vendor;
 #[cfg(target_arch = "x86_64")]
 mod wide;
 #[cfg(target_arch = "x86_64")]

@@ -7,6 +7,7 @@ use super::form::{Form, Rows};
 use super::pack::{LANES, Source};
 use super::pairs::Least;
 use super::prefetch::{Ahead, Rectangle};
+use super::vendor::amd;
 use super::workspace::{self, SCRATCH};
 use crate::kernel::params::gemm::{self as params, Product};
 use crate::{Dtype, Storage};
@@ -135,8 +136,10 @@ fn can_stay<F: Form, T: Storage>(block: &Product) -> bool {
     let has = |flag: u32| block.flags & flag != 0;
     let plain = block.role != params::ROLE_FUSED_A && block.fused_a == 0 && block.a_sums == 0;
     if F::WORD_STEPS == 1 {
-        // Steps that lie so far apart share few places in the caches.
-        let far = has(params::FLAG_A_TRANSPOSED) && (4 * block.lda).is_multiple_of(1024);
+        // Steps that lie so far apart share few places in the caches; and each is in a page of its own, which nothing
+        // reads ahead of: that costs more than packing where the third cache is slow.
+        let far =
+            has(params::FLAG_A_TRANSPOSED) && (!amd() || (4 * block.lda).is_multiple_of(1024));
         return T::DTYPE == Dtype::F32 && plain && !far;
     }
     let whole = block.k.is_multiple_of((F::WORD_STEPS * F::LANE_WORDS) as u64);

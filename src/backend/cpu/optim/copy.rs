@@ -28,6 +28,11 @@ pub(super) fn widen<T: Lane>(to: &mut [f32], from: &[T], total: u64) {
 pub(super) fn narrow<T: Lane>(to: &mut [T], from: &[f32], total: u64) {
     #[cfg(target_arch = "x86_64")]
     if super::super::has_avx2() && T::DTYPE != Dtype::F32 {
+        #[cfg(halfstep_avx512)]
+        if T::DTYPE == Dtype::Bf16 && super::super::has_avx512() {
+            // SAFETY: the processor has the features.
+            return unsafe { narrow_avx512(to, from, total >= LARGE) };
+        }
         // SAFETY: the processor has the features.
         return unsafe { narrow_avx2(to, from, total >= LARGE) };
     }
@@ -72,14 +77,15 @@ unsafe fn narrow_avx2<T: Lane>(to: &mut [T], from: &[f32], past: bool) {
     for i in (head..whole).step_by(16) {
         // SAFETY: 16 elements of both, the target's aligned to a vector.
         unsafe {
-            let [low, high] = [i, i + 8].map(|i| {
-                let values = _mm256_loadu_ps(from.as_ptr().add(i));
-                match T::DTYPE {
-                    Dtype::F16 => _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(values),
-                    _ => nearest_bf16(values),
+            let [low, high] = [i, i + 8].map(|i| _mm256_loadu_ps(from.as_ptr().add(i)));
+            let both = match T::DTYPE {
+                Dtype::F16 => {
+                    let [low, high] = [low, high]
+                        .map(|values| _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(values));
+                    _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(low), high)
                 }
-            });
-            let both = _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(low), high);
+                _ => nearest_bf16(low, high),
+            };
             let to = to.as_mut_ptr().add(i).cast();
             if past { _mm256_stream_si256(to, both) } else { _mm256_store_si256(to, both) }
         }
@@ -88,30 +94,93 @@ unsafe fn narrow_avx2<T: Lane>(to: &mut [T], from: &[f32], past: bool) {
     tile::drain();
 }
 
-/// Eight f32 as bf16, to nearest even; a NaN keeps its upper bits and becomes quiet.
+/// # Safety
+/// The processor has the features; `T` is bf16.
+#[cfg(halfstep_avx512)]
+#[target_feature(enable = "avx512f,avx512bw")]
+#[allow(clippy::incompatible_msrv)] // only where the compiler has them
+unsafe fn narrow_avx512<T: Lane>(to: &mut [T], from: &[f32], past: bool) {
+    let len = to.len().min(from.len());
+    let head = to.as_ptr().align_offset(64).min(len);
+    let whole = head + (len - head) / 32 * 32;
+    tile::narrow(&mut to[..head], &from[..head]);
+    // The upper halves of two vectors' words.
+    let upper: [i16; 32] = std::array::from_fn(|i| 2 * i as i16 + 1);
+    for i in (head..whole).step_by(32) {
+        // SAFETY: 32 elements of both, the target's aligned to a vector.
+        unsafe {
+            let upper = _mm512_loadu_si512(upper.as_ptr().cast());
+            let [low, high] = [i, i + 16].map(|i| _mm512_loadu_ps(from.as_ptr().add(i)));
+            let rounded = |values: __m512| {
+                let bits = _mm512_castps_si512(values);
+                let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
+                _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)))
+            };
+            let (mut first, mut second) = (rounded(low), rounded(high));
+            // Unordered: one of the two is a NaN, which seldom is.
+            if _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(low, high) != 0 {
+                let kept = |values: __m512, rounded: __m512i| {
+                    let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(values, values);
+                    let quiet = _mm512_set1_epi32(0x40_0000);
+                    _mm512_mask_or_epi32(rounded, nan, _mm512_castps_si512(values), quiet)
+                };
+                (first, second) = (kept(low, first), kept(high, second));
+            }
+            let both = _mm512_permutex2var_epi16(first, upper, second);
+            let to = to.as_mut_ptr().add(i).cast();
+            if past { _mm512_stream_si512(to, both) } else { _mm512_store_si512(to.cast(), both) }
+        }
+    }
+    tile::narrow(&mut to[whole..len], &from[whole..len]);
+    tile::drain();
+}
+
+/// Sixteen f32 as bf16, to nearest even; a NaN keeps its upper bits and becomes quiet.
 ///
 /// # Safety
 /// The processor has AVX2.
 #[cfg(target_arch = "x86_64")]
 #[inline]
 #[target_feature(enable = "avx2")]
-unsafe fn nearest_bf16(values: __m256) -> __m128i {
-    let bits = _mm256_castps_si256(values);
-    let upper = _mm256_srli_epi32::<16>(bits);
-    let odd = _mm256_and_si256(upper, _mm256_set1_epi32(1));
-    let up = _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff));
-    let rounded = _mm256_srli_epi32::<16>(_mm256_add_epi32(bits, up));
-    let quiet = _mm256_or_si256(upper, _mm256_set1_epi32(0x40));
-    let nan = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_UNORD_Q>(values, values));
-    let chosen = _mm256_blendv_epi8(rounded, quiet, nan);
-    let packed = _mm256_packus_epi32(chosen, chosen);
-    _mm256_castsi256_si128(_mm256_permute4x64_epi64::<0x08>(packed))
+unsafe fn nearest_bf16(low: __m256, high: __m256) -> __m256i {
+    let rounded = |values: __m256| {
+        let bits = _mm256_castps_si256(values);
+        let odd = _mm256_and_si256(_mm256_srli_epi32::<16>(bits), _mm256_set1_epi32(1));
+        let up = _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff));
+        _mm256_srli_epi32::<16>(_mm256_add_epi32(bits, up))
+    };
+    let (mut first, mut second) = (rounded(low), rounded(high));
+    // Unordered: one of the two is a NaN. Seldom: a branch costs less than to choose each time.
+    if _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_UNORD_Q>(low, high)) != 0 {
+        let kept = |values: __m256, rounded: __m256i| {
+            let upper = _mm256_srli_epi32::<16>(_mm256_castps_si256(values));
+            let quiet = _mm256_or_si256(upper, _mm256_set1_epi32(0x40));
+            let nan = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_UNORD_Q>(values, values));
+            _mm256_blendv_epi8(rounded, quiet, nan)
+        };
+        (first, second) = (kept(low, first), kept(high, second));
+    }
+    _mm256_permute4x64_epi64::<0xd8>(_mm256_packus_epi32(first, second))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{Storage, bf16, f16};
+
+    type Narrow<T> = fn(&mut [T], &[f32], u64);
+
+    /// The way that this machine takes, and the one that it would take without AVX-512.
+    fn narrowings<T: Lane>() -> Vec<Narrow<T>> {
+        #[allow(unused_mut)]
+        let mut ways: Vec<Narrow<T>> = vec![narrow];
+        #[cfg(target_arch = "x86_64")]
+        if super::super::super::has_avx2() {
+            // SAFETY: the processor has the features.
+            ways.push(|to, from, total| unsafe { narrow_avx2(to, from, total >= LARGE) });
+        }
+        ways
+    }
 
     fn every_16_bit_value<T: Storage + Lane>(of_bits: fn(u16) -> T) {
         // Odd lengths and places, in arrays that fit into the caches and in those that do not.
@@ -126,20 +195,30 @@ mod tests {
                 assert!(wide.to_bits() == exact.to_bits() || wide.is_nan() && exact.is_nan());
             }
             // Between any two of them: what is nearest, ties to even.
-            let between: Vec<f32> = wide[3..]
+            let mut between: Vec<f32> = wide[3..]
                 .windows(2)
                 .flat_map(|pair| [pair[0], 0.5 * pair[0] + 0.5 * pair[1], pair[0] * 1.001])
                 .collect();
-            let mut narrowed = vec![of_bits(7); between.len() + 2];
-            narrow(&mut narrowed[1..=between.len()], &between, total);
-            for (narrowed, value) in narrowed[1..].iter().zip(&between) {
-                let exact = T::narrow(*value).widen();
-                let narrowed = narrowed.widen();
-                let same = narrowed.to_bits() == exact.to_bits();
-                assert!(same || narrowed.is_nan() && exact.is_nan(), "{value:e}: {narrowed:e}");
+            // NaNs of which rounding, or cutting, makes something else.
+            let nans = [0x7f80_0001, 0xff80_0001, 0x7fff_ffff, 0xffff_ffff].map(f32::from_bits);
+            between
+                .iter_mut()
+                .skip(100)
+                .step_by(997)
+                .zip(nans.iter().cycle())
+                .for_each(|(to, nan)| *to = *nan);
+            for narrow in narrowings::<T>() {
+                let mut narrowed = vec![of_bits(7); between.len() + 2];
+                narrow(&mut narrowed[1..=between.len()], &between, total);
+                for (narrowed, value) in narrowed[1..].iter().zip(&between) {
+                    let exact = T::narrow(*value).widen();
+                    let narrowed = narrowed.widen();
+                    let same = narrowed.to_bits() == exact.to_bits();
+                    assert!(same || narrowed.is_nan() && exact.is_nan(), "{value:e}: {narrowed:e}");
+                }
+                let ends = [narrowed[0], narrowed[between.len() + 1]].map(|value| value.widen());
+                assert_eq!(ends, [of_bits(7).widen(); 2]);
             }
-            let ends = [narrowed[0], narrowed[between.len() + 1]].map(|value| value.widen());
-            assert_eq!(ends, [of_bits(7).widen(); 2]);
         }
     }
 
