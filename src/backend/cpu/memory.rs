@@ -7,9 +7,7 @@ use std::alloc::{Layout, alloc, alloc_zeroed, dealloc};
 /// Allocations start at a multiple of this many bytes, as on the other backends.
 const ALIGN: usize = 256;
 /// Bytes of a huge page (x86-64; a multiple of what other processors have).
-const HUGE: usize = 2 << 20;
-/// Blocks from this size on are laid out in huge pages: at most a third of what they take is not used.
-const LARGE: usize = 2 * HUGE;
+pub(super) const HUGE: usize = 2 << 20;
 /// Large blocks start at different offsets in their first page: loops that walk several at once would else
 /// meet in the same sets of the first-level cache, and in the same banks of memory. (An optimizer's step on
 /// one thread of a server took 11 % more time with offsets that were all 0, and with multiples of 256 bytes.)
@@ -17,36 +15,59 @@ const COLOURS: usize = 16;
 /// Bytes between two such offsets.
 const COLOUR: usize = (32 << 10) + ALIGN;
 
-/// The layout of the block that a buffer of so many bytes lies in. `None` where no such can exist.
-fn layout(bytes: usize) -> Option<Layout> {
-    match bytes < LARGE {
-        true => Layout::from_size_align(bytes, ALIGN).ok(),
-        false => {
-            let size = bytes.checked_add(COLOURS * COLOUR)?.checked_next_multiple_of(HUGE)?;
-            Layout::from_size_align(size, HUGE).ok()
+/// The block that a buffer of so many bytes lies in.
+#[derive(Debug, Clone, Copy)]
+struct Block {
+    layout: Layout,
+    /// Offsets that its start may have; 0 where it is not in huge pages.
+    colours: usize,
+}
+
+impl Block {
+    /// `None` where no such can be. Huge pages are taken where at most a third of them is left over; blocks of less than
+    /// two have what offsets there is room for.
+    fn new(bytes: usize) -> Option<Self> {
+        let room = if bytes < 2 * HUGE { 0 } else { COLOURS * COLOUR };
+        let huge = bytes.checked_add(room)?.checked_next_multiple_of(HUGE)?;
+        if bytes < huge - huge / 3 {
+            let layout = Layout::from_size_align(bytes, ALIGN).ok()?;
+            return Some(Self { layout, colours: 0 });
         }
+        let layout = Layout::from_size_align(huge, HUGE).ok()?;
+        Some(Self { layout, colours: ((huge - bytes) / COLOUR).clamp(1, COLOURS) })
     }
 }
 
 /// Memory of zeros; null if there is none, or so many bytes cannot be. `colour` is any number, best
 /// another one in each call.
 pub(super) fn zeros(bytes: usize, colour: u64) -> *mut u8 {
-    let Some(layout) = layout(bytes).filter(|layout| layout.size() > 0) else {
+    let Some(block) = Block::new(bytes).filter(|_| bytes > 0) else {
         return std::ptr::null_mut();
     };
-    if bytes < LARGE {
+    if block.colours == 0 {
         // SAFETY: the size is not zero.
-        return unsafe { alloc_zeroed(layout) };
+        return unsafe { alloc_zeroed(block.layout) };
     }
-    // SAFETY: the size is not zero.
+    // SAFETY: as above.
+    let start = unsafe { huge_zeros(block.layout) };
+    match start.is_null() {
+        true => start,
+        false => start.wrapping_add(colour as usize % block.colours * COLOUR),
+    }
+}
+
+/// A block of zeros in huge pages, of which the layout has whole ones; null if there is none. It is freed by `dealloc`.
+///
+/// # Safety
+/// The layout's size is not zero.
+pub(super) unsafe fn huge_zeros(layout: Layout) -> *mut u8 {
+    // SAFETY: the caller's promise.
     let block = unsafe { alloc(layout) };
     if !block.is_null() {
         prefer_huge_pages(block, layout.size());
         // SAFETY: that many bytes have just been allocated. Touched after the advice, they come in huge
         // pages.
         unsafe { block.write_bytes(0, layout.size()) }
-        let offset = colour as usize % COLOURS * COLOUR;
-        return block.wrapping_add(offset);
     }
     block
 }
@@ -54,11 +75,11 @@ pub(super) fn zeros(bytes: usize, colour: u64) -> *mut u8 {
 /// # Safety
 /// `pointer` is of [`zeros`] with this size, not freed yet, and not used any more.
 pub(super) unsafe fn free(pointer: *mut u8, bytes: usize) {
-    let Some(layout) = layout(bytes) else { return };
+    let Some(block) = Block::new(bytes) else { return };
     // Blocks of huge pages start at a multiple of their size, the buffer a little later.
-    let offset = if bytes < LARGE { 0 } else { pointer.addr() % HUGE };
+    let offset = if block.colours == 0 { 0 } else { pointer.addr() % HUGE };
     // SAFETY: the caller's promise: so is the block.
-    unsafe { dealloc(pointer.wrapping_sub(offset), layout) }
+    unsafe { dealloc(pointer.wrapping_sub(offset), block.layout) }
 }
 
 /// Asks for huge pages: advice, which may be refused.
@@ -84,7 +105,21 @@ mod tests {
 
     #[test]
     fn blocks_are_aligned_zero_and_ours() {
-        for bytes in [1, 255, LARGE - 1, LARGE, LARGE + 1, 3 * HUGE + 77] {
+        let (third, two) = (HUGE / 3, 2 * HUGE);
+        let sizes = [
+            (1, 0),
+            (255, 0),
+            (HUGE - third - 1, 0),
+            (HUGE - third, 16),
+            (HUGE - COLOUR - 1, 1),
+            (HUGE, 1),
+            (HUGE + 1, 0),
+            (two - 2 * third, 16),
+            (two - 1, 1),
+            (two, 16),
+            (3 * HUGE + 77, 16),
+        ];
+        for (bytes, colours) in sizes {
             let blocks: Vec<*mut u8> = (0..3).map(|colour| zeros(bytes, colour)).collect();
             for &block in &blocks {
                 assert!(!block.is_null() && block.addr().is_multiple_of(ALIGN));
@@ -93,8 +128,9 @@ mod tests {
                 assert!(all.iter().all(|&byte| byte == 0));
                 all.fill(7);
             }
-            let colours: Vec<usize> = blocks.iter().map(|block| block.addr() % HUGE).collect();
-            assert!(bytes < LARGE || colours == [0, COLOUR, 2 * COLOUR]);
+            let offsets = blocks.iter().map(|block| block.addr() % HUGE);
+            let expected = (0..3).map(|i| i % colours.max(1) * COLOUR);
+            assert!(colours == 0 || offsets.eq(expected), "{bytes} bytes");
             // SAFETY: of `zeros`, once each.
             blocks.into_iter().for_each(|block| unsafe { free(block, bytes) });
         }
