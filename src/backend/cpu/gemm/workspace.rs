@@ -2,53 +2,47 @@
 
 use super::super::memory;
 use super::pairs::Least;
-use std::alloc::{Layout, alloc_zeroed, handle_alloc_error};
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::ptr::NonNull;
 use std::sync::{Mutex, PoisonError};
 
 /// Floats that start at a multiple of 64 bytes; from some size on in huge pages, since those of the operands, panels and
 /// sums of a product together, if small, are more than processors remember. (On a server 1024³ took 4 to 7 % longer.)
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Floats(Option<(NonNull<f32>, Layout)>);
 
 // SAFETY: memory that only this owns.
 unsafe impl Send for Floats {}
 
 impl Floats {
-    const NONE: Self = Self(None);
     /// Bytes from which on a huge page is taken for less than a whole one.
     const LARGE: usize = memory::HUGE / 16;
 
     /// At least `len` floats; what they hold is left from earlier, or zeros.
     pub fn reserve(&mut self, len: usize) -> *mut f32 {
-        match self.0 {
-            Some((start, layout)) if len * size_of::<f32>() <= layout.size() => start.as_ptr(),
+        let bytes = len.max(1) * size_of::<f32>();
+        let (start, _) = match self.0 {
+            Some(block) if bytes <= block.1.size() => block,
             _ => {
-                *self = Self::zeros(len.max(1));
-                self.0.map_or(std::ptr::null_mut(), |(start, _)| start.as_ptr())
+                *self = Self::default();
+                *self.0.insert(Self::zeros(bytes))
             }
-        }
+        };
+        start.as_ptr()
     }
 
-    fn zeros(len: usize) -> Self {
-        let bytes = len * size_of::<f32>();
-        let unit = if bytes < Self::LARGE { 64 } else { memory::HUGE };
+    /// A block of so many bytes.
+    fn zeros(bytes: usize) -> (NonNull<f32>, Layout) {
+        let huge = bytes >= Self::LARGE;
+        let unit = if huge { memory::HUGE } else { 64 };
         let layout = Layout::from_size_align(bytes.next_multiple_of(unit), unit)
-            .expect("a block of an operand");
+            .expect("less than what operands take");
         // SAFETY: the size is not zero.
-        let block = unsafe {
-            if bytes < Self::LARGE { alloc_zeroed(layout) } else { memory::huge_zeros(layout) }
-        };
+        let block = unsafe { if huge { memory::huge_zeros(layout) } else { alloc_zeroed(layout) } };
         match NonNull::new(block.cast()) {
-            Some(start) => Self(Some((start, layout))),
+            Some(start) => (start, layout),
             None => handle_alloc_error(layout),
         }
-    }
-}
-
-impl Default for Floats {
-    fn default() -> Self {
-        Self::NONE
     }
 }
 
@@ -56,7 +50,7 @@ impl Drop for Floats {
     fn drop(&mut self) {
         if let Some((start, layout)) = self.0 {
             // SAFETY: allocated with this layout, and not used any more.
-            unsafe { std::alloc::dealloc(start.as_ptr().cast(), layout) }
+            unsafe { dealloc(start.as_ptr().cast(), layout) }
         }
     }
 }
