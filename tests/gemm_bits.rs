@@ -300,6 +300,17 @@ fn large_products_have_the_references_bits() {
     }
 }
 
+/// Results too large for the caches, some of whose rows start with a line and some of which do not.
+#[test]
+fn results_stored_past_the_caches_have_the_references_bits() {
+    let (devices, exact) = (forms(), reference());
+    let mut rng = Rng(8);
+    let case = Case { gap: 3, bias: true, seed: rng.next(), ..Case::new(2050, 2112, 3) };
+    all_forms_agree::<bf16, bf16>(&case, &devices, &exact);
+    all_forms_agree::<f16, f16>(&case, &devices, &exact);
+    all_forms_agree::<f32, f32>(&case, &devices, &exact);
+}
+
 /// Products beyond one block of packed A and B, in both dimensions and in `k`, have the bits of their
 /// parts, each a small product of its own.
 #[test]

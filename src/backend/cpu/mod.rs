@@ -4,6 +4,8 @@ mod environment;
 mod fold;
 pub(crate) mod gemm;
 mod memory;
+#[cfg(target_arch = "x86_64")]
+mod nearest;
 mod optim;
 mod placement;
 mod pool;

@@ -61,6 +61,91 @@ pub(super) unsafe fn narrow<F: Form, T: Storage>(from: &[f32; 8], to: *mut T) {
     unsafe { to.cast::<[T; 8]>().write_unaligned(values) }
 }
 
+/// All of these f32 rounded to elements; where `past`, whole lines of them are stored past the caches, if the form can:
+/// [`drain`] has to follow.
+///
+/// # Safety
+/// `to` is valid for writes of as many; where `F::VECTOR`, inside `F::vectorized`.
+#[inline(always)]
+pub(super) unsafe fn narrow_all<F: Form, T: Storage>(from: &[f32], to: *mut T, past: bool) {
+    #[cfg(halfstep_avx512)]
+    if F::WIDE {
+        // Up to a line, if whole lines are asked for.
+        let head = if past { to.align_offset(64).min(from.len()) } else { 0 };
+        let (first, from) = from.split_at(head);
+        let (lines, rest) = from.as_chunks::<32>();
+        // SAFETY: elements of both, in order; the form says which instructions there are.
+        return unsafe {
+            narrow_few::<F, T>(first, to);
+            let to = to.add(head);
+            for (i, values) in lines.iter().enumerate() {
+                narrow_32(values, to.add(32 * i), past);
+            }
+            narrow_few::<F, T>(rest, to.add(32 * lines.len()));
+        };
+    }
+    let _ = past;
+    // SAFETY: the caller's promise.
+    unsafe { narrow_few::<F, T>(from, to) }
+}
+
+/// [`narrow_all`] by eight.
+///
+/// # Safety
+/// As for [`narrow_all`].
+#[inline(always)]
+unsafe fn narrow_few<F: Form, T: Storage>(from: &[f32], to: *mut T) {
+    let (chunks, rest) = from.as_chunks::<8>();
+    for (i, chunk) in chunks.iter().enumerate() {
+        // SAFETY: 8 elements of both.
+        unsafe { narrow::<F, T>(chunk, to.add(8 * i)) };
+    }
+    for (i, value) in rest.iter().enumerate() {
+        // SAFETY: the elements behind them are there.
+        unsafe { to.add(8 * chunks.len() + i).write(T::narrow(*value)) };
+    }
+}
+
+/// # Safety
+/// `to` is valid for writes of 32 elements, and where `past` aligned to 64 bytes; AVX-512F and BW.
+#[cfg(halfstep_avx512)]
+#[inline(always)]
+#[allow(clippy::incompatible_msrv)] // only where the compiler has them
+unsafe fn narrow_32<T: Storage>(from: &[f32; 32], to: *mut T, past: bool) {
+    use super::super::nearest::bf16_by_32;
+    use std::arch::x86_64::*;
+    // SAFETY: the caller's promise.
+    unsafe {
+        let store = |i: usize, line: __m512i| {
+            let to = to.byte_add(64 * i).cast();
+            if past { _mm512_stream_si512(to, line) } else { _mm512_storeu_si512(to.cast(), line) }
+        };
+        let [low, high] = [0, 16].map(|i| _mm512_loadu_ps(from.as_ptr().add(i)));
+        match T::DTYPE {
+            Dtype::Bf16 => store(0, bf16_by_32(low, high)),
+            Dtype::F16 => {
+                let [low, high] =
+                    [low, high].map(|values| _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(values));
+                store(0, _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high));
+            }
+            Dtype::F32 => {
+                store(0, _mm512_castps_si512(low));
+                store(1, _mm512_castps_si512(high));
+            }
+        }
+    }
+}
+
+/// Waits for what was stored past the caches, before anything else is known to be stored.
+#[inline(always)]
+pub(super) fn drain() {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: every x86-64 processor has it.
+    unsafe {
+        std::arch::x86_64::_mm_sfence();
+    }
+}
+
 /// `[i][j]` becomes `[j][i]`.
 ///
 /// # Safety

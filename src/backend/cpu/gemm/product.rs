@@ -2,7 +2,7 @@
 
 use super::super::threads::Threads;
 use super::cut::Cut;
-use super::epilogue::{Tile, epilogue};
+use super::epilogue::{Tile, epilogue, past_caches};
 use super::form::{Form, Rows};
 use super::pack::{LANES, Source};
 use super::pairs::Least;
@@ -68,7 +68,7 @@ pub(super) unsafe fn product<F: Form, T: Storage, O: Storage>(threads: &Threads,
     let has = |flag: u32| block.flags & flag != 0;
     let (m, n, k) = (block.m as usize, block.n as usize, block.k as usize);
     let halves = if has(params::FLAG_GATED) { 2 } else { 1 };
-    let cut = Cut::new::<F>(m, n, k, halves);
+    let cut = Cut::new::<F>((m, n, k), halves, threads.count());
     let words = cut.steps.div_ceil(F::WORD_STEPS).next_multiple_of(F::LANE_WORDS);
     let a_panel = (words * F::MR + 8).next_multiple_of(16);
     let b_panel = words * F::NR;
@@ -240,7 +240,7 @@ impl<T: Storage> Job<'_, T> {
                 };
                 // A tile of 16 bits is written as fast without.
                 let of_epilogue = match (self.ahead, size_of::<O>()) {
-                    (true, 4) => self.of_epilogue::<O>(tile),
+                    (true, 4) => self.of_epilogue::<F, O>(tile),
                     _ => [Rectangle::NONE; 5],
                 };
                 // SAFETY: the form's instructions are there; the tile is inside the part; its sums are this
@@ -261,7 +261,7 @@ impl<T: Storage> Job<'_, T> {
     }
 
     /// What the tile's epilogue reads and writes.
-    fn of_epilogue<O: Storage>(&self, tile: Tile) -> [Rectangle; 5] {
+    fn of_epilogue<F: Form, O: Storage>(&self, tile: Tile) -> [Rectangle; 5] {
         let block = self.block;
         let size = (tile.rows, tile.columns);
         let transposed = self.has(params::FLAG_D_TRANSPOSED);
@@ -276,8 +276,9 @@ impl<T: Storage> Job<'_, T> {
             matrix.from(tile.row, tile.column).rectangle(size.0, size.1)
         };
         let z = if block.role == params::ROLE_DERIVATIVE { block.z } else { 0 };
+        let d = if past_caches::<F>(block) { 0 } else { block.d };
         [
-            output(block.d, block.ldd),
+            output(d, block.ldd),
             output(block.c, block.ldc),
             output(block.residual, block.ldr),
             input(z, block.ldz),

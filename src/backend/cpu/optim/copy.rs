@@ -4,6 +4,10 @@
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::*;
 
+#[cfg(target_arch = "x86_64")]
+use super::super::nearest::bf16_by_16;
+#[cfg(halfstep_avx512)]
+use super::super::nearest::bf16_by_32;
 use super::tile;
 #[cfg(target_arch = "x86_64")]
 use crate::Dtype;
@@ -84,7 +88,7 @@ unsafe fn narrow_avx2<T: Lane>(to: &mut [T], from: &[f32], past: bool) {
                         .map(|values| _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(values));
                     _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(low), high)
                 }
-                _ => nearest_bf16(low, high),
+                _ => bf16_by_16(low, high),
             };
             let to = to.as_mut_ptr().add(i).cast();
             if past { _mm256_stream_si256(to, both) } else { _mm256_store_si256(to, both) }
@@ -104,63 +108,17 @@ unsafe fn narrow_avx512<T: Lane>(to: &mut [T], from: &[f32], past: bool) {
     let head = to.as_ptr().align_offset(64).min(len);
     let whole = head + (len - head) / 32 * 32;
     tile::narrow(&mut to[..head], &from[..head]);
-    // The upper halves of two vectors' words.
-    let upper: [i16; 32] = std::array::from_fn(|i| 2 * i as i16 + 1);
     for i in (head..whole).step_by(32) {
         // SAFETY: 32 elements of both, the target's aligned to a vector.
         unsafe {
-            let upper = _mm512_loadu_si512(upper.as_ptr().cast());
             let [low, high] = [i, i + 16].map(|i| _mm512_loadu_ps(from.as_ptr().add(i)));
-            let rounded = |values: __m512| {
-                let bits = _mm512_castps_si512(values);
-                let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
-                _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)))
-            };
-            let (mut first, mut second) = (rounded(low), rounded(high));
-            // Unordered: one of the two is a NaN, which seldom is.
-            if _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(low, high) != 0 {
-                let kept = |values: __m512, rounded: __m512i| {
-                    let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(values, values);
-                    let quiet = _mm512_set1_epi32(0x40_0000);
-                    _mm512_mask_or_epi32(rounded, nan, _mm512_castps_si512(values), quiet)
-                };
-                (first, second) = (kept(low, first), kept(high, second));
-            }
-            let both = _mm512_permutex2var_epi16(first, upper, second);
+            let both = bf16_by_32(low, high);
             let to = to.as_mut_ptr().add(i).cast();
             if past { _mm512_stream_si512(to, both) } else { _mm512_store_si512(to.cast(), both) }
         }
     }
     tile::narrow(&mut to[whole..len], &from[whole..len]);
     tile::drain();
-}
-
-/// Sixteen f32 as bf16, to nearest even; a NaN keeps its upper bits and becomes quiet.
-///
-/// # Safety
-/// The processor has AVX2.
-#[cfg(target_arch = "x86_64")]
-#[inline]
-#[target_feature(enable = "avx2")]
-unsafe fn nearest_bf16(low: __m256, high: __m256) -> __m256i {
-    let rounded = |values: __m256| {
-        let bits = _mm256_castps_si256(values);
-        let odd = _mm256_and_si256(_mm256_srli_epi32::<16>(bits), _mm256_set1_epi32(1));
-        let up = _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff));
-        _mm256_srli_epi32::<16>(_mm256_add_epi32(bits, up))
-    };
-    let (mut first, mut second) = (rounded(low), rounded(high));
-    // Unordered: one of the two is a NaN. Seldom: a branch costs less than to choose each time.
-    if _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_UNORD_Q>(low, high)) != 0 {
-        let kept = |values: __m256, rounded: __m256i| {
-            let upper = _mm256_srli_epi32::<16>(_mm256_castps_si256(values));
-            let quiet = _mm256_or_si256(upper, _mm256_set1_epi32(0x40));
-            let nan = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_UNORD_Q>(values, values));
-            _mm256_blendv_epi8(rounded, quiet, nan)
-        };
-        (first, second) = (kept(low, first), kept(high, second));
-    }
-    _mm256_permute4x64_epi64::<0xd8>(_mm256_packus_epi32(first, second))
 }
 
 #[cfg(test)]
