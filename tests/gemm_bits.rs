@@ -224,6 +224,31 @@ fn leave_nans(device: &Device, (m, n, k): (usize, usize, usize)) {
         .expect("a product");
 }
 
+/// How many results are subnormal of a product that has the same bits on all devices.
+fn subnormals_that_agree(
+    gemm: &Gemm,
+    len: usize,
+    (a, b): (&[bf16], &[bf16]),
+    devices: &[Device],
+    exact: &Device,
+) -> usize {
+    let product = |device: &Device| {
+        let mut d = vec![0.0f32; len];
+        // Aligned: A stays where it lies, if it can.
+        let [a, b] = [a, b].map(|values| device.upload(values).expect("memory"));
+        let plan = gemm.plan::<bf16, f32>(device);
+        plan.and_then(|plan| plan.run(&device.stream()?, Operands::new(&a, &b, &mut d)))
+            .expect("a product");
+        d.iter().map(|value| value.to_bits()).collect::<Vec<_>>()
+    };
+    let expected = product(exact);
+    for device in devices {
+        assert!(product(device) == expected, "{gemm:?} on {}", device.info());
+    }
+    let subnormal = |bits: &&u32| (1..1 << 23).contains(&(**bits & 0x7fff_ffff));
+    expected.iter().filter(subnormal).count()
+}
+
 /// AMX flushes subnormals; products whose sums, or elements, might be some are computed without it, unless they are flushed first. Integers times powers
 /// of two, so that sums are exact: those of lanes of every third group of 32 are subnormal, as factors or as sums.
 #[test]
@@ -249,23 +274,8 @@ fn amx_keeps_subnormals() {
             };
             let a = fill(m, layout.a_transposed(), exponents[0]);
             let b = fill(n, !layout.b_transposed(), exponents[1]);
-            let product = |device: &Device| {
-                let mut d = vec![0.0f32; m * n];
-                // Aligned: A stays where it lies, if it can.
-                let [a, b] = [&a, &b].map(|values| device.upload(values).expect("memory"));
-                let gemm = Gemm::new(m, n, k).layout(layout).subnormals(policy);
-                let plan = gemm.plan::<bf16, f32>(device);
-                plan.and_then(|plan| plan.run(&device.stream()?, Operands::new(&a, &b, &mut d)))
-                    .expect("a product");
-                d.iter().map(|value| value.to_bits()).collect::<Vec<_>>()
-            };
-            let expected = product(&exact);
-            let small = |bits: &&u32| (1..1 << 23).contains(&(**bits & 0x7fff_ffff));
-            subnormal += expected.iter().filter(small).count();
-            for device in &devices {
-                let same = product(device) == expected;
-                assert!(same, "{m} {n} {k} {layout:?} {exponents:?} {policy:?}");
-            }
+            let gemm = Gemm::new(m, n, k).layout(layout).subnormals(policy);
+            subnormal += subnormals_that_agree(&gemm, m * n, (&a, &b), &devices, &exact);
         }
     }
     assert!(subnormal > 1000, "only {subnormal} subnormal results");
@@ -393,21 +403,8 @@ fn sums_that_turn_subnormal_have_the_references_bits() {
                 };
                 let a = fill(m, 0, layout.a_transposed());
                 let b = fill(n, 1, !layout.b_transposed());
-                let product = |device: &Device| {
-                    let mut d = vec![0.0f32; m * n];
-                    let gemm = Gemm::new(m, n, k).layout(layout).subnormals(flush);
-                    gemm.plan::<bf16, f32>(device)
-                        .and_then(|plan| plan.run(&device.stream()?, Operands::new(&a, &b, &mut d)))
-                        .expect("a product");
-                    d.iter().map(|value| value.to_bits()).collect::<Vec<_>>()
-                };
-                let expected = product(&exact);
-                let small = |bits: &&u32| (1..1 << 23).contains(&(**bits & 0x7fff_ffff));
-                subnormal += expected.iter().filter(small).count();
-                for device in &devices {
-                    let same = product(device) == expected;
-                    assert!(same, "{m} {n} {k} {layout:?} {flush:?} on {}", device.info());
-                }
+                let gemm = Gemm::new(m, n, k).layout(layout).subnormals(flush);
+                subnormal += subnormals_that_agree(&gemm, m * n, (&a, &b), &devices, &exact);
             }
         }
     }

@@ -60,8 +60,8 @@ pub(crate) fn has_avx2() -> bool {
         && is_x86_feature_detected!("f16c")
 }
 
-/// Whether the 16-wide loops may run that compilers make of the 8-wide ones.
-#[cfg(all(halfstep_avx512, target_arch = "x86_64"))]
+/// Whether 16-wide loops and tiles may run.
+#[cfg(target_arch = "x86_64")]
 pub(crate) fn has_avx512() -> bool {
     is_x86_feature_detected!("avx512f")
         && is_x86_feature_detected!("avx512bw")

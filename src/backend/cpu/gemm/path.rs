@@ -1,6 +1,8 @@
 //! The forms of the matrix kernel, and which of them this machine can run. All but `Amx` give the same bits.
 
 #[cfg(target_arch = "x86_64")]
+use super::super::{has_avx2, has_avx512};
+#[cfg(target_arch = "x86_64")]
 use std::sync::LazyLock;
 
 /// A form of the matrix kernel.
@@ -62,19 +64,9 @@ impl Path {
                 *CHAIN
             }
             #[cfg(target_arch = "x86_64")]
-            Self::Avx512 => {
-                is_x86_feature_detected!("avx512f")
-                    && is_x86_feature_detected!("avx512bw")
-                    && is_x86_feature_detected!("avx512vl")
-                    && is_x86_feature_detected!("avx512dq")
-                    && Self::Avx2.runs_here()
-            }
+            Self::Avx512 => has_avx512(),
             #[cfg(target_arch = "x86_64")]
-            Self::Avx2 => {
-                is_x86_feature_detected!("avx2")
-                    && is_x86_feature_detected!("fma")
-                    && is_x86_feature_detected!("f16c")
-            }
+            Self::Avx2 => has_avx2(),
             #[cfg(not(target_arch = "x86_64"))]
             Self::Amx | Self::Avx512Bf16 | Self::Avx512 | Self::Avx2 => false,
             Self::Portable | Self::Reference => true,

@@ -142,10 +142,12 @@ fn can_stay<F: Form, T: Storage>(block: &Product) -> bool {
             has(params::FLAG_A_TRANSPOSED) && (!amd() || (4 * block.lda).is_multiple_of(1024));
         return T::DTYPE == Dtype::F32 && plain && !far;
     }
+    // More columns than this, and what packing takes is less than what tiles gain.
+    let few = block.n < 2048;
     let whole = block.k.is_multiple_of((F::WORD_STEPS * F::LANE_WORDS) as u64);
     // A row of a tile register that lies in two lines of the cache takes twice as long to load, each time.
     let aligned = block.a.is_multiple_of(64) && (2 * block.lda).is_multiple_of(64);
-    plain && whole && aligned && !has(params::FLAG_A_TRANSPOSED | params::FLAG_FLUSH)
+    plain && few && whole && aligned && !has(params::FLAG_A_TRANSPOSED | params::FLAG_FLUSH)
 }
 
 impl<T: Storage> Job<'_, T> {
