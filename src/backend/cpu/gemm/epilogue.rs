@@ -22,7 +22,8 @@ const LARGE: u64 = 1 << 22;
 pub(super) fn past_caches<F: Form>(block: &Product) -> bool {
     #[cfg(halfstep_avx512)]
     if F::WIDE {
-        return block.m * block.n >= LARGE;
+        let lines = block.flags & params::FLAG_D_TRANSPOSED == 0;
+        return lines && block.m * block.n >= LARGE;
     }
     let _ = block;
     false

@@ -106,3 +106,23 @@ thread_local! {
     /// Of each thread that computes tiles.
     pub(super) static SCRATCH: std::cell::RefCell<Scratch> = std::cell::RefCell::default();
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn floats_are_aligned_and_stay_until_there_are_more() {
+        let mut floats = Floats::default();
+        for len in [0, 1, 17, Floats::LARGE / 4 - 1, Floats::LARGE / 4, memory::HUGE / 4 + 1] {
+            let start = floats.reserve(len);
+            assert!(start.addr().is_multiple_of(64));
+            // SAFETY: so many floats, which nobody else uses.
+            let all = unsafe { std::slice::from_raw_parts_mut(start, len) };
+            all.fill(7.0);
+            assert_eq!(floats.reserve(len / 2), start);
+            assert!(all.iter().all(|&value| value == 7.0));
+        }
+        assert!(floats.reserve(memory::HUGE / 4).addr().is_multiple_of(memory::HUGE));
+    }
+}
