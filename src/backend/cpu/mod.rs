@@ -7,6 +7,7 @@ mod memory;
 #[cfg(target_arch = "x86_64")]
 mod nearest;
 mod optim;
+mod past;
 mod placement;
 mod pool;
 pub(crate) mod reduce;

@@ -5,7 +5,7 @@
 
 use std::arch::x86_64::*;
 
-/// What is added to half a unit's bits less one and carried is 1 where the bit above is.
+/// Half a unit of bf16, less one, as bits of f32: with one more where the last bit kept is odd, ties go to even.
 const HALF_LESS_ONE: i32 = 0x7fff;
 
 /// Sixteen f32 as bf16.

@@ -1,5 +1,5 @@
-//! How a product is cut: into blocks that the workspace holds, panels, tiles. Since every element is one chain over
-//! `k`, results do not depend on it.
+//! How a product is cut: into blocks that the workspace holds, panels, tiles. The steps of `k` of an element
+//! are added in the same order however it is, so results do not depend on it.
 
 use super::epilogue::WIDEST;
 use super::form::Form;

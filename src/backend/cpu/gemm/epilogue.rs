@@ -1,6 +1,7 @@
 //! The epilogue of a tile, row by row while its sums are in the cache: each step is a short loop over
 //! f32 values, in the order that `gemm::reference` defines.
 
+use super::super::past;
 use super::form::Form;
 use super::lanes;
 use super::map::{apply, derivative};
@@ -13,17 +14,13 @@ use crate::kernel::params::gemm::{self as params, Product};
 /// The widest tile, in columns.
 pub(super) const WIDEST: usize = 256;
 
-/// Elements of a D from which on it does not fit into the caches.
-#[cfg(halfstep_avx512)]
-const LARGE: u64 = 1 << 22;
-
-/// Whether D is stored past the caches, since a line that is written whole need not be read first. (On a server
-/// 2048×3072×768 of bf16 took 10 to 20 % longer without, where operands came from memory.)
+/// Whether D is stored past the caches. (On a server 2048×3072×768 of bf16 took 10 to 20 % longer without, where operands
+/// came from memory.)
 pub(super) fn past_caches<F: Form>(block: &Product) -> bool {
     #[cfg(halfstep_avx512)]
     if F::WIDE {
         let lines = block.flags & params::FLAG_D_TRANSPOSED == 0;
-        return lines && block.m * block.n >= LARGE;
+        return lines && block.m * block.n >= past::LARGE;
     }
     let _ = block;
     false
@@ -67,8 +64,8 @@ pub(super) unsafe fn epilogue<F: Form, T: Storage, O: Storage>(block: &Product, 
         }
     }
     let mut other = [0.0f32; WIDEST]; // C, z or the residual
-    let past = past_caches::<F>(block);
-    let how = (has(params::FLAG_FLUSH), past);
+    let beyond = past_caches::<F>(block);
+    let how = (has(params::FLAG_FLUSH), beyond);
     for i in tile.row..tile.row + tile.rows {
         // SAFETY: row `i` of the tile's sums.
         let sums = unsafe {
@@ -161,8 +158,8 @@ pub(super) unsafe fn epilogue<F: Form, T: Storage, O: Storage>(block: &Product, 
             }
         }
     }
-    if past {
-        lanes::drain();
+    if beyond {
+        past::drain();
     }
 }
 
@@ -192,7 +189,7 @@ unsafe fn load_d<F: Form, O: Storage>(block: &Product, from: usize, ld: u64, to:
 }
 
 /// A row of f32 rounded to elements; subnormal ones become zeros where `flushing`. Where `past`, past the caches:
-/// [`lanes::drain`] has to follow.
+/// [`past::drain`] has to follow.
 ///
 /// # Safety
 /// `to` is valid for writes of as many elements as `from` has. Where `F::VECTOR`, inside

@@ -62,7 +62,7 @@ pub(super) unsafe fn narrow<F: Form, T: Storage>(from: &[f32; 8], to: *mut T) {
 }
 
 /// All of these f32 rounded to elements; where `past`, whole lines of them are stored past the caches, if the form can:
-/// [`drain`] has to follow.
+/// [`drain`](super::super::past::drain) has to follow.
 ///
 /// # Safety
 /// `to` is valid for writes of as many; where `F::VECTOR`, inside `F::vectorized`.
@@ -133,16 +133,6 @@ unsafe fn narrow_32<T: Storage>(from: &[f32; 32], to: *mut T, past: bool) {
                 store(1, _mm512_castps_si512(high));
             }
         }
-    }
-}
-
-/// Waits for what was stored past the caches, before anything else is known to be stored.
-#[inline(always)]
-pub(super) fn drain() {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: every x86-64 processor has it.
-    unsafe {
-        std::arch::x86_64::_mm_sfence();
     }
 }
 

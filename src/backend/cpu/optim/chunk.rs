@@ -5,6 +5,7 @@ use std::ops::Range;
 use half::{bf16, f16};
 
 use super::super::fold;
+use super::super::past::drain;
 use super::memory::{part, part_ref};
 use super::tile::{self, Bits, TILE, Values};
 use crate::Dtype;
@@ -322,7 +323,7 @@ impl Param<'_> {
             }
         }
         if big {
-            tile::drain();
+            drain();
         }
         true
     }

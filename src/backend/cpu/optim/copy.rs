@@ -8,14 +8,12 @@ use std::arch::x86_64::*;
 use super::super::nearest::bf16_by_16;
 #[cfg(halfstep_avx512)]
 use super::super::nearest::bf16_by_32;
+#[cfg(target_arch = "x86_64")]
+use super::super::past::{LARGE, drain};
 use super::tile;
 #[cfg(target_arch = "x86_64")]
 use crate::Dtype;
 use crate::optim::round::Lane;
-
-/// Elements of an array from which on it does not fit into the caches.
-#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))] // loops there have one way for all sizes
-const LARGE: u64 = 1 << 22;
 
 /// `to = from`, a part of an array of `total` elements.
 pub(super) fn widen<T: Lane>(to: &mut [f32], from: &[T], total: u64) {
@@ -66,7 +64,7 @@ unsafe fn widen_avx2<T: Lane>(to: &mut [f32], from: &[T], past: bool) {
         }
     }
     tile::widen(&mut to[whole..len], &from[whole..len], 1.0);
-    tile::drain();
+    drain();
 }
 
 /// # Safety
@@ -95,7 +93,7 @@ unsafe fn narrow_avx2<T: Lane>(to: &mut [T], from: &[f32], past: bool) {
         }
     }
     tile::narrow(&mut to[whole..len], &from[whole..len]);
-    tile::drain();
+    drain();
 }
 
 /// # Safety
@@ -118,11 +116,12 @@ unsafe fn narrow_avx512<T: Lane>(to: &mut [T], from: &[f32], past: bool) {
         }
     }
     tile::narrow(&mut to[whole..len], &from[whole..len]);
-    tile::drain();
+    drain();
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::past::LARGE;
     use super::*;
     use crate::{Storage, bf16, f16};
 

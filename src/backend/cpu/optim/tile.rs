@@ -150,7 +150,7 @@ fn sweep<const N: usize, R: Apply<N>, G: Lane>(
 }
 
 /// `to = nearest(from)` past the caches where the addresses allow it: what is written and not read
-/// need not be fetched first. [`drain`] before another thread reads it.
+/// need not be fetched first. [`drain`](super::super::past::drain) before another thread reads it.
 #[inline(always)]
 pub(super) fn stream<T: Lane>(to: &mut [T], from: &[f32]) {
     #[cfg(target_arch = "x86_64")]
@@ -178,16 +178,6 @@ pub(super) fn stream<T: Lane>(to: &mut [T], from: &[f32]) {
         }
     }
     narrow(to, from);
-}
-
-/// Orders everything that [`stream`] wrote before what this thread does next.
-#[inline(always)]
-pub(super) fn drain() {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: every x86-64 has SSE.
-    unsafe {
-        std::arch::x86_64::_mm_sfence();
-    }
 }
 
 /// Parameters and remainders become f32.
