@@ -11,18 +11,16 @@ use super::words::Words;
 use crate::{Dtype, Storage};
 
 /// Rows that are worked on side by side, at most. A multiply-add waits for the one before it in its chain: so many
-/// chains keep the multipliers, and so memory, busy.
-const ROWS: usize = 64;
+/// chains keep the multipliers, and so memory, busy; of 64 rows, processors lose track.
+const ROWS: usize = 32;
 /// Words of a row that a pass takes: a line of the cache. It is read once: where rows lie a power of two apart, they
 /// share few places in the first cache, and lines of so many do not stay there.
 const WORDS: usize = 16;
 const LINE: usize = size_of::<[f32; WORDS]>();
-/// Bytes ahead in a row that the second cache is asked for: more rows are read side by side than the hardware follows.
-const AHEAD: usize = 256;
 
-/// Words j of all rows, for each word of a line.
+/// The words of a line of each of a vector's rows: word j of all of them, for each j.
 #[repr(align(64))]
-struct Lines([[f32; ROWS]; WORDS]);
+struct Lines([[f32; 16]; WORDS]);
 
 /// `sums[j] = Σ_p a[p]·B[j,p]` for `j < rows`, rows of B `ld` apart. Sums past those are overwritten with anything.
 ///
@@ -40,23 +38,26 @@ pub(super) unsafe fn dots<F: Form, T: Storage>(
     unsafe {
         #[cfg(halfstep_avx512)]
         if F::WIDE {
-            // Intel's processors follow 32 rows by themselves: 64 take more than twice as long. AMD's take them all,
-            // and more chains hide more.
-            return match amd() {
-                true => groups::<4, __m512, T>(a, b, rows, sums),
-                false => groups::<2, __m512, T>(a, b, rows, sums),
+            return match (amd(), T::DTYPE) {
+                (true, Dtype::F32) => groups::<1, 512, __m512, T>(a, b, rows, sums),
+                (true, _) => groups::<2, 0, __m512, T>(a, b, rows, sums),
+                (false, _) => groups::<2, 256, __m512, T>(a, b, rows, sums),
             };
         }
-        groups::<4, __m256, T>(a, b, rows, sums)
+        match amd() {
+            true => groups::<4, 0, __m256, T>(a, b, rows, sums),
+            false => groups::<4, 256, __m256, T>(a, b, rows, sums),
+        }
     }
 }
 
-/// [`dots`] by vectors of one kind, `G` of them side by side.
+/// [`dots`] by vectors of one kind, `G` of them side by side. The second cache is asked for what is so many bytes ahead in
+/// each row, if any: where processors read ahead by themselves, they do better undisturbed.
 ///
 /// # Safety
 /// As for [`dots`], with the vectors' instructions.
 #[inline(always)]
-unsafe fn groups<const G: usize, V: Words, T: Storage>(
+unsafe fn groups<const G: usize, const AHEAD: usize, V: Words, T: Storage>(
     a: &[f32],
     (b, ld): (*const T, usize),
     rows: usize,
@@ -65,14 +66,13 @@ unsafe fn groups<const G: usize, V: Words, T: Storage>(
     const { assert!(G * V::N <= ROWS) };
     let together = G * V::N;
     let whole = rows / together * together;
-    let words = &mut Lines([[0.0; ROWS]; WORDS]);
     // SAFETY: so many rows, and sums of them.
     unsafe {
         for first in (0..whole).step_by(together) {
-            group::<G, V, T>(a, (b.add(first * ld), ld), together, words, sums.add(first));
+            group::<G, AHEAD, V, T>(a, (b.add(first * ld), ld), together, sums.add(first));
         }
         for first in (whole..rows).step_by(V::N) {
-            group::<1, V, T>(a, (b.add(first * ld), ld), rows - first, words, sums.add(first));
+            group::<1, AHEAD, V, T>(a, (b.add(first * ld), ld), rows - first, sums.add(first));
         }
     }
 }
@@ -82,11 +82,10 @@ unsafe fn groups<const G: usize, V: Words, T: Storage>(
 /// # Safety
 /// As for [`dots`].
 #[inline(always)]
-unsafe fn group<const G: usize, V: Words, T: Storage>(
+unsafe fn group<const G: usize, const AHEAD: usize, V: Words, T: Storage>(
     a: &[f32],
     (b, ld): (*const T, usize),
     rows: usize,
-    words: &mut Lines,
     sums: *mut f32,
 ) {
     let (line, k) = (LINE / size_of::<T>(), a.len());
@@ -97,6 +96,7 @@ unsafe fn group<const G: usize, V: Words, T: Storage>(
         0 => line,
         head => head,
     };
+    let mut words = [const { Lines([[0.0; 16]; WORDS]) }; G];
     // SAFETY: the instructions are there; rows of B have `k` elements, and copies of them a line.
     unsafe {
         if k < line {
@@ -116,16 +116,24 @@ unsafe fn group<const G: usize, V: Words, T: Storage>(
             if ahead >= k {
                 ahead = (ahead - k).wrapping_add(G * V::N * ld); // in the rows that come next
             }
-            transpose::<G, V, T>(
+            each::<G>(
                 #[inline(always)]
-                |i| {
-                    prefetch(b.wrapping_add(i * ld + ahead), LINE);
-                    // Rows that are not there are computed as the last one is.
-                    b.add(i.min(last) * ld + start).cast()
+                |group| {
+                    transpose::<V, T>(
+                        #[inline(always)]
+                        |i| {
+                            let i = group * V::N + i;
+                            if AHEAD > 0 {
+                                prefetch(b.wrapping_add(i * ld + ahead), LINE);
+                            }
+                            // Rows that are not there are computed as the last one is.
+                            b.add(i.min(last) * ld + start).cast()
+                        },
+                        &mut words[group],
+                    );
                 },
-                words,
             );
-            add::<G, V, T>(&mut chains, &a[step..end], step - start, words);
+            add::<G, V, T>(&mut chains, &a[step..end], step - start, &words);
             (step, end) = (end, end + line);
         }
         for (i, chain) in chains.into_iter().enumerate() {
@@ -134,31 +142,43 @@ unsafe fn group<const G: usize, V: Words, T: Storage>(
     }
 }
 
+/// `f(i)` for each `i < N ≤ 4`, each in code of its own: a processor that reads ahead where a load in the code goes along
+/// a row loses it where the load takes rows by turns. (A loop: 2 to 3 times as long.)
+#[inline(always)]
+fn each<const N: usize>(mut f: impl FnMut(usize)) {
+    const { assert!(N <= 4) };
+    if N > 0 {
+        f(0);
+    }
+    if N > 1 {
+        f(1);
+    }
+    if N > 2 {
+        f(2);
+    }
+    if N > 3 {
+        f(3);
+    }
+}
+
 /// Word `j` of each row to `words[j]`, rows in the order in which [`add`] takes them.
 ///
 /// # Safety
-/// `row(i)` is valid for reads of a line, for each row of `G` vectors. The vectors' instructions are there.
+/// `row(i)` is valid for reads of a line, for each row of a vector. The vector's instructions are there.
 #[inline(always)]
-unsafe fn transpose<const G: usize, V: Words, T: Storage>(
+unsafe fn transpose<V: Words, T: Storage>(
     row: impl Fn(usize) -> *const f32,
     Lines(words): &mut Lines,
 ) {
-    for group in 0..G {
-        for first in (0..WORDS).step_by(V::N) {
-            // SAFETY: the caller's promise; rows of `words` have those of all vectors.
-            unsafe {
-                V::transpose(
-                    #[inline(always)]
-                    |i| {
-                        let i = if T::DTYPE == Dtype::F16 { V::place(i) } else { i };
-                        row(group * V::N + i).add(first)
-                    },
-                    #[inline(always)]
-                    |j, vector| {
-                        vector.store(words[first + j][group * V::N..][..V::N].as_mut_ptr());
-                    },
-                );
-            }
+    for first in (0..WORDS).step_by(V::N) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            V::transpose(
+                #[inline(always)]
+                |i| row(if T::DTYPE == Dtype::F16 { V::place(i) } else { i }).add(first),
+                #[inline(always)]
+                |j, vector| vector.store(words[first + j].as_mut_ptr()),
+            );
         }
     }
 }
@@ -172,47 +192,47 @@ unsafe fn add<const G: usize, V: Words, T: Storage>(
     chains: &mut [V; G],
     mut a: &[f32],
     first: usize,
-    Lines(words): &Lines,
+    lines: &[Lines; G],
 ) {
-    // SAFETY: the caller's promise; each row of words has those of all vectors.
+    // SAFETY: the caller's promise; as many lines as chains.
     unsafe {
         if T::DTYPE == Dtype::F32 {
-            for (words, &a) in words[first..].iter().zip(a) {
-                for (i, chain) in chains.iter_mut().enumerate() {
-                    *chain = V::load(words[i * V::N..][..V::N].as_ptr()).times(a, *chain);
+            for (j, &a) in a.iter().enumerate() {
+                for (chain, Lines(words)) in chains.iter_mut().zip(lines) {
+                    *chain = V::load(words[first + j].as_ptr()).times(a, *chain);
                 }
             }
             return;
         }
         if first % 2 == 1 {
-            for (i, chain) in chains.iter_mut().enumerate() {
-                *chain = halves::<V, T>(&words[first / 2], i)[1].times(a[0], *chain);
+            for (chain, Lines(words)) in chains.iter_mut().zip(lines) {
+                *chain = halves::<V, T>(&words[first / 2])[1].times(a[0], *chain);
             }
             a = &a[1..];
         }
-        let words = &words[first.div_ceil(2)..];
+        let first = first.div_ceil(2);
         let (pairs, last) = a.as_chunks::<2>();
-        for (words, a) in words.iter().zip(pairs) {
-            for (i, chain) in chains.iter_mut().enumerate() {
-                let [low, high] = halves::<V, T>(words, i);
+        for (j, a) in pairs.iter().enumerate() {
+            for (chain, Lines(words)) in chains.iter_mut().zip(lines) {
+                let [low, high] = halves::<V, T>(&words[first + j]);
                 *chain = high.times(a[1], low.times(a[0], *chain));
             }
         }
         if let [a] = last {
-            for (i, chain) in chains.iter_mut().enumerate() {
-                *chain = halves::<V, T>(&words[pairs.len()], i)[0].times(*a, *chain);
+            for (chain, Lines(words)) in chains.iter_mut().zip(lines) {
+                *chain = halves::<V, T>(&words[first + pairs.len()])[0].times(*a, *chain);
             }
         }
     }
 }
 
-/// Two steps of the rows of vector `i`, of 16 bits in memory.
+/// Two steps of a vector's rows, of 16 bits in memory.
 ///
 /// # Safety
-/// The vectors' instructions are there.
+/// The vector's instructions are there.
 #[inline(always)]
-unsafe fn halves<V: Words, T: Storage>(words: &[f32; ROWS], i: usize) -> [V; 2] {
-    let from = words[i * V::N..][..V::N].as_ptr();
-    // SAFETY: as many words.
+unsafe fn halves<V: Words, T: Storage>(words: &[f32; 16]) -> [V; 2] {
+    let from = words.as_ptr();
+    // SAFETY: words of as many rows as a vector has, at least.
     unsafe { if T::DTYPE == Dtype::F16 { V::f16(from) } else { V::bf16(from) } }
 }

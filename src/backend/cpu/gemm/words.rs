@@ -155,33 +155,78 @@ unsafe fn transpose256(row: impl Fn(usize) -> *const f32, mut put: impl FnMut(us
 #[cfg(halfstep_avx512)]
 #[inline(always)]
 unsafe fn transpose512(row: impl Fn(usize) -> *const f32, mut put: impl FnMut(usize, __m512)) {
+    // No loops: compilers leave some of them, and an array that one indexes lies in memory.
     // SAFETY: the caller's promise.
     unsafe {
-        // Four rows: in each quarter of a vector, a word of each.
-        let mut fours = [[_mm512_setzero_ps(); 4]; 4];
-        for (i, fours) in fours.iter_mut().enumerate() {
-            let (a, b) = (_mm512_loadu_ps(row(4 * i)), _mm512_loadu_ps(row(4 * i + 1)));
-            let (c, d) = (_mm512_loadu_ps(row(4 * i + 2)), _mm512_loadu_ps(row(4 * i + 3)));
-            let (low_ab, high_ab) = (_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
-            let (low_cd, high_cd) = (_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
-            *fours = [
-                _mm512_shuffle_ps::<0x44>(low_ab, low_cd),
-                _mm512_shuffle_ps::<0xee>(low_ab, low_cd),
-                _mm512_shuffle_ps::<0x44>(high_ab, high_cd),
-                _mm512_shuffle_ps::<0xee>(high_ab, high_cd),
-            ];
-        }
-        let [ab, cd, ef, gh] = fours;
-        for j in 0..4 {
-            let (a, b, c, d) = (ab[j], cd[j], ef[j], gh[j]);
-            let (low_ab, high_ab) =
-                (_mm512_shuffle_f32x4::<0x44>(a, b), _mm512_shuffle_f32x4::<0xee>(a, b));
-            let (low_cd, high_cd) =
-                (_mm512_shuffle_f32x4::<0x44>(c, d), _mm512_shuffle_f32x4::<0xee>(c, d));
-            put(j, _mm512_shuffle_f32x4::<0x88>(low_ab, low_cd));
-            put(j + 4, _mm512_shuffle_f32x4::<0xdd>(low_ab, low_cd));
-            put(j + 8, _mm512_shuffle_f32x4::<0x88>(high_ab, high_cd));
-            put(j + 12, _mm512_shuffle_f32x4::<0xdd>(high_ab, high_cd));
-        }
+        let ab = four_rows([row(0), row(1), row(2), row(3)]);
+        let cd = four_rows([row(4), row(5), row(6), row(7)]);
+        let ef = four_rows([row(8), row(9), row(10), row(11)]);
+        let gh = four_rows([row(12), row(13), row(14), row(15)]);
+        let words = [
+            quarters([ab[0], cd[0], ef[0], gh[0]]),
+            quarters([ab[1], cd[1], ef[1], gh[1]]),
+            quarters([ab[2], cd[2], ef[2], gh[2]]),
+            quarters([ab[3], cd[3], ef[3], gh[3]]),
+        ];
+        put(0, words[0][0]);
+        put(1, words[1][0]);
+        put(2, words[2][0]);
+        put(3, words[3][0]);
+        put(4, words[0][1]);
+        put(5, words[1][1]);
+        put(6, words[2][1]);
+        put(7, words[3][1]);
+        put(8, words[0][2]);
+        put(9, words[1][2]);
+        put(10, words[2][2]);
+        put(11, words[3][2]);
+        put(12, words[0][3]);
+        put(13, words[1][3]);
+        put(14, words[2][3]);
+        put(15, words[3][3]);
+    }
+}
+
+/// In quarter `q` of vector `j`, word `4q + j` of each of four rows.
+///
+/// # Safety
+/// As for [`transpose512`].
+#[cfg(halfstep_avx512)]
+#[inline(always)]
+unsafe fn four_rows([a, b, c, d]: [*const f32; 4]) -> [__m512; 4] {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let (a, b) = (_mm512_loadu_ps(a), _mm512_loadu_ps(b));
+        let (c, d) = (_mm512_loadu_ps(c), _mm512_loadu_ps(d));
+        let (low_ab, high_ab) = (_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+        let (low_cd, high_cd) = (_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
+        [
+            _mm512_shuffle_ps::<0x44>(low_ab, low_cd),
+            _mm512_shuffle_ps::<0xee>(low_ab, low_cd),
+            _mm512_shuffle_ps::<0x44>(high_ab, high_cd),
+            _mm512_shuffle_ps::<0xee>(high_ab, high_cd),
+        ]
+    }
+}
+
+/// Quarter `q` of each of four vectors, for each `q`.
+///
+/// # Safety
+/// AVX-512F.
+#[cfg(halfstep_avx512)]
+#[inline(always)]
+unsafe fn quarters([a, b, c, d]: [__m512; 4]) -> [__m512; 4] {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let low_ab = _mm512_shuffle_f32x4::<0x44>(a, b);
+        let high_ab = _mm512_shuffle_f32x4::<0xee>(a, b);
+        let low_cd = _mm512_shuffle_f32x4::<0x44>(c, d);
+        let high_cd = _mm512_shuffle_f32x4::<0xee>(c, d);
+        [
+            _mm512_shuffle_f32x4::<0x88>(low_ab, low_cd),
+            _mm512_shuffle_f32x4::<0xdd>(low_ab, low_cd),
+            _mm512_shuffle_f32x4::<0x88>(high_ab, high_cd),
+            _mm512_shuffle_f32x4::<0xdd>(high_ab, high_cd),
+        ]
     }
 }
