@@ -69,7 +69,7 @@ impl Form for Avx512 {
             (_, _) => tile_8x48,
         };
         // SAFETY: the caller's promise.
-        unsafe { tile(k, (a, Self::MR), b, c, ldc, add) }
+        unsafe { tile(k, a, b, c, ldc, add) }
     }
 
     #[inline(always)]
@@ -83,16 +83,13 @@ impl Form for Avx512 {
         add: bool,
         _normal: bool,
     ) {
-        let tile = match (a.columns, cols) {
-            (true, ..=16) => tile_8x16,
-            (true, ..=32) => tile_8x32,
-            (true, _) => tile_8x48,
-            (false, ..=16) => strided_8x16,
-            (false, ..=32) => strided_8x32,
-            (false, _) => strided_8x48,
+        let tile = match cols {
+            ..=16 => strided_8x16,
+            ..=32 => strided_8x32,
+            _ => strided_8x48,
         };
         // SAFETY: the caller's promise.
-        unsafe { tile(k, (a.start.cast(), a.apart / size_of::<f32>()), b, c, ldc, add) }
+        unsafe { tile(k, a.start.cast(), a.apart / size_of::<f32>(), b, c, ldc, add) }
     }
 
     #[inline(always)]

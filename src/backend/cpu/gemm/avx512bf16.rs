@@ -108,7 +108,7 @@ impl Form for Avx512Bf16 {
             (false, _, _) => widened_8x48,
         };
         // SAFETY: the caller's promise.
-        unsafe { tile(k, (a, Self::MR), b, c, ldc, add) }
+        unsafe { tile(k, a, b, c, ldc, add) }
     }
 
     #[inline(always)]
@@ -139,7 +139,7 @@ pub(super) unsafe fn is_a_chain() -> bool {
                 b.fill(word(scale, scale));
                 let mut c = [start; 16];
                 // SAFETY: one word of panels and a row of 16 sums.
-                unsafe { dot_1x16(1, (a.as_ptr(), 8), b.as_ptr(), c.as_mut_ptr(), 16, true) };
+                unsafe { dot_1x16(1, a.as_ptr(), b.as_ptr(), c.as_mut_ptr(), 16, true) };
                 let chain = second.mul_add(scale, first.mul_add(scale, start));
                 if c != [chain; 16] {
                     return false;
@@ -170,7 +170,7 @@ pub(super) unsafe fn is_faster() -> bool {
         // processor has the instructions.
         let times = unsafe {
             [
-                time(&mut |c| dot_8x48(WORDS, (a.as_ptr(), 8), b.as_ptr(), c, 48, false)),
+                time(&mut |c| dot_8x48(WORDS, a.as_ptr(), b.as_ptr(), c, 48, false)),
                 time(&mut |c| {
                     let size = (8, 48);
                     Avx512::tile(size, 2 * WORDS, a.as_ptr(), b.as_ptr(), c, 48, false, true);

@@ -6,9 +6,8 @@
 pub(super) struct Rows {
     /// The first element of the first.
     pub start: *const u8,
-    /// Bytes from one to the next; or where they are stored as columns, from step to step.
+    /// Bytes from one to the next.
     pub apart: usize,
-    pub columns: bool,
 }
 
 /// A form of the matrix kernel: a tile of sums in registers, and the instruction set of the loops

@@ -7,7 +7,6 @@ use super::form::{Form, Rows};
 use super::pack::{LANES, Source};
 use super::pairs::Least;
 use super::prefetch::{Ahead, Rectangle};
-use super::vendor::amd;
 use super::workspace::{self, SCRATCH};
 use crate::kernel::params::gemm::{self as params, Product};
 use crate::{Dtype, Storage};
@@ -134,20 +133,17 @@ pub(super) unsafe fn product<F: Form, T: Storage, O: Storage>(threads: &Threads,
 /// Whether tiles can take A from where it lies: it has their type, and nothing else is asked of it.
 fn can_stay<F: Form, T: Storage>(block: &Product) -> bool {
     let has = |flag: u32| block.flags & flag != 0;
+    let rows = !has(params::FLAG_A_TRANSPOSED);
     let plain = block.role != params::ROLE_FUSED_A && block.fused_a == 0 && block.a_sums == 0;
     if F::WORD_STEPS == 1 {
-        // Steps that lie so far apart share few places in the caches; and each is in a page of its own, which nothing
-        // reads ahead of: that costs more than packing where the third cache is slow.
-        let far =
-            has(params::FLAG_A_TRANSPOSED) && (!amd() || (4 * block.lda).is_multiple_of(1024));
-        return T::DTYPE == Dtype::F32 && plain && !far;
+        return T::DTYPE == Dtype::F32 && rows && plain;
     }
     // More columns than this, and what packing takes is less than what tiles gain.
     let few = block.n < 2048;
     let whole = block.k.is_multiple_of((F::WORD_STEPS * F::LANE_WORDS) as u64);
     // A row of a tile register that lies in two lines of the cache takes twice as long to load, each time.
     let aligned = block.a.is_multiple_of(64) && (2 * block.lda).is_multiple_of(64);
-    plain && few && whole && aligned && !has(params::FLAG_A_TRANSPOSED | params::FLAG_FLUSH)
+    rows && plain && few && whole && aligned && !has(params::FLAG_FLUSH)
 }
 
 impl<T: Storage> Job<'_, T> {
@@ -379,7 +375,6 @@ impl<T: Storage> Job<'_, T> {
                                 let a = Rows {
                                     start: self.a.at(tile.row + row, step).cast(),
                                     apart: self.a.ld * size_of::<T>(),
-                                    columns: self.a.lanes_together,
                                 };
                                 F::tile_in_place(
                                     columns,
