@@ -1,9 +1,12 @@
-//! Vectors of f32 rounded to bf16: to nearest even, and a NaN keeps its upper bits and becomes quiet.
+//! Vectors of f32 rounded to 16 bits: to nearest even, and a NaN keeps its upper bits and becomes quiet.
 
 // What needs a newer compiler than the oldest we support is behind `halfstep_avx512`.
 #![allow(clippy::incompatible_msrv)]
 
 use std::arch::x86_64::*;
+
+#[cfg(halfstep_avx512)]
+use crate::{Dtype, Storage};
 
 /// Half a unit of bf16, less one, as bits of f32: with one more where the last bit kept is odd, ties go to even.
 const HALF_LESS_ONE: i32 = 0x7fff;
@@ -37,13 +40,31 @@ pub(super) unsafe fn bf16_by_16(low: __m256, high: __m256) -> __m256i {
     }
 }
 
+/// Thirty-two f32 as elements of 16 bits.
+///
+/// # Safety
+/// The processor has AVX-512F and BW, and the caller is compiled for them; `T` has 16 bits.
+#[cfg(halfstep_avx512)]
+#[inline(always)]
+pub(super) unsafe fn by_32<T: Storage>(low: __m512, high: __m512) -> __m512i {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if T::DTYPE == Dtype::Bf16 {
+            return bf16_by_32(low, high);
+        }
+        let low = _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(low);
+        let high = _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(high);
+        _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high)
+    }
+}
+
 /// Thirty-two f32 as bf16.
 ///
 /// # Safety
 /// The processor has AVX-512F and BW, and the caller is compiled for them.
 #[cfg(halfstep_avx512)]
 #[inline(always)]
-pub(super) unsafe fn bf16_by_32(low: __m512, high: __m512) -> __m512i {
+unsafe fn bf16_by_32(low: __m512, high: __m512) -> __m512i {
     /// The upper halves of two vectors' words.
     static UPPER: [i16; 32] = {
         let mut upper = [0; 32];

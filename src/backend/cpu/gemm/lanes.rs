@@ -2,8 +2,9 @@
 
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::{
-    __m256, _MM_FROUND_TO_NEAREST_INT, _mm_loadu_si128, _mm_storeu_si128, _mm256_cvtph_ps,
-    _mm256_cvtps_ph, _mm256_loadu_ps, _mm256_permute2f128_ps, _mm256_shuffle_ps, _mm256_storeu_ps,
+    __m256, _MM_FROUND_TO_NEAREST_INT, _mm_loadu_si128, _mm_storeu_si128, _mm256_castsi256_ps,
+    _mm256_cvtepu16_epi32, _mm256_cvtph_ps, _mm256_cvtps_ph, _mm256_loadu_ps,
+    _mm256_permute2f128_ps, _mm256_shuffle_ps, _mm256_slli_epi32, _mm256_storeu_ps,
     _mm256_unpackhi_ps, _mm256_unpacklo_ps,
 };
 
@@ -19,12 +20,16 @@ use crate::Storage;
 #[inline(always)]
 pub(super) unsafe fn widen<F: Form, T: Storage>(from: *const T) -> [f32; 8] {
     #[cfg(target_arch = "x86_64")]
-    if F::VECTOR && T::DTYPE == Dtype::F16 {
+    if F::VECTOR && T::DTYPE != Dtype::F32 {
         let mut to = [0.0; 8];
-        // SAFETY: 16 bytes to read and 32 to write; the processor has F16C.
+        // SAFETY: 16 bytes to read and 32 to write; the processor has AVX2 and F16C.
         unsafe {
             let half = _mm_loadu_si128(from.cast());
-            _mm256_storeu_ps(to.as_mut_ptr(), _mm256_cvtph_ps(half));
+            let single = match T::DTYPE {
+                Dtype::F16 => _mm256_cvtph_ps(half),
+                _ => _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(half))),
+            };
+            _mm256_storeu_ps(to.as_mut_ptr(), single);
         }
         return to;
     }
@@ -112,7 +117,7 @@ unsafe fn narrow_few<F: Form, T: Storage>(from: &[f32], to: *mut T) {
 #[inline(always)]
 #[allow(clippy::incompatible_msrv)] // only where the compiler has them
 unsafe fn narrow_32<T: Storage>(from: &[f32; 32], to: *mut T, past: bool) {
-    use super::super::nearest::bf16_by_32;
+    use super::super::nearest::by_32;
     use std::arch::x86_64::*;
     // SAFETY: the caller's promise.
     unsafe {
@@ -122,16 +127,11 @@ unsafe fn narrow_32<T: Storage>(from: &[f32; 32], to: *mut T, past: bool) {
         };
         let [low, high] = [0, 16].map(|i| _mm512_loadu_ps(from.as_ptr().add(i)));
         match T::DTYPE {
-            Dtype::Bf16 => store(0, bf16_by_32(low, high)),
-            Dtype::F16 => {
-                let [low, high] =
-                    [low, high].map(|values| _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(values));
-                store(0, _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high));
-            }
             Dtype::F32 => {
                 store(0, _mm512_castps_si512(low));
                 store(1, _mm512_castps_si512(high));
             }
+            _ => store(0, by_32::<T>(low, high)),
         }
     }
 }

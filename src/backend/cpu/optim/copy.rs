@@ -7,7 +7,7 @@ use std::arch::x86_64::*;
 #[cfg(target_arch = "x86_64")]
 use super::super::nearest::bf16_by_16;
 #[cfg(halfstep_avx512)]
-use super::super::nearest::bf16_by_32;
+use super::super::nearest::by_32;
 #[cfg(target_arch = "x86_64")]
 use super::super::past::{LARGE, drain};
 use super::tile;
@@ -31,7 +31,7 @@ pub(super) fn narrow<T: Lane>(to: &mut [T], from: &[f32], total: u64) {
     #[cfg(target_arch = "x86_64")]
     if super::super::has_avx2() && T::DTYPE != Dtype::F32 {
         #[cfg(halfstep_avx512)]
-        if T::DTYPE == Dtype::Bf16 && super::super::has_avx512() {
+        if super::super::has_avx512() {
             // SAFETY: the processor has the features.
             return unsafe { narrow_avx512(to, from, total >= LARGE) };
         }
@@ -97,7 +97,7 @@ unsafe fn narrow_avx2<T: Lane>(to: &mut [T], from: &[f32], past: bool) {
 }
 
 /// # Safety
-/// The processor has the features; `T` is bf16.
+/// The processor has the features; `T` has 16 bits.
 #[cfg(halfstep_avx512)]
 #[target_feature(enable = "avx512f,avx512bw")]
 #[allow(clippy::incompatible_msrv)] // only where the compiler has them
@@ -110,7 +110,7 @@ unsafe fn narrow_avx512<T: Lane>(to: &mut [T], from: &[f32], past: bool) {
         // SAFETY: 32 elements of both, the target's aligned to a vector.
         unsafe {
             let [low, high] = [i, i + 16].map(|i| _mm512_loadu_ps(from.as_ptr().add(i)));
-            let both = bf16_by_32(low, high);
+            let both = by_32::<T>(low, high);
             let to = to.as_mut_ptr().add(i).cast();
             if past { _mm512_stream_si512(to, both) } else { _mm512_store_si512(to.cast(), both) }
         }
