@@ -84,8 +84,8 @@ impl Form for Avx512 {
         _normal: bool,
     ) {
         let tile = match cols {
-            ..=16 => strided_8x16,
-            ..=32 => strided_8x32,
+            0..=16 => strided_8x16,
+            17..=32 => strided_8x32,
             _ => strided_8x48,
         };
         // SAFETY: the caller's promise.

@@ -6,6 +6,7 @@ use std::mem::MaybeUninit;
 
 use super::form::Form;
 use super::prefetch::prefetch;
+use super::unrolled::each;
 use super::vendor::amd;
 use super::words::Words;
 use crate::{Dtype, Storage};
@@ -139,25 +140,6 @@ unsafe fn group<const G: usize, const AHEAD: usize, V: Words, T: Storage>(
         for (i, chain) in chains.into_iter().enumerate() {
             chain.store(sums.add(i * V::N));
         }
-    }
-}
-
-/// `f(i)` for each `i < N ≤ 4`, each in code of its own: a processor that reads ahead where a load in the code goes along
-/// a row loses it where the load takes rows by turns. (A loop: 2 to 3 times as long.)
-#[inline(always)]
-fn each<const N: usize>(mut f: impl FnMut(usize)) {
-    const { assert!(N <= 4) };
-    if N > 0 {
-        f(0);
-    }
-    if N > 1 {
-        f(1);
-    }
-    if N > 2 {
-        f(2);
-    }
-    if N > 3 {
-        f(3);
     }
 }
 

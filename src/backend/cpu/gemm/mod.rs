@@ -42,7 +42,10 @@ mod slices;
 #[cfg(target_arch = "x86_64")]
 mod tile512;
 #[cfg(target_arch = "x86_64")]
+mod unrolled;
+#[cfg(target_arch = "x86_64")]
 mod vector;
+#[cfg(target_arch = "x86_64")]
 mod vendor;
 #[cfg(target_arch = "x86_64")]
 mod wide;

@@ -7,6 +7,7 @@ use super::epilogue::{Tile, WIDEST, epilogue};
 use super::form::Form;
 use super::lanes::widen;
 use super::prefetch::prefetch;
+use super::unrolled::each;
 use super::workspace::{self, SCRATCH};
 use crate::Storage;
 use crate::kernel::params::gemm::{self as params, Product};
@@ -127,16 +128,13 @@ unsafe fn rows<F: Form, T: Storage>(a: &[f32], (b, ld): (*const T, usize), sums:
             // A line of each row at once: rows that lie a power of two apart share few places in the cache.
             let mut chains = [[0.0f32; 8]; LINE / 8];
             chains.as_flattened_mut().copy_from_slice(sums);
-            for (p, &a) in a.iter().enumerate() {
-                // What the next pass reads.
-                prefetch(b.wrapping_add((p + STEPS) * ld + LINE * i), LINE * size_of::<T>());
-                for (group, chain) in chains.iter_mut().enumerate() {
-                    // SAFETY: eight elements of row `p` of these.
-                    let row = unsafe { widen::<F, T>(b.add(p * ld + LINE * i + 8 * group)) };
-                    for (chain, b) in chain.iter_mut().zip(row) {
-                        *chain = a.mul_add(b, *chain);
-                    }
-                }
+            // SAFETY: a line of row `p` of these.
+            let add = |p: usize| unsafe {
+                row::<F, T>(a[p], b.wrapping_add(p * ld + LINE * i), STEPS * ld, &mut chains);
+            };
+            match a.len() {
+                STEPS => each::<STEPS>(add),
+                few => (0..few).for_each(add),
             }
             sums.copy_from_slice(chains.as_flattened());
         }
@@ -145,6 +143,27 @@ unsafe fn rows<F: Form, T: Storage>(a: &[f32], (b, ld): (*const T, usize), sums:
                 // SAFETY: an element of row `p`.
                 *sum = a.mul_add(unsafe { (*b.add(p * ld + whole + i)).widen() }, *sum);
             }
+        }
+    }
+}
+
+/// Adds `a` times a line of a row of B, and asks for the one `ahead` of it, which the next pass reads.
+///
+/// # Safety
+/// The line is in B. Inside `F::vectorized`.
+#[inline(always)]
+unsafe fn row<F: Form, T: Storage>(
+    a: f32,
+    b: *const T,
+    ahead: usize,
+    chains: &mut [[f32; 8]; LINE / 8],
+) {
+    prefetch(b.wrapping_add(ahead), LINE * size_of::<T>());
+    for (group, chain) in chains.iter_mut().enumerate() {
+        // SAFETY: eight elements of the line.
+        let row = unsafe { widen::<F, T>(b.add(8 * group)) };
+        for (chain, b) in chain.iter_mut().zip(row) {
+            *chain = a.mul_add(b, *chain);
         }
     }
 }
