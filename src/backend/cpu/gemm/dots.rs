@@ -39,6 +39,7 @@ pub(super) unsafe fn dots<F: Form, T: Storage>(
     unsafe {
         #[cfg(halfstep_avx512)]
         if F::WIDE {
+            // A line of f32 has half the steps: 16 chains keep up with memory.
             return match (amd(), T::DTYPE) {
                 (true, Dtype::F32) => groups::<1, 512, __m512, T>(a, b, rows, sums),
                 (true, _) => groups::<2, 0, __m512, T>(a, b, rows, sums),
