@@ -31,6 +31,10 @@ fn verify_passes_the_golden_files() {
     assert!(output.status.success(), "{out}{}", text(&output.stderr));
     assert!(out.ends_with("135 passed, 0 failed\n"), "{out}");
     assert_eq!(out.lines().count(), 137, "the device, a line a case, the summary");
+    let output = halfstep(&["verify", "--device", "cpu:reference", "--threads", "1", &files[0]]);
+    let out = text(&output.stdout);
+    assert!(out.starts_with("device: cpu (1 threads, reference)\n"), "{out}");
+    assert!(output.status.success(), "{out}{}", text(&output.stderr));
 }
 
 /// A wrong answer, a damaged file and a missing one: each is told, none panics, all exit with 1.
@@ -167,6 +171,7 @@ fn plan_explains_products() {
     for (more, code, word) in [
         (["--output", "f16"], 1, "bf16 in, f16 out"),
         (["--device", "tpu"], 1, "--device tpu: expected cpu"),
+        (["--device", "cpu:abacus"], 1, "arch abacus; here: "),
         (["--layout", "nn2"], 2, "possible values"),
     ] {
         let output = run(&more);
@@ -303,6 +308,12 @@ fn bench_measures_draws_keeps_and_compares() {
         assert_eq!(output.status.code(), Some(1), "{more:?}");
         assert!(error.contains(word) && error.lines().count() == 1, "{error}");
     }
+    // The CPU with another form of its products.
+    let output =
+        halfstep(&[&base[..1], &["convert", "--device", "cpu:portable"], &base[3..]].concat());
+    let out = text(&output.stdout);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert!(out.contains("cpu (1 threads, portable)"), "{out}");
     let output = halfstep(&["bench", "--device", "abacus"]);
     assert!(text(&output.stderr).contains("--device abacus: expected cpu"));
     assert_eq!(run(&["no-such-op"]).status.code(), Some(2));

@@ -49,7 +49,7 @@ enum Command {
         /// Golden files.
         #[arg(required = true)]
         files: Vec<PathBuf>,
-        /// Where: `cpu`, `cuda:N` or `hip:N`.
+        /// Where: `cpu`, `cpu:FORM` of its products (`cpu:portable`), `cuda:N` or `hip:N`.
         #[arg(long, value_name = "DEVICE", default_value = "cpu")]
         device: String,
         /// Threads of the CPU backend; as many as there are cores unless given.

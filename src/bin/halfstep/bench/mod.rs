@@ -25,7 +25,8 @@ pub struct Args {
     /// Only cases whose line contains this.
     #[arg(long, default_value = "")]
     filter: String,
-    /// Where: `cpu` (with one thread, and with all), `cuda:N` or `hip:N`; the CPU and every GPU unless given.
+    /// Where: `cpu` (with one thread, and with all), `cpu:FORM` of its products (`cpu:amx-bf16`), `cuda:N` or `hip:N`;
+    /// the CPU and every GPU unless given.
     #[arg(long, value_name = "DEVICE")]
     device: Option<String>,
     /// How often each case is timed; medians are printed.
@@ -144,15 +145,18 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<bool, Failure> {
 
 /// The devices of a name, or all there are.
 fn devices(name: Option<&str>) -> Result<Vec<Device>, Failure> {
-    match name {
-        Some("cpu") => Ok(suite::cpus()),
-        Some(name) => {
-            let device = device::open(name, None)
-                .map_err(|reason| Failure::Reason(format!("--device {name}: {reason}")))?;
-            Ok(vec![device])
+    let Some(name) = name else {
+        return Ok(suite::devices()?);
+    };
+    let threads = match name.split(':').next() {
+        Some("cpu") => {
+            suite::cpus().iter().map(|cpu| NonZeroUsize::new(cpu.info().units)).collect()
         }
-        None => Ok(suite::devices()?),
-    }
+        _ => vec![None],
+    };
+    let open = |threads| device::open(name, threads);
+    let devices: Result<Vec<Device>, String> = threads.into_iter().map(open).collect();
+    devices.map_err(|reason| Failure::Reason(format!("--device {name}: {reason}")))
 }
 
 /// Writes a file of a folder, which is made.

@@ -39,7 +39,7 @@ pub struct Args {
     /// Pin the tile on a GPU: `64x64`, `128x128`, `256x128`, `128x256`, `128x64` (CUDA) or `256x256` (HIP), rows first.
     #[arg(long, value_name = "ROWSxCOLUMNS", value_parser = tile)]
     tile: Option<Tile>,
-    /// Where: `cpu`, `cuda:N` or `hip:N`.
+    /// Where: `cpu`, `cpu:FORM` of its products (`cpu:amx-bf16`), `cuda:N` or `hip:N`.
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
     device: String,
     /// Threads of the CPU backend; as many as there are cores unless given.
