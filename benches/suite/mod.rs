@@ -101,20 +101,18 @@ pub fn entries(ops: &[&str], options: &Options) -> Vec<Entry> {
     all
 }
 
-/// The CPU with one thread, and with as many as there are cores.
-pub fn cpus() -> Vec<Device> {
+/// One thread, and as many as there are cores.
+pub fn threads() -> Vec<NonZeroUsize> {
     let all = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
-    let mut devices = vec![Device::cpu_with_threads(NonZeroUsize::MIN)];
-    if all.get() > 1 {
-        devices.push(Device::cpu_with_threads(all));
-    }
-    devices
+    let mut threads = vec![NonZeroUsize::MIN, all];
+    threads.dedup();
+    threads
 }
 
-/// Those, and the GPUs there are.
+/// The CPU with so many threads, and the GPUs there are.
 pub fn devices() -> halfstep::Result<Vec<Device>> {
     #[allow(unused_mut)] // without a GPU's feature
-    let mut devices = cpus();
+    let mut devices: Vec<_> = threads().into_iter().map(Device::cpu_with_threads).collect();
     #[cfg(feature = "cuda")]
     for index in 0..Device::cuda_count() {
         devices.push(Device::cuda(index)?);

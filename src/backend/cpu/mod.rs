@@ -12,6 +12,8 @@ mod placement;
 mod pool;
 pub(crate) mod reduce;
 pub(crate) mod threads;
+#[cfg(target_arch = "x86_64")]
+mod widen;
 
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};

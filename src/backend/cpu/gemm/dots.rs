@@ -19,7 +19,7 @@ const ROWS: usize = 32;
 const WORDS: usize = 16;
 const LINE: usize = size_of::<[f32; WORDS]>();
 
-/// The words of a line of each of a vector's rows: word j of all of them, for each j.
+/// The words of a line of each of a vector's rows: word j of all of them, for each j; the widest vector has 16.
 #[repr(align(64))]
 struct Lines([[f32; 16]; WORDS]);
 

@@ -2,12 +2,13 @@
 
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::{
-    __m256, _MM_FROUND_TO_NEAREST_INT, _mm_loadu_si128, _mm_storeu_si128, _mm256_castsi256_ps,
-    _mm256_cvtepu16_epi32, _mm256_cvtph_ps, _mm256_cvtps_ph, _mm256_loadu_ps,
-    _mm256_permute2f128_ps, _mm256_shuffle_ps, _mm256_slli_epi32, _mm256_storeu_ps,
-    _mm256_unpackhi_ps, _mm256_unpacklo_ps,
+    __m256, _MM_FROUND_TO_NEAREST_INT, _mm_storeu_si128, _mm256_cvtps_ph, _mm256_loadu_ps,
+    _mm256_permute2f128_ps, _mm256_shuffle_ps, _mm256_storeu_ps, _mm256_unpackhi_ps,
+    _mm256_unpacklo_ps,
 };
 
+#[cfg(target_arch = "x86_64")]
+use super::super::widen::by_8;
 use super::form::Form;
 #[cfg(target_arch = "x86_64")]
 use crate::Dtype;
@@ -24,12 +25,7 @@ pub(super) unsafe fn widen<F: Form, T: Storage>(from: *const T) -> [f32; 8] {
         let mut to = [0.0; 8];
         // SAFETY: 16 bytes to read and 32 to write; the processor has AVX2 and F16C.
         unsafe {
-            let half = _mm_loadu_si128(from.cast());
-            let single = match T::DTYPE {
-                Dtype::F16 => _mm256_cvtph_ps(half),
-                _ => _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(half))),
-            };
-            _mm256_storeu_ps(to.as_mut_ptr(), single);
+            _mm256_storeu_ps(to.as_mut_ptr(), by_8(from));
         }
         return to;
     }

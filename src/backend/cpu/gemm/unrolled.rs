@@ -2,7 +2,7 @@
 
 /// `f(i)` for each `i < N ≤ 8`, each in code of its own. A processor that reads ahead for each load in the code, as AMD's
 /// do, follows a row as long as one load goes along it, and loses it where one takes several rows by turns: loops over
-/// rows side by side took 1.2 to 2.8 times as long.
+/// rows side by side took 1.1 to 2.8 times as long.
 #[inline(always)]
 pub(super) fn each<const N: usize>(mut f: impl FnMut(usize)) {
     const { assert!(N <= 8) };

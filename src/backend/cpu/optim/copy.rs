@@ -10,6 +10,8 @@ use super::super::nearest::bf16_by_16;
 use super::super::nearest::by_32;
 #[cfg(target_arch = "x86_64")]
 use super::super::past::{LARGE, drain};
+#[cfg(target_arch = "x86_64")]
+use super::super::widen::by_8;
 use super::tile;
 #[cfg(target_arch = "x86_64")]
 use crate::Dtype;
@@ -54,11 +56,7 @@ unsafe fn widen_avx2<T: Lane>(to: &mut [f32], from: &[T], past: bool) {
     for i in (head..whole).step_by(8) {
         // SAFETY: eight elements of both, the target's aligned to a vector.
         unsafe {
-            let half = _mm_loadu_si128(from.as_ptr().add(i).cast());
-            let values = match T::DTYPE {
-                Dtype::F16 => _mm256_cvtph_ps(half),
-                _ => _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(half))),
-            };
+            let values = by_8(from.as_ptr().add(i));
             let to = to.as_mut_ptr().add(i);
             if past { _mm256_stream_ps(to, values) } else { _mm256_store_ps(to, values) }
         }

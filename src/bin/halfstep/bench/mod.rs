@@ -149,9 +149,7 @@ fn devices(name: Option<&str>) -> Result<Vec<Device>, Failure> {
         return Ok(suite::devices()?);
     };
     let threads = match name.split(':').next() {
-        Some("cpu") => {
-            suite::cpus().iter().map(|cpu| NonZeroUsize::new(cpu.info().units)).collect()
-        }
+        Some("cpu") => suite::threads().into_iter().map(Some).collect(),
         _ => vec![None],
     };
     let open = |threads| device::open(name, threads);

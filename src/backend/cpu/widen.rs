@@ -1,0 +1,21 @@
+//! Vectors of elements of 16 bits as f32, which hold each of them exactly.
+
+use std::arch::x86_64::*;
+
+use crate::{Dtype, Storage};
+
+/// Eight elements of 16 bits.
+///
+/// # Safety
+/// `from` is valid for reads of eight; the processor has AVX2 and F16C, and the caller is compiled for them.
+#[inline(always)]
+pub(super) unsafe fn by_8<T: Storage>(from: *const T) -> __m256 {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let half = _mm_loadu_si128(from.cast());
+        match T::DTYPE {
+            Dtype::F16 => _mm256_cvtph_ps(half),
+            _ => _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(half))),
+        }
+    }
+}
