@@ -232,13 +232,18 @@ fn reference() -> Device {
     Device::cpu_with_arch(1.try_into().unwrap(), "reference").unwrap()
 }
 
-fn property<T: Storage>() {
-    let exact = reference();
+/// All devices of such products, and the CPU's other forms.
+fn devices() -> Vec<Device> {
     let mut devices = common::gemm_devices();
     let others = [(2, "avx512bf16"), (1, "avx512f"), (2, "avx2+fma"), (3, "portable")];
     for (threads, arch) in others {
         devices.extend(Device::cpu_with_arch(usize::try_into(threads).unwrap(), arch).ok());
     }
+    devices
+}
+
+fn property<T: Storage>() {
+    let (exact, devices) = (reference(), devices());
     let amx = common::amx();
     proptest!(common::cases(), |(layer in any_layer())| {
         let tensors = tensors::<T>(&layer);
@@ -431,5 +436,32 @@ fn long_batches_have_the_references_bits() {
                 check_own_order(&layer, &tensors, &expected, &device);
             }
         }
+    }
+}
+
+/// So many rows of A, in both products, that each row of tiles packs its own.
+#[test]
+fn tall_products_have_the_references_bits() {
+    let exact = reference();
+    let layer = Layer {
+        rows: 601,
+        input: 9,
+        output: 1003,
+        activation: Activation::GeluErf,
+        weight: WeightLayout::OutIn,
+        accumulate: true,
+        flush: false,
+        data: Distribution::Normal,
+        seed: 3,
+        shift: 1,
+    };
+    let tensors = tensors::<bf16>(&layer);
+    let expected = run(&layer, &tensors, &exact);
+    check(&layer, &tensors, &expected);
+    for device in devices() {
+        assert!(run(&layer, &tensors, &device) == expected, "{}", device.info());
+    }
+    if let Some(device) = common::amx() {
+        check_own_order(&layer, &tensors, &expected, &device);
     }
 }

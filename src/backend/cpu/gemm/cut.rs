@@ -21,6 +21,11 @@ const MANY_TILES: usize = 64;
 /// Columns of a product of few rows with which it is one row of tiles, each of which packs B for itself: so that there
 /// are tiles enough for threads.
 const MANY_COLUMNS: usize = 1536;
+/// Rows of a tile with panels of A of its own, and floats of those, at most. So where A is more than a second cache holds
+/// and B is not: A's panels stay there too, and the next are asked for meanwhile. (On a server, operands in memory,
+/// 4096×256×1024 of bf16 is 1.2 times as fast, 1000×333×777 1.05 to 1.1.)
+const OWN_ROWS: usize = 64;
+const OWN_A_FLOATS: usize = 1 << 16;
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Cut {
@@ -37,6 +42,9 @@ pub(super) struct Cut {
     pub tile_columns: usize,
     /// Whether each tile packs the panels of B that it needs itself: no other tile needs them.
     pub own_b: bool,
+    /// Whether each row of tiles packs the panels of A that it needs itself: no other row needs them, and they stay in
+    /// the second cache.
+    pub own_a: bool,
 }
 
 /// `total` in equal parts of at most `most`, each a multiple of `unit`.
@@ -46,7 +54,13 @@ fn even(total: usize, most: usize, unit: usize) -> usize {
 }
 
 impl Cut {
-    pub fn new<F: Form>((m, n, k): (usize, usize, usize), halves: usize, threads: usize) -> Self {
+    /// Of a product whose A stays `in_place`, or is packed.
+    pub fn new<F: Form>(
+        (m, n, k): (usize, usize, usize),
+        halves: usize,
+        in_place: bool,
+        threads: usize,
+    ) -> Self {
         let block_steps = if k <= BLOCK_STEPS { k } else { BLOCK_STEPS };
         let unit = 8.max(F::LANE_WORDS * F::WORD_STEPS);
         let steps = even(block_steps, STEPS * F::WORD_STEPS, unit).min(block_steps.max(1));
@@ -67,15 +81,27 @@ impl Cut {
         };
         let b_floats = if own_b { B_FLOATS } else { B_FLOATS.min(threads * B_FLOATS_OF_THREAD) };
         let fit = |floats: usize, tile: usize| (floats / block_steps.max(1) / tile).max(1) * tile;
+        let block_columns = fit(b_floats / halves, tile_columns);
+        let own_rows = even(m, OWN_ROWS, F::MR);
+        let words = k.div_ceil(F::WORD_STEPS);
+        let own_a = !(own_b || in_place)
+            && k <= block_steps
+            && 2 * n * halves * words <= 3 * B_FLOATS_OF_THREAD
+            && m * words > B_FLOATS_OF_THREAD
+            && own_rows * words <= OWN_A_FLOATS
+            && (threads == 1 || m.div_ceil(own_rows) >= 4 * threads);
+        let (tile_rows, block_rows) =
+            if own_a { (own_rows, m) } else { (tile_rows, fit(A_FLOATS, tile_rows)) };
+        let block_columns = if own_a { n } else { block_columns };
         Self {
             block_steps,
             steps,
-            block_rows: fit(A_FLOATS, tile_rows).min(m.next_multiple_of(tile_rows)),
-            block_columns: fit(b_floats / halves, tile_columns)
-                .min(n.next_multiple_of(tile_columns)),
+            block_rows: block_rows.min(m.next_multiple_of(tile_rows)),
+            block_columns: block_columns.min(n.next_multiple_of(tile_columns)),
             tile_rows,
             tile_columns,
             own_b,
+            own_a,
         }
     }
 }

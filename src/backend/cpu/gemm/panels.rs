@@ -11,6 +11,29 @@ use crate::gemm::Activation;
 use crate::gemm::reference::SUM_BLOCK;
 use crate::kernel::params::gemm as params;
 
+/// Packed panels of A, some of a part's: `[range][panel]`.
+#[derive(Clone, Copy)]
+pub(super) struct PackedA {
+    pub start: *mut f32,
+    /// The first of them, of the part's, and how many there are in each range.
+    pub first: usize,
+    pub count: usize,
+    /// Floats from panel to panel.
+    pub apart: usize,
+}
+
+// SAFETY: who packs has panels of its own; others read them after that.
+unsafe impl Sync for PackedA {}
+
+impl PackedA {
+    /// A panel of a range.
+    #[inline(always)]
+    pub fn panel(self, range: usize, panel: usize) -> *mut f32 {
+        let index = range * self.count + panel - self.first;
+        self.start.wrapping_add(index * self.apart)
+    }
+}
+
 impl<T: Storage> Job<'_, T> {
     /// Packs panels of B for one range of steps, a piece at a time.
     ///
@@ -88,13 +111,25 @@ impl<T: Storage> Job<'_, T> {
         }
     }
 
-    /// Packs panels `first..` of A for all steps of the part, with what is asked of A besides.
+    /// Packs panels of A, as far as they are there, for all steps of the part, with what is asked of A besides.
     ///
     /// # Safety
-    /// As for [`product`](super::product::product), inside `F::vectorized`.
+    /// As for [`product`](super::product::product); the panels are in `to`, for all ranges.
+    pub(super) unsafe fn pack_a<F: Form>(&self, part: Part, panels: Range<usize>, to: PackedA) {
+        // SAFETY: the form's instructions are there, as the caller promised.
+        unsafe {
+            F::vectorized(
+                #[inline(always)]
+                || self.pack_panels_of_a::<F>(part, panels, to),
+            );
+        }
+    }
+
+    /// # Safety
+    /// As for [`Self::pack_a`], inside `F::vectorized`.
     #[inline(always)]
-    pub(super) unsafe fn pack_a<F: Form>(&self, part: Part, first: usize) {
-        let last = (first + self.a_panels::<F>()).min(part.rows.div_ceil(F::MR));
+    unsafe fn pack_panels_of_a<F: Form>(&self, part: Part, panels: Range<usize>, packed: PackedA) {
+        let (first, last) = (panels.start, panels.end.min(part.rows.div_ceil(F::MR)));
         let of_group = ((last - first) * F::MR).min(part.rows - first * F::MR);
         let block = self.block;
         let flushing = self.has(params::FLAG_FLUSH);
@@ -140,10 +175,7 @@ impl<T: Storage> Job<'_, T> {
                     };
                     // SAFETY: see above.
                     unsafe {
-                        let to = self
-                            .packed_a
-                            .add(i * self.a_range::<F>(part) + panel * self.a_panel)
-                            .add(step / F::WORD_STEPS * F::MR);
+                        let to = packed.panel(i, panel).add(step / F::WORD_STEPS * F::MR);
                         let size = (lanes, steps);
                         let least = pack::words_of_a::<F, T>(
                             #[inline(always)]
@@ -183,7 +215,7 @@ impl<T: Storage> Job<'_, T> {
         if block.a_sums != 0 && part.column == 0 {
             for panel in first..last {
                 // SAFETY: see above.
-                unsafe { self.sum_a::<F>(part, panel) };
+                unsafe { self.sum_a::<F>(part, panel, packed) };
             }
         }
         // What is stored of A and summed is f16: factors are rounded behind it.
@@ -193,9 +225,10 @@ impl<T: Storage> Job<'_, T> {
                 for panel in first..last {
                     // SAFETY: the panel is packed, `count` steps of f32 (pairs of steps are of bf16 only), and this task's.
                     unsafe {
-                        let at = i * self.a_range::<F>(part) + panel * self.a_panel;
-                        let packed = self.packed_a.add(at);
-                        pack::to_bf16(std::slice::from_raw_parts_mut(packed, count * F::MR));
+                        pack::to_bf16(std::slice::from_raw_parts_mut(
+                            packed.panel(i, panel),
+                            count * F::MR,
+                        ));
                     }
                 }
             }
@@ -207,10 +240,10 @@ impl<T: Storage> Job<'_, T> {
     /// # Safety
     /// As for [`Self::pack_a`]; the panel is packed.
     #[inline(always)]
-    unsafe fn sum_a<F: Form>(&self, part: Part, panel: usize) {
+    unsafe fn sum_a<F: Form>(&self, part: Part, panel: usize, packed: PackedA) {
         for first in (0..F::MR).step_by(LANES) {
             // SAFETY: the caller's promise.
-            unsafe { self.sum_lanes::<F>(part, panel, first) };
+            unsafe { self.sum_lanes::<F>(part, panel, first, packed) };
         }
     }
 
@@ -219,7 +252,7 @@ impl<T: Storage> Job<'_, T> {
     /// # Safety
     /// As for [`Self::sum_a`].
     #[inline(always)]
-    unsafe fn sum_lanes<F: Form>(&self, part: Part, panel: usize, first: usize) {
+    unsafe fn sum_lanes<F: Form>(&self, part: Part, panel: usize, first: usize, packed: PackedA) {
         let mut total = [0.0f32; LANES];
         let mut sum = [0.0f32; LANES];
         let all = LANES.min(F::MR - first);
@@ -235,7 +268,7 @@ impl<T: Storage> Job<'_, T> {
             }
             for step in 0..part.steps {
                 let (i, inside) = (step / self.cut.steps, step % self.cut.steps);
-                let packed = self.packed_a.add(i * self.a_range::<F>(part) + panel * self.a_panel);
+                let packed = packed.panel(i, panel);
                 for (lane, sum) in sum.iter_mut().enumerate().take(all) {
                     *sum += pack::element::<F>(packed, F::MR, (first + lane, inside));
                 }

@@ -6,8 +6,9 @@ use super::epilogue::{Tile, epilogue, past_caches};
 use super::form::{Form, Rows};
 use super::pack::{LANES, Source};
 use super::pairs::Least;
+use super::panels::PackedA;
 use super::prefetch::{Ahead, Rectangle};
-use super::workspace::{self, SCRATCH};
+use super::workspace::{self, Floats, SCRATCH};
 use crate::kernel::params::gemm::{self as params, Product};
 use crate::{Dtype, Storage};
 
@@ -67,7 +68,8 @@ pub(super) unsafe fn product<F: Form, T: Storage, O: Storage>(threads: &Threads,
     let has = |flag: u32| block.flags & flag != 0;
     let (m, n, k) = (block.m as usize, block.n as usize, block.k as usize);
     let halves = if has(params::FLAG_GATED) { 2 } else { 1 };
-    let cut = Cut::new::<F>((m, n, k), halves, threads.count());
+    let in_place = F::IN_PLACE && can_stay::<F, T>(block);
+    let cut = Cut::new::<F>((m, n, k), halves, in_place, threads.count());
     let words = cut.steps.div_ceil(F::WORD_STEPS).next_multiple_of(F::LANE_WORDS);
     let a_panel = (words * F::MR + 8).next_multiple_of(16);
     let b_panel = words * F::NR;
@@ -94,11 +96,11 @@ pub(super) unsafe fn product<F: Form, T: Storage, O: Storage>(threads: &Threads,
                 lanes_together: !has(params::FLAG_B_TRANSPOSED),
             },
             halves,
-            in_place: F::IN_PLACE && can_stay::<F, T>(block),
+            in_place,
             ahead: size_of::<T>() * (m * k + k * halves * n + m * n) > SMALL,
             a_panel,
             b_panel,
-            packed_a: workspace.a.reserve(a_panels * a_panel),
+            packed_a: workspace.a.reserve(if cut.own_a { 0 } else { a_panels * a_panel }),
             packed_b: workspace.b.reserve(if cut.own_b { 0 } else { b_panels * b_panel }),
             least_a: workspace.least_of(0, a_panels),
             least_b: workspace.least_of(1, b_panels),
@@ -117,7 +119,7 @@ pub(super) unsafe fn product<F: Form, T: Storage, O: Storage>(threads: &Threads,
                 for (step, steps) in parts(k, cut.block_steps) {
                     let last = step + steps == k;
                     let part = Part { row, rows, column, columns, step, steps, last };
-                    let a_is_packed = column > 0 && m <= cut.block_rows && !cuts_k;
+                    let a_is_packed = cut.own_a || (column > 0 && m <= cut.block_rows && !cuts_k);
                     let b_is_packed = cut.own_b || (row > 0 && !cuts_k);
                     // SAFETY: the caller's promise; parts are inside the product.
                     unsafe {
@@ -158,22 +160,25 @@ impl<T: Storage> Job<'_, T> {
             |lanes: usize, width: usize, panels: usize| lanes.div_ceil(width).div_ceil(panels);
         let a_tasks = if a { groups(part.rows, F::MR, self.a_panels::<F>()) } else { 0 };
         let b_tasks = if b { groups(part.columns, F::NR, B_PANELS) } else { 0 };
+        let shared_a = self.shared_a::<F>(part);
         threads.run(a_tasks + self.halves * b_tasks, |task| {
+            if task < a_tasks {
+                let first = task * self.a_panels::<F>();
+                let panels = first..first + self.a_panels::<F>();
+                // SAFETY: the caller's promise; each task packs its own panels.
+                return unsafe { self.pack_a::<F>(part, panels, shared_a) };
+            }
             // SAFETY: the form's instructions are there; each task packs its own panels.
             unsafe {
                 F::vectorized(
                     #[inline(always)]
                     || {
-                        if task < a_tasks {
-                            self.pack_a::<F>(part, task * self.a_panels::<F>());
-                        } else {
-                            let half = (task - a_tasks) / b_tasks;
-                            let first = (task - a_tasks) % b_tasks * B_PANELS;
-                            let last = (first + B_PANELS).min(part.columns.div_ceil(F::NR));
-                            for i in 0..part.steps.div_ceil(self.cut.steps.max(1)) {
-                                let to = |panel| self.shared_b::<F>(part, i, half, panel);
-                                self.pack_b::<F>(part, i, half, first..last, to);
-                            }
+                        let half = (task - a_tasks) / b_tasks;
+                        let first = (task - a_tasks) % b_tasks * B_PANELS;
+                        let last = (first + B_PANELS).min(part.columns.div_ceil(F::NR));
+                        for i in 0..part.steps.div_ceil(self.cut.steps.max(1)) {
+                            let to = |panel| self.shared_b::<F>(part, i, half, panel);
+                            self.pack_b::<F>(part, i, half, first..last, to);
                         }
                     },
                 );
@@ -186,9 +191,24 @@ impl<T: Storage> Job<'_, T> {
         A_PANELS[usize::from(self.a.lanes_together)] / F::MR.div_ceil(LANES)
     }
 
-    /// Floats from one range of steps to the next in packed A.
-    pub(super) fn a_range<F: Form>(&self, part: Part) -> usize {
-        part.rows.div_ceil(F::MR) * self.a_panel
+    /// The packed A that all tiles share.
+    fn shared_a<F: Form>(&self, part: Part) -> PackedA {
+        let count = part.rows.div_ceil(F::MR);
+        PackedA { start: self.packed_a, first: 0, count, apart: self.a_panel }
+    }
+
+    /// Packs the panels of A that rows `row..` of the part need which one row of tiles has.
+    ///
+    /// # Safety
+    /// As for [`Self::pack`].
+    unsafe fn own_a<F: Form>(&self, part: Part, row: usize, scratch: &mut Floats) -> PackedA {
+        let (first, count) = (row / F::MR, self.cut.tile_rows / F::MR);
+        let ranges = part.steps.div_ceil(self.cut.steps.max(1));
+        let start = scratch.reserve(ranges * count * self.a_panel);
+        let own = PackedA { start, first, count, apart: self.a_panel };
+        // SAFETY: the caller's promise; there is room for them.
+        unsafe { self.pack_a::<F>(part, first..first + count, own) };
+        own
     }
 
     /// A panel of the packed B that all tiles share.
@@ -214,44 +234,54 @@ impl<T: Storage> Job<'_, T> {
         let across = part.columns.div_ceil(cut.tile_columns);
         let ld = cut.tile_columns * self.halves;
         let floats = cut.tile_rows * ld;
-        threads.run(down * across, |task| {
+        // Tiles side by side that one task computes: all of a row where they have panels of A of their own.
+        let (tasks, side_by_side) = if cut.own_a { (down, across) } else { (down * across, 1) };
+        threads.run(tasks, |task| {
             // Down first: threads work on one range of columns, whose panels of B they share.
-            let (row, column) = (task % down * cut.tile_rows, task / down * cut.tile_columns);
-            let columns = cut.tile_columns.min(part.columns - column);
+            let (row, first) = (task % down * cut.tile_rows, task / down * side_by_side);
+            let rows = cut.tile_rows.min(part.rows - row);
             SCRATCH.with_borrow_mut(|scratch| {
-                let sums = match self.tiles.is_null() {
-                    true => scratch.tile.reserve(floats),
-                    false => self.tiles.wrapping_add(task * floats),
-                };
-                let own_b = cut.own_b.then(|| {
-                    let panels = cut.tile_columns / F::NR * self.halves;
-                    scratch.b.reserve(panels * self.b_panel)
-                });
-                let tile = Tile {
-                    row: part.row + row,
-                    rows: cut.tile_rows.min(part.rows - row),
-                    column: part.column + column,
-                    columns,
-                    sums,
-                    ld,
-                    up: columns.next_multiple_of(F::NR),
-                };
-                // A tile of 16 bits is written as fast without.
-                let of_epilogue = match (self.ahead, size_of::<O>()) {
-                    (true, 4) => self.of_epilogue::<F, O>(tile),
-                    _ => [Rectangle::NONE; 5],
-                };
-                // SAFETY: the form's instructions are there; the tile is inside the part; its sums are this
-                // task's own.
-                unsafe {
-                    F::begin();
-                    self.sum::<F>(part, tile, own_b, &of_epilogue);
-                    F::end();
-                    if part.last {
-                        F::vectorized(
-                            #[inline(always)]
-                            || epilogue::<F::Around, T, O>(self.block, tile),
-                        );
+                // SAFETY: the caller's promise.
+                let own_a =
+                    cut.own_a.then(|| unsafe { self.own_a::<F>(part, row, &mut scratch.a) });
+                let packed_a = own_a.unwrap_or_else(|| self.shared_a::<F>(part));
+                for index in first..first + side_by_side {
+                    let column = index * cut.tile_columns;
+                    let columns = cut.tile_columns.min(part.columns - column);
+                    let sums = match self.tiles.is_null() {
+                        true => scratch.tile.reserve(floats),
+                        false => self.tiles.wrapping_add(task * floats),
+                    };
+                    let own_b = cut.own_b.then(|| {
+                        let panels = cut.tile_columns / F::NR * self.halves;
+                        scratch.b.reserve(panels * self.b_panel)
+                    });
+                    let tile = Tile {
+                        row: part.row + row,
+                        rows,
+                        column: part.column + column,
+                        columns,
+                        sums,
+                        ld,
+                        up: columns.next_multiple_of(F::NR),
+                    };
+                    // A tile of 16 bits is written as fast without.
+                    let of_epilogue = match (self.ahead, size_of::<O>()) {
+                        (true, 4) => self.of_epilogue::<F, O>(tile),
+                        _ => [Rectangle::NONE; 5],
+                    };
+                    // SAFETY: the form's instructions are there; the tile is inside the part; its sums are this
+                    // task's own.
+                    unsafe {
+                        F::begin();
+                        self.sum::<F>(part, tile, (packed_a, own_b), &of_epilogue);
+                        F::end();
+                        if part.last {
+                            F::vectorized(
+                                #[inline(always)]
+                                || epilogue::<F::Around, T, O>(self.block, tile),
+                            );
+                        }
                     }
                 }
             });
@@ -299,6 +329,14 @@ impl<T: Storage> Job<'_, T> {
         self.b.from(lane, step).rectangle(columns, steps)
     }
 
+    /// The source of range `i` of the panels of A that the next row of tiles packs itself.
+    fn next_a(&self, part: Part, tile: Tile, i: usize) -> Rectangle {
+        let row = tile.row + tile.rows;
+        let rows = self.cut.tile_rows.min(part.row + part.rows - row);
+        let (step, steps) = self.range(part, i);
+        self.a.from(row, step).rectangle(rows, steps)
+    }
+
     /// Adds the part's steps to a tile's sums.
     ///
     /// # Safety
@@ -307,7 +345,7 @@ impl<T: Storage> Job<'_, T> {
         &self,
         part: Part,
         tile: Tile,
-        own_b: Option<*mut f32>,
+        (packed_a, own_b): (PackedA, Option<*mut f32>),
         of_epilogue: &[Rectangle],
     ) {
         if part.steps == 0 {
@@ -342,6 +380,9 @@ impl<T: Storage> Job<'_, T> {
                 if self.ahead && own_b.is_some() {
                     ahead.add(self.next_b(part, tile, i, half));
                 }
+                if self.ahead && self.cut.own_a && (tile.column, half) == (part.column, 0) {
+                    ahead.add(self.next_a(part, tile, i));
+                }
                 if part.last && (i + 1, half + 1) == (ranges, self.halves) {
                     of_epilogue.iter().for_each(|rectangle| ahead.add(*rectangle));
                 }
@@ -364,10 +405,7 @@ impl<T: Storage> Job<'_, T> {
                                 *self.least_a.add(i * part.rows.div_ceil(F::MR) + index_a);
                             let stride = self.halves * part.columns.div_ceil(F::NR);
                             let least_b = *self.least_b.add(i * stride + index_b);
-                            let a = self
-                                .packed_a
-                                .add(i * self.a_range::<F>(part))
-                                .add(index_a * self.a_panel);
+                            let a = packed_a.panel(i, index_a);
                             let c = tile.sums.add(row * tile.ld + column);
                             let normal = least_a.all_normal(least_b);
                             ahead.share(panel * down + row / F::MR);

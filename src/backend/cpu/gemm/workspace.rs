@@ -98,6 +98,8 @@ pub(super) fn with<R>(f: impl FnOnce(&mut Workspace) -> R) -> R {
 pub(super) struct Scratch {
     /// The sums of a tile.
     pub tile: Floats,
+    /// Panels of A that only this row of tiles needs.
+    pub a: Floats,
     /// Panels of B that only this tile needs.
     pub b: Floats,
 }
