@@ -326,7 +326,7 @@ fn results_stored_past_the_caches_have_the_references_bits() {
 /// parts, each a small product of its own.
 #[test]
 fn blocks_of_a_huge_product_have_the_bits_of_small_ones() {
-    let (m, n) = (1700, 2100);
+    let (m, n) = (1700, 2900);
     let mut rng = Rng(21);
     let fast = forms().into_iter().filter(|device| device.info().arch != "portable");
     for device in fast.chain(amx()) {
@@ -353,6 +353,26 @@ fn blocks_of_a_huge_product_have_the_bits_of_small_ones() {
             }
         }
     }
+}
+
+/// Of two blocks of columns one has sums that were subnormal in the first block of `k`, with numbers of another size in
+/// the second; the other block, which is packed between the two, has none.
+#[test]
+fn what_is_known_of_a_block_of_columns_is_not_of_another() {
+    let (m, n, k) = (97, 480, 4096 + 2);
+    let mut rng = Rng(23);
+    let mut number =
+        |exponent: i32| bf16::narrow(((1.0 + rng.unit()) * f64::from(exponent).exp2()) as f32);
+    let a: Vec<bf16> = (0..m * k).map(|_| number(-20)).collect();
+    let of_b = |i: usize| match (i / n < 4096, i % n < 240) {
+        (_, false) => 0,
+        (true, true) => -122,
+        (false, true) => -92,
+    };
+    let b: Vec<bf16> = (0..k * n).map(|i| number(of_b(i))).collect();
+    let devices = with_threads("avx512bf16");
+    let gemm = Gemm::new(m, n, k);
+    subnormals_that_agree(&gemm, m * n, (&a, &b), &devices, &reference());
 }
 
 /// Sums that are, or have been, subnormal: in some ranges of `k`, rows and columns and not in others, so that what

@@ -6,8 +6,11 @@ use super::form::Form;
 
 /// Words of steps of `k` in a panel: so many that what a tile costs besides does not count.
 const STEPS: usize = 256;
-/// Steps of `k` packed at once; a multiple of `STEPS`, and of the blocks of a sum of a row of A.
-const BLOCK_STEPS: usize = 4096;
+/// Words of steps of `k` packed at once; a multiple of `STEPS`, and of the blocks of a sum of a row of A. (Twice as many, of
+/// which B's block is beyond a second cache, or half as many: 1 to 3 % longer on a server.)
+const BLOCK_WORDS: usize = 2048;
+/// Floats of sums that wait for the next block of `k`: 16 MiB.
+const SUM_FLOATS: usize = 4 << 20;
 /// Floats of packed A, and of packed B, at once: 12 and 16 MiB.
 const A_FLOATS: usize = 3 << 20;
 const B_FLOATS: usize = 4 << 20;
@@ -35,6 +38,8 @@ pub(super) struct Cut {
     pub steps: usize,
     /// Rows in a block.
     pub block_rows: usize,
+    /// Columns whose blocks have a block of A in common, of one half where gated.
+    pub group_columns: usize,
     /// Columns in a block, of one half where gated.
     pub block_columns: usize,
     /// Rows and columns of a tile, of one half where gated.
@@ -61,7 +66,8 @@ impl Cut {
         in_place: bool,
         threads: usize,
     ) -> Self {
-        let block_steps = if k <= BLOCK_STEPS { k } else { BLOCK_STEPS };
+        let block_steps = k.min(BLOCK_WORDS * F::WORD_STEPS);
+        let block_words = block_steps.div_ceil(F::WORD_STEPS);
         let unit = 8.max(F::LANE_WORDS * F::WORD_STEPS);
         let steps = even(block_steps, STEPS * F::WORD_STEPS, unit).min(block_steps.max(1));
         let widest = WIDEST / halves / F::NR * F::NR;
@@ -80,7 +86,9 @@ impl Cut {
             tile_columns
         };
         let b_floats = if own_b { B_FLOATS } else { B_FLOATS.min(threads * B_FLOATS_OF_THREAD) };
-        let fit = |floats: usize, tile: usize| (floats / block_steps.max(1) / tile).max(1) * tile;
+        // What a lane takes, with what panels have besides.
+        let padded = block_words.next_multiple_of(F::LANE_WORDS) + 4;
+        let fit = |floats: usize, tile: usize| (floats / padded / tile).max(1) * tile;
         let block_columns = fit(b_floats / halves, tile_columns);
         let own_rows = even(m, OWN_ROWS, F::MR);
         let words = k.div_ceil(F::WORD_STEPS);
@@ -90,18 +98,108 @@ impl Cut {
             && m * words > B_FLOATS_OF_THREAD
             && own_rows * words <= OWN_A_FLOATS
             && (threads == 1 || m.div_ceil(own_rows) >= 4 * threads);
-        let (tile_rows, block_rows) =
-            if own_a { (own_rows, m) } else { (tile_rows, fit(A_FLOATS, tile_rows)) };
+        let (tile_rows, block_rows) = match () {
+            _ if own_a => (own_rows, m),
+            // Hardly anything is packed, and no sums wait.
+            _ if in_place && k <= block_steps => (tile_rows, m),
+            _ => (tile_rows, fit(A_FLOATS, tile_rows)),
+        };
+        let block_rows = block_rows.min(m.next_multiple_of(tile_rows)).max(1);
         let block_columns = if own_a { n } else { block_columns };
+        let block_columns = block_columns.min(n.next_multiple_of(tile_columns)).max(1);
+        let block_sums = block_rows.next_multiple_of(tile_rows) * halves * block_columns;
+        let most = (SUM_FLOATS / block_sums).max(1) * block_columns;
+        let group_columns = if k > block_steps { most.min(n.max(1)) } else { n };
         Self {
             block_steps,
             steps,
-            block_rows: block_rows.min(m.next_multiple_of(tile_rows)),
-            block_columns: block_columns.min(n.next_multiple_of(tile_columns)),
+            block_rows,
+            group_columns,
+            block_columns,
             tile_rows,
             tile_columns,
             own_b,
             own_a,
+        }
+    }
+}
+
+/// What a cut product's workspace holds, in floats, and how many panels.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sizes {
+    /// From panel to panel.
+    pub a_panel: usize,
+    pub b_panel: usize,
+    /// Panels of a block of A and of one of B.
+    pub a_panels: usize,
+    pub b_panels: usize,
+    /// Blocks of columns in a group.
+    pub group_blocks: usize,
+    pub packed_a: usize,
+    pub packed_b: usize,
+    /// Sums that wait for the next block of `k`: of a block, and of all of a group.
+    pub block_sums: usize,
+    pub sums: usize,
+}
+
+impl Cut {
+    pub fn sizes<F: Form>(&self, halves: usize, in_place: bool, cuts_k: bool) -> Sizes {
+        let words = self.steps.div_ceil(F::WORD_STEPS).next_multiple_of(F::LANE_WORDS);
+        let a_panel = (words * F::MR + 8).next_multiple_of(16);
+        let b_panel = words * F::NR;
+        let ranges = self.block_steps.div_ceil(self.steps.max(1));
+        let a_panels = ranges * self.block_rows.div_ceil(F::MR);
+        let b_panels = ranges * halves * self.block_columns.div_ceil(F::NR);
+        let tiles = self.block_rows.div_ceil(self.tile_rows)
+            * self.block_columns.div_ceil(self.tile_columns);
+        let block_sums = tiles * self.tile_rows * self.tile_columns * halves;
+        let group_blocks = self.group_columns.div_ceil(self.block_columns);
+        Sizes {
+            a_panel,
+            b_panel,
+            a_panels,
+            b_panels,
+            group_blocks,
+            packed_a: match () {
+                _ if self.own_a => 0,
+                _ if in_place => ranges * a_panel, // of the rows behind the last whole panel
+                _ => a_panels * a_panel,
+            },
+            packed_b: if self.own_b { 0 } else { b_panels * b_panel },
+            block_sums,
+            sums: if cuts_k { group_blocks * block_sums } else { 0 },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::portable::Portable;
+    use super::*;
+
+    /// As documented (`gemm`, Memory).
+    fn fits<F: Form>() {
+        let sizes = [0, 1, 7, 48, 97, 500, 2048, 5000, 100_000, 10_000_000];
+        for (m, n) in sizes.iter().flat_map(|m| sizes.map(|n| (*m, n))) {
+            for (k, threads) in sizes.iter().flat_map(|k| [1, 4, 256].map(|t| (*k, t))) {
+                for (halves, in_place) in [(1, false), (2, false), (1, true)] {
+                    let cut = Cut::new::<F>((m, n, k), halves, in_place, threads);
+                    let sizes = cut.sizes::<F>(halves, in_place, k > cut.block_steps);
+                    let floats = sizes.packed_a + sizes.packed_b + sizes.sums;
+                    assert!(4 * floats <= 47_000_000, "{m} {n} {k} {threads}: {cut:?} {sizes:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn workspaces_are_as_large_as_documented() {
+        fits::<Portable>();
+        #[cfg(target_arch = "x86_64")]
+        {
+            fits::<super::super::avx2::Avx2>();
+            fits::<super::super::avx512bf16::Avx512Bf16>();
+            fits::<super::super::amx::Amx>();
         }
     }
 }

@@ -77,7 +77,7 @@ impl<T: Storage> Job<'_, T> {
                         pack::to_bf16(std::slice::from_raw_parts_mut(to, steps * F::NR));
                     }
                     let index = half * part.columns.div_ceil(F::NR) + panel;
-                    self.lower(self.least_b, (i, stride, index), part, step, least);
+                    self.lower(self.least_b(part), (i, stride, index), part, step, least);
                 }
             }
         }

@@ -1,7 +1,7 @@
 //! The fast path of one product: pack panels, then compute tile by tile, each with its epilogue.
 
 use super::super::threads::Threads;
-use super::cut::Cut;
+use super::cut::{Cut, Sizes};
 use super::epilogue::{Tile, epilogue, past_caches};
 use super::form::{Form, Rows};
 use super::pack::{LANES, Source};
@@ -31,9 +31,7 @@ pub(super) struct Job<'a, T> {
     pub in_place: bool,
     /// Whether what is needed next is asked for: not where all of it is in the second cache anyway.
     pub ahead: bool,
-    /// Words from panel to panel.
-    pub a_panel: usize,
-    pub b_panel: usize,
+    pub sizes: Sizes,
     pub packed_a: *mut f32,
     pub packed_b: *mut f32,
     /// For panels of pairs, the least of what is in them and in those of earlier steps: `[range][panel]` of A,
@@ -58,6 +56,8 @@ pub(super) struct Part {
     pub columns: usize,
     pub step: usize,
     pub steps: usize,
+    /// Which block of columns of its group it is.
+    pub index: usize,
     /// Whether it is the last block of `k`.
     pub last: bool,
 }
@@ -70,16 +70,8 @@ pub(super) unsafe fn product<F: Form, T: Storage, O: Storage>(threads: &Threads,
     let halves = if has(params::FLAG_GATED) { 2 } else { 1 };
     let in_place = F::IN_PLACE && can_stay::<F, T>(block);
     let cut = Cut::new::<F>((m, n, k), halves, in_place, threads.count());
-    let words = cut.steps.div_ceil(F::WORD_STEPS).next_multiple_of(F::LANE_WORDS);
-    let a_panel = (words * F::MR + 8).next_multiple_of(16);
-    let b_panel = words * F::NR;
-    let k_parts = cut.block_steps.div_ceil(cut.steps.max(1));
-    let a_panels = k_parts * cut.block_rows.div_ceil(F::MR);
-    let b_panels = k_parts * halves * cut.block_columns.div_ceil(F::NR);
     let cuts_k = k > cut.block_steps;
-    let block_tiles =
-        cut.block_rows.div_ceil(cut.tile_rows) * cut.block_columns.div_ceil(cut.tile_columns);
-    let tile_floats = cut.tile_rows * cut.tile_columns * halves;
+    let sizes = cut.sizes::<F>(halves, in_place, cuts_k);
 
     workspace::with(|workspace| {
         let job = Job::<T> {
@@ -98,33 +90,33 @@ pub(super) unsafe fn product<F: Form, T: Storage, O: Storage>(threads: &Threads,
             halves,
             in_place,
             ahead: size_of::<T>() * (m * k + k * halves * n + m * n) > SMALL,
-            a_panel,
-            b_panel,
-            packed_a: workspace.a.reserve(if cut.own_a { 0 } else { a_panels * a_panel }),
-            packed_b: workspace.b.reserve(if cut.own_b { 0 } else { b_panels * b_panel }),
-            least_a: workspace.least_of(0, a_panels),
-            least_b: workspace.least_of(1, b_panels),
-            tiles: if cuts_k {
-                workspace.sums.reserve(block_tiles * tile_floats)
-            } else {
-                std::ptr::null_mut()
-            },
+            packed_a: workspace.a.reserve(sizes.packed_a),
+            packed_b: workspace.b.reserve(sizes.packed_b),
+            least_a: workspace.least_of(0, sizes.a_panels),
+            least_b: workspace.least_of(1, sizes.group_blocks * sizes.b_panels),
+            tiles: if cuts_k { workspace.sums.reserve(sizes.sums) } else { std::ptr::null_mut() },
+            sizes,
             a_sums: workspace.a_sums.reserve(cut.block_rows),
         };
         let parts = |total: usize, size: usize| {
             (0..total.max(1)).step_by(size.max(1)).map(move |i| (i, size.min(total - i)))
         };
-        for (column, columns) in parts(n, cut.block_columns) {
-            for (row, rows) in parts(m, cut.block_rows) {
+        // A block of A is packed once for a group of columns, and the much smaller ones of B for each block of A.
+        for (row, rows) in parts(m, cut.block_rows) {
+            for (group, group_columns) in parts(n, cut.group_columns) {
                 for (step, steps) in parts(k, cut.block_steps) {
-                    let last = step + steps == k;
-                    let part = Part { row, rows, column, columns, step, steps, last };
-                    let a_is_packed = cut.own_a || (column > 0 && m <= cut.block_rows && !cuts_k);
-                    let b_is_packed = cut.own_b || (row > 0 && !cuts_k);
-                    // SAFETY: the caller's promise; parts are inside the product.
-                    unsafe {
-                        job.pack::<F>(threads, part, !a_is_packed, !b_is_packed);
-                        job.compute::<F, O>(threads, part);
+                    for (column, columns) in parts(group_columns, cut.block_columns) {
+                        let (index, column) = (column / cut.block_columns, group + column);
+                        let last = step + steps == k;
+                        let part = Part { row, rows, column, columns, step, steps, index, last };
+                        let a_is_packed = cut.own_a || index > 0 || (group > 0 && !cuts_k);
+                        let one_b = n <= cut.block_columns && !cuts_k;
+                        let b_is_packed = cut.own_b || (row > 0 && one_b);
+                        // SAFETY: the caller's promise; parts are inside the product.
+                        unsafe {
+                            job.pack::<F>(threads, part, !a_is_packed, !b_is_packed);
+                            job.compute::<F, O>(threads, part);
+                        }
                     }
                 }
             }
@@ -191,10 +183,11 @@ impl<T: Storage> Job<'_, T> {
         A_PANELS[usize::from(self.a.lanes_together)] / F::MR.div_ceil(LANES)
     }
 
-    /// The packed A that all tiles share.
+    /// The packed A that all tiles share: where whole panels stay in place, a last one that is not.
     fn shared_a<F: Form>(&self, part: Part) -> PackedA {
-        let count = part.rows.div_ceil(F::MR);
-        PackedA { start: self.packed_a, first: 0, count, apart: self.a_panel }
+        let (first, count) =
+            if self.in_place { (part.rows / F::MR, 1) } else { (0, part.rows.div_ceil(F::MR)) };
+        PackedA { start: self.packed_a, first, count, apart: self.sizes.a_panel }
     }
 
     /// Packs the panels of A that rows `row..` of the part need which one row of tiles has.
@@ -204,8 +197,8 @@ impl<T: Storage> Job<'_, T> {
     unsafe fn own_a<F: Form>(&self, part: Part, row: usize, scratch: &mut Floats) -> PackedA {
         let (first, count) = (row / F::MR, self.cut.tile_rows / F::MR);
         let ranges = part.steps.div_ceil(self.cut.steps.max(1));
-        let start = scratch.reserve(ranges * count * self.a_panel);
-        let own = PackedA { start, first, count, apart: self.a_panel };
+        let start = scratch.reserve(ranges * count * self.sizes.a_panel);
+        let own = PackedA { start, first, count, apart: self.sizes.a_panel };
         // SAFETY: the caller's promise; there is room for them.
         unsafe { self.pack_a::<F>(part, first..first + count, own) };
         own
@@ -215,7 +208,12 @@ impl<T: Storage> Job<'_, T> {
     fn shared_b<F: Form>(&self, part: Part, range: usize, half: usize, panel: usize) -> *mut f32 {
         let panels = part.columns.div_ceil(F::NR);
         let index = (range * self.halves + half) * panels + panel;
-        self.packed_b.wrapping_add(index * self.b_panel)
+        self.packed_b.wrapping_add(index * self.sizes.b_panel)
+    }
+
+    /// The entries of the part's panels of B.
+    pub(super) fn least_b(&self, part: Part) -> *mut Least {
+        self.least_b.wrapping_add(part.index * self.sizes.b_panels)
     }
 
     /// Steps `i·steps..` of the part: the first, and how many.
@@ -250,11 +248,13 @@ impl<T: Storage> Job<'_, T> {
                     let columns = cut.tile_columns.min(part.columns - column);
                     let sums = match self.tiles.is_null() {
                         true => scratch.tile.reserve(floats),
-                        false => self.tiles.wrapping_add(task * floats),
+                        false => self
+                            .tiles
+                            .wrapping_add(part.index * self.sizes.block_sums + task * floats),
                     };
                     let own_b = cut.own_b.then(|| {
                         let panels = cut.tile_columns / F::NR * self.halves;
-                        scratch.b.reserve(panels * self.b_panel)
+                        scratch.b.reserve(panels * self.sizes.b_panel)
                     });
                     let tile = Tile {
                         row: part.row + row,
@@ -369,7 +369,7 @@ impl<T: Storage> Job<'_, T> {
                                 let range = first_b..first_b + panels;
                                 self.pack_b::<F>(part, i, half, range, |panel| {
                                     let index = half * panels + panel - first_b;
-                                    own.wrapping_add(index * self.b_panel)
+                                    own.wrapping_add(index * self.sizes.b_panel)
                                 });
                             },
                         );
@@ -388,7 +388,7 @@ impl<T: Storage> Job<'_, T> {
                 }
                 for panel in 0..panels {
                     let b = match own_b {
-                        Some(own) => own.wrapping_add((half * panels + panel) * self.b_panel),
+                        Some(own) => own.wrapping_add((half * panels + panel) * self.sizes.b_panel),
                         None => self.shared_b::<F>(part, i, half, first_b + panel),
                     };
                     let column = half * tile.up + panel * F::NR;
@@ -404,8 +404,7 @@ impl<T: Storage> Job<'_, T> {
                             let least_a =
                                 *self.least_a.add(i * part.rows.div_ceil(F::MR) + index_a);
                             let stride = self.halves * part.columns.div_ceil(F::NR);
-                            let least_b = *self.least_b.add(i * stride + index_b);
-                            let a = packed_a.panel(i, index_a);
+                            let least_b = *self.least_b(part).add(i * stride + index_b);
                             let c = tile.sums.add(row * tile.ld + column);
                             let normal = least_a.all_normal(least_b);
                             ahead.share(panel * down + row / F::MR);
@@ -426,6 +425,7 @@ impl<T: Storage> Job<'_, T> {
                                 );
                                 continue;
                             }
+                            let a = packed_a.panel(i, index_a);
                             F::tile((rows, columns), words, a, b, c, tile.ld, step > 0, normal);
                         }
                     }
