@@ -32,7 +32,7 @@ pub(super) fn fits<F: Form>(block: &Product) -> bool {
         && block.role != params::ROLE_FUSED_A
         && block.fused_a == 0
         && block.a_sums == 0;
-    block.m == 1 && block.k > 0 && plain && F::VECTOR
+    block.m == 1 && block.n > 0 && block.k > 0 && plain && F::VECTOR
 }
 
 /// # Safety
