@@ -7,7 +7,7 @@
 #![forbid(unsafe_code)]
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -84,13 +84,19 @@ impl Draft {
         let Some(name) = target.file_name() else {
             return Err(io(op, path, "no file name"));
         };
-        let number = DRAFTS.fetch_add(1, Ordering::Relaxed);
-        let mut hidden = std::ffi::OsString::from(".");
-        hidden.push(name);
-        hidden.push(format!(".{}-{number}.tmp", std::process::id()));
-        let temporary = target.with_file_name(hidden);
-        let options = OpenOptions::new().read(true).write(true).create_new(true).open(&temporary);
-        let file = Some(options.map_err(|e| io(op, &temporary, e))?);
+        let (temporary, file) = loop {
+            let number = DRAFTS.fetch_add(1, Ordering::Relaxed);
+            let mut hidden = std::ffi::OsString::from(".");
+            hidden.push(name);
+            hidden.push(format!(".{}-{number}.tmp", std::process::id()));
+            let temporary = target.with_file_name(hidden);
+            match OpenOptions::new().read(true).write(true).create_new(true).open(&temporary) {
+                // Of a process that was killed and had this one's number, as each start in a container has.
+                Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
+                Err(e) => return Err(io(op, &temporary, e)),
+                Ok(file) => break (temporary, Some(file)),
+            }
+        };
         Ok(Self { op, temporary, target, file, start: 0 })
     }
 
@@ -241,5 +247,46 @@ impl Reader {
     /// Fills `bytes` with what follows.
     pub(crate) fn read(&mut self, bytes: &mut [u8]) -> Result<()> {
         self.file.read_exact(bytes).map_err(|e| io(self.op, &self.path, e))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A folder that goes when the test ends.
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new(name: &str) -> Self {
+            let name = format!("halfstep-file-{name}-{}", std::process::id());
+            let folder = std::env::temp_dir().join(name);
+            let _ = fs::remove_dir_all(&folder);
+            fs::create_dir_all(&folder).unwrap();
+            Self(folder)
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    /// Drafts of a process that had this one's number, and was killed: containers give the same one at every start.
+    #[test]
+    fn drafts_that_were_left_behind_are_passed_over() {
+        let folder = Folder::new("left");
+        let next = DRAFTS.load(Ordering::Relaxed);
+        for number in 0..next + 20 {
+            let name = format!(".state.{}-{number}.tmp", std::process::id());
+            fs::write(folder.0.join(name), "half").unwrap();
+        }
+        let left = fs::read_dir(&folder.0).unwrap().count();
+        let mut draft = Draft::new("save", &folder.0.join("state")).unwrap();
+        draft.write(b"whole").unwrap();
+        draft.commit().unwrap();
+        assert_eq!(fs::read(folder.0.join("state")).unwrap(), b"whole");
+        assert_eq!(fs::read_dir(&folder.0).unwrap().count(), left + 1, "others' stay");
     }
 }
