@@ -148,7 +148,8 @@ impl Draft {
     }
 
     /// Puts the file in place of the old one: data on the disk first, then the name, then the
-    /// folder. Whoever opens the name finds the old file or the new one, whole.
+    /// folder. Whoever opens the name finds the old file or the new one, whole. An error is one of before the new one is
+    /// there.
     pub(crate) fn commit(mut self) -> Result<()> {
         let (op, temporary, target) = (self.op, self.temporary.clone(), self.target.clone());
         let file = self.file()?;
@@ -157,17 +158,34 @@ impl Draft {
                 file.set_permissions(old.permissions())?;
             }
             file.sync_all()?;
-            fs::rename(&temporary, &target)?;
-            if cfg!(unix) {
-                let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty());
-                File::open(folder.unwrap_or(Path::new(".")))?.sync_all()?;
-            }
-            Ok(())
+            let folder = folder_of(&target)?;
+            rename(&temporary, &target, folder.as_ref())
         };
         place().map_err(|e| io(op, &target, e))?;
         self.file = None;
         Ok(())
     }
+}
+
+/// The folder that a file is in, to be synced; none where that cannot be: in one that may be written and not read, the
+/// system decides when a new name is on the disk.
+fn folder_of(file: &Path) -> std::io::Result<Option<File>> {
+    if cfg!(not(unix)) {
+        return Ok(None);
+    }
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
+    match File::open(folder.unwrap_or(Path::new("."))) {
+        Err(e) if e.kind() == ErrorKind::PermissionDenied => Ok(None),
+        opened => opened.map(Some),
+    }
+}
+
+/// Gives a file its name, and syncs the folder. Once it has the name it is what everybody finds, whether or not the folder
+/// can be synced (some file systems never do): that is no failure.
+fn rename(from: &Path, to: &Path, folder: Option<&File>) -> std::io::Result<()> {
+    fs::rename(from, to)?;
+    let _ = folder.map(File::sync_all);
+    Ok(())
 }
 
 impl Drop for Draft {
@@ -271,6 +289,23 @@ mod tests {
         fn drop(&mut self) {
             let _ = fs::remove_dir_all(&self.0);
         }
+    }
+
+    /// A folder that refuses to be synced: so does the null device.
+    #[cfg(unix)]
+    #[test]
+    fn a_file_that_has_its_name_is_saved() {
+        let folder = Folder::new("sync");
+        let (from, to) = (folder.0.join("from"), folder.0.join("to"));
+        fs::write(&from, "new").unwrap();
+        fs::write(&to, "old").unwrap();
+        let refuses = File::open("/dev/null").unwrap();
+        assert!(refuses.sync_all().is_err());
+        rename(&from, &to, Some(&refuses)).unwrap();
+        assert_eq!(fs::read(&to).unwrap(), b"new");
+        assert!(folder_of(&to).unwrap().is_some());
+        assert!(folder_of(Path::new("name")).unwrap().is_some(), "the working folder");
+        assert!(folder_of(&folder.0.join("none/to")).is_err());
     }
 
     /// Drafts of a process that had this one's number, and was killed: containers give the same one at every start.

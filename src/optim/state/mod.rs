@@ -89,7 +89,7 @@ impl<P: Storage, G: Storage> Optimizer<P, G> {
     ///
     /// # Errors
     /// [`Error::State`] between `control` and `step`; [`Error::Io`]: then the old file is as it was
-    /// and nothing is left beside it.
+    /// and nothing is left beside it. That the folder could not be synced after the new one was there is no error.
     pub fn save(&self, stream: &Stream, path: impl AsRef<Path>) -> Result<()> {
         little_endian(SAVE)?;
         self.between_steps(SAVE)?;
