@@ -123,9 +123,15 @@ impl<T: Element> Buffer<T> {
     /// # Errors
     /// [`Error::Device`] if the stream is another device's.
     pub fn clear(&mut self, stream: &Stream) -> Result<()> {
-        let id = self.stream_id("clear", stream)?;
-        // SAFETY: the whole allocation, which `self` owns.
-        unsafe { stream.device().backend.fill(id, self.address, 0, self.len * size_of::<T>()) }
+        self.clear_range(stream, 0..self.len)
+    }
+
+    /// Sets every byte of these elements to zero, in the stream's order.
+    pub(crate) fn clear_range(&mut self, stream: &Stream, range: Range<usize>) -> Result<()> {
+        const OP: &str = "clear";
+        let (id, start) = (self.stream_id(OP, stream)?, self.offset(OP, &range)?);
+        // SAFETY: a part of the allocation, which `self` owns.
+        unsafe { stream.device().backend.fill(id, start, 0, range.len() * size_of::<T>()) }
     }
 
     fn offset(&self, op: &'static str, range: &Range<usize>) -> Result<Address> {

@@ -136,7 +136,9 @@ fn model<G: Storage>(course: &Course<G>, config: &Config, unscale: f32) -> Vec<V
             .map(|&len| vec![G::narrow(if config.views { 0.0 } else { 7.0 }); len])
             .collect();
         let used = |param: usize| turns.iter().any(|turn| turn.gradients[param].is_some());
-        let all = turns.iter().flat_map(|t| t.gradients.iter().flatten().flatten());
+        // Who weighs nothing brings zeros.
+        let weighing = turns.iter().filter(|turn| turn.weight > 0.0);
+        let all = weighing.flat_map(|turn| turn.gradients.iter().flatten().flatten());
         let counts = all.map(|g| g.widen()).all(|g| (config.scale * g).is_finite());
         let total: f64 = turns.iter().map(|turn| turn.weight).sum();
         let factor = match config.average {
@@ -157,6 +159,7 @@ fn model<G: Storage>(course: &Course<G>, config: &Config, unscale: f32) -> Vec<V
                 let mut v = std::mem::take(&mut carried[rank]);
                 for (&param, &offset) in bucket.params.iter().zip(&bucket.offsets) {
                     let gradient = turn.gradients[param].iter().flatten();
+                    let gradient = gradient.filter(|_| turn.weight > 0.0);
                     gradient.zip(&mut v[offset..]).for_each(|(g, v)| *v += scale * g.widen());
                 }
                 let received = round(&mut v);

@@ -8,7 +8,7 @@ use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
 
 use common::data::{Distribution, Rng};
-use common::reduction::{params_from, refs};
+use common::reduction::{params_from, refs, step};
 use common::{cpu, devices, ranks};
 use halfstep::reduce::{
     BucketPlan, Collective, Communicator, Config, Fault, Hierarchical, Local, Reducer, Unscale,
@@ -135,6 +135,27 @@ fn check<W: Storage>(device: &Device, shape: (usize, usize), average: bool) {
                 assert!(error <= bound, "{found} is not {exact} within {bound}");
             }
         }
+    }
+}
+
+/// A rank that weighs nothing counts as zeros, whatever its gradients are: beside one that does, and in a node of such ranks.
+#[test]
+fn what_weighs_nothing_counts_as_zeros() {
+    for device in devices() {
+        let results = ranks::of_nodes((2, 2), |inside, across| {
+            let comm = hierarchical(&device, inside, across);
+            let counts = comm.rank() == 1;
+            let plan = BucketPlan::ddp(&params_from(&LENGTHS), Dtype::F32, 1000, 5000).unwrap();
+            let comm = Box::new(comm);
+            let mut reducer = Reducer::<f32>::new(&device, plan, comm, Config::default()).unwrap();
+            reducer.set_weight(if counts { 2.0 } else { 0.0 }).unwrap();
+            let value = if counts { 3.0 } else { f32::NAN };
+            let gradients = LENGTHS.map(|len| Some(vec![value; len]));
+            let mut out = LENGTHS.map(|len| vec![0.0f32; len]);
+            step(&device, &mut reducer, &gradients, (false, Unscale::Keep), &mut out);
+            out
+        });
+        assert!(results.iter().flatten().flatten().all(|x| *x == 3.0), "{}", device.info());
     }
 }
 

@@ -250,6 +250,32 @@ fn k16_accumulation_equals_reducing_the_f32_sum() {
     }
 }
 
+/// What a rank that weighs nothing has accumulated is dropped, not kept for a step in which it counts.
+#[test]
+fn k16_what_weighs_nothing_is_not_accumulated() {
+    let config = Config { accumulate: true, ..Config::default() };
+    for last_is_ready in [true, false] {
+        let config = config.clone();
+        two(&[1000, 3], config, |rank, stream, reducer| {
+            for (weight, bad) in [(0.0, f32::NAN), (1.0, 1.0)] {
+                reducer.set_weight(if rank == 1 { weight } else { 1.0 }).unwrap();
+                let (mut a, mut b) = (vec![1.0f32; 1000], vec![1.0f32; 3]);
+                if rank == 1 {
+                    a[999] = bad;
+                }
+                reducer.accumulate(stream, 0, &a).unwrap();
+                if last_is_ready {
+                    reducer.ready(stream, 0, &a).unwrap();
+                }
+                reducer.ready(stream, 1, &b).unwrap();
+                reducer.finish(stream, &mut [&mut a, &mut b], Unscale::Keep).unwrap();
+                let sum = if last_is_ready { 2.0 } else { 1.0 };
+                assert_eq!((a, b), (vec![sum; 1000], vec![1.0; 3]), "{weight}");
+            }
+        });
+    }
+}
+
 /// K-17: a reducer dropped inside a step ends, and the other rank gets an error, not a hang.
 #[test]
 fn k17_a_dropped_reducer_ends_the_step_everywhere() {

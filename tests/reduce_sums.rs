@@ -210,6 +210,38 @@ fn unused_weightless_and_not_finite() {
     }
 }
 
+/// A rank that weighs nothing counts as zeros, whatever its gradients are: in every order, packed and in place. Where all
+/// weigh nothing, alone or not, the average is 0.
+#[test]
+fn what_weighs_nothing_counts_as_zeros() {
+    const BAD: [f32; 3] = [f32::NAN, f32::INFINITY, f32::MIN];
+    let weighing = |weights: &[f64], of_nothing: [f32; 3]| -> Vec<Brought<f32>> {
+        let mut all: Vec<_> = (0..).zip(weights).map(|(r, &w)| brought(6, r, w)).collect();
+        for one in all.iter_mut().filter(|one| one.weight == 0.0) {
+            let values = one.gradients.iter_mut().flatten().flatten();
+            values.zip(of_nothing.iter().cycle()).for_each(|(value, bad)| *value = *bad);
+        }
+        all
+    };
+    for device in devices() {
+        for sum in [Sum::RankOrder, Sum::OrderFree, Sum::Communicator, Sum::Int8] {
+            for (views, wire) in [(false, Dtype::F32), (true, Dtype::F32), (true, Dtype::Bf16)] {
+                let config = Config { views, ..config(sum) };
+                let step = |all: &[_]| step(&device, all, (wire, &config), Unscale::Keep);
+                for weights in [&[0.0, 3.0, 0.0][..], &[0.0, 0.0], &[0.0]] {
+                    let what = format!("{sum:?}, views {views}, {wire}, {weights:?}");
+                    let expected = step(&weighing(weights, [0.0; 3]));
+                    let found = step(&weighing(weights, BAD));
+                    assert_eq!(bits(&found.0), bits(&expected.0), "{what}");
+                    assert_eq!(found.1, expected.1, "{what}");
+                    let nothing = weights.iter().all(|weight| *weight == 0.0);
+                    assert_eq!(found.0.iter().flatten().all(|x| *x == 0.0), nothing, "{what}");
+                }
+            }
+        }
+    }
+}
+
 /// All-reduces of a communicator's that has none of its own.
 #[test]
 fn a_communicator_without_one_reduces_all_the_same() {

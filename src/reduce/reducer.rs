@@ -349,7 +349,8 @@ impl<G: Storage> Reducer<G> {
     }
 
     /// This rank's weight in the averages of the step that begins next: its number of samples or
-    /// tokens, say. 1 until set; kept until set again. 0 takes part without counting.
+    /// tokens, say. 1 until set; kept until set again. 0 takes part without counting: its
+    /// gradients count as zeros, NaN and ±Inf too (views are set to 0); where all ranks weigh 0, averages are 0.
     ///
     /// # Errors
     /// [`Error::Range`] unless 0 or from 2⁻⁶⁴ to 2⁶⁴ (weights and their sums are f32 factors);

@@ -82,6 +82,7 @@ impl<G: Storage> Reducer<G> {
         if let Some(begun) = &self.begun {
             stream.wait(begun)?; // gradients may come on several streams
         }
+        let gradient = self.counted(stream, param, gradient)?;
         if gradient.address == Address::NULL {
             self.zero_view(stream, param)?;
         }
@@ -98,6 +99,19 @@ impl<G: Storage> Reducer<G> {
         }
         self.log.add(index, Phase::Pack, start, start.elapsed());
         Ok(())
+    }
+
+    /// The gradient; or zeros, where this rank weighs nothing: its NaN, times 0, would be everybody's.
+    fn counted(&mut self, stream: &Stream, param: usize, gradient: Span) -> Result<Span> {
+        if self.weight > 0.0 {
+            return Ok(gradient);
+        }
+        if std::mem::take(&mut self.accumulated[param]) {
+            let (bucket, position) = self.plan.place(param);
+            let start = self.plan.buckets()[bucket].offsets[position];
+            self.accumulators[bucket].clear_range(stream, start..start + gradient.len)?;
+        }
+        Ok(Span { address: Address::NULL, ..gradient })
     }
 
     /// Packs a bucket's gradients that are views, one after the other in memory of ours: in one launch, unless
