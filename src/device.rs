@@ -68,7 +68,8 @@ impl Device {
         Self::cpu_with_threads(threads)
     }
 
-    /// The host's processor with a fixed number of threads. Results have the same bits for any
+    /// The host's processor with a fixed number of threads: 256 at most, and fewer where the system gives no more;
+    /// [`DeviceInfo::units`] says how many there are. Results have the same bits for any
     /// number; ranks that share a machine divide its cores between them this way.
     ///
     /// ```

@@ -54,6 +54,15 @@ fn d06_a_size_that_overflows_is_an_error() {
     assert!(device.zeros::<bf16>(0).unwrap().is_empty());
 }
 
+/// However many threads are asked for, there are as many as a piece of work is ever cut for, at most; `units` says how many.
+#[test]
+fn threads_beyond_all_use_are_not_started() {
+    for asked in [std::num::NonZeroUsize::MAX, 10_000_000_000.try_into().unwrap()] {
+        let device = Device::cpu_with_threads(asked);
+        assert!((1..=256).contains(&device.info().units), "{}", device.info());
+    }
+}
+
 /// D-17: a library that flushes subnormals or rounds upwards in our thread, and so in threads that we start from
 /// it, changes nothing of what is computed, and keeps its mode.
 #[cfg(target_arch = "x86_64")]

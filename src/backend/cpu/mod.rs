@@ -41,17 +41,18 @@ pub(crate) struct Cpu {
 
 impl Cpu {
     pub(crate) fn new(threads: usize, path: gemm::Path) -> Self {
+        let threads = Threads::new(threads);
         let info = DeviceInfo {
             kind: DeviceKind::Cpu,
             index: 0,
             name: std::env::consts::ARCH.to_string(),
             arch: path.name().to_string(),
-            units: threads,
+            units: threads.count(),
             flushes_subnormals: false,
             peak: None,
         };
         let (streams, blocks) = (AtomicU64::new(0), AtomicU64::new(0));
-        Self { info, path, threads: Threads::new(threads), streams, blocks }
+        Self { info, path, threads, streams, blocks }
     }
 }
 

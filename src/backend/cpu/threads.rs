@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::pool::Pool;
 
-/// Threads that one piece of work uses, at most.
+/// Threads, at most. As many have a part of the work each.
 const MOST: usize = 256;
 
 /// A fixed number of threads; the caller's own is one of them.
@@ -17,7 +17,9 @@ pub(crate) struct Threads {
 }
 
 impl Threads {
+    /// So many, up to [`MOST`]; fewer where the system gives no more.
     pub(crate) fn new(count: usize) -> Self {
+        let count = count.min(MOST);
         let pool = (count > 1).then(|| Pool::new(count - 1)).filter(|pool| pool.len() > 0);
         Self { pool }
     }
