@@ -8,8 +8,8 @@ use std::time::Duration;
 use common::reduction::{params_from, refs};
 use common::{cpu, ranks};
 use halfstep::reduce::{
-    Attribution, BucketPlan, Communicator, Config, Link, Phase, Reduced, Reducer, Trace, Unscale,
-    calibrate,
+    Attribution, BucketPlan, Communicator, Config, Link, Phase, Reduced, Reducer, Sum, Trace,
+    Unscale, calibrate,
 };
 use halfstep::{Dtype, Error, bf16};
 
@@ -174,15 +174,20 @@ fn lines_are_fitted() {
     }
 }
 
-/// All ranks have rank 0's numbers, to the bit, whatever they are sent in.
+/// All ranks have rank 0's numbers, to the bit, whatever gradients are sent in.
 #[test]
 fn ranks_agree_on_what_was_measured() {
-    for (views, wire) in [(true, Dtype::F32), (false, Dtype::Bf16), (true, Dtype::F16)] {
+    for (views, wire, sum) in [
+        (true, Dtype::F32, Sum::RankOrder),
+        (false, Dtype::Bf16, Sum::Communicator),
+        (true, Dtype::F16, Sum::OrderFree),
+        (false, Dtype::F32, Sum::Int8),
+    ] {
         let links = ranks::run(3, |comm| {
             if comm.rank() == 2 {
                 std::thread::sleep(Duration::from_millis(5));
             }
-            let config = Config { views, scale: 8.0, allow_unused: true, ..Config::default() };
+            let config = Config { views, sum, scale: 8.0, allow_unused: true, ..Config::default() };
             match wire {
                 Dtype::Bf16 => calibrate::<bf16>(&cpu(1), Box::new(comm), wire, &config).unwrap(),
                 _ => calibrate::<f32>(&cpu(1), Box::new(comm), wire, &config).unwrap(),

@@ -2,21 +2,21 @@
 
 #![forbid(unsafe_code)]
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::comm::Communicator;
 use super::config::{Config, Unscale};
+use super::outbox::receive;
 use super::plan::{BucketPlan, Link, Param};
 use super::reducer::Reducer;
 use super::report::Phase;
-use crate::{Device, Dtype, Error, Result, Storage, ViewMut};
+use crate::{Device, Dtype, Error, Result, Storage, Stream};
 
 /// Bytes of the buckets that are timed: latency, a usual bucket, bandwidth.
 const SIZES: [usize; 3] = [16 << 10, 1 << 20, 16 << 20];
 /// Steps that are timed; medians count.
 const STEPS: usize = 7;
-/// Parts that a number is sent in, so that a 16-bit wire carries 24 bits of it.
-const PARTS: usize = 3;
 
 impl Link {
     /// The line through measured times (bytes, seconds), with the least sum of squared relative errors;
@@ -87,13 +87,10 @@ pub fn calibrate<G: Storage>(
     wire: Dtype,
     config: &Config,
 ) -> Result<Link> {
-    let rank = comm.rank();
     // The smallest goes first, when ranks have not met yet; that is no part of its cost.
     let first = [Param::new("first", 1)];
     let timed = SIZES.map(|bytes| Param::new(format!("{bytes} bytes"), bytes / wire.bytes()));
-    let answer = [Param::new("answer", 2 * PARTS)];
-    let params: Vec<Param> =
-        answer.into_iter().chain(timed.into_iter().rev()).chain(first).collect();
+    let params: Vec<Param> = timed.into_iter().rev().chain(first).collect();
     let plan = BucketPlan::ddp(&params, wire, 1, 1)?; // a bucket for each, the last one first
     let config = Config {
         average: false,
@@ -112,22 +109,11 @@ pub fn calibrate<G: Storage>(
             zeros.collect::<Result<Vec<_>>>()?
         }
     };
-    let mut step = |answer: Option<&[G]>| -> Result<(Vec<Duration>, Vec<G>)> {
-        let write = |mut to: ViewMut<'_, G>| to.copy_from(&stream, answer.unwrap_or_default());
+    let mut step = || -> Result<Vec<Duration>> {
         for param in (0..params.len()).rev() {
             match views {
-                true => {
-                    if let (0, Some(_)) = (param, answer) {
-                        write(reducer.gradient_mut(0)?)?;
-                    }
-                    reducer.ready_view(&stream, param)?;
-                }
-                false => {
-                    if let (0, Some(_)) = (param, answer) {
-                        write(own[0].view_mut(0..params[0].len)?)?;
-                    }
-                    reducer.ready(&stream, param, &own[param])?;
-                }
+                true => reducer.ready_view(&stream, param)?,
+                false => reducer.ready(&stream, param, &own[param])?,
             }
         }
         let reduced = match views {
@@ -138,19 +124,14 @@ pub fn calibrate<G: Storage>(
                 reducer.finish(&stream, &mut outputs, Unscale::Keep)?
             }
         };
-        let mut found = vec![G::narrow(0.0); params[0].len];
-        match views {
-            true => reducer.gradient(0)?.copy_to(&stream, &mut found)?,
-            false => own[0].read(&stream, 0, &mut found)?,
-        }
         // All ranks have met in the bucket before: what they wait now is part of the cost.
         let beside = Phase::ALL.into_iter().filter(|phase| phase.beside());
         let time = |bucket: usize| beside.clone().map(|p| reduced.times[bucket].phase(p)).sum();
-        Ok(((1..=SIZES.len()).map(time).collect(), found))
+        Ok((1..=SIZES.len()).map(time).collect())
     };
     let mut times: Vec<Vec<Duration>> = vec![Vec::new(); SIZES.len()];
     for round in 0..=STEPS {
-        for (times, time) in times.iter_mut().zip(step(None)?.0) {
+        for (times, time) in times.iter_mut().zip(step()?) {
             times.extend((round > 0).then_some(time)); // the first touches memory for the first time
         }
     }
@@ -162,57 +143,51 @@ pub fn calibrate<G: Storage>(
             (bytes, times[STEPS / 2].as_secs_f64().max(1e-9))
         })
         .collect();
-    let mine = Link::fit(&samples)?;
-    // One rank's numbers plus the others' zeros: a broadcast that every communicator has.
-    let parts = match rank {
-        0 => [mine.alpha, mine.beta].iter().flat_map(|&x| split::<G>(x, wire)).collect(),
-        _ => vec![G::narrow(0.0); 2 * PARTS],
-    };
-    let (_, found) = step(Some(&parts))?;
-    let join = |parts: &[G]| unlog(parts.iter().map(|part| f64::from(part.widen())).sum());
-    Ok(Link { alpha: join(&found[..PARTS]), beta: join(&found[PARTS..]) })
+    of_rank_0(&mut reducer, &stream, Link::fit(&samples)?)
 }
 
-/// Smaller than any cost.
-const LEAST: f64 = 1e-15;
-
-/// The logarithm of a cost in parts that every storage type holds.
-fn split<G: Storage>(cost: f64, wire: Dtype) -> [G; PARTS] {
-    let mut rest = cost.max(LEAST).log2();
-    std::array::from_fn(|_| {
-        let sent = match wire {
-            Dtype::F32 => G::narrow(rest as f32),
-            Dtype::Bf16 => G::narrow(crate::bf16::narrow(rest as f32).widen()),
-            Dtype::F16 => G::narrow(crate::f16::narrow(rest as f32).widen()),
-        };
-        rest -= f64::from(sent.widen());
-        sent
-    })
-}
-
-fn unlog(log: f64) -> f64 {
-    let cost = log.exp2();
-    if cost <= 1.001 * LEAST { 0.0 } else { cost }
+/// Rank 0's numbers on every rank, to the bit: bytes, which nobody rounds.
+fn of_rank_0<G: Storage>(reducer: &mut Reducer<G>, stream: &Stream, mine: Link) -> Result<Link> {
+    let send = stream.device().upload(bytemuck::bytes_of(&[mine.alpha, mine.beta]))?;
+    let parts = receive(&reducer.outbox.gather(&Arc::new(send), stream.record()?)?)?;
+    let mut found = [0.0f64; 2];
+    parts[0].buffer.read(stream, parts[0].start, bytemuck::bytes_of_mut(&mut found))?;
+    Ok(Link { alpha: found[0], beta: found[1] })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{bf16, f16};
+    use crate::reduce::{Local, Sum, local};
 
+    fn of(rank: usize) -> Link {
+        Link { alpha: 1e-5 / (3 + rank) as f64, beta: 1e-10 / (3 + rank) as f64 }
+    }
+
+    /// What a rank whose numbers are its own gets.
+    fn received(comm: Local, sum: Sum) -> Link {
+        let plan = BucketPlan::ddp(&[Param::new("w", 9)], Dtype::Bf16, 1, 1).unwrap();
+        let device = Device::cpu_with_threads(1.try_into().unwrap());
+        let (mine, comm) = (of(comm.rank()), Box::new(comm));
+        let config = Config { sum, ..Config::default() };
+        let mut reducer = Reducer::<f32>::new(&device, plan, comm, config).unwrap();
+        of_rank_0(&mut reducer, &device.stream().unwrap(), mine).unwrap()
+    }
+
+    /// Whatever gradients are sent in.
     #[test]
-    fn costs_are_carried_by_every_type() {
-        fn check<G: Storage>() {
-            for wire in Dtype::ALL {
-                for cost in [0.0, 1e-12, 3.7e-10, 1.0 / 3.0, 2e-5, 40.0] {
-                    let parts = split::<G>(cost, wire);
-                    let found = unlog(parts.iter().map(|part| f64::from(part.widen())).sum());
-                    assert!((found - cost).abs() <= 1e-4 * cost, "{cost}: {found} over {wire}");
-                }
+    fn costs_arrive_to_the_bit() {
+        for sum in [Sum::RankOrder, Sum::OrderFree, Sum::Communicator, Sum::Int8] {
+            for size in [1usize, 3] {
+                std::thread::scope(|scope| {
+                    let ranks = local(size.try_into().unwrap()).into_iter();
+                    let ranks: Vec<_> =
+                        ranks.map(|comm| scope.spawn(move || received(comm, sum))).collect();
+                    for rank in ranks {
+                        assert_eq!(rank.join().unwrap(), of(0), "{sum:?}");
+                    }
+                });
             }
         }
-        check::<f32>();
-        check::<bf16>();
-        check::<f16>();
     }
 }

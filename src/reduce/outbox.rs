@@ -98,6 +98,11 @@ impl Outbox {
     }
 }
 
-pub(super) fn thread_ended() -> Error {
+/// What a gather brings. Waits for it.
+pub(super) fn receive(coming: &Receiver<Result<Vec<Part>>>) -> Result<Vec<Part>> {
+    coming.recv().map_err(|_| thread_ended())?
+}
+
+fn thread_ended() -> Error {
     Error::state("Reducer", "a running communication thread", "that it has ended")
 }

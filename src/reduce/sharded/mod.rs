@@ -10,15 +10,13 @@ mod state;
 mod step;
 
 use std::sync::Arc;
-use std::sync::mpsc::Receiver;
 
 use self::cut::Cut;
 use self::params::Bringing;
 use self::rows::Rows;
-use super::comm::{Communicator, Part};
+use super::comm::Communicator;
 use super::config::{Config, Sum};
 use super::flight::FlightRecord;
-use super::outbox::thread_ended;
 use super::plan::{BucketPlan, Fnv};
 use super::reducer::Reducer;
 use crate::kernel::params::Partial;
@@ -304,9 +302,4 @@ fn order(plan: &BucketPlan, groups: &[Group]) -> Result<Vec<usize>> {
         }
         None => Ok(order),
     }
-}
-
-/// What a gather brings. Waits for it.
-fn receive(coming: &Receiver<Result<Vec<Part>>>) -> Result<Vec<Part>> {
-    coming.recv().map_err(|_| thread_ended())?
 }

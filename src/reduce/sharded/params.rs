@@ -8,7 +8,8 @@ use std::sync::mpsc::Receiver;
 use super::super::comm::Part;
 use super::super::config::deadline;
 use super::super::exchange::exclusive;
-use super::{Sharded, receive};
+use super::super::outbox::receive;
+use super::Sharded;
 use crate::{Buffer, Error, Event, Result, Storage, Stream, Write};
 
 /// The parameters of one bucket.

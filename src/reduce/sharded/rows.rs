@@ -8,8 +8,7 @@ use std::time::Duration;
 
 use super::super::config::deadline;
 use super::super::exchange::exclusive;
-use super::super::outbox::Outbox;
-use super::receive;
+use super::super::outbox::{Outbox, receive};
 use crate::{Buffer, Device, Result, Stream};
 
 /// Parts of a buffer start at multiples of this many bytes.

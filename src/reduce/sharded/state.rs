@@ -8,8 +8,9 @@ use std::sync::Arc;
 
 use super::super::config::deadline;
 use super::super::exchange::exclusive;
+use super::super::outbox::receive;
+use super::Sharded;
 use super::rows::Rows;
-use super::{Sharded, receive};
 use crate::kernel::params::optim::Progress;
 use crate::optim::state::parts::{BLOCK, Saving};
 use crate::{Buffer, Error, Result, Storage, Stream, Write};
