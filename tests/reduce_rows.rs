@@ -214,6 +214,19 @@ fn k14_a_nan_reaches_every_rank_and_its_source_is_named() {
     }
 }
 
+/// What was accumulated is a gradient, though it was never marked: it is not among what is missing.
+#[test]
+fn k02_what_was_accumulated_is_not_missing() {
+    let config = Config { accumulate: true, ..Config::default() };
+    two(&[40, 3], config, |_, stream, reducer| {
+        let (mut w, mut b) = (vec![1.0f32; 40], vec![0.0f32; 3]);
+        reducer.accumulate(stream, 0, &w).unwrap();
+        let error = reducer.finish(stream, &mut [&mut w, &mut b], Unscale::Keep).unwrap_err();
+        let Error::State { found, .. } = &error else { panic!("{error}") };
+        assert!(found.ends_with("never marked: p1"), "{error}");
+    });
+}
+
 /// K-16: N micro-batches and one exchange are the f32 sum and one exchange.
 #[test]
 fn k16_accumulation_equals_reducing_the_f32_sum() {

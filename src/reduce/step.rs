@@ -246,14 +246,11 @@ impl<G: Storage> Reducer<G> {
     /// Zeros, or an error, for what was never marked; then everything is sent.
     fn send_rest(&mut self, stream: &Stream) -> Result<()> {
         let unmarked: Vec<usize> = (0..self.marked.len()).filter(|&p| !self.marked[p]).collect();
-        let names = || {
-            let names = unmarked.iter().map(|&p| self.plan.params()[p].name.as_str());
-            names.collect::<Vec<_>>().join(", ")
-        };
         // What was accumulated in earlier micro-batches is a gradient.
-        let really = unmarked.iter().any(|&p| !self.accumulated[p]);
-        if really && !self.config.allow_unused {
-            let found = format!("never marked: {}", names());
+        let missing = unmarked.iter().filter(|&&p| !self.accumulated[p]);
+        let missing: Vec<&str> = missing.map(|&p| self.plan.params()[p].name.as_str()).collect();
+        if !missing.is_empty() && !self.config.allow_unused {
+            let found = format!("never marked: {}", missing.join(", "));
             let error = Error::state(FINISH, "every parameter marked ready", &found);
             self.outbox.abort(&found);
             self.fail(error.clone());
