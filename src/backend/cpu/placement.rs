@@ -3,7 +3,8 @@
 //! Linux lets a thread wake up where it ran last, unless another processor is idle that shares a cache with that one.
 //! Where it knows of none, as in many virtual machines, that is the caller's own processor half of the time: the thread
 //! sits behind its caller until load is balanced, 4 ms later, which is all of a short call. So the caller's processor is
-//! taken from those that sleepers may run on, and each takes it back once it is awake.
+//! taken from those that sleepers may run on, and each takes it back once it is awake. Threads that are awake stay where they
+//! are; and where anybody else says in between where a thread may run, that holds.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -21,8 +22,16 @@ pub(super) struct Placement {
 struct Sleeper {
     /// While it runs.
     thread: Option<system::Thread>,
-    /// Where it may run, while it may not wherever it may.
-    allowed: Option<system::Processors>,
+    /// Or about to be.
+    asleep: bool,
+    narrowed: Option<Narrowed>,
+}
+
+/// Where a thread may run once it is awake, and the part of that where it wakes up.
+#[derive(Debug, Clone, Copy)]
+struct Narrowed {
+    all: system::Processors,
+    part: system::Processors,
 }
 
 /// A thread that can be placed until this is dropped.
@@ -41,27 +50,41 @@ impl Placement {
         Placed(sleeper)
     }
 
-    /// All threads wake up elsewhere than on this processor.
+    /// Threads that sleep wake up elsewhere than on this processor.
     pub(super) fn elsewhere(&self) {
         let Some(here) = system::this_processor() else { return };
         for sleeper in &self.sleepers {
-            let Sleeper { thread: Some(thread), allowed } = &mut *lock(sleeper) else { continue };
-            let Some(all) = allowed.or_else(|| system::allowed(*thread)) else { continue };
-            let set = system::without(all, here);
+            let Sleeper { thread: Some(thread), asleep: true, narrowed } = &mut *lock(sleeper)
+            else {
+                continue;
+            };
+            let Some(now) = system::allowed(*thread) else { continue };
+            // By an earlier call; unless somebody else has said something since.
+            *narrowed = narrowed.filter(|narrowed| narrowed.part == now);
+            let all = narrowed.map_or(now, |narrowed| narrowed.all);
+            let part = system::without(all, here);
             let count = |set: &system::Processors| set.iter().map(|word| word.count_ones()).sum();
-            let (before, after): (u32, u32) = (count(&all), count(&set));
-            if before <= FEW && (1..before).contains(&after) && system::allow(*thread, &set) {
-                *allowed = Some(all);
+            let (before, after): (u32, u32) = (count(&all), count(&part));
+            if before <= FEW && (1..before).contains(&after) && system::allow(*thread, &part) {
+                *narrowed = Some(Narrowed { all, part });
             }
         }
     }
 }
 
 impl Placed<'_> {
+    /// This thread is about to sleep.
+    pub(super) fn asleep(&self) {
+        lock(self.0).asleep = true;
+    }
+
     /// This thread is awake, and may run wherever it might before.
-    pub(super) fn anywhere(&self) {
-        let Sleeper { thread, allowed } = &mut *lock(self.0);
-        if let (Some(thread), Some(all)) = (thread, allowed.take()) {
+    pub(super) fn awake(&self) {
+        let Sleeper { thread, asleep, narrowed } = &mut *lock(self.0);
+        *asleep = false;
+        if let (Some(thread), Some(Narrowed { all, part })) = (thread, narrowed.take())
+            && system::allowed(*thread) == Some(part)
+        {
             system::allow(*thread, &all);
         }
     }
@@ -175,10 +198,11 @@ mod tests {
             let sleeper = move || {
                 allow(this_thread().unwrap(), &start);
                 let placed: Placed<'_> = placement.begin(1);
+                placed.asleep();
                 begin.send(()).unwrap();
                 woken.recv().unwrap();
                 let asleep = mine();
-                placed.anywhere();
+                placed.awake();
                 [asleep, mine()]
             };
             let sleeper = scope.spawn(sleeper);
@@ -194,6 +218,46 @@ mod tests {
         });
         placement.elsewhere(); // the thread is gone
         found
+    }
+
+    /// Another thread's call, from wherever it is.
+    fn call(placement: &Placement) {
+        std::thread::scope(|scope| scope.spawn(|| placement.elsewhere()).join().unwrap());
+    }
+
+    #[test]
+    fn threads_that_are_awake_stay_where_they_are() {
+        let (placement, all) = (Placement::new(1), mine());
+        let placed = placement.begin(1);
+        call(&placement);
+        assert_eq!(mine(), all);
+        placed.asleep();
+        placed.awake();
+        call(&placement);
+        assert_eq!(mine(), all);
+    }
+
+    /// Somebody else says where the thread may run, while it sleeps and is to wake up elsewhere.
+    #[test]
+    fn what_others_say_holds() {
+        let (placement, all) = (Placement::new(1), mine());
+        let placed = placement.begin(1);
+        for processor in (0..1024).filter(|i| without(all, *i) != all) {
+            for calls in 0..2 {
+                placed.asleep();
+                call(&placement);
+                let others = without(all, processor);
+                let only = std::array::from_fn(|i| all[i] & !others[i]);
+                if only == mine() {
+                    continue; // it may run there alone already
+                }
+                assert!(allow(this_thread().unwrap(), &only));
+                (0..calls).for_each(|_| call(&placement));
+                placed.awake();
+                assert_eq!(mine(), only, "{processor}, {calls}");
+                assert!(allow(this_thread().unwrap(), &all));
+            }
+        }
     }
 
     #[test]

@@ -217,6 +217,7 @@ impl Shared {
             if !looks.is_multiple_of(LOOKS) || start.elapsed() < AWAKE {
                 continue;
             }
+            placed.asleep(); // before anybody hears of it
             let mut sleep = lock(&self.sleep);
             self.asleep.fetch_add(1, Ordering::SeqCst);
             let mut state = self.state.load(Ordering::SeqCst);
@@ -225,7 +226,7 @@ impl Shared {
                 state = self.state.load(Ordering::SeqCst);
             }
             self.asleep.fetch_sub(1, Ordering::SeqCst);
-            placed.anywhere();
+            placed.awake();
             return state;
         }
     }
