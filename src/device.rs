@@ -173,11 +173,17 @@ impl Device {
     }
 
     /// A new stream of this device.
+    ///
+    /// # Errors
+    /// [`Error::Driver`] on a GPU.
     pub fn stream(&self) -> Result<Stream> {
         Stream::new(self)
     }
 
     /// Blocks the host until everything enqueued so far, on every stream of this handle's, has run.
+    ///
+    /// # Errors
+    /// [`Error::Driver`] on a GPU, also of what was enqueued before.
     pub fn sync(&self) -> Result<()> {
         self.backend.sync_all()
     }

@@ -13,8 +13,9 @@
 //! what was expected and what was found.
 //!
 //! **Numerics.** Storage is bf16, f16 or f32 ([`Storage`]); arithmetic is f32; sums that decide
-//! something are f64. `optim` and `reduce` give the same bits on every device, `gemm` a documented
-//! error bound.
+//! something are f64. `optim` and `reduce` give the same bits on every device (but for sums whose order is a communicator's
+//! library's: [`reduce::Sum::Communicator`]). `gemm` gives the same bits on every CPU, unless AMX is asked for, and on
+//! GPUs keeps a documented [error bound](gemm::bound()); with f32 storage they give the CPU's bits too.
 //!
 //! **Order.** Operations enqueue only: they allocate nothing and do not wait. Reading a result is a
 //! call of its own. On the CPU each piece of work has run when its call returns.
@@ -32,6 +33,18 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! **Devices and features.** On a GPU, `Device::cuda(0)` or `Device::hip(0)` takes [`Device::cpu`]'s place, and operands
+//! lie in its memory: a [`Buffer`] ([`Device::upload`], [`Device::zeros`]), or a framework's.
+//!
+//! | feature | what it adds |
+//! |---|---|
+//! | `safetensors` (default) | state of optimizers as files; the outer step between files |
+//! | `cuda` | `Device::cuda`: NVIDIA GPUs, by kernels that nvcc compiles; cudarc's contexts, streams and slices |
+//! | `hip` | `Device::hip`: AMD GPUs, by kernels that hipcc or clang compiles |
+//! | `nccl`, `rccl` | `reduce::NcclComm`: ranks on NVIDIA's and AMD's GPUs |
+//! | `tcp`, `mpi` | `reduce::TcpComm`, `reduce::Mpi`: ranks that are processes |
+//! | `cli` | the `halfstep` program |
 
 mod backend;
 mod buffer;

@@ -100,16 +100,26 @@ impl Stream {
     }
 
     /// Marks the point after all work enqueued so far.
+    ///
+    /// # Errors
+    /// [`Error::State`](crate::Error::State) while a graph is made of the stream;
+    /// [`Error::Driver`](crate::Error::Driver) on a GPU.
     pub fn record(&self) -> Result<Event> {
         Ok(Event { ticket: self.device.backend.record(self.id)? })
     }
 
     /// Makes work enqueued from now on wait for `event`, a point of any stream of this device.
+    ///
+    /// # Errors
+    /// [`Error::Driver`](crate::Error::Driver) on a GPU.
     pub fn wait(&self, event: &Event) -> Result<()> {
         self.device.backend.wait(self.id, event.ticket)
     }
 
     /// Blocks the host until everything enqueued so far has run.
+    ///
+    /// # Errors
+    /// As [`record`](Self::record), also of what was enqueued before.
     pub fn sync(&self) -> Result<()> {
         self.device.backend.sync(self.device.backend.record(self.id)?)
     }

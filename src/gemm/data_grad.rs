@@ -176,7 +176,7 @@ pub struct DataGradOperands<'a, T: Storage, O: Storage> {
     pub z: Option<&'a dyn Read<T>>,
     /// The weight, `[out,in]` or `[in,out]`; one behind the other where grouped.
     pub w: &'a dyn Read<T>,
-    /// Where each group's rows end.
+    /// Where each group's rows end, `[groups]`; see [`Gemm::groups`](super::Gemm::groups).
     pub group_ends: Option<&'a dyn Read<u32>>,
     /// Takes `dz = round(dy ∘ act'(z))`, `[rows,out]`.
     pub d_preactivation: Option<&'a mut dyn Write<T>>,

@@ -204,6 +204,24 @@ pub enum Copy<'a> {
 }
 
 /// Where Σg² and the non-finite counts go.
+///
+/// ```
+/// # fn main() -> halfstep::Result<()> {
+/// use halfstep::gemm::{Stats, WeightGrad, WeightGradOperands};
+/// use halfstep::{Device, GradStats};
+/// let device = Device::cpu();
+/// let stream = device.stream()?;
+/// let mut stats = GradStats::new(&device, &[2, 1])?; // of a weight and a bias
+/// let (dy, x) = (vec![1.0f32, 2.0], vec![1.0f32; 4]);
+/// let (mut dw, mut db) = (vec![0.0f32; 2], vec![0.0f32; 1]);
+/// let mut operands = WeightGradOperands::new(&dy, &x, &mut dw);
+/// operands.db = Some(&mut db);
+/// operands.stats = Some(Stats { stats: &mut stats, weight: 0, bias: Some(1) });
+/// WeightGrad::new(2, 2, 1).plan::<f32>(&device)?.run(&stream, operands)?;
+/// assert_eq!(stats.read(&stream)?.sum_squares, 27.0); // all three are 3
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Stats<'a> {
     /// The statistics of all gradients.
@@ -223,13 +241,14 @@ pub struct WeightGradOperands<'a, T: Storage> {
     pub z: Option<&'a dyn Read<T>>,
     /// The layer's input, `[rows,in]`.
     pub x: &'a dyn Read<T>,
-    /// Where each group's rows end.
+    /// Where each group's rows end, `[groups]`; see [`Gemm::groups`](super::Gemm::groups).
     pub group_ends: Option<&'a dyn Read<u32>>,
     /// Takes `dz = round(dy ∘ act'(z))`, `[rows,out]`.
     pub d_preactivation: Option<&'a mut dyn Write<T>>,
-    /// The gradient of the weight.
+    /// The gradient of the weight, `[out,in]`, or `[in,out]` where [`weight_layout`](WeightGrad::weight_layout) says so; one
+    /// behind the other where grouped.
     pub dw: &'a mut dyn Write<f32>,
-    /// The gradient of the bias, `[out]`.
+    /// The gradient of the bias, `[out]`; one behind the other where grouped.
     pub db: Option<&'a mut dyn Write<f32>>,
     /// A copy of the finished `dw` in 16 bits.
     pub copy: Option<Copy<'a>>,

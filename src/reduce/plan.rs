@@ -26,6 +26,12 @@ impl Param {
 
 /// The cost of one exchange of `bytes` bytes, `alpha + beta · bytes` seconds: the α-β model of
 /// Hockney (1994).
+///
+/// ```
+/// use halfstep::reduce::Link;
+/// let link = Link { alpha: 20e-6, beta: 1.0 / 10e9 }; // 20 µs, then 10 GB/s
+/// assert!((link.seconds(10_000_000) - 1.02e-3).abs() < 1e-9);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Link {
     /// Seconds that an exchange takes however small it is.
