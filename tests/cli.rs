@@ -154,6 +154,20 @@ fn a_closed_pipe_is_quiet() {
     assert_ne!(output.status.code(), Some(101));
 }
 
+/// Nobody reads what goes wrong either: the exit status still tells it.
+#[test]
+fn a_closed_standard_error_is_no_panic() {
+    for args in
+        [&["plan", "gemm", "--m=1", "--n=1", "--k=1", "--device=tpu"][..], &["verify", "no"]]
+    {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_halfstep"));
+        let output = command.args(args).stderr(writer).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{args:?}");
+    }
+}
+
 #[test]
 fn plan_explains_products() {
     let product = ["plan", "gemm", "--m", "2048", "--n", "3072", "--k", "768"];

@@ -30,6 +30,11 @@ impl From<halfstep::Error> for Failure {
     }
 }
 
+/// A line on standard error, from a command; where that is closed, nobody is told.
+pub fn complain(command: &str, what: impl std::fmt::Display) {
+    let _ = writeln!(io::stderr(), "halfstep {command}: {what}");
+}
+
 /// Runs a command on standard output. `Ok(false)` is a finding (exit status 1), as a failure is; a
 /// closed pipe ends the output and is not spoken of.
 pub fn run(name: &str, command: impl FnOnce(&mut dyn Write) -> Result<bool, Failure>) -> ExitCode {
@@ -45,11 +50,11 @@ pub fn run(name: &str, command: impl FnOnce(&mut dyn Write) -> Result<bool, Fail
             ExitCode::FAILURE
         }
         Err(Failure::Output(error)) => {
-            eprintln!("halfstep {name}: writing the report: {error}");
+            complain(name, format_args!("writing the report: {error}"));
             ExitCode::FAILURE
         }
         Err(Failure::Reason(reason)) => {
-            eprintln!("halfstep {name}: {reason}");
+            complain(name, reason);
             ExitCode::FAILURE
         }
     }

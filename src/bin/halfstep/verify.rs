@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use halfstep::Device;
 
-use crate::output::Failure;
+use crate::output::{Failure, complain};
 use crate::{device, golden};
 
 /// Replays the files on the device of that name.
@@ -30,7 +30,7 @@ fn print(files: &[PathBuf], device: &Device, out: &mut dyn Write) -> io::Result<
             Ok(cases) => cases,
             Err(reason) => {
                 out.flush()?;
-                eprintln!("halfstep verify: {}: {reason}", path.display());
+                complain("verify", format_args!("{}: {reason}", path.display()));
                 unreadable += 1;
                 continue;
             }
