@@ -365,7 +365,15 @@ fn outer_merges_workers_and_says_so() {
     // Δ = (3·8 + 1·4) / 4 = 7; θ − lr·(Δ + μ·Δ) = 8 − 5.25.
     let bytes = std::fs::read(&to).unwrap();
     assert_eq!(bytes[bytes.len() - 4..], 2.75f32.to_le_bytes());
+    // What is no number is of the name.
     args.push("x=heavy");
-    assert!(text(&halfstep(&args).stderr).contains("not a weight"));
+    assert!(text(&halfstep(&args).stderr).contains("x=heavy"));
+    // So is all of a name that is there.
+    let [run, named] = ["run=3", "w=0.5"].map(|name| write(name, 4.0));
+    for worker in [run.clone(), format!("{run}=2"), named] {
+        let output = halfstep(&[&args[..args.len() - 1], &[&worker]].concat());
+        let said = text(&output.stdout);
+        assert!(said.ends_with("3 workers\n"), "{worker}: {said}{}", text(&output.stderr));
+    }
     std::fs::remove_dir_all(folder).unwrap();
 }

@@ -1,7 +1,8 @@
 //! `halfstep outer`: one outer step of low-communication training, from file to file.
 
+use std::convert::Infallible;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use halfstep::reduce::{OnNonFinite, Outer, OuterInputs, OuterOutputs, Worker};
 
@@ -17,6 +18,9 @@ pub struct Args {
     momentum: Option<PathBuf>,
     /// What a worker arrived at, and its weight, such as the samples it has seen (1 unless given). Every site must
     /// list workers in the same order.
+    ///
+    /// A weight is the number behind the last `=`. Where all of the text names a file that is there, it is that
+    /// file, of weight 1: `lr=0.7`, or with a weight `lr=0.7=3`.
     #[arg(required = true, value_name = "FILE[=WEIGHT]", value_parser = weighted)]
     workers: Vec<(PathBuf, f64)>,
     /// Where the new master goes; it may be the old one's place.
@@ -42,15 +46,17 @@ pub struct Args {
     leave_out: bool,
 }
 
-/// `FILE` or `FILE=WEIGHT`.
-fn weighted(text: &str) -> Result<(PathBuf, f64), String> {
-    match text.rsplit_once('=') {
-        Some((path, weight)) => {
-            let weight = weight.parse().map_err(|_| format!("{weight:?} is not a weight"))?;
-            Ok((path.into(), weight))
-        }
-        None => Ok((text.into(), 1.0)),
+/// `FILE` or `FILE=WEIGHT`; a name may have `=` in it.
+fn weighted(text: &str) -> Result<(PathBuf, f64), Infallible> {
+    let whole = (text.into(), 1.0);
+    if Path::new(text).is_file() {
+        return Ok(whole);
     }
+    let split = text.rsplit_once('=').and_then(|(path, weight)| {
+        let weight = weight.parse().ok()?;
+        Some((path.into(), weight))
+    });
+    Ok(split.unwrap_or(whole))
 }
 
 /// Takes the step, and says which it was.
