@@ -1,13 +1,17 @@
 //! Programs: where they are, and what version they say they are.
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use super::finding::Finding;
 
 /// How long a program may take to say something.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long what it has said may take to get here once it has ended.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// Whether a program of that name is on `PATH`.
 pub fn on_path(name: &str) -> Option<PathBuf> {
@@ -24,12 +28,17 @@ pub fn output(program: &Path, args: &[&str]) -> Option<String> {
         .stderr(Stdio::null())
         .spawn()
         .ok()?;
-    // Read beside waiting: a full pipe would keep the program from ending.
     let mut pipe = child.stdout.take()?;
-    let reader = std::thread::spawn(move || {
-        let mut bytes = Vec::new();
-        let _ = std::io::Read::read_to_end(&mut pipe, &mut bytes);
-        bytes
+    // Read beside waiting: a full pipe would keep the program from ending. What it started may keep the pipe open,
+    // so the reader is left to itself in the end.
+    let (sender, pieces) = channel();
+    std::thread::spawn(move || {
+        let mut piece = [0; 4096];
+        while let Ok(count @ 1..) = pipe.read(&mut piece) {
+            if sender.send(piece[..count].to_vec()).is_err() {
+                break;
+            }
+        }
     });
     let start = Instant::now();
     let status = loop {
@@ -40,12 +49,18 @@ pub fn output(program: &Path, args: &[&str]) -> Option<String> {
         }
     };
     let Some(status) = status else {
-        // What it started may keep the pipe open, so the reader is left to itself.
         let _ = child.kill();
         let _ = child.wait();
         return None;
     };
-    let bytes = reader.join().ok()?;
+    let (ended, mut bytes) = (Instant::now(), Vec::new());
+    loop {
+        let left = GRACE.saturating_sub(ended.elapsed());
+        match pieces.recv_timeout(left) {
+            Ok(piece) if !left.is_zero() => bytes.extend(piece),
+            _ => break,
+        }
+    }
     status.success().then(|| String::from_utf8_lossy(&bytes).into_owned())
 }
 
@@ -167,6 +182,14 @@ mod tests {
         assert_eq!(output(&sh, &["-c", "echo one; exit 3"]), None);
         assert_eq!(output(Path::new("no/such/program"), &[]), None);
         assert!(on_path("no-such-program").is_none());
+    }
+
+    /// What a program leaves behind holds its pipe: what it said itself is known without that one's end.
+    #[test]
+    fn what_a_program_leaves_running_is_not_waited_for() {
+        let sh = on_path("sh").unwrap();
+        let said = output(&sh, &["-c", "echo one; (sleep 30; echo two) &"]);
+        assert_eq!(said.as_deref(), Some("one\n"));
     }
 
     #[test]
