@@ -182,15 +182,26 @@ fn plan_explains_products() {
     let out = text(&run(&["--product", "weight-grad"]).stdout);
     assert!(out.contains("bf16_tn") && out.contains("3072×768×2048"), "{out}");
     assert!(out.contains("at least 25.166 MB"), "{out}");
+    // What a product takes is passed on, what it does not take is refused.
+    for product in ["forward", "data-grad", "weight-grad"] {
+        let output = run(&["--product", product, "--tile", "64x64", "--split", "2"]);
+        assert!(output.status.success(), "{product}: {}", text(&output.stderr));
+    }
+    assert!(run(&["--product", "weight-grad", "--output", "f32"]).status.success());
     for (more, code, word) in [
-        (["--output", "f16"], 1, "bf16 in, f16 out"),
-        (["--device", "tpu"], 1, "--device tpu: expected cpu"),
-        (["--device", "cpu:abacus"], 1, "arch abacus; here: "),
-        (["--layout", "nn2"], 2, "possible values"),
+        (&["--output", "f16"][..], 1, "bf16 in, f16 out"),
+        (&["--device", "tpu"], 1, "--device tpu: expected cpu"),
+        (&["--device", "cpu:abacus"], 1, "arch abacus; here: "),
+        (&["--layout", "nn2"], 2, "possible values"),
+        (&["--product", "data-grad", "--layout", "nn"], 1, "--layout is of the forward product"),
+        (&["--product", "weight-grad", "--batch", "4"], 1, "--batch is of the forward product"),
+        (&["--product", "weight-grad", "--output", "bf16"], 1, "weight gradients are f32"),
+        (&["--split", "65"], 2, "1..=64"),
     ] {
-        let output = run(&more);
-        assert_eq!(output.status.code(), Some(code));
-        assert!(text(&output.stderr).contains(word), "{}", text(&output.stderr));
+        let output = run(more);
+        let error = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{more:?}: {error}");
+        assert!(error.contains(word) && (code == 2 || error.lines().count() == 1), "{error}");
     }
 }
 

@@ -24,21 +24,24 @@ pub struct Args {
     /// Which of a linear layer's products, y = x·w, dx = dy·wᵀ, dw = dyᵀ·x.
     #[arg(long, value_enum, default_value = "forward")]
     product: Product,
-    /// Of the forward product: what is stored transposed (T) of A and B.
-    #[arg(long, value_enum, default_value = "nn", ignore_case = true)]
-    layout: Transposes,
+    /// Of the forward product: what is stored transposed (T) of A and B; nothing unless given.
+    #[arg(long, value_enum, ignore_case = true)]
+    layout: Option<Transposes>,
     /// Type of the operands.
     #[arg(long, value_enum, default_value = "bf16")]
     input: Type,
     /// Type of the result, the operands' unless given; weight gradients are f32.
     #[arg(long, value_enum)]
     output: Option<Type>,
-    /// So many products of the same shape.
-    #[arg(long, default_value = "1")]
-    batch: usize,
+    /// Of the forward product: so many of the same shape.
+    #[arg(long)]
+    batch: Option<usize>,
     /// Pin the tile on a GPU: `64x64`, `128x128`, `256x128`, `128x256`, `128x64` (CUDA) or `256x256` (HIP), rows first.
     #[arg(long, value_name = "ROWSxCOLUMNS", value_parser = tile)]
     tile: Option<Tile>,
+    /// Pin in how many parts a GPU cuts the sums.
+    #[arg(long, value_name = "PARTS", value_parser = clap::value_parser!(u32).range(1..=64))]
+    split: Option<u32>,
     /// Where: `cpu`, `cpu:FORM` of its products (`cpu:amx-bf16`), `cuda:N` or `hip:N`.
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
     device: String,
@@ -84,9 +87,22 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<bool, Failure> {
     let name = &args.device;
     let device = device::open(name, args.threads)
         .map_err(|reason| Failure::Reason(format!("--device {name}: {reason}")))?;
-    let output = match args.product {
-        Product::WeightGrad => Type::F32,
-        _ => args.output.unwrap_or(args.input),
+    if args.product != Product::Forward {
+        for (name, given) in
+            [("--layout", args.layout.is_some()), ("--batch", args.batch.is_some())]
+        {
+            if given {
+                return Err(Failure::Reason(format!("{name} is of the forward product alone")));
+            }
+        }
+    }
+    let output = match (args.product, args.output) {
+        (Product::WeightGrad, None | Some(Type::F32)) => Type::F32,
+        (Product::WeightGrad, Some(other)) => {
+            let reason = format!("--output {}: weight gradients are f32", other.dtype());
+            return Err(Failure::Reason(reason));
+        }
+        (_, output) => output.unwrap_or(args.input),
     };
     let text = match (args.input, output) {
         (Type::Bf16, Type::Bf16) => explain::<bf16, bf16>(args, &device),
@@ -103,14 +119,15 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<bool, Failure> {
     }?;
     writeln!(out, "{text}")?;
     let [m, n, k] = [args.m, args.n, args.k].map(|size| size as f64);
-    let flops = 2.0 * m * n * k * args.batch as f64;
+    let batch = args.batch.unwrap_or(1) as f64;
+    let flops = 2.0 * m * n * k * batch;
     let (wide, narrow) = (output.dtype().bytes() as f64, args.input.dtype().bytes() as f64);
     let [result, first, second] = match args.product {
         Product::Forward => [m * n, m * k, k * n],
         Product::DataGrad => [m * k, m * n, k * n],
         Product::WeightGrad => [k * n, m * n, m * k],
     };
-    let bytes = args.batch as f64 * (wide * result + narrow * (first + second));
+    let bytes = batch * (wide * result + narrow * (first + second));
     writeln!(
         out,
         "{:.3} GFLOP; at least {:.3} MB of operands and result: {:.1} FLOP a byte",
@@ -132,27 +149,29 @@ fn explain<T: Storage, O: Storage>(args: &Args, device: &Device) -> halfstep::Re
     // A device whose matrix unit flushes is asked to: this is about tiles, not about subnormals.
     let flushes = device.info().flushes_subnormals && T::DTYPE != Dtype::F32;
     let subnormals = if flushes { Subnormals::Flush } else { Subnormals::default() };
-    let Args { m, n, k, .. } = *args;
+    let Args { m, n, k, split, .. } = *args;
+    // Gives a builder what the caller pins.
+    macro_rules! pinned {
+        ($builder:expr) => {{
+            let builder = $builder.subnormals(subnormals).split(split.unwrap_or(0));
+            match args.tile {
+                Some(tile) => builder.tile(tile),
+                None => builder,
+            }
+        }};
+    }
     match args.product {
         Product::Forward => {
-            let layout = match args.layout {
+            let layout = match args.layout.unwrap_or(Transposes::Nn) {
                 Transposes::Nn => Layout::NN,
                 Transposes::Nt => Layout::NT,
                 Transposes::Tn => Layout::TN,
                 Transposes::Tt => Layout::TT,
             };
-            let gemm = Gemm::new(m, n, k).layout(layout).batch(args.batch).subnormals(subnormals);
-            let gemm = match args.tile {
-                Some(tile) => gemm.tile(tile),
-                None => gemm,
-            };
-            Ok(gemm.plan::<T, O>(device)?.explain())
+            let gemm = Gemm::new(m, n, k).layout(layout).batch(args.batch.unwrap_or(1));
+            Ok(pinned!(gemm).plan::<T, O>(device)?.explain())
         }
-        Product::DataGrad => {
-            Ok(DataGrad::new(m, k, n).subnormals(subnormals).plan::<T, O>(device)?.explain())
-        }
-        Product::WeightGrad => {
-            Ok(WeightGrad::new(m, k, n).subnormals(subnormals).plan::<T>(device)?.explain())
-        }
+        Product::DataGrad => Ok(pinned!(DataGrad::new(m, k, n)).plan::<T, O>(device)?.explain()),
+        Product::WeightGrad => Ok(pinned!(WeightGrad::new(m, k, n)).plan::<T>(device)?.explain()),
     }
 }
