@@ -173,14 +173,15 @@ fn plan_explains_products() {
     let product = ["plan", "gemm", "--m", "2048", "--n", "3072", "--k", "768"];
     let run = |more: &[&str]| halfstep(&[&product[..], more].concat());
     let out = text(&run(&["--layout", "NT", "--threads", "2"]).stdout);
-    assert!(
-        out.starts_with("hs_gemm_product_bf16_nt_") && out.contains("on cpu (2 threads"),
-        "{out}"
-    );
+    assert!(out.starts_with("bf16 NT: 2048×3072×768 on cpu (2 threads"), "{out}");
+    assert!(!out.contains("hs_") && out.contains("reference's bits\n"), "{out}");
+    let out = text(&run(&["--device", "cpu:portable", "--tile", "256x128"]).stdout);
+    assert!(out.contains("; tiles of 4×16 sums in registers, by portable"), "{out}");
+    assert!(out.contains("what is pinned is for GPUs"), "{out}");
     assert!(out.contains("9.664 GFLOP; at least 20.447 MB"), "{out}");
     // The gradient of the weights is a TN product with an f32 result of n·k.
     let out = text(&run(&["--product", "weight-grad"]).stdout);
-    assert!(out.contains("bf16_tn") && out.contains("3072×768×2048"), "{out}");
+    assert!(out.contains("bf16 TN") && out.contains("3072×768×2048"), "{out}");
     assert!(out.contains("at least 25.166 MB"), "{out}");
     // What a product takes is passed on, what it does not take is refused.
     for product in ["forward", "data-grad", "weight-grad"] {

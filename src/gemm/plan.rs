@@ -9,10 +9,11 @@ use super::dispatch::Dispatch;
 use super::layout::{Matrix, Subnormals};
 use super::operands::{Bound, Operands, Source};
 use super::{Gemm, choice};
+use crate::backend::cpu;
 use crate::kernel::params::gemm as params;
 use crate::kernel::params::gemm::Product;
 use crate::kernel::table;
-use crate::{Device, DeviceKind, Dtype, Error, Result, Storage, Stream};
+use crate::{Device, DeviceInfo, DeviceKind, Dtype, Error, Result, Storage, Stream};
 
 const OP: &str = "gemm";
 
@@ -263,8 +264,9 @@ impl<T: Storage, O: Storage> Plan<T, O> {
         Error::shape(OP, arg, expected, "none")
     }
 
-    /// What was chosen, and why, in words; of a GPU's plan also what operands are aligned to, 16, 4 or 2 bytes, as far as
-    /// sizes say.
+    /// What was chosen, and why, in words, as far as sizes say. Of a GPU's plan: the kernel, its tile, and what operands are
+    /// aligned to, 16, 4 or 2 bytes. Of the CPU's: the form of the instructions, the tile in registers, and whether results
+    /// have the reference's bits.
     pub fn explain(&self) -> String {
         explain(&self.block, &self.device)
     }
@@ -283,44 +285,65 @@ pub(super) fn check_stream(op: &'static str, stream: &Stream, device: &Device) -
     })
 }
 
-/// The rows, and why they were chosen.
+/// What is computed, where, how, and why that way.
 pub(super) fn explain(block: &Product, device: &Device) -> String {
-    let has = |flag: u32| block.flags & flag != 0;
     let info = device.info();
-    let transposed = (has(params::FLAG_A_TRANSPOSED), has(params::FLAG_B_TRANSPOSED));
-    // A plan whose tile cannot be is refused before.
-    let choice = choice::choose(block, info).ok();
-    let tile = choice.map_or(table::gemm::SMALL_TILE, |choice| choice.tile);
-    let row = table::gemm::product(block.multiplied(), transposed.0, transposed.1, tile);
     let Product { m, n, k, batch, groups, .. } = *block;
-    let mut text = format!("{}: {m}×{n}×{k} on {info}", row.symbol);
+    let no_sum = block.alpha == 0.0 || k == 0;
+    let (name, how) = match info.kind {
+        DeviceKind::Cpu if no_sum => (types(block), String::new()),
+        DeviceKind::Cpu => (types(block), format!("; {}", cpu::gemm::explain(block, info))),
+        _ => on_gpu(block, info),
+    };
+    let mut text = format!("{name}: {m}×{n}×{k} on {info}");
     if groups > 0 {
         text += &format!(", {groups} groups");
     } else if batch != 1 {
         text += &format!(", batch of {batch}");
     }
-    if block.alpha == 0.0 || k == 0 {
+    if no_sum {
         text += ", sum of 0: A and B are not read";
     }
-    if let Some(choice) = choice.filter(|_| info.kind != DeviceKind::Cpu) {
-        let way = match (info.kind, choice.tile) {
-            (DeviceKind::Cuda, table::gemm::SMALL_TILE) if choice.aligned => {
-                ", copied in the background"
-            }
-            (DeviceKind::Cuda, table::gemm::SMALL_TILE) => ", through registers",
-            _ => "",
-        };
-        let Choice { tile, bytes, why, .. } = choice;
-        text += &format!("; {tile} tiles{way}, operands aligned to {bytes} bytes: {why}");
-        if choice.splits > 1 {
-            text += &format!("; k in {} parts, to fill {} units", choice.splits, info.units);
-        }
-        if choice.rotated {
-            let columns = choice::ROTATED_COLUMNS;
-            text += &format!(
-                "; k rotated by each {columns} columns, as rows lie a multiple of 4 KiB apart"
-            );
-        }
+    text + &how
+}
+
+fn transposed(block: &Product) -> (bool, bool) {
+    let has = |flag: u32| block.flags & flag != 0;
+    (has(params::FLAG_A_TRANSPOSED), has(params::FLAG_B_TRANSPOSED))
+}
+
+/// What is multiplied: a product of the CPU has no name of its own.
+fn types(block: &Product) -> String {
+    let input = Dtype::ALL.into_iter().find(|dtype| *dtype as u32 == block.input);
+    let letter = |transposed| if transposed { 'T' } else { 'N' };
+    let (a, b) = transposed(block);
+    format!("{} {}{}", input.unwrap_or(Dtype::F32), letter(a), letter(b))
+}
+
+/// The kernel's name, and how it computes the product.
+fn on_gpu(block: &Product, info: &DeviceInfo) -> (String, String) {
+    // A plan whose tile cannot be is refused before.
+    let choice = choice::choose(block, info).ok();
+    let tile = choice.map_or(table::gemm::SMALL_TILE, |choice| choice.tile);
+    let (a, b) = transposed(block);
+    let name = table::gemm::product(block.multiplied(), a, b, tile).symbol.to_string();
+    let Some(Choice { tile, splits, aligned, bytes, rotated, why }) = choice else {
+        return (name, String::new());
+    };
+    let way = match (info.kind, tile) {
+        (DeviceKind::Cuda, table::gemm::SMALL_TILE) if aligned => ", copied in the background",
+        (DeviceKind::Cuda, table::gemm::SMALL_TILE) => ", through registers",
+        _ => "",
+    };
+    let mut text = format!("; {tile} tiles{way}, operands aligned to {bytes} bytes: {why}");
+    if splits > 1 {
+        text += &format!("; k in {splits} parts, to fill {} units", info.units);
     }
-    text
+    if rotated {
+        let columns = choice::ROTATED_COLUMNS;
+        text += &format!(
+            "; k rotated by each {columns} columns, as rows lie a multiple of 4 KiB apart"
+        );
+    }
+    (name, text)
 }

@@ -16,6 +16,30 @@ macro_rules! for_activation {
     };
 }
 
+/// The body with the form that a path has for products of a type, or what there is where it has none: the reference.
+macro_rules! with_form {
+    ($path:expr, $input:expr, |$form:ident| $body:expr, $reference:expr) => {
+        match $path.of($input) {
+            #[cfg(target_arch = "x86_64")]
+            Path::Amx => with_form!($form = amx::Amx, $body),
+            #[cfg(target_arch = "x86_64")]
+            Path::Avx512Bf16 => with_form!($form = avx512bf16::Avx512Bf16, $body),
+            #[cfg(target_arch = "x86_64")]
+            Path::Avx512 => with_form!($form = avx512::Avx512, $body),
+            #[cfg(target_arch = "x86_64")]
+            Path::Avx2 => with_form!($form = avx2::Avx2, $body),
+            #[cfg(not(target_arch = "x86_64"))]
+            Path::Amx | Path::Avx512Bf16 | Path::Avx512 | Path::Avx2 => $reference,
+            Path::Portable => with_form!($form = portable::Portable, $body),
+            Path::Reference => $reference,
+        }
+    };
+    ($form:ident = $is:ty, $body:expr) => {{
+        type $form = $is;
+        $body
+    }};
+}
+
 #[cfg(target_arch = "x86_64")]
 mod amx;
 #[cfg(target_arch = "x86_64")]
@@ -28,6 +52,7 @@ mod cut;
 #[cfg(target_arch = "x86_64")]
 mod dots;
 mod epilogue;
+mod explain;
 mod form;
 mod lanes;
 mod map;
@@ -53,6 +78,7 @@ mod wide;
 mod words;
 mod workspace;
 
+pub(crate) use self::explain::explain;
 pub(crate) use self::path::Path;
 use super::threads::Threads;
 use crate::gemm::{Activation, reference};
@@ -201,24 +227,12 @@ unsafe fn single(threads: &Threads, path: Path, block: &Product) {
 unsafe fn on_path<T: Storage, O: Storage>(threads: &Threads, path: Path, block: &Product) {
     // SAFETY: the caller's promise.
     unsafe {
-        match path {
-            #[cfg(target_arch = "x86_64")]
-            Path::Amx if T::DTYPE == Dtype::Bf16 => by_form::<amx::Amx, T, O>(threads, block),
-            #[cfg(target_arch = "x86_64")]
-            Path::Avx512Bf16 if T::DTYPE == Dtype::Bf16 => {
-                by_form::<avx512bf16::Avx512Bf16, T, O>(threads, block)
-            }
-            #[cfg(target_arch = "x86_64")]
-            Path::Avx512 | Path::Avx512Bf16 | Path::Amx => {
-                by_form::<avx512::Avx512, T, O>(threads, block)
-            }
-            #[cfg(target_arch = "x86_64")]
-            Path::Avx2 => by_form::<avx2::Avx2, T, O>(threads, block),
-            #[cfg(not(target_arch = "x86_64"))]
-            Path::Amx | Path::Avx512Bf16 | Path::Avx512 | Path::Avx2 => by_reference::<T, O>(block),
-            Path::Portable => by_form::<portable::Portable, T, O>(threads, block),
-            Path::Reference => by_reference::<T, O>(block),
-        }
+        with_form!(
+            path,
+            T::DTYPE,
+            |F| by_form::<F, T, O>(threads, block),
+            by_reference::<T, O>(block)
+        )
     }
 }
 

@@ -1,5 +1,7 @@
 //! The forms of the matrix kernel, and which of them this machine can run. All but `Amx` give the same bits.
 
+use crate::Dtype;
+
 #[cfg(target_arch = "x86_64")]
 use super::super::{has_avx2, has_avx512};
 #[cfg(target_arch = "x86_64")]
@@ -70,6 +72,15 @@ impl Path {
             #[cfg(not(target_arch = "x86_64"))]
             Self::Amx | Self::Avx512Bf16 | Self::Avx512 | Self::Avx2 => false,
             Self::Portable | Self::Reference => true,
+        }
+    }
+
+    /// The form for products of a type: some are for bf16 alone.
+    #[inline(always)]
+    pub(super) const fn of(self, input: Dtype) -> Self {
+        match (self, input) {
+            (Self::Amx | Self::Avx512Bf16, Dtype::F16 | Dtype::F32) => Self::Avx512,
+            _ => self,
         }
     }
 

@@ -11,7 +11,7 @@ use crate::output::Failure;
 /// What is planned.
 #[derive(clap::Subcommand)]
 pub enum Plan {
-    /// The kernel and the tile of a matrix product, and why they are chosen.
+    /// The kernel of a matrix product, or the form of the CPU's instructions, its tile, and why they are chosen.
     Gemm(gemm::Args),
     /// The buckets of a list of gradients, and when each is exchanged.
     Buckets(buckets::Args),
