@@ -4,10 +4,17 @@
 
 mod bench;
 mod chart;
+// Values from a seed, and what f64 says: the tests' own.
+#[allow(dead_code)]
+#[path = "../../../tests/common/data.rs"]
+mod data;
 mod device;
 mod doctor;
 mod golden;
 mod machine;
+#[allow(dead_code)]
+#[path = "../../../tests/common/oracle_gemm.rs"]
+mod oracle;
 mod outer;
 mod output;
 mod plan;
@@ -16,11 +23,11 @@ mod scale;
 #[allow(unsafe_code)]
 #[path = "../../../benches/suite/mod.rs"]
 mod suite;
+mod sweep;
 mod verify;
 #[path = "../../../benches/workloads/mod.rs"]
 mod workloads;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -40,22 +47,17 @@ enum Command {
     /// Processor, toolkits, drivers, devices and images, collective libraries, MPI, environment; each
     /// problem with its cure. Exits with 1 if there is a problem; a machine without a GPU is none.
     Doctor(doctor::Args),
-    /// Replay golden files on a device.
+    /// Check that a device computes what it should.
     ///
-    /// Files are safetensors in the format golden/1. Every case is compared with its exact answer. Prints a
-    /// line per case with its worst error over its bound; exits with 1 if a case fails or a file cannot be
-    /// read.
-    Verify {
-        /// Golden files.
-        #[arg(required = true)]
-        files: Vec<PathBuf>,
-        /// Where: `cpu`, `cpu:FORM` of its products (`cpu:portable`), `cuda:N` or `hip:N`.
-        #[arg(long, value_name = "DEVICE", default_value = "cpu")]
-        device: String,
-        /// Threads of the CPU backend; as many as there are cores unless given.
-        #[arg(long, value_name = "N")]
-        threads: Option<std::num::NonZeroUsize>,
-    },
+    /// Without files: golden files that are built in, and a sweep of seeded products, gradients, optimizer steps and
+    /// conversions. Every result has to be within its bound of what f64 says; where bits are promised, it has to have
+    /// the CPU's: of products those of the definition, of the rest those of one thread. Prints a line for each
+    /// group, and for a case that fails how to run it again.
+    ///
+    /// With files: safetensors in the format golden/1, a line for each case with its worst error over its bound.
+    ///
+    /// Exits with 1 if a case fails or a file cannot be read.
+    Verify(verify::Args),
     /// Time products, optimizer steps, reductions and conversions.
     ///
     /// Each is checked before it is timed, and printed as a share of what the machine's arithmetic or memory
@@ -78,9 +80,7 @@ enum Command {
 
 fn main() -> ExitCode {
     match Args::parse().command {
-        Command::Verify { files, device, threads } => {
-            output::run("verify", |out| verify::run(&files, &device, threads, out))
-        }
+        Command::Verify(args) => output::run("verify", |out| verify::run(&args, out)),
         Command::Bench(args) => output::run("bench", |out| bench::run(&args, out)),
         Command::Doctor(args) => output::run("doctor", |out| doctor::run(&args, out)),
         Command::Plan(plan) => output::run("plan", |out| plan::run(&plan, out)),

@@ -36,10 +36,14 @@ pub type Reason = String;
 
 /// All cases of a file.
 pub fn read(path: &Path) -> Result<Vec<Case>, Reason> {
-    let bytes = std::fs::read(path).map_err(|error| error.to_string())?;
+    cases(&std::fs::read(path).map_err(|error| error.to_string())?)
+}
+
+/// All cases of a file's bytes.
+pub fn cases(bytes: &[u8]) -> Result<Vec<Case>, Reason> {
     let not_safetensors = |error| format!("not a safetensors file: {error}");
-    let (_, header) = SafeTensors::read_metadata(&bytes).map_err(not_safetensors)?;
-    let file = SafeTensors::deserialize(&bytes).map_err(not_safetensors)?;
+    let (_, header) = SafeTensors::read_metadata(bytes).map_err(not_safetensors)?;
+    let file = SafeTensors::deserialize(bytes).map_err(not_safetensors)?;
     let empty = std::collections::HashMap::new();
     let metadata = header.metadata().as_ref().unwrap_or(&empty);
     match metadata.get("format").map(String::as_str) {
@@ -207,14 +211,14 @@ impl Worst {
 }
 
 /// A matrix unit that reads subnormal numbers as zero is allowed to; see [`flushed`].
-fn subnormals<T: Storage>(device: &Device) -> Subnormals {
+pub fn subnormals<T: Storage>(device: &Device) -> Subnormals {
     let flushes = device.info().flushes_subnormals && T::DTYPE != Dtype::F32;
     if flushes { Subnormals::Flush } else { Subnormals::default() }
 }
 
 /// How far an operand may be from what it is where subnormal numbers are read as zero: the smallest
 /// normal number of its type, or nothing.
-fn flushed<T: Storage>(device: &Device) -> f64 {
+pub fn flushed<T: Storage>(device: &Device) -> f64 {
     match (subnormals::<T>(device), T::DTYPE) {
         (Subnormals::Flush, Dtype::F16) => 2f64.powi(-14),
         (Subnormals::Flush, Dtype::Bf16) => 2f64.powi(-126),
