@@ -293,7 +293,9 @@ fn doctor_finds_traps() {
         (problems, value)
     };
     let (before, value) = doctor(&[]);
-    for section in ["processor", "toolkits", "cuda", "hip", "libraries", "mpi", "environment"] {
+    for section in
+        ["processor", "speed", "toolkits", "cuda", "hip", "libraries", "mpi", "environment"]
+    {
         assert!(!value["sections"][section].as_array().unwrap().is_empty(), "{section}");
     }
     let gpus = cfg!(feature = "cuda") || cfg!(feature = "hip");
@@ -305,6 +307,8 @@ fn doctor_finds_traps() {
     assert_eq!(after, before + 1);
     let found = value["sections"]["environment"].to_string();
     assert!(found.contains("unset CUDA_LAUNCH_BLOCKING"), "{found}");
+    let mpi = value["sections"]["mpi"].to_string();
+    assert!(!mpi.contains("mpicc: gcc"), "the MPI's version, not its compiler's: {mpi}");
     let plain = halfstep(&["doctor"]);
     assert!(text(&plain.stdout).contains("environment\n"));
 }

@@ -44,7 +44,7 @@ struct Args {
 enum Command {
     /// Look for what there is to run on, what is missing, and what stands in the way.
     ///
-    /// Processor, toolkits, drivers, devices and images, collective libraries, MPI, environment; each
+    /// Processor, what slows it, toolkits, drivers, devices and images, collective libraries, MPI, environment; each
     /// problem with its cure. Exits with 1 if there is a problem; a machine without a GPU is none.
     Doctor(doctor::Args),
     /// Check that a device computes what it should.

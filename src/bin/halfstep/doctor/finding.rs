@@ -12,7 +12,7 @@ pub enum Level {
     Problem,
 }
 
-/// What was found, and for a problem its cure.
+/// What was found, and its cure, which a problem has.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Finding {
     pub level: Level,
@@ -31,6 +31,11 @@ impl Finding {
 
     pub fn problem(text: impl Into<String>, cure: impl Into<String>) -> Self {
         Self { level: Level::Problem, text: text.into(), cure: Some(cure.into()) }
+    }
+
+    /// A note may have a cure, too.
+    pub fn with_cure(self, cure: impl Into<String>) -> Self {
+        Self { cure: Some(cure.into()), ..self }
     }
 
     fn word(&self) -> &'static str {

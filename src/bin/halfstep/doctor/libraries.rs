@@ -1,26 +1,96 @@
 //! Collective libraries and network plugins: whether a loader would find them.
 
+use std::cell::LazyCell;
 use std::path::{Path, PathBuf};
 
 use super::finding::Finding;
+use super::programs::output;
 
 /// A library, and what it is good for.
-const WANTED: [(&str, &str); 4] = [
-    ("libnccl.so.2", "NCCL, collectives between NVIDIA's GPUs"),
-    ("librccl.so.1", "RCCL, collectives between AMD's GPUs"),
-    ("libnccl-net.so", "a network plugin of NCCL"),
-    ("librccl-net.so", "the network plugin of RCCL on Slingshot (aws-ofi-nccl)"),
+struct Library {
+    /// Its files' names, as programs look for them, in order.
+    names: &'static [&'static str],
+    what: &'static str,
+    /// Whether this program was built to use it.
+    needed: bool,
+    /// The first version that will do, as the file's name has it, and in words.
+    oldest: (&'static [u32], &'static str),
+}
+
+const LIBRARIES: [Library; 4] = [
+    Library {
+        names: &["libnccl.so.2", "libnccl.so"],
+        what: "NCCL, collectives between NVIDIA's GPUs",
+        needed: cfg!(feature = "nccl"),
+        oldest: (&[2, 14], "2.14"),
+    },
+    Library {
+        names: &["librccl.so.1", "librccl.so"],
+        what: "RCCL, collectives between AMD's GPUs",
+        needed: cfg!(feature = "rccl"),
+        // Files are numbered as ROCm is.
+        oldest: (&[1, 0, 50500], "that of ROCm 5.5"),
+    },
+    Library { names: &["libnccl-net.so"], what: "a network plugin of NCCL", ..PLUGIN },
+    Library {
+        names: &["librccl-net.so"],
+        what: "the network plugin of RCCL on Slingshot (aws-ofi-nccl)",
+        ..PLUGIN
+    },
 ];
+const PLUGIN: Library = Library { names: &[], what: "", needed: false, oldest: (&[], "") };
 
 pub fn look(env: &dyn Fn(&str) -> Option<String>) -> Vec<Finding> {
     let folders = folders(env);
-    WANTED
-        .iter()
-        .map(|(name, what)| match find(&folders, name) {
-            Some(path) => Finding::fine(format!("{name}: {} ({what})", path.display())),
+    // What the loader has a list of; asked only where a library is in none of the folders.
+    let cache = LazyCell::new(|| {
+        let places = ["/sbin/ldconfig", "/usr/sbin/ldconfig"].map(Path::new);
+        let program = places.into_iter().find(|path| path.is_file())?;
+        output(program, &["-p"])
+    });
+    let place =
+        |name: &&str| find(&folders, name).or_else(|| find(&cached(cache.as_deref()?, name), name));
+    LIBRARIES.iter().map(|library| library.finding(library.names.iter().find_map(place))).collect()
+}
+
+impl Library {
+    fn finding(&self, place: Option<PathBuf>) -> Finding {
+        let Self { names, what, needed, oldest: (oldest, in_words) } = self;
+        let name = names.first().copied().unwrap_or_default();
+        let cure =
+            || format!("install it, {in_words} or newer, or put its folder on LD_LIBRARY_PATH");
+        match place {
+            None if *needed => Finding::problem(
+                format!("{name} is not found ({what}), which this program was built for"),
+                cure(),
+            ),
             None => Finding::note(format!("{name} is not found ({what})")),
-        })
-        .collect()
+            Some(path) => {
+                let text = format!("{name}: {} ({what})", path.display());
+                let version = version(&path);
+                let told = version.len() >= oldest.len();
+                match told && version.as_slice() < *oldest {
+                    true if *needed => Finding::problem(format!("{text} is too old"), cure()),
+                    true => Finding::note(format!("{text} is older than this crate can use")),
+                    false => Finding::fine(text),
+                }
+            }
+        }
+    }
+}
+
+/// The numbers behind `.so.` in a file's name.
+fn version(path: &Path) -> Vec<u32> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let numbers = name.split_once(".so.").map_or("", |(_, numbers)| numbers);
+    numbers.split('.').map_while(|number| number.parse().ok()).collect()
+}
+
+/// The folders in which `ldconfig -p` says that a library is: `name (libc6,x86-64) => path`.
+fn cached(text: &str, name: &str) -> Vec<PathBuf> {
+    let entries = text.lines().filter_map(|line| line.split_once(" => "));
+    let of_name = entries.filter(|(of, _)| of.split_whitespace().next() == Some(name));
+    of_name.filter_map(|(_, path)| Path::new(path).parent()).map(Path::to_path_buf).collect()
 }
 
 /// Where a loader looks, and where the toolkits put things.
@@ -59,6 +129,7 @@ pub fn is_there(env: &dyn Fn(&str) -> Option<String>, name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::finding::Level;
     use super::*;
 
     #[test]
@@ -74,5 +145,37 @@ mod tests {
         assert!(look(&env)[0].text.contains("libnccl.so.2.21.5"));
         assert!(!is_there(&env, "librccl.so.999"));
         std::fs::remove_dir_all(folder).unwrap();
+    }
+
+    /// A library that this program was built for has to be there, and new enough.
+    #[test]
+    fn what_is_needed_is_a_problem_where_it_is_not_there() {
+        let level = |of: usize, needed, place: Option<&str>| {
+            let library = Library { needed, ..LIBRARIES[of] };
+            let found = library.finding(place.map(PathBuf::from));
+            assert_eq!(found.level == Level::Problem, found.cure.is_some(), "{found}");
+            found.level
+        };
+        for (of, old, new) in [
+            (0, "/lib/libnccl.so.2.13.4", "/lib/libnccl.so.2.14.3"),
+            (1, "/opt/librccl.so.1.0.50403", "/opt/librccl.so.1.0.60000"),
+        ] {
+            assert_eq!(level(of, true, None), Level::Problem);
+            assert_eq!(level(of, false, None), Level::Note);
+            assert_eq!(level(of, true, Some(old)), Level::Problem);
+            assert_eq!(level(of, false, Some(old)), Level::Note);
+            assert_eq!(level(of, true, Some(new)), Level::Fine);
+            // A file whose name does not tell is taken for what it should be.
+            assert_eq!(level(of, true, Some("/lib/libxccl.so.2")), Level::Fine);
+        }
+    }
+
+    #[test]
+    fn the_loaders_list_names_folders() {
+        let text = "2 libs found in cache `/etc/ld.so.cache'\n\
+                    \tlibnccl.so.2 (libc6,x86-64) => /opt/nccl/lib/libnccl.so.2\n\
+                    \tlibnccl.so (libc6,x86-64) => /usr/lib/libnccl.so\n";
+        assert_eq!(cached(text, "libnccl.so.2"), [Path::new("/opt/nccl/lib")]);
+        assert_eq!(cached(text, "librccl.so.1"), [] as [PathBuf; 0]);
     }
 }

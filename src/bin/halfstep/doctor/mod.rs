@@ -6,6 +6,7 @@ mod gpus;
 mod libraries;
 mod processor;
 mod programs;
+mod speed;
 
 use std::io::Write;
 
@@ -28,6 +29,7 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<bool, Failure> {
     let env = |name: &str| std::env::var(name).ok();
     let sections: Vec<(&str, Vec<Finding>)> = vec![
         ("processor", processor::look()),
+        ("speed", speed::look()),
         ("toolkits", programs::toolkits(&env)),
         ("cuda", gpus::cuda()),
         ("hip", gpus::hip()),

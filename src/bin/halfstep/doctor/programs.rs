@@ -138,6 +138,14 @@ fn look(toolkit: &Toolkit, env: &dyn Fn(&str) -> Option<String>) -> Finding {
     }
 }
 
+/// What the MPI of a compiler says of itself; asked for its version, the compiler tells that of gcc. Open MPI's has an
+/// option, MPICH a program beside it.
+fn library_of(mpicc: &Path) -> Option<String> {
+    output(mpicc, &["--showme:version"])
+        .or_else(|| output(&mpicc.with_file_name("mpichversion"), &[]))
+        .or_else(|| output(&on_path("mpichversion")?, &[]))
+}
+
 /// MPI's launcher and compiler.
 pub fn mpi() -> Vec<Finding> {
     let found = ["mpirun", "mpiexec", "srun", "mpicc", "cc"].map(|name| (name, on_path(name)));
@@ -146,7 +154,10 @@ pub fn mpi() -> Vec<Finding> {
         .filter(|(name, _)| *name != "cc" || std::env::var_os("CRAY_MPICH_DIR").is_some())
         .filter_map(|(name, path)| {
             let path = path.as_ref()?;
-            let said = output(path, &["--version"]);
+            let said = match *name {
+                "mpicc" => library_of(path),
+                _ => output(path, &["--version"]),
+            };
             let version = said.as_deref().and_then(version).unwrap_or("says no version");
             Some(Finding::fine(format!("{name}: {version}")))
         })
@@ -172,6 +183,10 @@ mod tests {
             version("mpirun (Open MPI) 4.1.4\n\nReport bugs to …"),
             Some("mpirun (Open MPI) 4.1.4")
         );
+        let mpicc = "mpicc: Open MPI 4.1.4 (Language: C)\n";
+        assert_eq!(version(mpicc), Some(mpicc.trim()));
+        let mpich = "MPICH Version:    \t4.0\nMPICH Release date:\tFri Jan 21 10:42:29 CST 2022";
+        assert_eq!(version(mpich), Some("MPICH Version:    \t4.0"));
         assert_eq!(version("no numbers. 1 . 2"), None);
     }
 
