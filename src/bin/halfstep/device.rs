@@ -22,12 +22,17 @@ pub fn open(name: &str, threads: Option<NonZeroUsize>) -> Result<Device, String>
         ("cuda", None) => Device::cuda(index).map_err(|error| error.to_string()),
         #[cfg(feature = "hip")]
         ("hip", None) => Device::hip(index).map_err(|error| error.to_string()),
-        #[cfg(not(all(feature = "cuda", feature = "hip")))]
-        ("cuda" | "hip", None) => {
-            Err(format!("number {index} of {kind}: this program was built without that feature"))
-        }
+        #[cfg(not(feature = "cuda"))]
+        ("cuda", None) => Err(not_built("cuda", index)),
+        #[cfg(not(feature = "hip"))]
+        ("hip", None) => Err(not_built("hip", index)),
         _ => Err("expected cpu, cpu:FORM, cuda:N or hip:N".into()),
     }
+}
+
+#[cfg(not(all(feature = "cuda", feature = "hip")))]
+fn not_built(kind: &str, index: usize) -> String {
+    format!("number {index} of {kind}: this program was built without that feature")
 }
 
 /// The CPU, with a form of its products where one is named.
