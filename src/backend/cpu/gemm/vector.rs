@@ -8,6 +8,7 @@ use super::form::Form;
 use super::lanes::widen;
 use super::prefetch::prefetch;
 use super::unrolled::each;
+use super::vendor::amd;
 use super::workspace::{self, SCRATCH};
 use crate::Storage;
 use crate::kernel::params::gemm::{self as params, Product};
@@ -17,6 +18,10 @@ const STEPS: usize = 8;
 /// Columns of a task, at most, where B is stored by rows: their sums stay in the second cache, as do the rows that are
 /// asked for ahead.
 const STRIP_BY_ROWS: usize = 16_384;
+/// Columns of rows that one task has all of, one behind the other, at most: so B is read from end to end, as AMD's
+/// processors like it best, while sums stay in the first cache. (From memory, by one thread of a server, 1.5 times as fast
+/// as 8 rows side by side, of f32 1.2 times.)
+const WHOLE_ROWS: usize = 8192;
 /// Columns of a task, at most, where B is stored by columns.
 const STRIP_BY_COLUMNS: usize = 2048;
 /// Columns that a pass takes at once: a line of the cache, of 16 bits.
@@ -119,7 +124,27 @@ unsafe fn gather<F: Form, T: Storage>((from, stride): (*const T, usize), a: &mut
 /// # Safety
 /// B has as many rows as `a` elements, of as many columns as there are sums. Inside `F::vectorized`.
 #[inline(always)]
-unsafe fn rows<F: Form, T: Storage>(a: &[f32], (b, ld): (*const T, usize), sums: &mut [f32]) {
+unsafe fn rows<F: Form, T: Storage>(a: &[f32], b: (*const T, usize), sums: &mut [f32]) {
+    let end_to_end = sums.len() == b.1 && sums.len() <= WHOLE_ROWS && amd();
+    // SAFETY: the caller's promise.
+    unsafe {
+        match end_to_end {
+            true => passes::<1, F, T>(a, b, sums),
+            false => passes::<STEPS, F, T>(a, b, sums),
+        }
+    }
+}
+
+/// [`rows`], so many of them side by side.
+///
+/// # Safety
+/// As for [`rows`].
+#[inline(always)]
+unsafe fn passes<const STEPS: usize, F: Form, T: Storage>(
+    a: &[f32],
+    (b, ld): (*const T, usize),
+    sums: &mut [f32],
+) {
     let (groups, rest) = sums.as_chunks_mut::<LINE>();
     let whole = LINE * groups.len();
     for (block, a) in a.chunks(STEPS).enumerate() {
@@ -128,13 +153,20 @@ unsafe fn rows<F: Form, T: Storage>(a: &[f32], (b, ld): (*const T, usize), sums:
             // A line of each row at once: rows that lie a power of two apart share few places in the cache.
             let mut chains = [[0.0f32; 8]; LINE / 8];
             chains.as_flattened_mut().copy_from_slice(sums);
-            // SAFETY: a line of row `p` of these.
-            let add = |p: usize| unsafe {
-                row::<F, T>(a[p], b.wrapping_add(p * ld + LINE * i), STEPS * ld, &mut chains);
-            };
-            match a.len() {
-                STEPS => each::<STEPS>(add),
-                few => (0..few).for_each(add),
+            let line = b.wrapping_add(LINE * i);
+            if a.len() == STEPS {
+                each::<STEPS>(
+                    #[inline(always)]
+                    // SAFETY: a line of row `p` of these.
+                    |p| unsafe {
+                        row::<STEPS, F, T>(a[p], line.wrapping_add(p * ld), ld, &mut chains)
+                    },
+                );
+            } else {
+                for (p, a) in a.iter().enumerate() {
+                    // SAFETY: as above.
+                    unsafe { row::<STEPS, F, T>(*a, line.wrapping_add(p * ld), ld, &mut chains) };
+                }
             }
             sums.copy_from_slice(chains.as_flattened());
         }
@@ -147,18 +179,18 @@ unsafe fn rows<F: Form, T: Storage>(a: &[f32], (b, ld): (*const T, usize), sums:
     }
 }
 
-/// Adds `a` times a line of a row of B, and asks for the one `ahead` of it, which the next pass reads.
+/// Adds `a` times a line of a row of B, and asks for the one that the next pass over `STEPS` rows reads.
 ///
 /// # Safety
 /// The line is in B. Inside `F::vectorized`.
 #[inline(always)]
-unsafe fn row<F: Form, T: Storage>(
+unsafe fn row<const STEPS: usize, F: Form, T: Storage>(
     a: f32,
     b: *const T,
-    ahead: usize,
+    ld: usize,
     chains: &mut [[f32; 8]; LINE / 8],
 ) {
-    prefetch(b.wrapping_add(ahead), LINE * size_of::<T>());
+    prefetch(b.wrapping_add(STEPS * ld), LINE * size_of::<T>());
     for (group, chain) in chains.iter_mut().enumerate() {
         // SAFETY: eight elements of the line.
         let row = unsafe { widen::<F, T>(b.add(8 * group)) };
