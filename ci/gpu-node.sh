@@ -4,14 +4,14 @@
 #   ci/gpu-node.sh pack cuda|hip   where they are: builds the suites and the program into
 #                                  target/gpu-node-<vendor>.tar.gz
 #   ./gpu-node.sh run cuda|hip     where the GPU is, in the unpacked folder (or, in the repository,
-#                                  ci/gpu-node.sh run): doctor, suites, golden files, measurements
+#                                  ci/gpu-node.sh run): doctor, suites, golden files and sweep, measurements
 #
 # `run` goes on after a failure, keeps what every step printed under out/, packs it as
 # halfstep-<vendor>-<date>.tar.gz, and exits with 1 if a step failed. Newer NVIDIA GPUs than the images are
 # for compile the PTX in them, which takes the first start some seconds.
 #
 # GPU_NODE_TIMEOUT   seconds that one step may take (1800)
-# GPU_NODE_SUITES    only these suites
+# GPU_NODE_SUITES    only these suites, where they are built and where they run
 # GPU_NODE_LEN       elements of the arrays of measurements (100000000)
 set -euo pipefail
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
@@ -21,28 +21,28 @@ usage() { sed -n '2,/^set /p' "${BASH_SOURCE[0]}" | sed -n 's/^# \{0,1\}//p' >&2
 command="$1" vendor="$2"
 case "$vendor" in cuda | hip) ;; *) usage ;; esac
 
-# Suites that read files of the repository are left out (`golden`: verify does the same).
-suites=(device gemm_backward gemm_exact gemm_many gemm_special optim optim_devices optim_numerics optim_skip
-    scaler state reduce_devices reduce_int8 reduce_staged reduce_nodes sharded_devices gpu_bytes gpu_driver gpu_failures gpu_order gpu_rows gpu_step)
-if [ -n "${GPU_NODE_SUITES:-}" ]; then read -r -a suites <<< "$GPU_NODE_SUITES"; fi
-
 pack() {
     cd "$here/.."
-    local stage="target/gpu-node/$vendor" suite binary
+    local stage="target/gpu-node/$vendor" suite binary suites
     rm -rf "$stage"
-    mkdir -p "$stage/bin" "$stage/suites" "$stage/golden"
+    mkdir -p "$stage/bin" "$stage/suites"
+    HALFSTEP_COMMIT="$(git describe --always --dirty --abbrev=12 2>/dev/null || echo unknown)"
+    export HALFSTEP_COMMIT # what records say
+    source ci/device-suites.sh
+    read -r -a suites <<< "${GPU_NODE_SUITES:-${device_suites[*]}}"
     cargo build --release --features "cli,$vendor"
     cp target/release/halfstep "$stage/bin/"
     for suite in "${suites[@]}"; do
+        # `golden` reads files of the repository: `verify` does the same with those that are built in.
+        [ "$suite" != golden ] || continue
         binary="$(cargo test --no-run --features "$vendor" --test "$suite" --message-format=json |
             sed -n "s/.*\"name\":\"$suite\".*\"executable\":\"\([^\"]*\)\".*/\1/p" | tail -n 1)"
         [ -n "$binary" ] || { echo "gpu-node: the suite $suite was not built" >&2; exit 1; }
         cp "$binary" "$stage/suites/$suite"
     done
-    cp tests/golden/*.safetensors "$stage/golden/"
     cp ci/gpu-node.sh "$stage/"
     {
-        echo "commit   $(git describe --always --dirty --abbrev=12 2>/dev/null || echo unknown)"
+        echo "commit   $HALFSTEP_COMMIT"
         echo "rust     $(rustc --version)"
         if [ "$vendor" = cuda ]; then
             echo "nvcc     $("${NVCC:-nvcc}" --version | grep release || true)"
@@ -77,13 +77,13 @@ run() {
     cp built.txt out/
     step doctor bin/halfstep doctor
     export HALFSTEP_REQUIRE="$vendor"
-    for suite in "${suites[@]}"; do
+    local suite
+    for suite in ${GPU_NODE_SUITES:-$(ls suites)}; do
         step "suite-$suite" "suites/$suite" --nocapture
     done
-    step verify bin/halfstep verify --device "$vendor:0" golden/*.safetensors
+    step verify bin/halfstep verify --device "$vendor:0"
     local len="${GPU_NODE_LEN:-100000000}"
-    step bench bin/halfstep bench gemm optim convert --device "$vendor:0" --len "$len" --rounds 9 --record out/record
-    step bench-data bin/halfstep bench gemm optim convert --device "$vendor:0" --len "$len" --rounds 3 --json
+    step bench bin/halfstep bench --device "$vendor:0" --len "$len" --rounds 9 --record out/record --svg out/svg --json=out/bench.json
     step bench-cpu bin/halfstep bench --device cpu --rounds 5 --record out/record --svg out/svg
     local packed
     packed="halfstep-$vendor-$(date -u +%Y-%m-%d).tar.gz"
