@@ -103,7 +103,11 @@ fn main() {
     // with the same results.
     println!("cargo:rustc-check-cfg=cfg(halfstep_avx512)");
     let x86 = env::var("CARGO_CFG_TARGET_ARCH").is_ok_and(|arch| arch == "x86_64");
-    if x86 && rustc_minor().is_some_and(|minor| minor >= 89) {
+    let rustc = env::var_os("RUSTC").and_then(|rustc| version(Path::new(&rustc)));
+    let rustc = rustc.unwrap_or("unknown".into());
+    println!("cargo:rustc-env=HALFSTEP_RUSTC={rustc}");
+    println!("cargo:rustc-env=HALFSTEP_DEVICE_COMPILERS=none");
+    if x86 && minor(&rustc).is_some_and(|minor| minor >= 89) {
         println!("cargo:rustc-cfg=halfstep_avx512");
     }
     #[cfg(feature = "mpi")]
@@ -134,11 +138,17 @@ fn skip() -> Option<&'static str> {
     variables.into_iter().find(|variable| env::var_os(variable).is_some())
 }
 
+/// What a compiler says that it is: the line with its release (nvcc), or the first.
+fn version(program: &Path) -> Option<String> {
+    let output = Command::new(program).arg("--version").output().ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    let release = text.lines().find(|line| line.contains(", release "));
+    release.or(text.lines().next()).map(|line| line.trim().to_string())
+}
+
 /// The 88 of `rustc 1.88.0 (…)`.
-fn rustc_minor() -> Option<u32> {
-    let output = Command::new(env::var_os("RUSTC")?).arg("--version").output().ok()?;
-    let version = String::from_utf8(output.stdout).ok()?;
-    version.split('.').nth(1)?.parse().ok()
+fn minor(rustc: &str) -> Option<u32> {
+    rustc.split('.').nth(1)?.parse().ok()
 }
 
 fn build(wanted: &[&Compiler]) -> Result<()> {
@@ -154,9 +164,10 @@ fn build(wanted: &[&Compiler]) -> Result<()> {
     let all: String = COMPILERS.iter().map(|compiler| kernels(compiler.target)).collect();
     let abi = checksum(format!("{params}{all}").as_bytes());
     fs::write(out.join("params.h"), params)?;
-    let mut chains = Vec::new();
+    let (mut chains, mut versions) = (Vec::new(), Vec::new());
     for compiler in wanted {
         let program = compiler.find()?;
+        versions.extend(version(&program));
         let source = out.join(format!("kernels.{}", compiler.suffix));
         fs::write(&source, format!("{}HS_ABI({abi:#x}ull)\n", kernels(compiler.target)))?;
         println!("cargo:rerun-if-env-changed={}", compiler.archs);
@@ -166,6 +177,7 @@ fn build(wanted: &[&Compiler]) -> Result<()> {
             chains.push(compiler.jobs(&program, &source, &out, arch));
         }
     }
+    println!("cargo:rustc-env=HALFSTEP_DEVICE_COMPILERS={}", versions.join("; "));
     let results: Vec<_> = std::thread::scope(|scope| {
         let run = |jobs: &[Job]| jobs.iter().try_for_each(Job::run).map_err(|e| e.to_string());
         let threads: Vec<_> = chains.iter().map(|jobs| scope.spawn(move || run(jobs))).collect();

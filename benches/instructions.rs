@@ -15,7 +15,7 @@ use workloads::Shape;
 const LEN: usize = 100_000;
 
 /// Of products: two million multiply-adds, with tails in every direction.
-const SHAPE: Shape = Shape { rows: 101, input: 149, output: 137 };
+const SHAPE: Shape = Shape { name: "", rows: 101, input: 149, output: 137 };
 
 /// Products of one small shape, and everything on arrays. Ranks are threads, which wait for each other as it comes.
 fn guarded() -> Vec<Entry> {

@@ -14,8 +14,10 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     // `cargo test --benches` only shows that it runs.
     let timed = std::env::args().any(|argument| argument == "--bench");
-    let rounds = std::env::var("HALFSTEP_BENCH_ROUNDS").ok().and_then(|text| text.parse().ok());
-    let rounds = rounds.unwrap_or(if timed { 9 } else { 1 });
+    let rounds = match suite::number("HALFSTEP_BENCH_ROUNDS", if timed { 9 } else { 1 }) {
+        Ok(rounds) => rounds,
+        Err(error) => return told(Err(error)),
+    };
     let params = workloads::wav2vec2_base_ctc();
     #[cfg(feature = "mpi")]
     if processes::is_rank() {

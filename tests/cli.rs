@@ -340,19 +340,25 @@ fn bench_measures_draws_keeps_and_compares() {
     let [csv, txt] = [0, 1].map(|at: usize| std::fs::read_to_string(&kept[at]).unwrap());
     assert_eq!(csv.lines().count(), 1 + 4 * devices);
     assert!(csv.lines().all(|line| [10, 11].contains(&line.split(',').count())), "{csv}"); // names have commas
-    for key in ["date", "commit", "compiler", "processor", "flags"] {
+    for key in ["date", "commit", "compiler", "kernels", "processor", "clocks", "flags"] {
         assert!(txt.lines().any(|line| line.starts_with(key)), "{key}: {txt}");
     }
+    assert!(txt.contains("compiler   rustc 1."), "{txt}");
 
-    std::fs::write(folder.join("before.json"), &output.stdout).unwrap();
+    let json = format!("--json={}", path("before.json"));
+    let output = run(&["convert", &json]);
+    let out = text(&output.stdout);
+    assert!(out.contains("share of the roof, geometric mean") && out.contains("lowest"), "{out}");
     let output = run(&["convert", "--compare", &path("before.json")]);
     let out = text(&output.stdout);
+    assert!(!out.contains("another device"), "{out}");
     assert!(out.contains(&format!("geometric mean of {}", 4 * devices)), "{out}");
     std::fs::write(folder.join("other.json"), "{\"format\": \"another\"}").unwrap();
     for (more, word) in [
         (["--filter", "no such case"], "contains \"no such case\""),
         (["--compare", &path("other.json")], "expected format"),
         (["--compare", "no/such/file"], "no/such/file: "),
+        (["--json", "--compare=no/such/file"], "--json=FILE"),
     ] {
         let output = run(&more);
         let error = text(&output.stderr);

@@ -3,17 +3,24 @@
 
 use std::time::Instant;
 
+use halfstep::{Buffer, Device};
+
+use super::caches;
 use super::limits::Traffic;
 
-/// An array larger than any cache.
+/// An array larger than any cache, in memory as the library takes it: in huge pages, where there are such.
 pub struct Bandwidth {
-    values: Vec<f32>,
+    values: Buffer<f32>,
 }
 
 impl Bandwidth {
-    /// An array of so many f32, touched.
-    pub fn new(len: usize) -> Self {
-        Self { values: vec![1.0; len.max(2)] }
+    /// An array of so many f32 at least, twice as large as the last caches together: walked from end to end, none of it is left in them.
+    ///
+    /// # Errors
+    /// What the library says if there is no memory for it.
+    pub fn new(len: usize) -> halfstep::Result<Self> {
+        let len = len.max(2 * caches::last_level() / size_of::<f32>());
+        Ok(Self { values: Device::cpu().upload(&vec![1.0; len.max(2)])? })
     }
 
     /// Elements of the array.
@@ -22,34 +29,42 @@ impl Bandwidth {
     }
 
     /// Bytes a second with so many threads, each on its own part. A copy counts what is read and what
-    /// is written; its target is the array's other half.
+    /// is written; its target is the array's other half. Of a read and of an update, the better of two ways to walk a
+    /// part: from end to end, and in four runs side by side, since some processors fetch further ahead for the one or
+    /// the other.
     pub fn measure(&mut self, traffic: Traffic, threads: usize) -> f64 {
-        let start = Instant::now();
-        let moved = match traffic {
+        let len = self.values.len();
+        let mut view = self.values.view_mut(0..len).expect("all of it");
+        let values = view.host().expect("of the CPU");
+        let time = |values: &mut [f32], work: &(dyn Fn(&mut [f32]) + Sync)| {
+            let start = Instant::now();
+            split(values, threads, work);
+            start.elapsed().as_secs_f64()
+        };
+        let (seconds, moved) = match traffic {
             Traffic::Update => {
-                split(&mut self.values, threads, |part| run(Update(part)));
-                2 * self.values.len()
+                let one = time(values, &|part| run(Update::<1>(part)));
+                (one.min(time(values, &|part| run(Update::<4>(part)))), 2 * len)
             }
             Traffic::Read => {
-                split(&mut self.values, threads, |part| {
-                    std::hint::black_box(run(Sum(part)));
-                });
-                self.values.len()
+                let one = time(values, &|part| _ = std::hint::black_box(run(Sum::<1>(part))));
+                let four = time(values, &|part| _ = std::hint::black_box(run(Sum::<4>(part))));
+                (one.min(four), len)
             }
             Traffic::Copy => {
-                split(&mut self.values, threads, |part| {
+                let copy = |part: &mut [f32]| {
                     let half = part.len() / 2;
                     let (from, to) = part.split_at_mut(half);
                     to[..half].copy_from_slice(from);
-                });
-                self.values.len()
+                };
+                (time(values, &copy), len)
             }
         };
-        (moved * size_of::<f32>()) as f64 / start.elapsed().as_secs_f64()
+        (moved * size_of::<f32>()) as f64 / seconds
     }
 }
 
-fn split(values: &mut [f32], threads: usize, work: impl Fn(&mut [f32]) + Sync) {
+fn split(values: &mut [f32], threads: usize, work: &(dyn Fn(&mut [f32]) + Sync)) {
     if threads == 1 {
         return work(values);
     }
@@ -67,28 +82,45 @@ trait Loop {
     fn body(self) -> Self::Output;
 }
 
-struct Update<'a>(&'a mut [f32]);
+/// Elements that a loop takes of each of its runs by turns: a line of the caches.
+const LINE: usize = 16;
 
-impl Loop for Update<'_> {
+/// Elements of each of so many runs.
+const fn run_of(len: usize, runs: usize) -> usize {
+    len / runs / LINE * LINE
+}
+
+struct Update<'a, const RUNS: usize>(&'a mut [f32]);
+
+impl<const RUNS: usize> Loop for Update<'_, RUNS> {
     type Output = ();
     #[inline(always)]
     fn body(self) {
-        for value in self.0 {
-            *value = value.mul_add(0.999, 0.001);
+        let run = run_of(self.0.len(), RUNS);
+        for start in (0..run).step_by(LINE) {
+            for i in 0..RUNS {
+                for value in &mut self.0[i * run + start..][..LINE] {
+                    *value = value.mul_add(0.999, 0.001);
+                }
+            }
         }
     }
 }
 
-struct Sum<'a>(&'a [f32]);
+struct Sum<'a, const RUNS: usize>(&'a [f32]);
 
-impl Loop for Sum<'_> {
-    type Output = [f32; 64];
+impl<const RUNS: usize> Loop for Sum<'_, RUNS> {
+    type Output = [[f32; LINE]; 4];
     #[inline(always)]
-    fn body(self) -> [f32; 64] {
-        let mut sums = [0.0f32; 64];
-        for chunk in self.0.chunks_exact(64) {
-            for (sum, value) in sums.iter_mut().zip(chunk) {
-                *sum += value;
+    fn body(self) -> Self::Output {
+        let run = run_of(self.0.len(), RUNS);
+        let mut sums = [[0.0f32; LINE]; 4];
+        for (turn, start) in (0..run).step_by(LINE).enumerate() {
+            for i in 0..RUNS {
+                let line = &self.0[i * run + start..][..LINE];
+                for (sum, value) in sums[(turn + i) % 4].iter_mut().zip(line) {
+                    *sum += value;
+                }
             }
         }
         sums

@@ -23,6 +23,7 @@ fn add<T: Storage>(all: &mut Vec<Entry>, len: usize, narrow: bool) {
         op: "convert",
         name,
         size: len.to_string(),
+        workload: "",
         flops: len as f64, // each counts as one
         bytes: 6.0 * len as f64,
         arithmetic: Arithmetic::F32,

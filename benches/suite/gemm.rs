@@ -8,13 +8,16 @@ use halfstep::gemm::{
 };
 use halfstep::{Buffer, Device, Dtype, Storage, Stream, bf16, f16};
 
-use super::{Arithmetic, Case, Entry, Failure, Traffic, signals, text};
-use crate::workloads::{MARKED, OTHERS, ROW, Shape};
+use super::{Arithmetic, Case, Entry, Failure, Traffic, caches, signals, text};
+use crate::workloads::{LARGE, LAYERS, ROW, Shape};
 
 pub fn entries(all: &mut Vec<Entry>) {
-    MARKED.into_iter().chain(OTHERS).for_each(|shape| products(all, shape));
+    LAYERS.into_iter().for_each(|shape| products(all, shape));
+    LARGE.into_iter().for_each(|shape| training(all, shape));
     layer::<bf16>(all, ROW, "bf16 NN plain", Layout::NN, None);
     layer::<bf16>(all, ROW, "bf16 NT plain", Layout::NT, None);
+    layer::<f16>(all, ROW, "f16 NN plain", Layout::NN, None);
+    layer::<f32>(all, ROW, "f32 NN plain", Layout::NN, None);
 }
 
 /// Those of one shape.
@@ -26,7 +29,17 @@ pub fn products(all: &mut Vec<Entry>, shape: Shape) {
     layer::<bf16>(all, shape, "bf16 NN plain", Layout::NN, None);
     layer::<f16>(all, shape, "f16 NT bias gelu_erf", Layout::NT, Some(GeluErf));
     layer::<f32>(all, shape, "f32 NN plain", Layout::NN, None);
-    let Shape { rows, input, output } = shape;
+    backward(all, shape);
+}
+
+/// A layer's forward and backward pass in bf16.
+fn training(all: &mut Vec<Entry>, shape: Shape) {
+    layer::<bf16>(all, shape, "bf16 NT bias gelu_erf", Layout::NT, Some(Activation::GeluErf));
+    backward(all, shape);
+}
+
+fn backward(all: &mut Vec<Entry>, shape: Shape) {
+    let Shape { rows, input, output, .. } = shape;
     let sizes = [rows * output, input * output, rows * input];
     add(all, shape, "bf16 data grad, gelu'", 2 * sizes.iter().sum::<usize>() + 2 * sizes[0], {
         move |device| Ok(Box::new(Data::new(device, shape)?))
@@ -48,6 +61,7 @@ fn add(
         op: "gemm",
         name: name.into(),
         size: shape.to_string(),
+        workload: shape.name,
         flops: 2.0 * (shape.rows * shape.input * shape.output) as f64,
         bytes: bytes as f64,
         arithmetic: match name.split(' ').next() {
@@ -68,7 +82,7 @@ fn layer<T: Storage>(
     layout: Layout,
     activation: Option<Activation>,
 ) {
-    let Shape { rows, input, output } = shape;
+    let Shape { rows, input, output, .. } = shape;
     let bytes = size_of::<T>() * (rows * input + input * output + rows * output);
     add(all, shape, name, bytes, move |device| {
         Ok(Box::new(Layer::<T>::new(device, shape, layout, activation)?))
@@ -86,10 +100,20 @@ fn policy(device: &Device, dtype: Dtype) -> Subnormals {
     if flushes { Subnormals::Flush } else { Subnormals::default() }
 }
 
-/// Fails unless a few of the elements are what f64 says.
-fn check<O: Storage>(got: &[O], scale: f64, exact: impl Fn(usize) -> f64) -> Result<(), Failure> {
-    for index in [0, got.len() / 3, got.len() / 2 + 1, got.len() - 1] {
-        let index = index.min(got.len() - 1);
+/// Fails unless elements of rows of `columns` are what f64 says: those of the corners, on both sides of where tiles may
+/// meet, and some inside.
+fn check<O: Storage>(
+    got: &[O],
+    columns: usize,
+    scale: f64,
+    exact: impl Fn(usize) -> f64,
+) -> Result<(), Failure> {
+    let rows = got.len() / columns;
+    let lines = |all: usize| {
+        let some = [0, 7, 8, 47, 48, 63, 64, 127, 128, all / 3, all / 2 + 1, all - 1];
+        some.into_iter().filter(move |i| *i < all)
+    };
+    for index in lines(rows).flat_map(|i| lines(columns).map(move |j| i * columns + j)) {
         let (got, exact) = (f64::from(got[index].widen()), exact(index));
         let bound = O::DTYPE.unit_roundoff() * exact.abs() * 1.1 + 1e-5 * scale;
         // Written so that a NaN fails.
@@ -108,7 +132,9 @@ struct Layer<T: Storage> {
     stream: Rc<Stream>,
     plan: Plan<T, T>,
     a: Buffer<T>,
-    b: Buffer<T>,
+    /// Copies, read by turns where one would stay in the caches and is not meant to.
+    b: Vec<Buffer<T>>,
+    calls: usize,
     bias: Buffer<T>,
     d: Buffer<T>,
 }
@@ -120,12 +146,14 @@ impl<T: Storage> Layer<T> {
         layout: Layout,
         activation: Option<Activation>,
     ) -> Result<Self, Failure> {
-        let Shape { rows: m, input: k, output: n } = shape;
+        let Shape { rows: m, input: k, output: n, .. } = shape;
         let gemm = Gemm::new(m, n, k)
             .layout(layout)
             .activation(activation.unwrap_or_default())
             .subnormals(policy(device, T::DTYPE));
         let upload = |values: Vec<T>| device.upload(&values).map_err(text);
+        // A product of one row is all about where B comes from.
+        let copies = if m == 1 { caches::copies(device, k * n * size_of::<T>()) } else { 1 };
         Ok(Self {
             shape,
             layout,
@@ -133,7 +161,8 @@ impl<T: Storage> Layer<T> {
             stream: Rc::new(device.stream().map_err(text)?),
             plan: gemm.plan(device).map_err(text)?,
             a: upload(signals(m * k, 1))?,
-            b: upload(values(k * n, 2))?,
+            b: (0..copies).map(|_| upload(values(k * n, 2))).collect::<Result<_, _>>()?,
+            calls: 0,
             bias: upload(values(n, 3))?,
             d: device.zeros(m * n).map_err(text)?,
         })
@@ -142,7 +171,9 @@ impl<T: Storage> Layer<T> {
 
 impl<T: Storage> Case for Layer<T> {
     fn run(&mut self) -> Result<(), Failure> {
-        let mut operands = Operands::new(&self.a, &self.b, &mut self.d);
+        let b = &self.b[self.calls % self.b.len()];
+        self.calls += 1;
+        let mut operands = Operands::new(&self.a, b, &mut self.d);
         if self.activation.is_some() {
             operands.bias = Some(&self.bias);
         }
@@ -160,10 +191,10 @@ impl<T: Storage> Case for Layer<T> {
     fn check(&mut self) -> Result<(), Failure> {
         let Shape { input: k, output: n, .. } = self.shape;
         let read = |buffer: &Buffer<T>| buffer.to_vec(&self.stream).map_err(text);
-        let (a, b) = (read(&self.a)?, read(&self.b)?);
+        let (a, b) = (read(&self.a)?, read(&self.b[0])?);
         let (bias, d) = (read(&self.bias)?, read(&self.d)?);
         let transposed = self.layout.b_transposed();
-        check(&d, k as f64, |index| {
+        check(&d, n, k as f64, |index| {
             let (i, j) = (index / n, index % n);
             let at = |p: usize| if transposed { b[j * k + p] } else { b[p * n + j] };
             let sum: f64 =
@@ -187,7 +218,7 @@ struct Data {
 
 impl Data {
     fn new(device: &Device, shape: Shape) -> Result<Self, Failure> {
-        let Shape { rows, input, output } = shape;
+        let Shape { rows, input, output, .. } = shape;
         let grad = DataGrad::new(rows, input, output)
             .activation(Activation::GeluErf)
             .subnormals(policy(device, Dtype::Bf16));
@@ -226,7 +257,7 @@ impl Case for Data {
         let read = |buffer: &Buffer<bf16>| buffer.to_vec(&self.stream).map_err(text);
         let (dy, z) = (read(&self.dy)?, read(&self.z)?);
         let (w, dx) = (read(&self.w)?, read(&self.dx)?);
-        check(&dx, output as f64, |index| {
+        check(&dx, input, output as f64, |index| {
             let (i, j) = (index / input, index % input);
             let dz = |p: usize| {
                 let slope = Activation::GeluErf.derivative(z[i * output + p].widen());
@@ -249,7 +280,7 @@ struct Weights {
 
 impl Weights {
     fn new(device: &Device, shape: Shape) -> Result<Self, Failure> {
-        let Shape { rows, input, output } = shape;
+        let Shape { rows, input, output, .. } = shape;
         let grad = WeightGrad::new(rows, input, output)
             .accumulate(true)
             .subnormals(policy(device, Dtype::Bf16));
@@ -284,11 +315,11 @@ impl Case for Weights {
 
     /// After one call the sum is that call's.
     fn check(&mut self) -> Result<(), Failure> {
-        let Shape { rows, input, output } = self.shape;
+        let Shape { rows, input, output, .. } = self.shape;
         let read = |buffer: &Buffer<bf16>| buffer.to_vec(&self.stream).map_err(text);
         let (dy, x) = (read(&self.dy)?, read(&self.x)?);
         let dw = self.dw.to_vec(&self.stream).map_err(text)?;
-        check(&dw, rows as f64, |index| {
+        check(&dw, input, rows as f64, |index| {
             let (i, j) = (index / input, index % input);
             let term = |r: usize| {
                 f64::from(dy[r * output + i].widen()) * f64::from(x[r * input + j].widen())
@@ -296,6 +327,8 @@ impl Case for Weights {
             (0..rows).map(term).sum()
         })?;
         let db = self.db.to_vec(&self.stream).map_err(text)?;
-        check(&db, rows as f64, |i| (0..rows).map(|r| f64::from(dy[r * output + i].widen())).sum())
+        check(&db, output, rows as f64, |i| {
+            (0..rows).map(|r| f64::from(dy[r * output + i].widen())).sum()
+        })
     }
 }

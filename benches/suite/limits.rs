@@ -30,7 +30,7 @@ impl Traffic {
 pub enum Arithmetic {
     /// f32 multiply-adds.
     F32,
-    /// Products of bf16: where the processor has dot products of it, those.
+    /// Products of bf16: where the processor has instructions for it, by those.
     Bf16,
     /// Products of f16, which processors multiply as f32.
     F16,
@@ -40,11 +40,44 @@ impl Arithmetic {
     pub const ALL: [Self; 3] = [Self::F32, Self::Bf16, Self::F16];
 }
 
-/// FLOP/s of so many threads at once.
-pub fn peak_flops(threads: usize, arithmetic: Arithmetic) -> f64 {
-    let one = || match arithmetic {
-        Arithmetic::F32 | Arithmetic::F16 => peak::fma_gflops(),
-        Arithmetic::Bf16 => peak::bf16_gflops().unwrap_or_else(peak::fma_gflops),
+/// What of a processor does arithmetic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unit {
+    /// f32 multiply-adds, in the widest vectors there are.
+    Fma,
+    /// AVX-512's dot products of bf16.
+    Dot,
+    /// AMX's products of bf16 tiles.
+    Amx,
+}
+
+impl Unit {
+    pub const ALL: [Self; 3] = [Self::Fma, Self::Dot, Self::Amx];
+
+    /// By which a form of the CPU's products (`DeviceInfo::arch`) does it.
+    pub fn of(arithmetic: Arithmetic, form: &str) -> Self {
+        match (arithmetic, form) {
+            (Arithmetic::Bf16, "avx512bf16") => Self::Dot,
+            (Arithmetic::Bf16, "amx-bf16") => Self::Amx,
+            _ => Self::Fma,
+        }
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Fma => "FMA",
+            Self::Dot => "dot",
+            Self::Amx => "AMX",
+        }
+    }
+}
+
+/// FLOP/s of so many threads at once. Of dot products and AMX, where the processor has them.
+pub fn peak_flops(threads: usize, unit: Unit) -> f64 {
+    let one = || match unit {
+        Unit::Fma => peak::fma_gflops(),
+        Unit::Dot => peak::dot_gflops(),
+        Unit::Amx => peak::amx_gflops(),
     };
     if threads == 1 {
         return 1e9 * one();

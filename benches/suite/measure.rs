@@ -6,8 +6,7 @@ use std::time::Instant;
 use halfstep::{Device, DeviceKind, Stream};
 
 use super::bandwidth::Bandwidth;
-use super::limits::peak_flops;
-use super::roofs::Roofs;
+use super::roofs::{Roof, Roofs};
 use super::{Case, Entry, Failure, device_name};
 
 /// Seconds that calls are repeated for, so that the clock's grain does not matter.
@@ -24,9 +23,9 @@ pub struct Line {
     pub seconds: f64,
     pub flops: f64,
     pub bytes: f64,
-    /// Whether the roof over it is that of arithmetic (or else of memory).
-    pub compute_bound: bool,
-    /// The least time that the roofs allow over the time taken; none where no roof is measured.
+    /// What bounds it, where that is known.
+    pub roof: Option<Roof>,
+    /// The least time that the roof allows over the time taken.
     pub share: Option<f64>,
     /// How many times faster than on the first device, the median over rounds.
     pub speedup: Option<f64>,
@@ -63,12 +62,17 @@ pub fn measure(
     let label = entry.label();
     let said = |failure: Failure| format!("{label}: {failure}");
     let mut runners = Vec::new();
-    for device in devices.iter().take(if entry.ranks.is_some() { 1 } else { devices.len() }) {
+    let mut ranks_of_cpu = false;
+    for device in devices {
+        let ranks = entry.ranks.filter(|_| device.info().kind == DeviceKind::Cpu);
+        if ranks.is_some() && std::mem::replace(&mut ranks_of_cpu, true) {
+            continue;
+        }
         let mut case = (entry.make)(device).map_err(said)?;
         let first = seconds(case.as_mut(), 1).map_err(said)?;
         case.check().map_err(said)?;
         let calls = ((ENOUGH / first) as usize).clamp(1, 1000);
-        let name = entry.ranks.map_or_else(|| device_name(device), |ranks| format!("cpu×{ranks}"));
+        let name = ranks.map_or_else(|| device_name(device), |ranks| format!("cpu×{ranks}"));
         let (seconds, shares) = (Vec::new(), Vec::new());
         runners.push(Runner { name, case, calls, seconds, shares });
     }
@@ -76,20 +80,19 @@ pub fn measure(
         for runner in &mut runners {
             let roof = |meter: &mut Bandwidth| {
                 let known = roofs_of(roofs, &runner.name)?;
-                let compute_bound = compute_bound(entry, known);
-                // What a GPU can do, nobody else takes from it.
-                let Some(threads) = known.threads else {
-                    return Some(match compute_bound {
-                        true => entry.flops / known.arithmetic(entry.arithmetic),
-                        false => entry.bytes / known.bandwidth(entry.traffic),
-                    });
-                };
-                Some(if compute_bound {
+                let (flops, bytes) =
+                    (known.arithmetic(entry.arithmetic), known.bandwidth(entry.traffic));
+                Some(match (known.over(entry)?, known.threads) {
+                    // What a GPU can do, nobody else takes from it.
+                    (Roof::Arithmetic(_), None) => entry.flops / flops,
+                    (Roof::Memory, None) => entry.bytes / bytes,
                     // The peak does not change; measuring it can only be disturbed.
-                    let here = peak_flops(threads, entry.arithmetic);
-                    entry.flops / here.max(known.arithmetic(entry.arithmetic))
-                } else {
-                    entry.bytes / meter.measure(entry.traffic, threads)
+                    (Roof::Arithmetic(_), Some(threads)) => {
+                        entry.flops / known.flops_now(threads, entry.arithmetic).max(flops)
+                    }
+                    (Roof::Memory, Some(threads)) => {
+                        entry.bytes / meter.measure(entry.traffic, threads)
+                    }
                 })
             };
             let before = roof(meter);
@@ -108,7 +111,7 @@ pub fn measure(
             op: entry.op.into(),
             name: entry.name.clone(),
             size: entry.size.clone(),
-            compute_bound: roofs_of(roofs, &runner.name).is_none_or(|r| compute_bound(entry, r)),
+            roof: roofs_of(roofs, &runner.name).and_then(|roofs| roofs.over(entry)),
             device: runner.name,
             seconds: median(runner.seconds),
             flops: entry.flops,
@@ -122,11 +125,6 @@ pub fn measure(
 
 fn roofs_of<'a>(roofs: &'a [Roofs], device: &str) -> Option<&'a Roofs> {
     roofs.iter().find(|roofs| roofs.device == device)
-}
-
-/// Whether the roof over an entry is that of arithmetic.
-fn compute_bound(entry: &Entry, roofs: &Roofs) -> bool {
-    entry.flops / roofs.arithmetic(entry.arithmetic) > entry.bytes / roofs.bandwidth(entry.traffic)
 }
 
 /// Seconds of one call among so many: by the device's clock where all of it is on one stream of a GPU, else by ours.

@@ -6,6 +6,7 @@
 #![allow(missing_docs)]
 
 mod bandwidth;
+mod caches;
 mod convert;
 mod gemm;
 mod limits;
@@ -20,8 +21,8 @@ pub use bandwidth::Bandwidth;
 pub use gemm::products;
 pub use limits::{Arithmetic, Traffic};
 pub use measure::{Line, measure};
-pub use print::{header, main, roof_lines, row};
-pub use roofs::Roofs;
+pub use print::{LEGEND, header, main, number, roof_lines, row};
+pub use roofs::{Roof, Roofs};
 
 use std::num::NonZeroUsize;
 use std::rc::Rc;
@@ -63,6 +64,8 @@ pub struct Entry {
     pub op: &'static str,
     pub name: String,
     pub size: String,
+    /// The workload's name, which filters look at too; or nothing.
+    pub workload: &'static str,
     /// Arithmetic of one call, and the least bytes that it moves to and from memory.
     pub flops: f64,
     pub bytes: f64,
@@ -70,15 +73,15 @@ pub struct Entry {
     pub arithmetic: Arithmetic,
     /// which bandwidth.
     pub traffic: Traffic,
-    /// Whether ranks are threads of this process: then it is the CPU's, and is run once.
+    /// How many ranks of this process share a device. On the CPU each has one thread, so it is run there once.
     pub ranks: Option<usize>,
     pub make: Make,
 }
 
 impl Entry {
-    /// `op name size`, which filters look at.
+    /// `op name size workload`, which filters look at.
     pub fn label(&self) -> String {
-        format!("{} {} {}", self.op, self.name, self.size)
+        format!("{} {} {} {}", self.op, self.name, self.size, self.workload).trim_end().into()
     }
 }
 
@@ -109,25 +112,32 @@ pub fn threads() -> Vec<NonZeroUsize> {
     threads
 }
 
-/// The CPU with so many threads, and the GPUs there are.
-pub fn devices() -> halfstep::Result<Vec<Device>> {
-    #[allow(unused_mut)] // without a GPU's feature
-    let mut devices: Vec<_> = threads().into_iter().map(Device::cpu_with_threads).collect();
-    #[cfg(feature = "cuda")]
-    for index in 0..Device::cuda_count() {
-        devices.push(Device::cuda(index)?);
-    }
-    #[cfg(feature = "hip")]
-    for index in 0..Device::hip_count() {
-        devices.push(Device::hip(index)?);
-    }
-    Ok(devices)
+/// Elements of large arrays: 80 MB of f32, or as many as do not fit the last caches twice, in 16 bits.
+pub fn large() -> usize {
+    caches::last_level().max(20_000_000)
 }
 
-/// What a device is called in tables: `cpu×2`, `cuda:0`.
+/// The CPU with so many threads, and the GPUs there are; and why some cannot be opened.
+pub fn devices() -> (Vec<Device>, Vec<Failure>) {
+    let mut devices: Vec<_> = threads().into_iter().map(Device::cpu_with_threads).collect();
+    let mut broken = Vec::new();
+    let mut gpu = |device: halfstep::Result<Device>, name: String| match device {
+        Ok(device) => devices.push(device),
+        Err(error) => broken.push(format!("{name}: {error}")),
+    };
+    #[cfg(feature = "cuda")]
+    (0..Device::cuda_count()).for_each(|i| gpu(Device::cuda(i), format!("cuda:{i}")));
+    #[cfg(feature = "hip")]
+    (0..Device::hip_count()).for_each(|i| gpu(Device::hip(i), format!("hip:{i}")));
+    let _ = &mut gpu; // without a GPU's feature
+    (devices, broken)
+}
+
+/// What a device is called in tables: `cpu×2`, `amx×2` where its products of bf16 are AMX's, `cuda:0`.
 pub fn device_name(device: &Device) -> String {
     let info = device.info();
     match info.kind {
+        DeviceKind::Cpu if info.arch == "amx-bf16" => format!("amx×{}", info.units),
         DeviceKind::Cpu => format!("cpu×{}", info.units),
         DeviceKind::Cuda => format!("cuda:{}", info.index),
         _ => format!("hip:{}", info.index),

@@ -51,6 +51,7 @@ fn add<P: Storage, G: Storage>(
         op: "optim",
         name: name.into(),
         size: total.to_string(),
+        workload: "",
         flops: 15.0 * total as f64, // about; never what bounds it
         bytes: (step_bytes + size_of::<G>() as f64) * total as f64,
         arithmetic: Arithmetic::F32,

@@ -3,18 +3,30 @@
 use std::hint::black_box;
 use std::time::Instant;
 
-/// GFLOP/s of one thread by the bf16 dot products that products of bf16 are made of here; none where they are made of
-/// f32 multiply-adds.
-pub fn bf16_gflops() -> Option<f64> {
+/// GFLOP/s of one thread by AVX-512's dot products of bf16; 0 where the processor has none.
+pub fn dot_gflops() -> f64 {
     #[cfg(target_arch = "x86_64")]
-    if halfstep::Device::cpu().info().arch == "avx512bf16" {
+    if is_x86_feature_detected!("avx512bf16") {
         let steps = 400_000;
         let start = Instant::now();
-        // SAFETY: the processor has AVX512_BF16, or the device would be another.
+        // SAFETY: the processor has AVX512_BF16.
         unsafe { dots_avx512(black_box(steps)) };
-        return Some((steps * 24 * 32 * 2) as f64 / start.elapsed().as_secs_f64() * 1e-9);
+        return (steps * 24 * 32 * 2) as f64 / start.elapsed().as_secs_f64() * 1e-9;
     }
-    None
+    0.0
+}
+
+/// GFLOP/s of one thread by AMX's products of bf16; 0 where the processor has none, or the system does not let us.
+pub fn amx_gflops() -> f64 {
+    #[cfg(target_arch = "x86_64")]
+    if halfstep::Device::cpu_with_arch(std::num::NonZeroUsize::MIN, "amx-bf16").is_ok() {
+        let steps = 100_000;
+        let start = Instant::now();
+        // SAFETY: the library has found AMX, and asked the system for it.
+        unsafe { products_amx(black_box(steps)) };
+        return (steps * 4 * 16 * 16 * 32 * 2) as f64 / start.elapsed().as_secs_f64() * 1e-9;
+    }
+    0.0
 }
 
 /// f32 GFLOP/s of one thread: independent chains of the widest fused multiply-adds there are, in
@@ -89,6 +101,45 @@ chains_512!(chains_avx512, "vfmadd231ps":
 #[cfg(target_arch = "x86_64")]
 chains_512!(dots_avx512, "vdpbf16ps":
     8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31);
+
+/// A loop of four products of 16×32 by 32×16 elements of zeros (as many as a 32×32 tile's sums take), each added to sums
+/// of its own.
+///
+/// # Safety
+/// The processor has AMX for bf16, and the system lets this process use it.
+#[cfg(target_arch = "x86_64")]
+unsafe fn products_amx(steps: usize) {
+    /// What `ldtilecfg` reads: eight tiles of 16 rows of 64 bytes.
+    #[repr(C, align(64))]
+    struct Configuration([u8; 64]);
+    let mut configuration = Configuration([0; 64]);
+    configuration.0[0] = 1; // the palette
+    for tile in 0..8 {
+        configuration.0[16 + 2 * tile] = 64;
+        configuration.0[48 + tile] = 16;
+    }
+    // SAFETY: reads the configuration, then registers only; all are declared.
+    unsafe {
+        std::arch::asm!(
+            "ldtilecfg [{configuration}]",
+            "tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3",
+            "tilezero tmm4", "tilezero tmm5", "tilezero tmm6", "tilezero tmm7",
+            "2:",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            "tdpbf16ps tmm2, tmm5, tmm6",
+            "tdpbf16ps tmm3, tmm5, tmm7",
+            "dec {steps}",
+            "jnz 2b",
+            "tilerelease",
+            configuration = in(reg) &configuration,
+            steps = inout(reg) steps => _,
+            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+            out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+            options(nostack, readonly),
+        );
+    }
+}
 
 /// # Safety
 /// The processor has AVX2 and FMA.

@@ -1,6 +1,7 @@
 //! The table, and the whole of a `cargo bench` program.
 
 use super::bandwidth::Bandwidth;
+use super::roofs::Roof;
 use super::{Arithmetic, Failure, Line, Options, Roofs, Traffic, entries, measure};
 
 /// The head of the table.
@@ -11,14 +12,21 @@ pub fn header() -> String {
     )
 }
 
-/// A line of it. `share` is of the roof `of`; `ratio` is to the device above.
+/// What its columns are.
+pub const LEGEND: &str = "size: rows × inputs × outputs of a product; elements; ranks × tensors
+share: the least time that the roof allows, over the time taken; of: which roof, measured beside each case: memory, or arithmetic by multiply-adds (FMA),
+       dot products or tiles (AMX) of bf16; a GPU's arithmetic is computed, its memory's roof a copy; -: none is known
+ratio: times faster than on the first device of the table
+";
+
+/// A line of it.
 pub fn row(line: &Line) -> String {
     let share = line.share.map_or("-".into(), |share| format!("{:.1}%", 100.0 * share));
     let ratio = line.speedup.map_or(String::new(), |ratio| format!("{ratio:.2}"));
-    let of = match (line.share, line.compute_bound) {
-        (None, _) => "-",
-        (_, true) => "FMA",
-        (_, false) => "memory",
+    let of = match line.roof {
+        None => "-",
+        Some(Roof::Arithmetic(by)) => by,
+        Some(Roof::Memory) => "memory",
     };
     format!(
         "{:8} {:34} {:>15} {:>7} {:>10.3} {:>9.1} {:>7.1} {share:>7} {of:>8} {ratio:>6}",
@@ -41,9 +49,11 @@ pub fn roof_lines(roofs: &[Roofs]) -> Vec<String> {
         });
         let noun = if threads == 1 { "thread" } else { "threads" };
         format!(
-            "roofs, {threads} {noun}: f32 multiply-adds {:.1} GFLOP/s, products of bf16 {:.1}; {}",
+            "roofs, {threads} {noun}: f32 {:.1} GFLOP/s ({}), bf16 {:.1} ({}); {}",
             1e-9 * roofs.arithmetic(Arithmetic::F32),
+            roofs.by[Arithmetic::F32 as usize],
             1e-9 * roofs.arithmetic(Arithmetic::Bf16),
+            roofs.by[Arithmetic::Bf16 as usize],
             bytes.join(", ")
         )
     };
@@ -68,8 +78,11 @@ fn gpu_line(roofs: &Roofs) -> String {
     format!("roofs, {}: computed: {computed}; measured: copy {copy:.0} GB/s", roofs.device)
 }
 
-fn number(name: &str, default: usize) -> usize {
-    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+/// The number in a variable of the environment.
+pub fn number(name: &str, default: usize) -> Result<usize, Failure> {
+    let Some(text) = std::env::var_os(name) else { return Ok(default) };
+    let number = text.to_str().and_then(|text| text.parse().ok()).filter(|number| *number > 0);
+    number.ok_or_else(|| format!("{name}: expected a number from 1, found {text:?}"))
 }
 
 /// `cargo bench --bench OP [-- FILTER]`: rounds with `HALFSTEP_BENCH_ROUNDS`, elements of arrays with
@@ -85,25 +98,26 @@ fn run(op: &str) -> Result<(), Failure> {
     let timed = std::env::args().any(|argument| argument == "--bench");
     let filter = std::env::args().skip(1).find(|argument| !argument.starts_with('-'));
     let options = Options {
-        rounds: number("HALFSTEP_BENCH_ROUNDS", if timed { 9 } else { 1 }),
-        len: number("HALFSTEP_BENCH_LEN", if timed { 100_000_000 } else { 100_000 }),
+        rounds: number("HALFSTEP_BENCH_ROUNDS", if timed { 9 } else { 1 })?,
+        len: number("HALFSTEP_BENCH_LEN", if timed { 100_000_000 } else { 100_000 })?,
         filter: filter.unwrap_or_default(),
     };
-    let devices = super::devices().map_err(super::text)?;
+    let (devices, broken) = super::devices();
     for device in &devices {
         println!("{}", device.info());
     }
-    let mut meter = Bandwidth::new(options.len.min(100_000_000));
+    broken.iter().for_each(|reason| eprintln!("{reason}"));
+    let mut meter = Bandwidth::new(if timed { 64 << 20 } else { 0 }).map_err(super::text)?;
     let entries = entries(&[op], &options);
     let roofs = Roofs::of(&mut meter, &devices, &entries)?;
     for line in roof_lines(&roofs) {
         println!("{line}");
     }
-    println!("{}", header());
+    println!("{LEGEND}\n{}", header());
     for entry in &entries {
         for line in measure(entry, &devices, options.rounds, &mut meter, &roofs)? {
             println!("{}", row(&line));
         }
     }
-    Ok(())
+    if broken.is_empty() { Ok(()) } else { Err("not all devices could be opened".into()) }
 }

@@ -5,8 +5,19 @@ use std::num::NonZeroUsize;
 use halfstep::{Device, DeviceKind, Peak};
 
 use super::bandwidth::Bandwidth;
-use super::limits::{Arithmetic, Traffic, peak_flops};
+use super::limits::{Arithmetic, Traffic, Unit, peak_flops};
 use super::{Entry, Failure, device_name, text};
+
+/// FLOP for a byte that every device has time for.
+const LITTLE: f64 = 4.0;
+
+/// What bounds a case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Roof {
+    Memory,
+    /// By what it is done.
+    Arithmetic(&'static str),
+}
 
 /// Roofs of a device: FLOP/s by arithmetic, bytes/s by traffic.
 #[derive(Debug, Clone, PartialEq)]
@@ -16,6 +27,8 @@ pub struct Roofs {
     pub threads: Option<usize>,
     /// Measured on the CPU, computed for a GPU; infinite where not known.
     pub flops: [f64; 3],
+    /// What does that arithmetic.
+    pub by: [&'static str; 3],
     /// Measured. A GPU's are those of a copy.
     pub bytes: [f64; 3],
     /// What follows from a GPU's clocks.
@@ -58,14 +71,43 @@ impl Roofs {
                 device: device_name,
                 threads: None,
                 flops,
+                by: ["FMA", "matrix", "matrix"],
                 bytes,
                 computed: info.peak,
             });
         }
         let threads = info.units;
-        let flops = Arithmetic::ALL.map(|kind| best(&mut || peak_flops(threads, kind)));
+        let by = Arithmetic::ALL.map(|arithmetic| Unit::of(arithmetic, &info.arch));
+        let flops = by.map(|unit| best(&mut || peak_flops(threads, unit)));
         let bytes = Traffic::ALL.map(|traffic| best(&mut || meter.measure(traffic, threads)));
-        Ok(Self { device: device_name, threads: Some(threads), flops, bytes, computed: None })
+        Ok(Self {
+            device: device_name,
+            threads: Some(threads),
+            flops,
+            by: by.map(Unit::name),
+            bytes,
+            computed: None,
+        })
+    }
+
+    /// Measured once more, of the CPU.
+    pub fn flops_now(&self, threads: usize, arithmetic: Arithmetic) -> f64 {
+        let unit = Unit::ALL.into_iter().find(|unit| unit.name() == self.by[arithmetic as usize]);
+        peak_flops(threads, unit.unwrap_or(Unit::Fma))
+    }
+
+    /// The roof over so much arithmetic on so many bytes; none where it is that of an arithmetic that is not known.
+    pub fn over(&self, entry: &Entry) -> Option<Roof> {
+        let flops = self.arithmetic(entry.arithmetic);
+        if flops.is_infinite() && entry.flops > LITTLE * entry.bytes {
+            return None;
+        }
+        let compute_bound = entry.flops / flops > entry.bytes / self.bandwidth(entry.traffic);
+        Some(if compute_bound {
+            Roof::Arithmetic(self.by[entry.arithmetic as usize])
+        } else {
+            Roof::Memory
+        })
     }
 
     pub fn arithmetic(&self, kind: Arithmetic) -> f64 {

@@ -8,7 +8,7 @@ mod layers;
 mod speech;
 mod vision;
 
-pub use layers::{MARKED, OTHERS, ROW, Shape};
+pub use layers::{LARGE, LAYERS, ROW, Shape};
 
 use halfstep::reduce::Param;
 

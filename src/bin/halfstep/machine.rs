@@ -21,6 +21,34 @@ pub fn processor() -> String {
     name.unwrap_or(std::env::consts::ARCH).to_string()
 }
 
+/// `family 26`; nothing where processors have none.
+pub fn family() -> String {
+    value(&cpuinfo(), "cpu family").map_or(String::new(), |family| format!("family {family}"))
+}
+
+/// Family and model, or what there is of them.
+pub fn model() -> String {
+    let text = cpuinfo();
+    let number = |key: &str, name: &str| value(&text, key).map(|number| format!("{name} {number}"));
+    let known: Vec<String> =
+        number("cpu family", "family").into_iter().chain(number("model", "model")).collect();
+    if known.is_empty() { "model unknown".into() } else { known.join(" ") }
+}
+
+/// The clock now, the highest of all processors', and the one they may reach.
+pub fn clocks() -> String {
+    let text = cpuinfo();
+    let now = text.lines().filter_map(|line| {
+        let (key, value) = line.split_once(':')?;
+        (key.trim() == "cpu MHz").then(|| value.trim().parse::<f64>().ok())?
+    });
+    let now = now.fold(0.0, f64::max);
+    let most = std::fs::read_to_string("/sys/devices/system/cpu/cpu0/cpufreq/cpuinfo_max_freq");
+    let most = most.ok().and_then(|text| text.trim().parse::<f64>().ok());
+    let mega = |mhz: f64| if mhz > 0.0 { format!("{mhz:.0} MHz") } else { "unknown".into() };
+    format!("{} now, {} at most", mega(now), mega(1e-3 * most.unwrap_or(0.0)))
+}
+
 /// Hardware threads that are online.
 pub fn threads() -> usize {
     let listed = cpuinfo().lines().filter(|line| line.starts_with("processor")).count();

@@ -3,6 +3,7 @@
 #![deny(unsafe_code)]
 
 mod bench;
+mod built;
 mod chart;
 // Values from a seed, and what f64 says: the tests' own.
 #[allow(dead_code)]

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::Outcome;
 use crate::output::Failure;
-use crate::suite::{Line, Traffic};
+use crate::suite::{Roof, Traffic};
 
 const FORMAT: &str = "halfstep bench/1";
 
@@ -39,7 +39,7 @@ pub fn json(outcome: &Outcome) -> Value {
             "flops": line.flops,
             "bytes": line.bytes,
             "share": line.share,
-            "roof": if line.compute_bound { "flops" } else { "bytes" },
+            "roof": roof(line.roof),
             "speedup": line.speedup,
         })
     });
@@ -51,15 +51,30 @@ pub fn json(outcome: &Outcome) -> Value {
     })
 }
 
-/// A line of another run: what tells it apart, and its seconds.
+/// Which roof, in a word.
+pub fn roof(roof: Option<Roof>) -> Option<&'static str> {
+    roof.map(|roof| match roof {
+        Roof::Arithmetic(_) => "flops",
+        Roof::Memory => "bytes",
+    })
+}
+
+/// Another run.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Before {
+    devices: Vec<String>,
+    lines: Vec<Timed>,
+}
+
+/// A line of it: what tells it apart, and its seconds.
+#[derive(Debug, Clone, PartialEq)]
+struct Timed {
     key: [String; 4],
     seconds: f64,
 }
 
 /// Reads what `--json` printed.
-pub fn read(path: &Path) -> Result<Vec<Before>, Failure> {
+pub fn read(path: &Path) -> Result<Before, Failure> {
     let wrong = |reason: String| Failure::Reason(format!("{}: {reason}", path.display()));
     let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
     let value: Value = serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?;
@@ -72,16 +87,24 @@ pub fn read(path: &Path) -> Result<Vec<Before>, Failure> {
         let key = [word("op"), word("case"), word("size"), word("device")];
         match (key, line["seconds"].as_f64()) {
             ([Some(op), Some(case), Some(size), Some(device)], Some(seconds)) if seconds > 0.0 => {
-                Ok(Before { key: [op, case, size, device], seconds })
+                Ok(Timed { key: [op, case, size, device], seconds })
             }
             _ => Err(wrong(format!("line {index}: expected op, case, size, device, seconds"))),
         }
     };
-    lines.iter().enumerate().map(line).collect()
+    let devices = value["devices"].as_array().into_iter().flatten();
+    let devices = devices.filter_map(|device| device.as_str().map(str::to_string)).collect();
+    let lines: Result<Vec<Timed>, Failure> = lines.iter().enumerate().map(line).collect();
+    Ok(Before { devices, lines: lines? })
 }
 
 /// The lines that both have, with how much faster they have become.
-pub fn compare(before: &[Before], lines: &[Line], out: &mut dyn Write) -> io::Result<()> {
+pub fn compare(before: &Before, outcome: &Outcome, out: &mut dyn Write) -> io::Result<()> {
+    let other: Vec<_> =
+        before.devices.iter().filter(|device| !outcome.devices.contains(device)).collect();
+    for device in other {
+        writeln!(out, "\nbefore, it was measured on another device: {device}")?;
+    }
     writeln!(
         out,
         "\n{:>10} {:>10} {:>7}  times faster than before",
@@ -89,9 +112,9 @@ pub fn compare(before: &[Before], lines: &[Line], out: &mut dyn Write) -> io::Re
     )?;
     let (mut logs, mut alone) = (0.0, 0);
     let mut count = 0;
-    for line in lines {
+    for line in &outcome.lines {
         let key = [&line.op, &line.name, &line.size, &line.device];
-        let Some(old) = before.iter().find(|old| old.key.iter().eq(key)) else {
+        let Some(old) = before.lines.iter().find(|old| old.key.iter().eq(key)) else {
             alone += 1;
             continue;
         };
@@ -121,38 +144,32 @@ pub fn compare(before: &[Before], lines: &[Line], out: &mut dyn Write) -> io::Re
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::suite::Line;
 
     fn line(name: &str, seconds: f64) -> Line {
         let (op, size, device) = ("gemm".into(), "1".into(), "cpu×1".into());
         let (name, share, speedup) = (name.into(), Some(0.5), None);
-        let compute_bound = true;
-        Line {
-            op,
-            name,
-            size,
-            device,
-            seconds,
-            flops: 1.0,
-            bytes: 1.0,
-            compute_bound,
-            share,
-            speedup,
-        }
+        let roof = Some(Roof::Memory);
+        Line { op, name, size, device, seconds, flops: 1.0, bytes: 1.0, roof, share, speedup }
     }
 
     /// What `json` writes `read` reads, and half the time is twice as fast.
     #[test]
     fn a_comparison_finds_its_counterparts() {
-        let lines = vec![line("a", 2.0), line("b", 8.0)];
-        let (devices, gpu, roofs) = (Vec::new(), None, Vec::new());
-        let before = json(&Outcome { devices, gpu, roofs, lines });
+        let outcome = |device: &str, lines| {
+            let (devices, gpu, roofs) = (vec![device.to_string()], None, Vec::new());
+            Outcome { devices, gpu, roofs, lines }
+        };
+        let before = json(&outcome("one", vec![line("a", 2.0), line("b", 8.0)]));
         let path = std::env::temp_dir().join(format!("halfstep-data-{}.json", std::process::id()));
         std::fs::write(&path, before.to_string()).unwrap();
         let before = read(&path).unwrap();
         std::fs::remove_file(path).unwrap();
+        let now = outcome("another", vec![line("a", 1.0), line("b", 1.0), line("c", 1.0)]);
         let mut out = Vec::new();
-        compare(&before, &[line("a", 1.0), line("b", 1.0), line("c", 1.0)], &mut out).unwrap();
+        compare(&before, &now, &mut out).unwrap();
         let out = String::from_utf8(out).unwrap();
+        assert!(out.contains("before, it was measured on another device: one"), "{out}");
         assert!(out.contains("  2000.000   1000.000    2.00  gemm a 1 cpu×1"), "{out}");
         assert!(out.contains("   4.00  geometric mean of 2"), "{out}");
         assert!(out.contains("1 lines have no counterpart"), "{out}");

@@ -3,6 +3,7 @@
 mod data;
 mod record;
 mod roofline;
+mod summary;
 
 use std::io::Write;
 use std::num::NonZeroUsize;
@@ -12,7 +13,7 @@ use clap::builder::PossibleValuesParser;
 use halfstep::{Device, DeviceKind};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::output::Failure;
+use crate::output::{Failure, complain};
 use crate::suite::{self, Bandwidth, Line, Options, Roofs};
 use crate::{chart, device};
 
@@ -22,7 +23,7 @@ pub struct Args {
     /// What is measured; everything unless given.
     #[arg(value_parser = PossibleValuesParser::new(suite::OPS))]
     ops: Vec<String>,
-    /// Only cases whose line contains this.
+    /// Only what has this in its operation, case, size or workload (`wav2vec2-base-mlp`, `llama-3-8b-gate`, …).
     #[arg(long, default_value = "")]
     filter: String,
     /// Where: `cpu` (with one thread, and with all), `cpu:FORM` of its products (`cpu:amx-bf16`), `cuda:N` or `hip:N`;
@@ -32,12 +33,12 @@ pub struct Args {
     /// How often each case is timed; medians are printed.
     #[arg(long, value_name = "N", default_value = "5")]
     rounds: NonZeroUsize,
-    /// Elements of the large arrays.
-    #[arg(long, value_name = "N", default_value_t = 20_000_000, value_parser = length)]
-    len: usize,
-    /// Print one JSON object instead.
-    #[arg(long)]
-    json: bool,
+    /// Elements of the large arrays; 20 million, or more where caches are large, unless given.
+    #[arg(long, value_name = "N", value_parser = length)]
+    len: Option<usize>,
+    /// Print one JSON object instead; or, with a file (`--json=FILE`), write it there besides.
+    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = STDOUT)]
+    json: Option<PathBuf>,
     /// Draw a roofline for each device into this folder.
     #[arg(long, value_name = "FOLDER")]
     svg: Option<PathBuf>,
@@ -48,6 +49,9 @@ pub struct Args {
     #[arg(long, value_name = "FOLDER")]
     record: Option<PathBuf>,
 }
+
+/// The file that is no file.
+const STDOUT: &str = "-";
 
 fn length(text: &str) -> Result<usize, String> {
     let expected = "expected a number from 10000 to 10000000000";
@@ -66,23 +70,38 @@ pub struct Outcome {
 
 /// Measures and prints. False if a case was wrong or could not be run; the others are still measured.
 pub fn run(args: &Args, out: &mut dyn Write) -> Result<bool, Failure> {
+    let instead = args.json.as_deref() == Some(Path::new(STDOUT));
+    if instead && args.compare.is_some() {
+        let reason = "--compare prints a table: with it, --json needs a file (--json=FILE)";
+        return Err(Failure::Reason(reason.into()));
+    }
     // What cannot be read is found before minutes are spent.
     let before = args.compare.as_deref().map(data::read).transpose()?;
     let ops: Vec<&str> = match args.ops.is_empty() {
         true => suite::OPS.to_vec(),
         false => args.ops.iter().map(String::as_str).collect(),
     };
-    let options = Options { rounds: args.rounds.get(), len: args.len, filter: args.filter.clone() };
-    let devices = devices(args.device.as_deref())?;
-    let mut entries = suite::entries(&ops, &options);
-    // Ranks of one process are threads of the CPU.
-    let cpu = devices.iter().any(|device| device.info().kind == DeviceKind::Cpu);
-    entries.retain(|entry| cpu || entry.ranks.is_none());
+    let options = Options {
+        rounds: args.rounds.get(),
+        len: args.len.unwrap_or_else(suite::large),
+        filter: args.filter.clone(),
+    };
+    // A device that cannot be opened is told of, and the others are measured.
+    let (devices, broken) = devices(args.device.as_deref())?;
+    let mut failures = broken.len();
+    broken.iter().for_each(|reason| complain("bench", reason));
+    let entries = suite::entries(&ops, &options);
     if entries.is_empty() {
         let reason = format!("no case of {} contains {:?}", ops.join(", "), args.filter);
         return Err(Failure::Reason(reason));
     }
-    let mut meter = Bandwidth::new(64 << 20); // 256 MB
+    // Drawn on standard error, and only if that is a terminal.
+    let bar = ProgressBar::new(entries.len() as u64);
+    let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {eta:>4} {msg}");
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar.set_message("roofs");
+    bar.tick();
+    let mut meter = Bandwidth::new(64 << 20)?; // 256 MB
     let roofs = Roofs::of(&mut meter, &devices, &entries).map_err(Failure::Reason)?;
     let mut outcome = Outcome {
         devices: devices.iter().map(|device| device.info().to_string()).collect(),
@@ -95,20 +114,16 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<bool, Failure> {
         lines: Vec::new(),
     };
     let mut text = record::heading(&outcome);
-    if !args.json {
-        write!(out, "{text}")?;
+    if !instead {
+        bar.suspend(|| write!(out, "{text}").and_then(|()| out.flush()))?;
     }
-    // Drawn on standard error, and only if that is a terminal.
-    let bar = ProgressBar::new(entries.len() as u64);
-    let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {msg}");
-    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-    let mut failures = 0;
+    bar.reset_eta();
     for entry in &entries {
         bar.set_message(entry.label());
         match suite::measure(entry, &devices, options.rounds, &mut meter, &outcome.roofs) {
             Ok(lines) => {
                 let rows: String = lines.iter().map(|line| suite::row(line) + "\n").collect();
-                if !args.json {
+                if !instead {
                     bar.suspend(|| out.write_all(rows.as_bytes()).and_then(|()| out.flush()))?;
                 }
                 text += &rows;
@@ -116,12 +131,17 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<bool, Failure> {
             }
             Err(reason) => {
                 failures += 1;
-                bar.suspend(|| eprintln!("halfstep bench: {reason}"));
+                bar.suspend(|| complain("bench", &reason));
             }
         }
         bar.inc(1);
     }
     bar.finish_and_clear();
+    let summary = summary::summary(&outcome.lines);
+    if !instead {
+        write!(out, "{summary}")?;
+    }
+    text += &summary;
     if let Some(folder) = &args.svg {
         for (name, chart) in roofline::charts(&outcome) {
             write(folder, &format!("{name}.svg"), |path| chart::write_svg(&chart, path))?;
@@ -129,24 +149,28 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<bool, Failure> {
     }
     if let Some(folder) = &args.record {
         let kept = record::keep(&outcome, &text, folder)?;
-        if !args.json {
+        if !instead {
             writeln!(out, "kept as {}", kept.display())?;
         }
     }
-    if args.json {
-        serde_json::to_writer_pretty(&mut *out, &data::json(&outcome))
-            .map_err(std::io::Error::from)?;
-        writeln!(out)?;
-    } else if let Some(before) = before {
-        data::compare(&before, &outcome.lines, out)?;
+    if let Some(file) = &args.json {
+        let text = format!("{:#}\n", data::json(&outcome));
+        match instead {
+            true => out.write_all(text.as_bytes())?,
+            false => std::fs::write(file, text)
+                .map_err(|error| format!("{}: {error}", file.display()))?,
+        }
+    }
+    if let Some(before) = before {
+        data::compare(&before, &outcome, out)?;
     }
     Ok(failures == 0)
 }
 
-/// The devices of a name, or all there are.
-fn devices(name: Option<&str>) -> Result<Vec<Device>, Failure> {
+/// The devices of a name, or all there are, with why some cannot be opened.
+fn devices(name: Option<&str>) -> Result<(Vec<Device>, Vec<String>), Failure> {
     let Some(name) = name else {
-        return Ok(suite::devices()?);
+        return Ok(suite::devices());
     };
     let threads = match name.split(':').next() {
         Some("cpu") => suite::threads().into_iter().map(Some).collect(),
@@ -154,7 +178,8 @@ fn devices(name: Option<&str>) -> Result<Vec<Device>, Failure> {
     };
     let open = |threads| device::open(name, threads);
     let devices: Result<Vec<Device>, String> = threads.into_iter().map(open).collect();
-    devices.map_err(|reason| Failure::Reason(format!("--device {name}: {reason}")))
+    let devices = devices.map_err(|reason| format!("--device {name}: {reason}"))?;
+    Ok((devices, Vec::new()))
 }
 
 /// Writes a file of a folder, which is made.

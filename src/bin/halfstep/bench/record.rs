@@ -4,11 +4,11 @@
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::{Outcome, write};
+use super::{Outcome, data, write};
 use crate::doctor::{on_path, output};
-use crate::machine;
 use crate::output::Failure;
 use crate::suite;
+use crate::{built, machine};
 
 /// What comes before the lines.
 pub fn heading(outcome: &Outcome) -> String {
@@ -19,12 +19,10 @@ pub fn heading(outcome: &Outcome) -> String {
     for line in suite::roof_lines(&outcome.roofs) {
         text += &format!("{line}\n");
     }
-    text + "share: of the roof that bounds a case: memory or, on the CPU, multiply-adds, measured beside it; a GPU's arithmetic is computed\n\n"
-        + &suite::header()
-        + "\n"
+    text + suite::LEGEND + "\n" + &suite::header() + "\n"
 }
 
-/// Writes both files; a record of the same day is replaced.
+/// Writes both files, `tail` after the table; a record of the same day is replaced.
 pub fn keep(outcome: &Outcome, table: &str, folder: &Path) -> Result<PathBuf, Failure> {
     let date = date(SystemTime::now());
     let folder = folder.join(name(outcome.gpu.as_deref()));
@@ -43,22 +41,20 @@ pub fn keep(outcome: &Outcome, table: &str, folder: &Path) -> Result<PathBuf, Fa
             line.gflops(),
             line.gbs(),
             number(line.share),
-            if line.compute_bound { "flops" } else { "bytes" },
+            data::roof(line.roof).unwrap_or_default(),
             number(line.speedup),
         );
     }
-    let says = |program: &str, args: &[&str]| {
-        let text = on_path(program).and_then(|path| output(&path, args));
-        text.map_or("unknown".into(), |text| text.lines().next().unwrap_or_default().to_string())
-    };
     let flags = ["avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512_bf16", "asimd"];
     let mut text = String::new();
     for (key, value) in [
         ("date", date.clone()),
-        ("commit", says("git", &["describe", "--always", "--dirty", "--abbrev=12"])),
-        ("compiler", says("rustc", &["--version"])),
-        ("processor", machine::processor()),
+        ("commit", built::commit()),
+        ("compiler", built::compiler().into()),
+        ("kernels", built::device_compilers().into()),
+        ("processor", format!("{}, {}", machine::processor(), machine::model())),
         ("threads", machine::threads().to_string()),
+        ("clocks", machine::clocks()),
         ("flags", machine::flags(&flags).join(" ")),
         (
             "memory",
@@ -80,11 +76,18 @@ pub fn keep(outcome: &Outcome, table: &str, folder: &Path) -> Result<PathBuf, Fa
     write(&folder, &format!("{date}.csv"), put(csv))
 }
 
-/// The folder of this machine: its GPU, or its processor and its threads, `amd-epyc-2t`.
+/// The folder of this machine: its GPU, or its processor and its threads, `amd-epyc-family-26-2t`.
 fn name(gpu: Option<&str>) -> String {
     let name = match gpu {
         Some(gpu) => gpu.to_lowercase(),
-        None => format!("{} {}t", machine::processor().to_lowercase(), machine::threads()),
+        None => {
+            let mut name = machine::processor().to_lowercase();
+            // Several generations are called the same in virtual machines.
+            if !name.contains(|c: char| c.is_ascii_digit()) {
+                name += &format!(" {}", machine::family());
+            }
+            format!("{name} {}t", machine::threads())
+        }
     };
     let parts = name.split(|c: char| !c.is_ascii_alphanumeric());
     let noise = ["", "r", "tm", "cpu", "processor"];
@@ -108,7 +111,26 @@ fn driver(wanted: bool) -> String {
         .iter()
         .filter(|_| wanted)
         .find_map(|(program, args)| on_path(program).and_then(|path| output(&path, args)));
-    said.map_or("none".into(), |text| text.split_whitespace().collect::<Vec<_>>().join(" "))
+    let said = said.map(|text| text.split_whitespace().collect::<Vec<_>>().join(" "));
+    let amd = wanted.then(amd_clocks).flatten();
+    let all: Vec<String> = said.into_iter().chain(amd).collect();
+    if all.is_empty() { "none".into() } else { all.join("; ") }
+}
+
+/// The highest clocks that amdgpu knows of the first GPU that has some.
+fn amd_clocks() -> Option<String> {
+    let of = |card: usize, clock: &str| {
+        let path = format!("/sys/class/drm/card{card}/device/pp_dpm_{clock}");
+        highest(&std::fs::read_to_string(path).ok()?)
+    };
+    let clocks = |card| Some(format!("sclk {}, mclk {}", of(card, "sclk")?, of(card, "mclk")?));
+    (0..64).find_map(clocks)
+}
+
+/// The last state's of `0: 500Mhz`, `1: 1700Mhz *`.
+fn highest(states: &str) -> Option<String> {
+    let (_, clock) = states.lines().last()?.split_once(':')?;
+    Some(clock.trim_end_matches('*').trim().to_string())
 }
 
 /// What else was running: the load averages.
@@ -150,6 +172,14 @@ mod tests {
         ] {
             assert_eq!(date(UNIX_EPOCH + Duration::from_secs(seconds)), expected);
         }
+    }
+
+    #[test]
+    fn clocks_of_amds_are_their_last_states() {
+        let states = "0: 500Mhz\n1: 800Mhz *\n2: 1700Mhz\n";
+        assert_eq!(highest(states).as_deref(), Some("1700Mhz"));
+        assert_eq!(highest("0: 1600Mhz *").as_deref(), Some("1600Mhz"));
+        assert_eq!(highest(""), None);
     }
 
     #[test]
