@@ -135,6 +135,26 @@ fn scale_prints_a_table_and_draws_it() {
     assert_eq!(value["strategies"].as_object().unwrap().len(), 5);
 }
 
+/// Which exchange is for how many ranks, in words and as data; README says the same.
+#[test]
+fn scale_says_from_where_on_nodes_sum_first() {
+    let run = |machine: &str, more: &[&str]| {
+        let base = ["scale", "--model", "wav2vec2-base", "--machine", machine];
+        text(&halfstep(&[&base[..], more].concat()).stdout)
+    };
+    for (machine, clear) in [("juwels-booster", 256), ("lumi", 128)] {
+        let line = format!(
+            "from 16 ranks on: `reduce::Hierarchical`, by more than 1 % of a step from {clear} on"
+        );
+        let out = run(machine, &[]);
+        assert!(out.contains(&line) && !out.contains("not do yet"), "{out}");
+        let value: serde_json::Value = serde_json::from_str(&run(machine, &["--json"])).unwrap();
+        assert_eq!(value["two_level_from_ranks"], 16);
+        assert_eq!(value["two_level_clearly_from_ranks"], clear);
+    }
+    assert!(run("lumi", &["--ranks", "2..8"]).contains("`reduce::Hierarchical` is not the faster"));
+}
+
 /// One line each, no panic.
 #[test]
 fn scale_refuses_in_words() {

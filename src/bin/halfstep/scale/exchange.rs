@@ -8,15 +8,19 @@
 //! | tree | 2(g−1)·h_in + 2·log₂n·h_net | 2S/(0.92·min(B_in, B_net)) |
 //! | hierarchical | 2(g−1)·h_in + 2·log₂n·h_net | 2(g−1)/g·S/B_in + 2(n−1)/n·S/B_net |
 //! | direct | 2·(h + (N−1)·o) | 2·max((g−1)/N·S/B_in, g·(N−g)/N·S/B_net) + sum |
-//! | two-level | 2·(h_in + (g−1)·o + h_net + (n−1)·o) | 2·((g−1)/g·S/B_in + (n−1)/n·S/B_net) + sums |
+//! | two-level | 2·(h_in + (g−1)·o) + 3·(h_net + (n−1)·o) | 2(g−1)/g·S/B_in + (1+w)·(n−1)/n·S/B_net + sums |
 //!
 //! Sources: ring and hierarchical, Patarasuk and Yuan 2009, Thakur et al. 2005; recursive halving and
 //! doubling between nodes (the 2·log₂n of *hierarchical*), Rabenseifner 2004; tree (double binary),
 //! Sanders et al. 2009, and its factor 0.92 NCCL's. Direct is an all-to-all of shards, their sum in f32,
-//! and an all-gather: what this crate's reducer does. Two-level is the same inside nodes, then between
-//! those ranks of the nodes that hold the same shard. Hops, what each call costs before its first, and
+//! and an all-gather: what this crate's reducer does. Two-level is what it does over `reduce::Hierarchical`:
+//! all-to-all inside nodes, what ranks say of their buckets across (a message, hardly a byte), all-to-all of
+//! sums across, in f32, which is `w` times as wide as the wire, all-gather of results across, and inside; on
+//! one node it is direct. Hops, what each call costs before its first, and
 //! protocols (small messages trade bandwidth for latency) are those of NCCL's own model,
 //! `src/graph/tuning.cc`; `o`, what a message costs the sender, is its `netOverhead`.
+
+use halfstep::Dtype;
 
 use super::machine::{Machine, Wire};
 
@@ -123,22 +127,33 @@ impl Fabric {
         }
     }
 
-    /// Seconds in which all ranks have the sum of their `bytes` bytes, by the fastest protocol.
-    pub fn seconds(&self, algorithm: Algorithm, bytes: usize) -> f64 {
+    /// Seconds in which all ranks have the sum of their `bytes` bytes of a type, by the fastest protocol.
+    pub fn seconds(&self, algorithm: Algorithm, wire: Dtype, bytes: usize) -> f64 {
         if self.ranks <= 1.0 || bytes == 0 {
             return 0.0;
         }
-        let by = |protocol: &Protocol| self.by_protocol(algorithm, protocol, bytes as f64);
+        let by = |protocol: &Protocol| self.by_protocol(algorithm, protocol, wire, bytes as f64);
         PROTOCOLS.iter().map(by).fold(f64::INFINITY, f64::min)
     }
 
     /// The fastest of several algorithms.
-    pub fn fastest(&self, among: &[Algorithm], bytes: usize) -> (f64, Option<Algorithm>) {
-        let candidates = among.iter().map(|&a| (self.seconds(a, bytes), Some(a)));
+    pub fn fastest(
+        &self,
+        among: &[Algorithm],
+        wire: Dtype,
+        bytes: usize,
+    ) -> (f64, Option<Algorithm>) {
+        let candidates = among.iter().map(|&a| (self.seconds(a, wire, bytes), Some(a)));
         candidates.min_by(|a, b| a.0.total_cmp(&b.0)).unwrap_or((0.0, None))
     }
 
-    fn by_protocol(&self, algorithm: Algorithm, protocol: &Protocol, bytes: f64) -> f64 {
+    fn by_protocol(
+        &self,
+        algorithm: Algorithm,
+        protocol: &Protocol,
+        wire: Dtype,
+        bytes: f64,
+    ) -> f64 {
         let Self { ranks: n, nodes, per_node: g, .. } = *self;
         let hops = |wire: Wire| match wire {
             Wire::NvLink => protocol.nvlink,
@@ -171,29 +186,31 @@ impl Fabric {
                 let between = 2.0 * (nodes - 1.0) / nodes * bytes / between_rate;
                 3.0 * protocol.base.0 + latency + within + between
             }
-            Algorithm::Direct => {
+            Algorithm::TwoLevel if nodes > 1.0 => {
+                let width = Dtype::F32.bytes() as f64 / wire.bytes() as f64;
+                let latency = 2.0 * phase(inside.0, g - 1.0) + 3.0 * phase(network.0, nodes - 1.0);
+                let within = 2.0 * (g - 1.0) / g * bytes / inside_rate;
+                let between = (1.0 + width) * (nodes - 1.0) / nodes * bytes / between_rate;
+                // A node's sum of a shard is written in f32, which nodes' sums read; results are copied,
+                // to be sent on as one.
+                let shard = bytes / g;
+                let read = bytes + width * shard + shard;
+                let written = width * shard + shard / nodes + shard;
+                5.0 * protocol.base.0
+                    + latency
+                    + within
+                    + between
+                    + (read + written) / self.memory_rate
+            }
+            Algorithm::Direct | Algorithm::TwoLevel => {
                 let hop = if nodes > 1.0 { network.0 } else { inside.0 };
                 let within = (g - 1.0) / n * bytes / inside_rate;
                 let between = g * out * bytes / between_rate;
-                let sum = self.sum_seconds(bytes, n);
+                // The sum of one shard of each rank: all are read, one is written.
+                let sum = bytes * (1.0 + 1.0 / n) / self.memory_rate;
                 2.0 * (protocol.base.0 + phase(hop, n - 1.0) + within.max(between)) + sum
             }
-            Algorithm::TwoLevel => {
-                let within = phase(inside.0, g - 1.0) + (g - 1.0) / g * bytes / inside_rate;
-                let across =
-                    phase(network.0, nodes - 1.0) + (nodes - 1.0) / nodes * bytes / between_rate;
-                let levels = if nodes > 1.0 { 2.0 } else { 1.0 };
-                let across = if nodes > 1.0 { across } else { 0.0 };
-                let sums = self.sum_seconds(bytes, g)
-                    + if nodes > 1.0 { self.sum_seconds(bytes / g, nodes) } else { 0.0 };
-                2.0 * (levels * protocol.base.0 + within + across) + sums
-            }
         }
-    }
-
-    /// Adding up one shard of each of `parts` ranks: reading all, writing one.
-    fn sum_seconds(&self, bytes: f64, parts: f64) -> f64 {
-        bytes * (1.0 + 1.0 / parts) / self.memory_rate
     }
 }
 
@@ -219,12 +236,13 @@ mod tests {
             ("lumi", 8, 6.7e-3),
             ("lumi", 128, 10.3e-3),
         ] {
-            let (ours, _) = fabric(machine, ranks).fastest(Algorithm::LIBRARY, bytes);
+            let (ours, _) = fabric(machine, ranks).fastest(Algorithm::LIBRARY, Dtype::F32, bytes);
             let ratio = ours / seconds;
             assert!((0.75..1.33).contains(&ratio), "{machine} {ranks}: {ours:e}, {seconds:e}");
         }
         // A small one is latency.
-        let (ours, _) = fabric("juwels-booster", 3664).fastest(Algorithm::LIBRARY, 1 << 16);
+        let (ours, _) =
+            fabric("juwels-booster", 3664).fastest(Algorithm::LIBRARY, Dtype::F32, 1 << 16);
         assert!((0.75..1.33).contains(&(ours / 130e-6)), "{ours:e}");
     }
 
@@ -234,10 +252,13 @@ mod tests {
         use Algorithm::*;
         for algorithm in [Ring, Tree, Hierarchical, Direct, TwoLevel] {
             let many = fabric("leonardo", 64);
-            let (one, two) = (many.seconds(algorithm, 1 << 34), many.seconds(algorithm, 1 << 35));
+            let (one, two) = (
+                many.seconds(algorithm, Dtype::Bf16, 1 << 34),
+                many.seconds(algorithm, Dtype::Bf16, 1 << 35),
+            );
             assert!((two / one - 2.0).abs() < 0.01, "{algorithm:?}");
-            assert_eq!(many.seconds(algorithm, 0), 0.0);
-            assert_eq!(fabric("leonardo", 1).seconds(algorithm, 1 << 20), 0.0);
+            assert_eq!(many.seconds(algorithm, Dtype::Bf16, 0), 0.0);
+            assert_eq!(fabric("leonardo", 1).seconds(algorithm, Dtype::Bf16, 1 << 20), 0.0);
         }
     }
 
@@ -246,10 +267,27 @@ mod tests {
     #[test]
     fn direct_exchange_loads_a_nodes_adapters_once_a_rank() {
         let many = fabric("meluxina", 64);
-        let ratio =
-            many.seconds(Algorithm::Direct, 1 << 34) / many.seconds(Algorithm::Ring, 1 << 34);
+        let ratio = many.seconds(Algorithm::Direct, Dtype::Bf16, 1 << 34)
+            / many.seconds(Algorithm::Ring, Dtype::Bf16, 1 << 34);
         assert!((3.5..4.1).contains(&ratio), "{ratio}");
-        let two = many.seconds(Algorithm::TwoLevel, 1 << 34);
-        assert!(two < 1.3 * many.seconds(Algorithm::Hierarchical, 1 << 34));
+    }
+
+    /// What `reduce::Hierarchical` says that it sends: of `b` bytes of 16 bits, a node sends 3·b·(n−1)/n to
+    /// others, of f32 2·b·(n−1)/n; the rest are bytes inside and of memory.
+    #[test]
+    fn two_levels_send_f32_sums_and_results_across() {
+        let machine = Machine::named("meluxina").unwrap();
+        let many = Fabric::new(&machine, 64);
+        let bytes = 1usize << 36;
+        for (wire, times) in [(Dtype::Bf16, 3.0), (Dtype::F16, 3.0), (Dtype::F32, 2.0)] {
+            let across = times * 15.0 / 16.0 / (NETWORK_SHARE * machine.between_rate);
+            let rest = 1.5 / machine.inside_rate + 2.5 / machine.memory_rate;
+            let seconds = many.seconds(Algorithm::TwoLevel, wire, bytes) / bytes as f64;
+            assert!((seconds / (across + rest) - 1.0).abs() < 0.02, "{wire}: {seconds:e}");
+        }
+        // One node has nothing across.
+        let node = Fabric::new(&machine, 4);
+        let seconds = |algorithm| node.seconds(algorithm, Dtype::Bf16, bytes);
+        assert_eq!(seconds(Algorithm::TwoLevel), seconds(Algorithm::Direct));
     }
 }

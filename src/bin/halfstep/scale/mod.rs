@@ -117,6 +117,20 @@ pub struct Outcome {
     pub others: Vec<(Strategy, Step, Vec<Step>)>,
 }
 
+impl Outcome {
+    /// From which of these numbers of ranks on this crate's steps are shorter inside nodes first, each by more
+    /// than a share.
+    pub fn two_level_from(&self, gain: f64) -> Option<usize> {
+        let of = |name: &str| {
+            let (.., rows) = self.others.iter().find(|(strategy, ..)| strategy.name == name)?;
+            Some(rows)
+        };
+        let pairs = of("halfstep")?.iter().zip(of("two-level")?).rev();
+        let shorter = |(all, two): &(&Step, &Step)| two.seconds() < (1.0 - gain) * all.seconds();
+        pairs.take_while(shorter).last().map(|(all, _)| all.ranks)
+    }
+}
+
 /// Simulates and prints.
 pub fn run(args: &Args, out: &mut dyn Write) -> Result<bool, Failure> {
     let unknown = |name: &str| Failure::Reason(format!("{name} is not known"));

@@ -9,6 +9,9 @@ use super::step::{STATE_BYTES, UPDATE_BYTES};
 use super::{Batch, Outcome, Step};
 use crate::chart::{Axis, Chart, Kind, Series};
 
+/// A share of a step that is worth an effort: 1 %.
+const CLEAR: f64 = 0.01;
+
 /// Assumptions, table, comparison, curve.
 pub fn print(outcome: &Outcome, out: &mut dyn Write) -> io::Result<()> {
     let Outcome { job, chosen, baseline, rows, others } = outcome;
@@ -71,10 +74,24 @@ pub fn print(outcome: &Outcome, out: &mut dyn Write) -> io::Result<()> {
     for (strategy, ..) in others {
         writeln!(out, "  {:<10} {}", strategy.name, strategy.about)?;
     }
+    writeln!(out, "  {}", two_level(outcome))?;
     if rows.len() > 1 {
         writeln!(out, "\n{}", crate::chart::draw_text(&chart(outcome)))?;
     }
     Ok(())
+}
+
+/// Which of this crate's exchanges is for how many ranks.
+fn two_level(outcome: &Outcome) -> String {
+    match (outcome.two_level_from(0.0), outcome.two_level_from(CLEAR)) {
+        (None, _) => "`reduce::Hierarchical` is not the faster for the most of these ranks".into(),
+        (Some(ranks), None) => {
+            format!("from {ranks} ranks on: `reduce::Hierarchical`, by less than 1 % of a step")
+        }
+        (Some(ranks), Some(clear)) => format!(
+            "from {ranks} ranks on: `reduce::Hierarchical`, by more than 1 % of a step from {clear} on"
+        ),
+    }
 }
 
 /// Everything that the numbers rest on.
@@ -191,5 +208,7 @@ pub fn json(outcome: &Outcome) -> Value {
         "assumptions": assumptions(outcome),
         "rows": steps(baseline, rows),
         "strategies": strategies,
+        "two_level_from_ranks": outcome.two_level_from(0.0),
+        "two_level_clearly_from_ranks": outcome.two_level_from(CLEAR),
     })
 }

@@ -117,7 +117,7 @@ impl Job {
         let costs: Vec<_> = plan
             .bytes()
             .iter()
-            .map(|&bytes| (bytes, fabric.fastest(strategy.algorithms, bytes)))
+            .map(|&bytes| (bytes, fabric.fastest(strategy.algorithms, strategy.wire, bytes)))
             .collect();
         // When each bucket's gradients are there; a bucket waits for those before it, too.
         let when = |bucket: &halfstep::reduce::Bucket| {

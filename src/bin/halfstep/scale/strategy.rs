@@ -59,7 +59,7 @@ pub const STRATEGIES: [Strategy; 5] = [
     },
     Strategy {
         name: "halfstep",
-        about: "16 bits on the wire, f32 sums, optimal buckets, overlapped, direct exchange: this crate",
+        about: "16 bits on the wire, f32 sums, optimal buckets, overlapped, between all ranks: `Reducer` over one communicator",
         wire: Dtype::Bf16,
         buckets: Buckets::Optimal,
         overlap: true,
@@ -67,7 +67,7 @@ pub const STRATEGIES: [Strategy; 5] = [
     },
     Strategy {
         name: "two-level",
-        about: "the same, inside nodes first: what this crate does not do yet",
+        about: "the same, inside nodes first, f32 sums across: `reduce::Hierarchical`",
         wire: Dtype::Bf16,
         buckets: Buckets::Optimal,
         overlap: true,
@@ -96,8 +96,8 @@ impl Strategy {
     /// The α-β model that agrees with the cost of 4 KiB and of everything at once.
     pub fn link(&self, fabric: &Fabric, total: usize) -> Link {
         let small = 4096.min(total);
-        let (low, _) = fabric.fastest(self.algorithms, small);
-        let (high, _) = fabric.fastest(self.algorithms, total);
+        let (low, _) = fabric.fastest(self.algorithms, self.wire, small);
+        let (high, _) = fabric.fastest(self.algorithms, self.wire, total);
         let beta = (high - low).max(0.0) / (total - small).max(1) as f64;
         Link { alpha: (low - beta * small as f64).max(0.0), beta }
     }
