@@ -162,6 +162,7 @@ fn scale_refuses_in_words() {
     for (more, word) in [
         (["--ranks", "8..4"], "8..4 is empty"),
         (["--ranks", "none"], "none"),
+        (["--baseline", "1000000000000"], "expected 1 to 1000000 ranks"),
         (["--share", "2"], "at most 1"),
         (["--inside", "0"], "above 0"),
         (["--spread", "nan"], "from 0 to 10"),
@@ -171,6 +172,10 @@ fn scale_refuses_in_words() {
         assert_eq!(output.status.code(), Some(2), "{more:?}");
         assert!(text(&output.stderr).contains(word), "{}", text(&output.stderr));
     }
+    // What no machine has the time for is still a number.
+    let most = usize::MAX.to_string();
+    let output = halfstep(&[&base[..], &["--batch", &most, "--ranks", "2"]].concat());
+    assert!(output.status.success(), "{}", text(&output.stderr));
     let output = halfstep(&[&base[..], &["--svg", "no/such/folder/x.svg"]].concat());
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(text(&output.stderr).lines().count(), 1);

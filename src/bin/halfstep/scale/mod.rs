@@ -53,8 +53,8 @@ pub struct Args {
     #[arg(long)]
     algorithm: Option<Algorithm>,
     /// Efficiency is relative to this many ranks.
-    #[arg(long, value_name = "RANKS", default_value = "1")]
-    baseline: std::num::NonZeroUsize,
+    #[arg(long, value_name = "RANKS", default_value = "1", value_parser = ranks::count)]
+    baseline: usize,
     /// What is computed with, and what gradients are stored as.
     #[arg(long, value_name = "TYPE", default_value = "bf16", value_parser = PossibleValuesParser::new(["bf16", "f32"]))]
     precision: String,
@@ -149,7 +149,7 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<bool, Failure> {
     let precision = if args.precision == "f32" { Dtype::F32 } else { Dtype::Bf16 };
     let (spread, steps, seed) = (args.spread, args.steps.into(), args.seed);
     let job = Job { model, machine, precision, batch, share: args.share, spread, steps, seed };
-    let outcome = simulate(job, chosen, args.ranks.list(), args.baseline.get())?;
+    let outcome = simulate(job, chosen, args.ranks.list(), args.baseline)?;
     if let Some(path) = &args.svg {
         chart::write_svg(&report::chart(&outcome), path)?;
     }

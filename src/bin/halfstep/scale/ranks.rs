@@ -1,4 +1,4 @@
-//! `--ranks`: `1..4096`, `4,8,3664`, `64`.
+//! `--ranks`: `1..4096`, `4,8,3664`, `64`; `--baseline`: one of them.
 
 use std::str::FromStr;
 
@@ -15,16 +15,19 @@ impl Ranks {
     }
 }
 
+/// One number of ranks.
+pub fn count(text: &str) -> Result<usize, String> {
+    match text.trim().parse() {
+        Ok(ranks) if (1..=MOST).contains(&ranks) => Ok(ranks),
+        _ => Err(format!("expected 1 to {MOST} ranks, found {text:?}")),
+    }
+}
+
 impl FromStr for Ranks {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let number = |text: &str| match text.trim().parse::<usize>() {
-            Ok(ranks) if (1..=MOST).contains(&ranks) => Ok(ranks),
-            _ => {
-                Err(format!("expected 1 to {MOST} ranks, as in 1..4096 or 4,8,16; found {text:?}"))
-            }
-        };
+        let number = |text| count(text).map_err(|error| error + "; as in 1..4096 or 4,8,16");
         let mut list = match text.split_once("..") {
             Some((from, to)) => {
                 let (from, to) = (number(from)?, number(to.trim_start_matches('='))?);

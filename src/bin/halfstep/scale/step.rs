@@ -153,7 +153,7 @@ impl Job {
             buckets: costs.len(),
             algorithm: largest.and_then(|(_, (_, algorithm))| *algorithm).filter(|_| ranks > 1),
             samples: match self.batch {
-                Batch::PerRank(samples) => (samples * ranks) as f64,
+                Batch::PerRank(samples) => samples as f64 * ranks as f64,
                 Batch::Global(samples) => samples as f64,
             },
         })
