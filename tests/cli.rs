@@ -155,6 +155,28 @@ fn scale_says_from_where_on_nodes_sum_first() {
     assert!(run("lumi", &["--ranks", "2..8"]).contains("`reduce::Hierarchical` is not the faster"));
 }
 
+/// What was measured takes the place of what is nominal between nodes, says so, and counts.
+#[test]
+fn scale_takes_measured_links() {
+    let run = |more: &[&str]| -> serde_json::Value {
+        let base = ["scale", "--model", "wav2vec2-base", "--machine", "juwels-booster", "--json"];
+        let output = halfstep(&[&base[..], &["--ranks", "4,64"], more].concat());
+        serde_json::from_str(&text(&output.stdout)).unwrap()
+    };
+    let exchange = |value: &serde_json::Value, row: usize| {
+        value["rows"][row]["exchange_seconds"].as_f64().unwrap()
+    };
+    let nominal = run(&[]);
+    let slow = run(&["--alpha", "120", "--rate", "1.5"]);
+    let fast = run(&["--alpha", "12", "--rate", "150"]);
+    let said = "between all ranks of two nodes 120.0 µs and 1.50 GB/s an exchange";
+    assert!(slow["assumptions"].to_string().contains(said), "{}", slow["assumptions"]);
+    assert!(!nominal["assumptions"].to_string().contains("measured"));
+    assert!(exchange(&slow, 1) > 2.0 * exchange(&nominal, 1));
+    assert!(exchange(&fast, 1) < exchange(&nominal, 1));
+    assert_eq!(exchange(&slow, 0), exchange(&nominal, 0), "nothing leaves one node");
+}
+
 /// One line each, no panic.
 #[test]
 fn scale_refuses_in_words() {
@@ -166,6 +188,8 @@ fn scale_refuses_in_words() {
         (["--share", "2"], "at most 1"),
         (["--inside", "0"], "above 0"),
         (["--spread", "nan"], "from 0 to 10"),
+        (["--alpha", "20"], "--rate"),
+        (["--rate", "20"], "--alpha"),
         (["--strategy", "hope"], "halfstep"),
     ] {
         let output = halfstep(&[&base[..], &more].concat());

@@ -61,6 +61,8 @@ impl Link {
 /// are the answer on all of them, to the bit, so that all make the same plan. `config` is that of the
 /// reducer to come: what is a view here is a view there.
 ///
+/// Between all ranks of two nodes, it is what `halfstep scale --alpha --rate` predicts larger machines from.
+///
 /// ```
 /// use halfstep::{Device, Dtype, reduce::*};
 /// let links: Vec<Link> = std::thread::scope(|scope| {

@@ -22,7 +22,7 @@
 
 use halfstep::Dtype;
 
-use super::machine::{Machine, Wire};
+use super::machine::{Between, Machine, Wire};
 
 /// How ranks exchange.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -109,6 +109,8 @@ pub struct Fabric {
     inside: Wire,
     inside_rate: f64,
     between_rate: f64,
+    /// Seconds that a measured call takes before its first byte is in another node, messages apart.
+    start: Option<f64>,
     memory_rate: f64,
 }
 
@@ -116,13 +118,23 @@ impl Fabric {
     /// `ranks` of the machine, on as few nodes as hold them.
     pub fn new(machine: &Machine, ranks: usize) -> Self {
         let nodes = ranks.div_ceil(machine.per_node);
+        let (between_rate, start) = match machine.between {
+            Between::Nominal(rate) => (NETWORK_SHARE * rate, None),
+            // A direct exchange between 2g ranks is 2·(start + (2g−1)·o) + g·S/B.
+            Between::Measured(link) => {
+                let g = machine.per_node as f64;
+                let start = link.alpha / 2.0 - (2.0 * g - 1.0) * MESSAGE;
+                (g / link.beta, Some(start.max(0.0)))
+            }
+        };
         Self {
             ranks: ranks as f64,
             nodes: nodes as f64,
             per_node: ranks.min(machine.per_node) as f64,
             inside: machine.inside,
             inside_rate: machine.inside_rate,
-            between_rate: NETWORK_SHARE * machine.between_rate,
+            between_rate,
+            start,
             memory_rate: machine.memory_rate,
         }
     }
@@ -160,7 +172,11 @@ impl Fabric {
             Wire::Pci => protocol.pci,
             Wire::Network => protocol.network,
         };
-        let (inside, network) = (hops(self.inside), hops(Wire::Network));
+        let inside = hops(self.inside);
+        let network = match self.start {
+            Some(start) => ((start - protocol.base.0).max(0.0), (start - protocol.base.1).max(0.0)),
+            None => hops(Wire::Network),
+        };
         let inside_rate = self.inside_rate * protocol.share;
         let between_rate = self.between_rate * protocol.share;
         let slowest = if nodes > 1.0 { inside_rate.min(between_rate) } else { inside_rate };
@@ -216,6 +232,8 @@ impl Fabric {
 
 #[cfg(test)]
 mod tests {
+    use halfstep::reduce::Link;
+
     use super::*;
 
     fn fabric(name: &str, ranks: usize) -> Fabric {
@@ -280,7 +298,7 @@ mod tests {
         let many = Fabric::new(&machine, 64);
         let bytes = 1usize << 36;
         for (wire, times) in [(Dtype::Bf16, 3.0), (Dtype::F16, 3.0), (Dtype::F32, 2.0)] {
-            let across = times * 15.0 / 16.0 / (NETWORK_SHARE * machine.between_rate);
+            let across = times * 15.0 / 16.0 / (NETWORK_SHARE * 50e9);
             let rest = 1.5 / machine.inside_rate + 2.5 / machine.memory_rate;
             let seconds = many.seconds(Algorithm::TwoLevel, wire, bytes) / bytes as f64;
             assert!((seconds / (across + rest) - 1.0).abs() < 0.02, "{wire}: {seconds:e}");
@@ -289,5 +307,25 @@ mod tests {
         let node = Fabric::new(&machine, 4);
         let seconds = |algorithm| node.seconds(algorithm, Dtype::Bf16, bytes);
         assert_eq!(seconds(Algorithm::TwoLevel), seconds(Algorithm::Direct));
+    }
+    /// What would be measured of a machine gives its exchanges back: to what a line through three sizes
+    /// knows of protocols.
+    #[test]
+    fn a_measured_link_is_what_two_nodes_exchange_by() {
+        for name in ["juwels-booster", "meluxina", "lumi", "v100-100gbe"] {
+            let mut machine = Machine::named(name).unwrap();
+            let ranks = 2 * machine.per_node;
+            let nominal = Fabric::new(&machine, ranks);
+            let of = |fabric: &Fabric, bytes| fabric.seconds(Algorithm::Direct, Dtype::Bf16, bytes);
+            let samples = [16 << 10, 1 << 20, 16 << 20].map(|bytes| (bytes, of(&nominal, bytes)));
+            let link = Link::fit(&samples).unwrap();
+            machine.between = Between::Measured(link);
+            let measured = Fabric::new(&machine, ranks);
+            for (bytes, seconds) in samples {
+                let line = link.alpha + link.beta * bytes as f64;
+                assert!((of(&measured, bytes) / line - 1.0).abs() < 0.05, "{name} {bytes}");
+                assert!((of(&measured, bytes) / seconds - 1.0).abs() < 0.2, "{name} {bytes}");
+            }
+        }
     }
 }

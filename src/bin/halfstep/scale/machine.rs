@@ -1,6 +1,8 @@
 //! Machines by name: public numbers of their parts, each with its source. Nothing here was measured by
 //! this project.
 
+use halfstep::reduce::Link;
+
 /// What connects two ranks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wire {
@@ -10,6 +12,15 @@ pub enum Wire {
     Pci,
     /// A network card.
     Network,
+}
+
+/// What connects nodes.
+#[derive(Debug, Clone, Copy)]
+pub enum Between {
+    /// Bytes/s that a node sends to others, nominal, while it receives as many.
+    Nominal(f64),
+    /// What an exchange of a `Reducer` between all ranks of two nodes costs: `reduce::calibrate`'s.
+    Measured(Link),
 }
 
 /// What multiplies f32 matrices.
@@ -43,8 +54,7 @@ pub struct Machine {
     pub inside: Wire,
     /// Bytes/s that a rank sends to its neighbour in a ring inside the node, while it receives as many.
     pub inside_rate: f64,
-    /// Bytes/s that a node sends to others, nominal, while it receives as many.
-    pub between_rate: f64,
+    pub between: Between,
 }
 
 const A100_16: f64 = 312e12;
@@ -66,7 +76,7 @@ pub const MACHINES: [Machine; 6] = [
         memory: 40e9,
         inside: Wire::NvLink,
         inside_rate: 240e9,
-        between_rate: 100e9,
+        between: Between::Nominal(100e9),
     },
     Machine {
         name: "leonardo",
@@ -82,7 +92,7 @@ pub const MACHINES: [Machine; 6] = [
         memory: 64e9,
         inside: Wire::NvLink,
         inside_rate: 240e9,
-        between_rate: 50e9,
+        between: Between::Nominal(50e9),
     },
     Machine {
         name: "meluxina",
@@ -97,7 +107,7 @@ pub const MACHINES: [Machine; 6] = [
         memory: 40e9,
         inside: Wire::NvLink,
         inside_rate: 240e9,
-        between_rate: 50e9,
+        between: Between::Nominal(50e9),
     },
     Machine {
         name: "lumi",
@@ -113,7 +123,7 @@ pub const MACHINES: [Machine; 6] = [
         memory: 64e9,
         inside: Wire::NvLink,
         inside_rate: 100e9,
-        between_rate: 100e9,
+        between: Between::Nominal(100e9),
     },
     Machine {
         name: "a4-a100-pcie",
@@ -129,7 +139,7 @@ pub const MACHINES: [Machine; 6] = [
         memory: 40e9,
         inside: Wire::Pci,
         inside_rate: 20e9,
-        between_rate: 12.5e9,
+        between: Between::Nominal(12.5e9),
     },
     Machine {
         name: "v100-100gbe",
@@ -144,7 +154,7 @@ pub const MACHINES: [Machine; 6] = [
         memory: 32e9,
         inside: Wire::NvLink,
         inside_rate: 120e9,
-        between_rate: 12.5e9,
+        between: Between::Nominal(12.5e9),
     },
 ];
 

@@ -19,9 +19,10 @@ use std::path::PathBuf;
 
 use clap::builder::PossibleValuesParser;
 use halfstep::Dtype;
+use halfstep::reduce::Link;
 
 pub use exchange::{Algorithm, Fabric};
-pub use machine::{MACHINES, Machine};
+pub use machine::{Between, MACHINES, Machine};
 pub use ranks::Ranks;
 pub use step::{Batch, Job, Step};
 pub use strategy::{STRATEGIES, Strategy};
@@ -68,7 +69,7 @@ pub struct Args {
     #[arg(long, value_parser = share)]
     share: Option<f64>,
     /// Spread of the ranks: σ of a lognormal distribution of the time that equal work takes.
-    #[arg(long, value_name = "SIGMA", default_value_t = SPREAD, value_parser = not_negative)]
+    #[arg(long, value_name = "SIGMA", default_value_t = SPREAD, value_parser = sigma)]
     spread: f64,
     /// GB/s of a rank to its neighbour inside a node; the machine's unless given.
     #[arg(long, value_name = "GB/s", value_parser = positive)]
@@ -76,6 +77,13 @@ pub struct Args {
     /// GB/s of a node to others; the machine's unless given.
     #[arg(long, value_name = "GB/s", value_parser = positive)]
     between: Option<f64>,
+    /// Measured, in the place of what is nominal between nodes: microseconds that an exchange between all ranks
+    /// of two nodes takes however small it is, 1e6·alpha of what `reduce::calibrate` gives there.
+    #[arg(long, value_name = "US", requires = "rate", conflicts_with = "between", value_parser = not_negative)]
+    alpha: Option<f64>,
+    /// With it: gradients exchanged in GB/s, beyond that, 1e-9/beta.
+    #[arg(long, value_name = "GB/s", requires = "alpha", value_parser = positive)]
+    rate: Option<f64>,
     /// Of the spread.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -100,6 +108,10 @@ fn positive(text: &str) -> Result<f64, String> {
 }
 
 fn not_negative(text: &str) -> Result<f64, String> {
+    number(text, |value| value >= 0.0, "a number, 0 or above")
+}
+
+fn sigma(text: &str) -> Result<f64, String> {
     number(text, |value| (0.0..=10.0).contains(&value), "a number from 0 to 10")
 }
 
@@ -141,7 +153,13 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<bool, Failure> {
         chosen.algorithms = algorithm.alone();
     }
     machine.inside_rate = args.inside.map_or(machine.inside_rate, |rate| rate * 1e9);
-    machine.between_rate = args.between.map_or(machine.between_rate, |rate| rate * 1e9);
+    machine.between = match (args.between, args.alpha, args.rate) {
+        (_, Some(alpha), Some(rate)) => {
+            Between::Measured(Link { alpha: 1e-6 * alpha, beta: 1e-9 / rate })
+        }
+        (Some(rate), ..) => Between::Nominal(rate * 1e9),
+        _ => machine.between,
+    };
     let batch = match args.global_batch {
         Some(samples) => Batch::Global(samples.get()),
         None => Batch::PerRank(args.batch.map_or(model.batch, |samples| samples.get())),

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::exchange::NETWORK_SHARE;
 use super::step::{STATE_BYTES, UPDATE_BYTES};
-use super::{Batch, Outcome, Step};
+use super::{Batch, Between, Outcome, Step};
 use crate::chart::{Axis, Chart, Kind, Series};
 
 /// A share of a step that is worth an effort: 1 %.
@@ -122,10 +122,9 @@ fn assumptions(outcome: &Outcome) -> Vec<String> {
         format!("machine   {}", machine.about),
         format!("          ({})", machine.source),
         format!(
-            "links     {:.0} GB/s from rank to rank inside a node, {:.1} GB/s a node outside, of which {:.0} %",
+            "links     {:.0} GB/s from rank to rank inside a node; {}",
             1e-9 * machine.inside_rate,
-            1e-9 * machine.between_rate,
-            100.0 * NETWORK_SHARE
+            between(&machine.between)
         ),
         format!(
             "ranks     equal work takes exp({}·z) of its time, z normal; all wait for the slowest; mean of {} \
@@ -145,6 +144,25 @@ fn assumptions(outcome: &Outcome) -> Vec<String> {
         ));
     }
     lines
+}
+
+/// What the numbers between nodes are.
+fn between(between: &Between) -> String {
+    match between {
+        Between::Nominal(rate) => {
+            format!(
+                "{:.1} GB/s a node outside, of which {:.0} %",
+                1e-9 * rate,
+                100.0 * NETWORK_SHARE
+            )
+        }
+        Between::Measured(link) => format!(
+            "outside as measured (reduce::calibrate): between all ranks of two nodes {:.1} µs and {:.2} GB/s an \
+             exchange",
+            1e6 * link.alpha,
+            1e-9 / link.beta
+        ),
+    }
 }
 
 /// Efficiency over ranks, a curve for each strategy.
