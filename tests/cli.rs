@@ -118,6 +118,8 @@ fn scale_prints_a_table_and_draws_it() {
     }
     let drawn = std::fs::read_to_string(&svg).unwrap();
     assert!(drawn.starts_with("<svg") && drawn.contains("wav2vec2-base on juwels-booster"));
+    assert!(drawn.contains(">1</text>") && drawn.contains(">4096</text>"));
+    assert!(drawn.contains("<title>halfstep: 4096 ranks, "));
     std::fs::remove_dir_all(folder).unwrap();
 
     let json = run(&["--ranks", "4,64", "--json", "--strategy", "ddp", "--baseline", "4"]);

@@ -1,116 +1,113 @@
-//! A chart as SVG.
+//! A chart as SVG. Points say what they are in `<title>`, which browsers show under the pointer.
 
+use std::fmt::{Result, Write};
 use std::path::Path;
 
-use plotters::coord::ranged1d::{Ranged, ValueFormatter};
-use plotters::prelude::*;
-
-use super::{Axis, Chart, Kind, Series};
-
-type Failure = Box<dyn std::error::Error>;
-
-const SIZE: (u32, u32) = (900, 560);
-const FONT: &str = "sans-serif";
-/// Colours that are told apart with any kind of sight (Okabe and Ito, 2008).
-const COLOURS: [RGBColor; 7] = [
-    RGBColor(0, 114, 178),
-    RGBColor(213, 94, 0),
-    RGBColor(0, 158, 115),
-    RGBColor(204, 121, 167),
-    RGBColor(230, 159, 0),
-    RGBColor(86, 180, 233),
-    RGBColor(90, 90, 90),
-];
+use super::layout::{Anchor, GREY, Label, Layout, colours};
+use super::{Chart, Kind, Series};
 
 /// Writes the chart into a file, which is replaced.
-pub fn write(chart: &Chart, path: &Path) -> Result<(), String> {
-    let file = draw(chart).map_err(|error| error.to_string())?;
-    std::fs::write(path, file).map_err(|error| format!("{}: {error}", path.display()))
+pub fn write(chart: &Chart, path: &Path) -> std::result::Result<(), String> {
+    let text = draw(chart).map_err(|error| error.to_string())?;
+    std::fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()))
 }
 
-fn draw(chart: &Chart) -> Result<String, Failure> {
-    let mut text = String::new();
-    let (x, y) = (&chart.x, &chart.y);
-    match (x.log, y.log) {
-        (true, true) => {
-            render(&mut text, chart, (x.from..x.to).log_scale(), (y.from..y.to).log_scale())?
-        }
-        (true, false) => render(&mut text, chart, (x.from..x.to).log_scale(), y.from..y.to)?,
-        (false, true) => render(&mut text, chart, x.from..x.to, (y.from..y.to).log_scale())?,
-        (false, false) => render(&mut text, chart, x.from..x.to, y.from..y.to)?,
+fn draw(chart: &Chart) -> std::result::Result<String, std::fmt::Error> {
+    let layout = Layout::new(chart);
+    let (width, height) = (layout.width, layout.height);
+    let mut to = String::new();
+    writeln!(
+        to,
+        r#"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" font-family="sans-serif">"#
+    )?;
+    writeln!(to, r#"<rect width="{width}" height="{height}" fill="white"/>"#)?;
+    grid(&mut to, &layout)?;
+    let colours = colours(chart);
+    for (series, colour) in chart.series.iter().zip(&colours) {
+        line(&mut to, &layout, series, colour)?;
     }
-    Ok(text)
+    for (series, colour) in chart.series.iter().zip(&colours) {
+        marks(&mut to, &layout, series, colour)?;
+    }
+    for (index, (left, middle)) in layout.legend() {
+        let (right, colour) = (left + 26.0, colours[index]);
+        if chart.series[index].kind == Kind::Curve {
+            stroke(&mut to, [left, middle, right, middle], colour, 2.0)?;
+        }
+        writeln!(to, r#"<circle cx="{}" cy="{middle}" r="4" fill="{colour}"/>"#, left + 13.0)?;
+    }
+    for label in layout.labels() {
+        write_label(&mut to, &label)?;
+    }
+    writeln!(to, "</svg>")?;
+    Ok(to)
 }
 
-fn render<X, Y>(text: &mut String, chart: &Chart, x: X, y: Y) -> Result<(), Failure>
-where
-    X: plotters::coord::ranged1d::AsRangedCoord<Value = f64>,
-    Y: plotters::coord::ranged1d::AsRangedCoord<Value = f64>,
-    X::CoordDescType: Ranged<ValueType = f64> + ValueFormatter<f64>,
-    Y::CoordDescType: Ranged<ValueType = f64> + ValueFormatter<f64>,
-{
-    let area = SVGBackend::with_string(text, SIZE).into_drawing_area();
-    area.fill(&WHITE)?;
-    let mut canvas = ChartBuilder::on(&area)
-        .caption(&chart.title, (FONT, 20))
-        .margin(14)
-        .x_label_area_size(46)
-        .y_label_area_size(64)
-        .build_cartesian_2d(x, y)?;
-    let label = |axis: &Axis| axis.label.clone();
-    canvas
-        .configure_mesh()
-        .x_desc(label(&chart.x))
-        .y_desc(label(&chart.y))
-        .label_style((FONT, 14))
-        .axis_desc_style((FONT, 15))
-        .light_line_style(WHITE.mix(0.0))
-        .x_label_formatter(&|value| number(*value))
-        .y_label_formatter(&|value| number(*value))
-        .draw()?;
-    for (index, series) in chart.series.iter().enumerate() {
-        let colour = COLOURS[index % COLOURS.len()];
-        let Series { name, points, kind } = series;
-        let mut legend = None;
-        if *kind != Kind::Points {
-            let style = colour.stroke_width(2);
-            legend = Some(canvas.draw_series(LineSeries::new(points.iter().copied(), style))?);
-        }
-        if let Some(legend) = legend {
-            legend.label(name).legend(move |(x, y)| {
-                PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(2))
-            });
-        }
-        if *kind != Kind::Bound {
-            let marks = points.iter().map(|&point| Circle::new(point, 4, colour.filled()));
-            let marks = canvas.draw_series(marks)?;
-            if *kind == Kind::Points {
-                marks.label(name).legend(move |(x, y)| Circle::new((x + 9, y), 4, colour.filled()));
-            }
+/// The plot's frame, and a line for each tick.
+fn grid(to: &mut String, layout: &Layout) -> Result {
+    let [left, top, right, bottom] = layout.plot();
+    let (across, down) = layout.ticks();
+    for x in across {
+        stroke(to, [x, top, x, bottom], "#ececec", 1.0)?;
+        stroke(to, [x, bottom, x, bottom + 5.0], GREY, 1.0)?;
+    }
+    for y in down {
+        stroke(to, [left, y, right, y], "#ececec", 1.0)?;
+        stroke(to, [left - 5.0, y, left, y], GREY, 1.0)?;
+    }
+    stroke(to, [left, bottom, right, bottom], GREY, 1.0)?;
+    stroke(to, [left, top, left, bottom], GREY, 1.0)
+}
+
+fn stroke(to: &mut String, [x0, y0, x1, y1]: [f64; 4], colour: &str, width: f64) -> Result {
+    writeln!(
+        to,
+        r#"<line x1="{x0:.1}" y1="{y0:.1}" x2="{x1:.1}" y2="{y1:.1}" stroke="{colour}" stroke-width="{width}"/>"#
+    )
+}
+
+fn line(to: &mut String, layout: &Layout, series: &Series, colour: &str) -> Result {
+    if series.kind == Kind::Points {
+        return Ok(());
+    }
+    let width = if series.kind == Kind::Curve { 2.0 } else { 1.5 };
+    write!(to, r#"<polyline fill="none" stroke="{colour}" stroke-width="{width}" points=""#)?;
+    for (x, y) in series.points.iter().filter_map(|point| layout.place(point.x, point.y)) {
+        write!(to, "{x:.1},{y:.1} ")?;
+    }
+    writeln!(to, r#""/>"#)
+}
+
+fn marks(to: &mut String, layout: &Layout, series: &Series, colour: &str) -> Result {
+    if matches!(series.kind, Kind::Bound(_)) {
+        return Ok(());
+    }
+    for point in &series.points {
+        if let Some((x, y)) = layout.place(point.x, point.y) {
+            let about = escaped(&point.about);
+            writeln!(
+                to,
+                r#"<circle cx="{x:.1}" cy="{y:.1}" r="4" fill="{colour}"><title>{about}</title></circle>"#
+            )?;
         }
     }
-    // Curves of efficiency start high; under a roofline the right is empty.
-    let points = chart.series.iter().any(|series| series.kind == Kind::Points);
-    let corner =
-        if points { SeriesLabelPosition::LowerRight } else { SeriesLabelPosition::LowerLeft };
-    canvas
-        .configure_series_labels()
-        .position(corner)
-        .background_style(WHITE.mix(0.85))
-        .border_style(BLACK.mix(0.3))
-        .label_font((FONT, 13))
-        .draw()?;
-    area.present()?;
-    drop(canvas);
-    drop(area);
     Ok(())
 }
 
-/// As short as it can be: 0.25, 4, 1024, 1e6.
-fn number(value: f64) -> String {
-    if value != 0.0 && !(1e-3..1e6).contains(&value.abs()) {
-        return format!("{value:e}");
+fn write_label(to: &mut String, label: &Label) -> Result {
+    let Label { at: (x, y), size, angle, .. } = label;
+    let anchor = match label.anchor {
+        Anchor::Start => "start",
+        Anchor::Middle => "middle",
+        Anchor::End => "end",
+    };
+    write!(to, r#"<text x="{x:.1}" y="{y:.1}" font-size="{size:.1}" text-anchor="{anchor}""#)?;
+    if *angle != 0.0 {
+        write!(to, r#" transform="rotate({angle:.2} {x:.1} {y:.1})""#)?;
     }
-    let text = format!("{value:.3}");
-    text.trim_end_matches('0').trim_end_matches('.').to_string()
+    writeln!(to, ">{}</text>", escaped(&label.text))
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }

@@ -2,7 +2,8 @@
 
 use std::fmt::Write;
 
-use super::{Chart, Kind};
+use super::axis::side_by_side;
+use super::{Axis, Chart, Kind, number};
 
 const COLUMNS: usize = 64;
 const ROWS: usize = 16;
@@ -12,46 +13,54 @@ pub fn draw(chart: &Chart) -> String {
     let mut cells = [' '; COLUMNS * ROWS];
     let mark = |index: usize| char::from(b'a' + (index % 26) as u8);
     for (index, series) in chart.series.iter().enumerate().rev() {
-        let places: Vec<_> =
-            series.points.iter().map(|&(x, y)| (chart.x.place(x), chart.y.place(y))).collect();
+        let place = |point: &super::Point| (chart.x.place(point.x), chart.y.place(point.y));
+        let places: Vec<_> = series.points.iter().map(place).collect();
         for column in 0..COLUMNS {
             let at = column as f64 / (COLUMNS - 1) as f64;
             let inside = |height: &f64| (0.0..=1.0).contains(height);
             if let Some(height) = height(&places, at, series.kind).filter(inside) {
-                let row = ((1.0 - height) * (ROWS - 1) as f64).round() as usize;
-                cells[row * COLUMNS + column] = mark(index);
+                cells[row(height) * COLUMNS + column] = mark(index);
             }
         }
     }
-    let number = |axis: &super::Axis, share: f64| {
-        let value = if axis.log {
-            axis.from * (axis.to / axis.from).powf(share)
-        } else {
-            axis.from + share * (axis.to - axis.from)
-        };
-        if value.abs() < 10.0 && value.fract() != 0.0 {
-            format!("{value:.2}")
-        } else {
-            format!("{value:.0}")
-        }
-    };
     let mut text = format!("{}\n", chart.title);
-    for (row, cells) in cells.chunks(COLUMNS).enumerate() {
-        let share = 1.0 - row as f64 / (ROWS - 1) as f64;
-        let label = if row % 5 == 0 { number(&chart.y, share) } else { String::new() };
+    for (index, cells) in cells.chunks(COLUMNS).enumerate() {
+        let tick = chart.y.ticks.iter().find(|&&tick| row(chart.y.place(tick)) == index);
+        let label = tick.map_or(String::new(), |&tick| number(tick));
         let line: String = cells.iter().collect();
         let _ = writeln!(text, "{label:>8} |{}", line.trim_end());
     }
-    let (left, middle, right) =
-        (number(&chart.x, 0.0), number(&chart.x, 0.5), number(&chart.x, 1.0));
     let _ = writeln!(text, "{:>8} +{}", "", "-".repeat(COLUMNS));
-    let (half, rest) = (COLUMNS / 2, COLUMNS / 2 - 8);
-    let _ = writeln!(text, "{:10}{left:<half$}{middle:<rest$}{right:>8}", "");
+    let _ = writeln!(text, "{}", below(&chart.x));
     let _ = writeln!(text, "{:10}{}, {}", "", chart.x.label, chart.y.label);
     for (index, series) in chart.series.iter().enumerate() {
         let _ = writeln!(text, "{:10}{} {}", "", mark(index), series.name);
     }
     text
+}
+
+/// The row of a height from 0 to 1.
+fn row(height: f64) -> usize {
+    ((1.0 - height) * (ROWS - 1) as f64).round() as usize
+}
+
+/// The ticks of the axis below, as far as there is room.
+fn below(axis: &Axis) -> String {
+    let labels: Vec<String> = axis.ticks.iter().map(|&tick| number(tick)).collect();
+    let column = |&tick: &f64| 10.0 + axis.place(tick) * (COLUMNS - 1) as f64;
+    let widths: Vec<_> = axis
+        .ticks
+        .iter()
+        .zip(&labels)
+        .map(|(tick, label)| (column(tick), label.len() as f64 + 1.0))
+        .collect();
+    let mut line = String::new();
+    for index in side_by_side(&widths) {
+        let start = (widths[index].0 - 0.5 * labels[index].len() as f64 + 0.5).floor() as usize;
+        line += &" ".repeat(start.saturating_sub(line.len()));
+        line += &labels[index];
+    }
+    line
 }
 
 /// How high a series is at a place, by straight lines between its points; clouds only at their points.

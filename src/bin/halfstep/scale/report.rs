@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::exchange::NETWORK_SHARE;
 use super::step::{STATE_BYTES, UPDATE_BYTES};
 use super::{Batch, Between, Outcome, Step};
-use crate::chart::{Axis, Chart, Kind, Series};
+use crate::chart::{Axis, Chart, Kind, Point, Series};
 
 /// A share of a step that is worth an effort: 1 %.
 const CLEAR: f64 = 0.01;
@@ -168,28 +168,25 @@ fn between(between: &Between) -> String {
 /// Efficiency over ranks, a curve for each strategy.
 pub fn chart(outcome: &Outcome) -> Chart {
     let Outcome { job, rows, others, .. } = outcome;
-    let curve = |baseline: &Step, rows: &[Step]| {
-        let point = |row: &Step| (row.ranks as f64, 100.0 * row.efficiency(baseline));
-        rows.iter().map(point).collect()
+    let curve = |(strategy, baseline, rows): &(super::Strategy, Step, Vec<Step>)| {
+        let point = |row: &Step| {
+            let (name, efficiency) = (strategy.name, 100.0 * row.efficiency(baseline));
+            let about = format!("{name}: {} ranks, {efficiency:.1} %", row.ranks);
+            Point { x: row.ranks as f64, y: efficiency, about }
+        };
+        let points = rows.iter().map(point).collect();
+        Series { name: strategy.name.into(), points, kind: Kind::Curve }
     };
-    let series = |(strategy, baseline, rows): &(super::Strategy, Step, Vec<Step>)| Series {
-        name: format!("{}: {}", strategy.name, strategy.about),
-        points: curve(baseline, rows),
-        kind: Kind::Curve,
-    };
-    let ends = |row: Option<&Step>| row.map_or(1.0, |row| row.ranks as f64);
-    let (from, to) = (ends(rows.first()), ends(rows.last()));
-    Chart {
-        title: format!("{} on {}: predicted efficiency", job.model.name, job.machine.name),
-        x: Axis { label: "ranks".into(), from, to: to.max(2.0 * from), log: true },
-        y: Axis {
-            label: format!("efficiency in %, {} rank(s) = 100", outcome.baseline.ranks),
-            from: 0.0,
-            to: 100.0,
-            log: false,
-        },
-        series: others.iter().map(series).collect(),
+    let series: Vec<Series> = others.iter().map(curve).collect();
+    let ranks: Vec<f64> = rows.iter().map(|row| row.ranks as f64).collect();
+    let efficiencies = series.iter().flat_map(|series| &series.points).map(|point| point.y);
+    let label = format!("efficiency in %, {} rank(s) = 100", outcome.baseline.ranks);
+    let mut y = Axis::linear(&label, efficiencies);
+    if y.from > 0.0 {
+        y.label += &format!(" (the axis starts at {})", y.from);
     }
+    let title = format!("{} on {}: predicted efficiency", job.model.name, job.machine.name);
+    Chart { title, x: Axis::of("ranks", &ranks), y, series }
 }
 
 /// The same as data.
@@ -229,4 +226,48 @@ pub fn json(outcome: &Outcome) -> Value {
         "two_level_from_ranks": outcome.two_level_from(0.0),
         "two_level_clearly_from_ranks": outcome.two_level_from(CLEAR),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use halfstep::Dtype;
+
+    use super::*;
+    use crate::chart::tests::assert_readable;
+    use crate::scale::{Job, Machine, Ranks, Strategy, simulate};
+    use crate::workloads::Model;
+
+    /// Whatever is asked for, nothing lies on anything, the first and the last number of ranks are named, and
+    /// the curves fill the plot.
+    #[test]
+    fn curves_are_readable() {
+        let many: Vec<String> = (1..200).map(|ranks| ranks.to_string()).collect();
+        let many = many.join(",");
+        for ranks in ["1..4096", "4,8,3664", "1..1000", "64", "999999,1000000", &many] {
+            for batch in [Batch::PerRank(8), Batch::Global(100)] {
+                let job = Job {
+                    model: Model::named("wav2vec2-base").unwrap(),
+                    machine: Machine::named("juwels-booster").unwrap(),
+                    precision: Dtype::Bf16,
+                    batch,
+                    share: None,
+                    spread: 0.01,
+                    steps: 1,
+                    seed: 1,
+                };
+                let chosen = Strategy::named("halfstep").unwrap();
+                let ranks: Ranks = ranks.parse().unwrap();
+                let chart = chart(&simulate(job, chosen, ranks.list(), 4).unwrap());
+                if ranks.list() != [999_999, 1_000_000] {
+                    assert_readable(&chart); // those lie on each other
+                }
+                assert_eq!(chart.x.ticks[0], ranks.list()[0] as f64);
+                let heights = || chart.series.iter().flat_map(|s| &s.points).map(|point| point.y);
+                let span = heights().fold(0.0, f64::max) - heights().fold(f64::MAX, f64::min);
+                assert!(span > 0.5 * (chart.y.to - chart.y.from), "{:?}: {span}", chart.y);
+                let said = chart.y.label.contains("the axis starts at");
+                assert_eq!(said, chart.y.from > 0.0, "{}", chart.y.label);
+            }
+        }
+    }
 }
