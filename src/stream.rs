@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
+#[cfg(feature = "cuda")]
+use crate::DeviceKind;
 use crate::backend::{StreamId, Ticket};
 use crate::kernel::Launch;
-use crate::{Device, Result};
-#[cfg(feature = "cuda")]
-use crate::{DeviceKind, Error};
+use crate::{Device, Error, Result};
 
 /// A queue of work on one device.
 ///
@@ -30,8 +30,9 @@ pub struct Stream {
 }
 
 /// A point in a stream's order, for other streams or the host to wait for.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Event {
+    device: Device,
     ticket: Ticket,
 }
 
@@ -105,14 +106,16 @@ impl Stream {
     /// [`Error::State`](crate::Error::State) while a graph is made of the stream;
     /// [`Error::Driver`](crate::Error::Driver) on a GPU.
     pub fn record(&self) -> Result<Event> {
-        Ok(Event { ticket: self.device.backend.record(self.id)? })
+        let ticket = self.device.backend.record(self.id)?;
+        Ok(Event { device: self.device.clone(), ticket })
     }
 
-    /// Makes work enqueued from now on wait for `event`, a point of any stream of this device.
+    /// Makes work enqueued from now on wait for `event`, a point of any stream of this device (of a CPU's: of any CPU).
     ///
     /// # Errors
-    /// [`Error::Driver`](crate::Error::Driver) on a GPU.
+    /// [`Error::Device`] for another device's event; [`Error::Driver`](crate::Error::Driver) on a GPU.
     pub fn wait(&self, event: &Event) -> Result<()> {
+        self.check_knows("Stream::wait", "event", &event.device)?;
         self.device.backend.wait(self.id, event.ticket)
     }
 
@@ -187,6 +190,19 @@ impl Stream {
         self.device.backend.lend(self.id)
     }
 
+    /// Whether numbers that `owner` gave mean something here. (CPUs give none that matter.)
+    fn check_knows(&self, op: &'static str, arg: &'static str, owner: &Device) -> Result<()> {
+        if self.device.reaches(owner) {
+            return Ok(());
+        }
+        Err(Error::Device {
+            op,
+            arg: arg.into(),
+            expected: self.device.info().to_string(),
+            found: owner.info().to_string(),
+        })
+    }
+
     pub(crate) fn id(&self) -> StreamId {
         self.id
     }
@@ -219,13 +235,14 @@ impl Graph {
     /// Enqueues the recorded work.
     ///
     /// # Errors
-    /// [`Error::Driver`](crate::Error::Driver).
+    /// [`Error::Device`] for another device's stream; [`Error::Driver`](crate::Error::Driver).
     ///
     /// # Safety
     /// All memory that was used while recording (operands, optimizers, buffers) is alive until the
     /// work has run, and is used by others only in an order that streams guarantee: addresses are
     /// part of the graph.
     pub unsafe fn run(&self, stream: &Stream) -> Result<()> {
+        stream.check_knows("Graph::run", "graph", &self.device)?;
         // SAFETY: the caller's promise.
         unsafe { self.device.backend.replay(self.id, stream.id) }
     }

@@ -57,6 +57,26 @@ fn steps_replay_from_a_graph() {
     }
 }
 
+/// An event names a stream of its device by a number, as a graph does: another device does not look it up.
+#[test]
+fn events_and_graphs_of_another_device_are_refused() {
+    for (device, _) in gpus() {
+        let (gpu, cpu) = (device.stream().unwrap(), common::cpu(1).stream().unwrap());
+        for (here, there) in [(&gpu, &cpu), (&cpu, &gpu)] {
+            let error = here.wait(&there.record().unwrap()).unwrap_err();
+            assert!(matches!(error, Error::Device { op: "Stream::wait", .. }), "{error}");
+        }
+        let mut buffer = device.zeros::<u32>(1).unwrap();
+        let graph = gpu.capture(|| buffer.clear(&gpu)).unwrap();
+        // SAFETY: it is refused; else the buffer is alive, and used by nobody else.
+        let error = unsafe { graph.run(&cpu) }.unwrap_err();
+        assert!(matches!(error, Error::Device { op: "Graph::run", .. }), "{error}");
+        // SAFETY: as above.
+        unsafe { graph.run(&gpu) }.unwrap();
+        gpu.sync().unwrap();
+    }
+}
+
 /// D-15: what cannot be part of a graph says so, and the stream goes on.
 #[test]
 fn d15_reading_while_a_graph_is_made_is_refused() {
