@@ -7,7 +7,7 @@ use common::data::{Distribution, Rng};
 use common::guard::Guarded;
 use common::reduction::{params_from, refs};
 use common::{cpu, ranks, rounding};
-use halfstep::reduce::{BucketPlan, Communicator, Config, Local, Reducer, Unscale};
+use halfstep::reduce::{BucketPlan, Communicator, Config, Local, Reducer, Unscale, local};
 use halfstep::{Dtype, Storage, Write, bf16, f16};
 use proptest::prelude::*;
 
@@ -188,6 +188,39 @@ fn k15_one_rank_gets_its_own_bits_back() {
     let plan = BucketPlan::ddp(&params_from(&[5000]), Dtype::Bf16, 1, 1).unwrap();
     let results = step(&plan, &Config::default(), &[vec![gradient.clone()]], &[vec![0]], &[3.0]);
     assert_eq!(results[0][0], gradient);
+}
+
+/// Alone, too, a sum is of weighted gradients, an average of none; wherever gradients lie.
+#[test]
+fn one_rank_gets_its_weighted_sum() {
+    let plan = BucketPlan::ddp(&params_from(&[3]), Dtype::Bf16, 1, 1).unwrap();
+    let device = cpu(1);
+    let stream = device.stream().unwrap();
+    for (average, weight, expected) in
+        [(false, 3.0, 2.25), (true, 3.0, 0.75), (false, 1.0, 0.75), (false, 0.0, 0.0)]
+    {
+        for (views, accumulate) in [(false, false), (false, true), (true, false), (true, true)] {
+            let config =
+                Config { average, views, accumulate, scale: 0.5, stats: true, ..Config::default() };
+            let comm = Box::new(local(1.try_into().unwrap()).remove(0));
+            let mut reducer = Reducer::<f32>::new(&device, plan.clone(), comm, config).unwrap();
+            reducer.set_weight(weight).unwrap();
+            let mut gradient = [1.5f32; 3];
+            if views {
+                reducer.gradient_mut(0).unwrap().host().unwrap().copy_from_slice(&gradient);
+                reducer.ready_view(&stream, 0).unwrap();
+                reducer.finish_views(&stream, Unscale::Keep).unwrap();
+                gradient.copy_from_slice(reducer.gradient(0).unwrap().host().unwrap());
+            } else {
+                reducer.ready(&stream, 0, &gradient).unwrap();
+                reducer.finish(&stream, &mut [&mut gradient], Unscale::Keep).unwrap();
+            }
+            let case = format!("average {average}, weight {weight}, views {views} {accumulate}");
+            assert_eq!(gradient, [expected; 3], "{case}");
+            let squares = reducer.stats().unwrap().read(&stream).unwrap().sum_squares;
+            assert_eq!(squares, 3.0 * f64::from(expected).powi(2), "{case}");
+        }
+    }
 }
 
 /// Σg² is that of what `finish` wrote (before its last rounding), to the documented bit.

@@ -89,7 +89,7 @@ impl Schedule {
         };
         let unscale = [Unscale::Keep, Unscale::Factor(0.3)][rng.below(2)];
         // Without weights and averages, sums are exact on every wire.
-        let weighted = ranks > 1 && rng.below(2) == 0;
+        let weighted = rng.below(2) == 0;
         let turn = |rng: &mut Rng| {
             let mut order: Vec<usize> = (0..lens.len()).collect();
             (1..order.len()).rev().for_each(|i| order.swap(i, rng.below(i + 1)));
@@ -158,7 +158,10 @@ impl Schedule {
                 let sum = there.iter().map(share).sum::<f64>() * f64::from(self.config.scale);
                 assert_eq!(f64::from(sum as f32), sum, "exact in f32, in any order");
                 if self.ranks() == 1 {
-                    return G::narrow(unscale * sum as f32); // alone: neither weight nor wire
+                    // Alone: no wire, and a weight in sums only.
+                    let own = (sum / turns[0].weight) as f32;
+                    let weight = if self.config.average { 1.0 } else { turns[0].weight as f32 };
+                    return G::narrow(unscale * weight * own);
                 }
                 if self.config.sum != Sum::RankOrder {
                     return G::narrow(unscale * factor * sum as f32);

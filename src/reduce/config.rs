@@ -46,7 +46,7 @@ pub enum Sum {
 /// How gradients are reduced. Must be the same on every rank, but for times and folders.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
-    /// Divide by the sum of the weights: an average over samples, not over ranks. Else: a sum.
+    /// Divide by the sum of the weights: an average over samples, not over ranks. Else: the weighted sum.
     pub average: bool,
     /// Parameters without a gradient on this rank count as zero, with this rank's weight; those
     /// without one on any rank are left alone. Else: an error in [`Reducer::finish`](super::Reducer::finish).

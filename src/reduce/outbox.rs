@@ -14,8 +14,8 @@ use crate::{Buffer, Error, Event, Result};
 
 /// Where filled buckets go.
 pub(super) enum Outbox {
-    /// One rank: straight back.
-    Alone(Vec<Done>),
+    /// One rank: straight back. Its average is what it is, whatever that weighs; its sum is weighted.
+    Alone { average: bool, done: Vec<Done> },
     Thread {
         jobs: Option<Sender<Task>>,
         done: Receiver<Done>,
@@ -35,12 +35,13 @@ impl Outbox {
 
     pub fn send(&mut self, job: Job, trailer: Trailer, geometry: Geometry) -> Result<()> {
         match self {
-            Self::Alone(done) => {
+            Self::Alone { average, done } => {
                 let Job { bucket, started, blocks, filled, .. } = job;
                 let shards =
                     vec![Part { buffer: blocks.send.clone(), start: 0, len: geometry.shard_bytes }];
                 let log = Log::new(started);
-                let outcome = Ok(Exchanged { shards, trailers: vec![trailer], factor: 1.0, log });
+                let factor = if *average { 1.0 } else { trailer.weight as f32 };
+                let outcome = Ok(Exchanged { shards, trailers: vec![trailer], factor, log });
                 done.push(Done { bucket, blocks, filled, outcome });
                 Ok(())
             }
@@ -60,7 +61,7 @@ impl Outbox {
     ) -> Result<Receiver<Result<Vec<Part>>>> {
         let (to, parts) = channel();
         let sent = match self {
-            Self::Alone(_) => {
+            Self::Alone { .. } => {
                 let own = Part { buffer: send.clone(), start: 0, len: send.len() };
                 to.send(Ok(vec![own])).is_ok()
             }
@@ -75,8 +76,8 @@ impl Outbox {
     /// The next bucket, in plan order.
     pub fn receive(&mut self) -> Result<Done> {
         match self {
-            Self::Alone(done) if done.is_empty() => Err(thread_ended()),
-            Self::Alone(done) => Ok(done.remove(0)),
+            Self::Alone { done, .. } if done.is_empty() => Err(thread_ended()),
+            Self::Alone { done, .. } => Ok(done.remove(0)),
             Self::Thread { done, .. } => done.recv().map_err(|_| thread_ended()),
         }
     }

@@ -282,7 +282,8 @@ impl<G: Storage> Reducer<G> {
             }
         };
         let outbox = if ranks == 1 {
-            Outbox::Alone(Vec::with_capacity(buckets.len()))
+            let done = Vec::with_capacity(buckets.len());
+            Outbox::Alone { average: config.average, done }
         } else {
             let gathered = match way {
                 Way::Sections => layouts.iter().map(|layout| layout.gathered()).max(),
@@ -348,7 +349,7 @@ impl<G: Storage> Reducer<G> {
         })
     }
 
-    /// This rank's weight in the averages of the step that begins next: its number of samples or
+    /// This rank's weight in the averages or sums of the step that begins next: its number of samples or
     /// tokens, say. 1 until set; kept until set again. 0 takes part without counting: its
     /// gradients count as zeros, NaN and ±Inf too (views are set to 0); where all ranks weigh 0, averages are 0.
     ///
@@ -463,7 +464,7 @@ impl<G: Storage> Drop for Reducer<G> {
             // A fork: the thread that would have to end is not here.
             return std::mem::forget(std::mem::replace(
                 &mut self.outbox,
-                Outbox::Alone(Vec::new()),
+                Outbox::Alone { average: true, done: Vec::new() },
             ));
         }
         if self.started.is_some() {
