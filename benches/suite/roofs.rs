@@ -43,7 +43,9 @@ impl Roofs {
         entries: &[Entry],
     ) -> Result<Vec<Self>, Failure> {
         let mut devices = devices.to_vec();
-        let ranks = entries.iter().filter_map(|entry| entry.ranks.and_then(NonZeroUsize::new));
+        let cpu = devices.iter().any(|device| device.info().kind == DeviceKind::Cpu);
+        let ranks = entries.iter().filter(|_| cpu).filter_map(|entry| entry.ranks);
+        let ranks = ranks.filter_map(NonZeroUsize::new);
         for device in ranks.map(Device::cpu_with_threads) {
             let name = device_name(&device);
             if devices.iter().all(|other| device_name(other) != name) {
