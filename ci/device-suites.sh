@@ -1,3 +1,4 @@
+# shellcheck shell=bash disable=SC2034 # it is used by who sources this
 # The suites that run on a device, those that take long first: on the virtual GPU (ci/run), and where there is a real one
 # (ci/gpu-node.sh). To be sourced.
 device_suites=(optim_devices device gemm gemm_backward gemm_bound gemm_exact gemm_many gemm_weight_grad gemm_empty gemm_statistics
