@@ -40,7 +40,7 @@ impl Arithmetic {
     pub const ALL: [Self; 3] = [Self::F32, Self::Bf16, Self::F16];
 }
 
-/// What of a processor does arithmetic.
+/// What of a device does arithmetic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unit {
     /// f32 multiply-adds, in the widest vectors there are.
@@ -49,11 +49,11 @@ pub enum Unit {
     Dot,
     /// AMX's products of bf16 tiles.
     Amx,
+    /// A GPU's products of 16 bits.
+    Matrix,
 }
 
 impl Unit {
-    pub const ALL: [Self; 3] = [Self::Fma, Self::Dot, Self::Amx];
-
     /// By which a form of the CPU's products (`DeviceInfo::arch`) does it.
     pub fn of(arithmetic: Arithmetic, form: &str) -> Self {
         match (arithmetic, form) {
@@ -68,16 +68,18 @@ impl Unit {
             Self::Fma => "FMA",
             Self::Dot => "dot",
             Self::Amx => "AMX",
+            Self::Matrix => "matrix",
         }
     }
 }
 
-/// FLOP/s of so many threads at once. Of dot products and AMX, where the processor has them.
+/// FLOP/s of so many threads at once; 0 by what the processor does not have.
 pub fn peak_flops(threads: usize, unit: Unit) -> f64 {
     let one = || match unit {
         Unit::Fma => peak::fma_gflops(),
         Unit::Dot => peak::dot_gflops(),
         Unit::Amx => peak::amx_gflops(),
+        Unit::Matrix => 0.0,
     };
     if threads == 1 {
         return 1e9 * one();

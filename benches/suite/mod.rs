@@ -19,7 +19,7 @@ mod roofs;
 
 pub use bandwidth::Bandwidth;
 pub use gemm::products;
-pub use limits::{Arithmetic, Traffic};
+pub use limits::{Arithmetic, Traffic, Unit};
 pub use measure::{Line, measure};
 pub use print::{LEGEND, header, main, number, roof_lines, row};
 pub use roofs::{Roof, Roofs};
@@ -112,9 +112,10 @@ pub fn threads() -> Vec<NonZeroUsize> {
     threads
 }
 
-/// Elements of large arrays: 80 MB of f32, or as many as do not fit the last caches twice, in 16 bits.
+/// Elements of large arrays: 80 MB of f32, or as many as take twice the last caches in 16 bits; and at most what an
+/// optimizer's step has room for on any server.
 pub fn large() -> usize {
-    caches::last_level().max(20_000_000)
+    caches::last_level().clamp(20_000_000, 200_000_000)
 }
 
 /// The CPU with so many threads, and the GPUs there are; and why some cannot be opened.

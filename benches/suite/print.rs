@@ -25,7 +25,7 @@ pub fn row(line: &Line) -> String {
     let ratio = line.speedup.map_or(String::new(), |ratio| format!("{ratio:.2}"));
     let of = match line.roof {
         None => "-",
-        Some(Roof::Arithmetic(by)) => by,
+        Some(Roof::Arithmetic(unit)) => unit.name(),
         Some(Roof::Memory) => "memory",
     };
     format!(
@@ -51,9 +51,9 @@ pub fn roof_lines(roofs: &[Roofs]) -> Vec<String> {
         format!(
             "roofs, {threads} {noun}: f32 {:.1} GFLOP/s ({}), bf16 {:.1} ({}); {}",
             1e-9 * roofs.arithmetic(Arithmetic::F32),
-            roofs.by[Arithmetic::F32 as usize],
+            roofs.units[Arithmetic::F32 as usize].name(),
             1e-9 * roofs.arithmetic(Arithmetic::Bf16),
-            roofs.by[Arithmetic::Bf16 as usize],
+            roofs.units[Arithmetic::Bf16 as usize].name(),
             bytes.join(", ")
         )
     };

@@ -15,8 +15,7 @@ const LITTLE: f64 = 4.0;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Roof {
     Memory,
-    /// By what it is done.
-    Arithmetic(&'static str),
+    Arithmetic(Unit),
 }
 
 /// Roofs of a device: FLOP/s by arithmetic, bytes/s by traffic.
@@ -28,7 +27,7 @@ pub struct Roofs {
     /// Measured on the CPU, computed for a GPU; infinite where not known.
     pub flops: [f64; 3],
     /// What does that arithmetic.
-    pub by: [&'static str; 3],
+    pub units: [Unit; 3],
     /// Measured. A GPU's are those of a copy.
     pub bytes: [f64; 3],
     /// What follows from a GPU's clocks.
@@ -73,20 +72,20 @@ impl Roofs {
                 device: device_name,
                 threads: None,
                 flops,
-                by: ["FMA", "matrix", "matrix"],
+                units: [Unit::Fma, Unit::Matrix, Unit::Matrix],
                 bytes,
                 computed: info.peak,
             });
         }
         let threads = info.units;
-        let by = Arithmetic::ALL.map(|arithmetic| Unit::of(arithmetic, &info.arch));
-        let flops = by.map(|unit| best(&mut || peak_flops(threads, unit)));
+        let units = Arithmetic::ALL.map(|arithmetic| Unit::of(arithmetic, &info.arch));
+        let flops = units.map(|unit| best(&mut || peak_flops(threads, unit)));
         let bytes = Traffic::ALL.map(|traffic| best(&mut || meter.measure(traffic, threads)));
         Ok(Self {
             device: device_name,
             threads: Some(threads),
             flops,
-            by: by.map(Unit::name),
+            units,
             bytes,
             computed: None,
         })
@@ -94,8 +93,7 @@ impl Roofs {
 
     /// Measured once more, of the CPU.
     pub fn flops_now(&self, threads: usize, arithmetic: Arithmetic) -> f64 {
-        let unit = Unit::ALL.into_iter().find(|unit| unit.name() == self.by[arithmetic as usize]);
-        peak_flops(threads, unit.unwrap_or(Unit::Fma))
+        peak_flops(threads, self.units[arithmetic as usize])
     }
 
     /// The roof over so much arithmetic on so many bytes; none where it is that of an arithmetic that is not known.
@@ -106,7 +104,7 @@ impl Roofs {
         }
         let compute_bound = entry.flops / flops > entry.bytes / self.bandwidth(entry.traffic);
         Some(if compute_bound {
-            Roof::Arithmetic(self.by[entry.arithmetic as usize])
+            Roof::Arithmetic(self.units[entry.arithmetic as usize])
         } else {
             Roof::Memory
         })

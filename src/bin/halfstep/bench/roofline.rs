@@ -104,6 +104,7 @@ fn bounds(roofs: &Roofs, (f32, bf16): (f64, f64), x: &Axis, y: &Axis) -> Vec<Ser
 mod tests {
     use super::*;
     use crate::chart::tests::assert_readable;
+    use crate::suite::Unit;
 
     fn outcome(device: &str, threads: Option<usize>, bf16: f64) -> Outcome {
         let roofs = Roofs {
@@ -112,7 +113,7 @@ mod tests {
             flops: [100e9, bf16, 100e9],
             bytes: [8e9, 9e9, 10e9],
             computed: None,
-            by: ["FMA", "dot", "FMA"],
+            units: [Unit::Fma, Unit::Dot, Unit::Fma],
         };
         let line = |(op, intensity): (&str, f64)| Line {
             op: op.into(),
