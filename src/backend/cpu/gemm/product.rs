@@ -230,62 +230,75 @@ impl<T: Storage> Job<'_, T> {
         let cut = &self.cut;
         let down = part.rows.div_ceil(cut.tile_rows);
         let across = part.columns.div_ceil(cut.tile_columns);
-        let ld = cut.tile_columns * self.halves;
-        let floats = cut.tile_rows * ld;
+        let floats = cut.tile_rows * cut.tile_columns * self.halves;
         // Tiles side by side that one task computes: all of a row where they have panels of A of their own.
         let (tasks, side_by_side) = if cut.own_a { (down, across) } else { (down * across, 1) };
         threads.run(tasks, |task| {
             // Down first: threads work on one range of columns, whose panels of B they share.
             let (row, first) = (task % down * cut.tile_rows, task / down * side_by_side);
-            let rows = cut.tile_rows.min(part.rows - row);
             SCRATCH.with_borrow_mut(|scratch| {
                 // SAFETY: the caller's promise.
                 let own_a =
                     cut.own_a.then(|| unsafe { self.own_a::<F>(part, row, &mut scratch.a) });
                 let packed_a = own_a.unwrap_or_else(|| self.shared_a::<F>(part));
                 for index in first..first + side_by_side {
-                    let column = index * cut.tile_columns;
-                    let columns = cut.tile_columns.min(part.columns - column);
                     let sums = match self.tiles.is_null() {
                         true => scratch.tile.reserve(floats),
-                        false => self
-                            .tiles
-                            .wrapping_add(part.index * self.sizes.block_sums + task * floats),
+                        false => {
+                            let block = part.index * self.sizes.block_sums;
+                            self.tiles.wrapping_add(block + task * floats)
+                        }
                     };
                     let own_b = cut.own_b.then(|| {
                         let panels = cut.tile_columns / F::NR * self.halves;
                         scratch.b.reserve(panels * self.sizes.b_panel)
                     });
-                    let tile = Tile {
-                        row: part.row + row,
-                        rows,
-                        column: part.column + column,
-                        columns,
-                        sums,
-                        ld,
-                        up: columns.next_multiple_of(F::NR),
-                    };
-                    // A tile of 16 bits is written as fast without.
-                    let of_epilogue = match (self.ahead, size_of::<O>()) {
-                        (true, 4) => self.of_epilogue::<F, O>(tile),
-                        _ => [Rectangle::NONE; 5],
-                    };
-                    // SAFETY: the form's instructions are there; the tile is inside the part; its sums are this
-                    // task's own.
-                    unsafe {
-                        F::begin();
-                        self.sum::<F>(part, tile, (packed_a, own_b), &of_epilogue);
-                        F::end();
-                        if part.last {
-                            F::vectorized(
-                                #[inline(always)]
-                                || epilogue::<F::Around, T, O>(self.block, tile),
-                            );
-                        }
-                    }
+                    let place = (row, index * cut.tile_columns);
+                    // SAFETY: the caller's promise; the tile is inside the part; the memory is this task's own.
+                    unsafe { self.tile::<F, O>(part, place, sums, (packed_a, own_b)) };
                 }
             });
         });
+    }
+
+    /// Computes the tile at a row and a column of the part, and writes it where the part is the last of `k`.
+    ///
+    /// # Safety
+    /// As for [`Self::compute`]; the tile is inside the part, and nothing else uses its sums and its own panels of B.
+    unsafe fn tile<F: Form, O: Storage>(
+        &self,
+        part: Part,
+        (row, column): (usize, usize),
+        sums: *mut f32,
+        panels: (PackedA, Option<*mut f32>),
+    ) {
+        let columns = self.cut.tile_columns.min(part.columns - column);
+        let tile = Tile {
+            row: part.row + row,
+            rows: self.cut.tile_rows.min(part.rows - row),
+            column: part.column + column,
+            columns,
+            sums,
+            ld: self.cut.tile_columns * self.halves,
+            up: columns.next_multiple_of(F::NR),
+        };
+        // A tile of 16 bits is written as fast without.
+        let of_epilogue = match (self.ahead, size_of::<O>()) {
+            (true, 4) => self.of_epilogue::<F, O>(tile),
+            _ => [Rectangle::NONE; 5],
+        };
+        // SAFETY: the form's instructions are there; for the rest the caller's promise.
+        unsafe {
+            F::begin();
+            self.sum::<F>(part, tile, panels, &of_epilogue);
+            F::end();
+            if part.last {
+                F::vectorized(
+                    #[inline(always)]
+                    || epilogue::<F::Around, T, O>(self.block, tile),
+                );
+            }
+        }
     }
 
     /// What the tile's epilogue reads and writes.

@@ -135,37 +135,37 @@ unsafe fn rows<F: Form, T: Storage>(a: &[f32], b: (*const T, usize), sums: &mut 
     }
 }
 
-/// [`rows`], so many of them side by side.
+/// [`rows`], `ROWS` of them side by side.
 ///
 /// # Safety
 /// As for [`rows`].
 #[inline(always)]
-unsafe fn passes<const STEPS: usize, F: Form, T: Storage>(
+unsafe fn passes<const ROWS: usize, F: Form, T: Storage>(
     a: &[f32],
     (b, ld): (*const T, usize),
     sums: &mut [f32],
 ) {
     let (groups, rest) = sums.as_chunks_mut::<LINE>();
     let whole = LINE * groups.len();
-    for (block, a) in a.chunks(STEPS).enumerate() {
-        let b = b.wrapping_add(block * STEPS * ld);
+    for (block, a) in a.chunks(ROWS).enumerate() {
+        let b = b.wrapping_add(block * ROWS * ld);
         for (i, sums) in groups.iter_mut().enumerate() {
             // A line of each row at once: rows that lie a power of two apart share few places in the cache.
             let mut chains = [[0.0f32; 8]; LINE / 8];
             chains.as_flattened_mut().copy_from_slice(sums);
             let line = b.wrapping_add(LINE * i);
-            if a.len() == STEPS {
-                each::<STEPS>(
+            if a.len() == ROWS {
+                each::<ROWS>(
                     #[inline(always)]
                     // SAFETY: a line of row `p` of these.
                     |p| unsafe {
-                        row::<STEPS, F, T>(a[p], line.wrapping_add(p * ld), ld, &mut chains)
+                        row::<ROWS, F, T>(a[p], line.wrapping_add(p * ld), ld, &mut chains)
                     },
                 );
             } else {
                 for (p, a) in a.iter().enumerate() {
                     // SAFETY: as above.
-                    unsafe { row::<STEPS, F, T>(*a, line.wrapping_add(p * ld), ld, &mut chains) };
+                    unsafe { row::<ROWS, F, T>(*a, line.wrapping_add(p * ld), ld, &mut chains) };
                 }
             }
             sums.copy_from_slice(chains.as_flattened());
@@ -179,18 +179,18 @@ unsafe fn passes<const STEPS: usize, F: Form, T: Storage>(
     }
 }
 
-/// Adds `a` times a line of a row of B, and asks for the one that the next pass over `STEPS` rows reads.
+/// Adds `a` times a line of a row of B, and asks for the one that the next pass over `ROWS` rows reads.
 ///
 /// # Safety
 /// The line is in B. Inside `F::vectorized`.
 #[inline(always)]
-unsafe fn row<const STEPS: usize, F: Form, T: Storage>(
+unsafe fn row<const ROWS: usize, F: Form, T: Storage>(
     a: f32,
     b: *const T,
     ld: usize,
     chains: &mut [[f32; 8]; LINE / 8],
 ) {
-    prefetch(b.wrapping_add(STEPS * ld), LINE * size_of::<T>());
+    prefetch(b.wrapping_add(ROWS * ld), LINE * size_of::<T>());
     for (group, chain) in chains.iter_mut().enumerate() {
         // SAFETY: eight elements of the line.
         let row = unsafe { widen::<F, T>(b.add(8 * group)) };
