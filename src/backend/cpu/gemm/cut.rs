@@ -192,14 +192,27 @@ mod tests {
         }
     }
 
+    /// What `blocks_of_a_huge_product_have_the_bits_of_small_ones` (tests/gemm_bits.rs) multiplies has several of each.
+    fn cuts_everything<F: Form>() {
+        let (m, n, k) = (1700, 3500, 4500);
+        let cut = Cut::new::<F>((m, n, k), 1, false, 3);
+        assert!(cut.block_rows < m && cut.block_steps < k, "{cut:?}");
+        assert!(cut.block_columns < cut.group_columns && cut.group_columns < n, "{cut:?}");
+    }
+
+    fn all<F: Form>() {
+        fits::<F>();
+        cuts_everything::<F>();
+    }
+
     #[test]
-    fn workspaces_are_as_large_as_documented() {
-        fits::<Portable>();
+    fn workspaces_are_as_large_as_documented_and_tests_reach_all_blocks() {
+        all::<Portable>();
         #[cfg(target_arch = "x86_64")]
         {
-            fits::<super::super::avx2::Avx2>();
-            fits::<super::super::avx512bf16::Avx512Bf16>();
-            fits::<super::super::amx::Amx>();
+            all::<super::super::avx2::Avx2>();
+            all::<super::super::avx512bf16::Avx512Bf16>();
+            all::<super::super::amx::Amx>();
         }
     }
 }
