@@ -4,6 +4,10 @@
 /// Elements that one block of random bits serves, 16 bits each.
 pub(crate) const BLOCK: usize = 8;
 
+/// Blocks (or vectors of them) computed side by side: each is a chain of twenty products, and a processor that waits for
+/// one has the others. (On a server 4 take a fifth less time than 1, 2 a tenth.)
+const CHAINS: usize = 4;
+
 /// Which random number it is: never where it is computed.
 ///
 /// The 128-bit counter is (element / 8, slot, tensor, step), the key is the seed:
@@ -38,14 +42,16 @@ impl Key {
 
     /// The blocks `first ..`, as a loop that becomes vector code: of each block, words 0 and 1 as
     /// one u64, then words 2 and 3. In memory, on little-endian machines, that is 16 bits for each
-    /// element in order.
+    /// element in order. As many blocks as are a multiple of [`CHAINS`].
     ///
     /// State is kept in u64 whose high halves are not used: a 32×32-bit product needs its operands
     /// there, and moving them in and out would cost more than the product.
     #[inline(always)]
     pub(crate) fn blocks(&self, first: u64, to: &mut [[u64; 2]]) {
         const LOW: u64 = 0xffff_ffff;
-        let slot = u64::from(self.slot) << 29;
+        // Not constants to the compiler, which would make `b << 32` a second product, of 64 bits.
+        let [m0, m1] = std::hint::black_box([0xd251_1f53u32, 0xcd9e_8d57]).map(u64::from);
+        let slot = u64::from(self.slot << 29);
         let (_, key) = self.counter(first);
         let mut keys = [[0u64; 2]; 10];
         let mut next = key;
@@ -53,21 +59,27 @@ impl Key {
             *key = [u64::from(next[0]), u64::from(next[1])];
             next = bump(next);
         }
-        for (lane, to) in to.iter_mut().enumerate() {
-            let block = first.wrapping_add(lane as u64);
-            let (mut c0, mut c1) = (block, block >> 32 | slot);
-            let (mut c2, mut c3) = (u64::from(self.tensor), self.step & LOW);
+        let apart = to.len() / CHAINS;
+        for lane in 0..apart {
+            let mut chains: [[u64; 4]; CHAINS] = std::array::from_fn(|chain| {
+                let block = first.wrapping_add((chain * apart + lane) as u64);
+                [block, block >> 32 | slot, u64::from(self.tensor), self.step & LOW]
+            });
             // Unrolled by hand: the loop over lanes is then the innermost one.
             macro_rules! round {
                 ($($number:literal)*) => {$(
-                    let (a, b) = ((c0 & LOW) * 0xd251_1f53, (c2 & LOW) * 0xcd9e_8d57);
-                    c0 = (b >> 32) ^ c1 ^ keys[$number][0];
-                    c2 = (a >> 32) ^ c3 ^ keys[$number][1];
-                    (c1, c3) = (b, a);
+                    for chain in &mut chains {
+                        let [c0, c1, c2, c3] = *chain;
+                        let (a, b) = ((c0 & LOW) * m0, (c2 & LOW) * m1);
+                        let (of_a, of_b) = ((a >> 32) ^ c3, (b >> 32) ^ c1);
+                        *chain = [of_b ^ keys[$number][0], b, of_a ^ keys[$number][1], a];
+                    }
                 )*};
             }
             round!(0 1 2 3 4 5 6 7 8 9);
-            *to = [c0 & LOW | c1 << 32, c2 & LOW | c3 << 32];
+            for (chain, [c0, c1, c2, c3]) in chains.into_iter().enumerate() {
+                to[chain * apart + lane] = [c0 & LOW | c1 << 32, c2 & LOW | c3 << 32];
+            }
         }
     }
 
