@@ -21,6 +21,8 @@ const B_FLOATS_OF_THREAD: usize = 1 << 18;
 /// Rows of a tile, where there are many tiles and where there are few.
 const TILE_ROWS: [usize; 2] = [192, 96];
 const MANY_TILES: usize = 64;
+/// Rows of a tile where threads could not share a block of larger ones; B's panels are read again for each.
+const FEW_ROWS: usize = 64;
 /// Columns of a product of few rows with which it is one row of tiles, each of which packs B for itself: so that there
 /// are tiles enough for threads.
 const MANY_COLUMNS: usize = 1536;
@@ -58,6 +60,20 @@ fn even(total: usize, most: usize, unit: usize) -> usize {
     total.div_ceil(parts).next_multiple_of(unit).max(unit)
 }
 
+/// Rows of a tile, at most so many: fewer where some threads would wait for others at the end of a block, which is `across`
+/// tiles wide. As many as leave no thread more than a sixteenth over its share, or where none do, the best.
+fn shared_rows(rows: usize, most: usize, unit: usize, across: usize, threads: usize) -> usize {
+    let rows_of = |parts: usize| even(rows, rows.div_ceil(parts).max(1), unit);
+    let longest = |tile_rows: &usize| {
+        (rows.div_ceil(*tile_rows) * across).div_ceil(threads) * tile_rows * threads
+    };
+    let first = rows.div_ceil(most).max(1);
+    let all = || (first..=first.max(rows / FEW_ROWS)).map(rows_of);
+    let enough = all().find(|tile_rows| 16 * longest(tile_rows) <= 17 * rows * across);
+    let best = enough.or_else(|| all().min_by_key(longest));
+    if threads == 1 { rows_of(first) } else { best.unwrap_or(unit) }
+}
+
 impl Cut {
     /// Of a product whose A stays `in_place`, or is packed.
     pub fn new<F: Form>(
@@ -76,8 +92,7 @@ impl Cut {
         let one_row = m <= TILE_ROWS[0] && n >= MANY_COLUMNS;
         let most =
             if one_row || count(TILE_ROWS[0]) >= MANY_TILES { TILE_ROWS[0] } else { TILE_ROWS[1] };
-        let tile_rows = even(m, most, F::MR);
-        let own_b = m <= tile_rows;
+        let own_b = m <= even(m, most, F::MR);
         // Few tiles in one row of them: narrower ones, so that threads share the work evenly.
         let narrow = own_b && n.div_ceil(tile_columns) < 16;
         let tile_columns = if narrow {
@@ -98,15 +113,23 @@ impl Cut {
             && m * words > B_FLOATS_OF_THREAD
             && own_rows * words <= OWN_A_FLOATS
             && (threads == 1 || m.div_ceil(own_rows) >= 4 * threads);
-        let (tile_rows, block_rows) = match () {
-            _ if own_a => (own_rows, m),
-            // Hardly anything is packed, and no sums wait.
-            _ if in_place && k <= block_steps => (tile_rows, m),
-            _ => (tile_rows, fit(A_FLOATS, tile_rows)),
-        };
-        let block_rows = block_rows.min(m.next_multiple_of(tile_rows)).max(1);
         let block_columns = if own_a { n } else { block_columns };
         let block_columns = block_columns.min(n.next_multiple_of(tile_columns)).max(1);
+        // Hardly anything is packed where A stays in place, and no sums wait where k is not cut.
+        let block_of = |tile_rows: usize| match in_place && k <= block_steps {
+            true => m,
+            false => fit(A_FLOATS, tile_rows).min(m),
+        };
+        let tile_rows = match () {
+            _ if own_a => own_rows,
+            _ if own_b => even(m, most, F::MR),
+            _ => {
+                let across = block_columns.div_ceil(tile_columns);
+                shared_rows(block_of(most), most, F::MR, across, threads)
+            }
+        };
+        let block_rows = if own_a { m } else { block_of(tile_rows) };
+        let block_rows = block_rows.min(m.next_multiple_of(tile_rows)).max(1);
         let block_sums = block_rows.next_multiple_of(tile_rows) * halves * block_columns;
         let most = (SUM_FLOATS / block_sums).max(1) * block_columns;
         let group_columns = if k > block_steps { most.min(n.max(1)) } else { n };
@@ -200,13 +223,31 @@ mod tests {
         assert!(cut.block_columns < cut.group_columns && cut.group_columns < n, "{cut:?}");
     }
 
+    /// No thread has a fifth more of a block than its share.
+    fn is_shared<F: Form>() {
+        for (m, n, k) in [(512, 14_336, 4096), (2048, 3072, 768), (1000, 4096, 11_008)] {
+            for threads in [1, 2, 3, 4, 8, 16] {
+                let cut = Cut::new::<F>((m, n, k), 1, false, threads);
+                let across = cut.block_columns.div_ceil(cut.tile_columns);
+                let tiles = cut.block_rows.div_ceil(cut.tile_rows) * across;
+                let longest = tiles.div_ceil(threads) * cut.tile_rows * threads;
+                let share = cut.block_rows * across;
+                assert!(
+                    5 * longest <= 6 * share,
+                    "{m} {n} {k} {threads}: {longest} {share}, {cut:?}"
+                );
+            }
+        }
+    }
+
     fn all<F: Form>() {
         fits::<F>();
+        is_shared::<F>();
         cuts_everything::<F>();
     }
 
     #[test]
-    fn workspaces_are_as_large_as_documented_and_tests_reach_all_blocks() {
+    fn cuts_fit_are_shared_and_all_tested() {
         all::<Portable>();
         #[cfg(target_arch = "x86_64")]
         {

@@ -151,7 +151,8 @@ impl<T: Storage> Job<'_, T> {
         let groups =
             |lanes: usize, width: usize, panels: usize| lanes.div_ceil(width).div_ceil(panels);
         let a_tasks = if a { groups(part.rows, F::MR, self.a_panels::<F>()) } else { 0 };
-        let b_tasks = if b { groups(part.columns, F::NR, B_PANELS) } else { 0 };
+        let b_panels = self.b_panels::<F>(threads.count(), part);
+        let b_tasks = if b { groups(part.columns, F::NR, b_panels) } else { 0 };
         let shared_a = self.shared_a::<F>(part);
         threads.run(a_tasks + self.halves * b_tasks, |task| {
             if task < a_tasks {
@@ -166,8 +167,8 @@ impl<T: Storage> Job<'_, T> {
                     #[inline(always)]
                     || {
                         let half = (task - a_tasks) / b_tasks;
-                        let first = (task - a_tasks) % b_tasks * B_PANELS;
-                        let last = (first + B_PANELS).min(part.columns.div_ceil(F::NR));
+                        let first = (task - a_tasks) % b_tasks * b_panels;
+                        let last = (first + b_panels).min(part.columns.div_ceil(F::NR));
                         for i in 0..part.steps.div_ceil(self.cut.steps.max(1)) {
                             let to = |panel| self.shared_b::<F>(part, i, half, panel);
                             self.pack_b::<F>(part, i, half, first..last, to);
@@ -181,6 +182,12 @@ impl<T: Storage> Job<'_, T> {
     /// Panels of A that one task packs.
     pub(super) fn a_panels<F: Form>(&self) -> usize {
         A_PANELS[usize::from(self.a.lanes_together)] / F::MR.div_ceil(LANES)
+    }
+
+    /// Panels of B that one task packs: fewer where threads would wait for the last of a few tasks.
+    fn b_panels<F: Form>(&self, threads: usize, part: Part) -> usize {
+        let panels = self.halves * part.columns.div_ceil(F::NR);
+        if threads == 1 { B_PANELS } else { panels.div_ceil(4 * threads).clamp(1, B_PANELS) }
     }
 
     /// The packed A that all tiles share: where whole panels stay in place, a last one that is not.
