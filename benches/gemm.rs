@@ -1,9 +1,12 @@
 //! Products: time, rate and share of the machine's multiply-add peak (or of its bandwidth).
-//! `cargo bench --bench gemm [-- FILTER]`; see `suite`.
+//! `cargo bench --bench gemm [-- FILTER]`; see `statistics` and `suite`.
 
+mod statistics;
 mod suite;
 mod workloads;
 
-fn main() {
-    suite::main("gemm");
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    statistics::told(statistics::run("gemm"))
 }

@@ -8,7 +8,7 @@ use std::num::NonZeroUsize;
 use std::process::ExitCode;
 
 use halfstep::Device;
-use suite::{Entry, Failure, Options};
+use suite::{Entry, Failure};
 use workloads::Shape;
 
 /// Elements of arrays: a step of an optimizer takes some hundred thousand instructions.
@@ -19,10 +19,9 @@ const SHAPE: Shape = Shape { name: "", rows: 101, input: 149, output: 137 };
 
 /// Products of one small shape, and everything on arrays. Ranks are threads, which wait for each other as it comes.
 fn guarded() -> Vec<Entry> {
-    let options = Options { rounds: 1, len: LEN, filter: String::new() };
     let mut entries = Vec::new();
     suite::products(&mut entries, SHAPE);
-    entries.extend(suite::entries(&["optim", "convert"], &options));
+    entries.extend(suite::entries(&["optim", "convert"], LEN));
     entries
 }
 

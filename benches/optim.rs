@@ -1,9 +1,12 @@
 //! Optimizer steps: time, rate and share of the bandwidth of an in-place update.
-//! `cargo bench --bench optim [-- FILTER]`; see `suite`.
+//! `cargo bench --bench optim [-- FILTER]`; see `statistics` and `suite`.
 
+mod statistics;
 mod suite;
 mod workloads;
 
-fn main() {
-    suite::main("optim");
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    statistics::told(statistics::run("optim"))
 }

@@ -10,6 +10,8 @@ use halfstep::reduce::{
 };
 use halfstep::{Device, Result, Storage, Stream};
 
+use crate::suite::median;
+
 /// What was measured.
 pub struct Overlap {
     pub link: Link,
@@ -100,11 +102,6 @@ fn step<G: Storage>(
     let reduced = reducer.finish_views(stream, Unscale::Keep)?;
     stream.sync()?;
     Ok((start.elapsed().as_secs_f64(), reduced))
-}
-
-pub fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
 /// The same between two threads.

@@ -13,7 +13,8 @@ use halfstep::reduce::{
 };
 use halfstep::{Device, Storage, Stream, bf16};
 
-use crate::overlap::{self, median};
+use crate::overlap;
+use crate::suite::median;
 use baseline::AllReduce;
 
 const RANK: &str = "HALFSTEP_BENCH_RANK";

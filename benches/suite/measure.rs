@@ -7,7 +7,7 @@ use halfstep::{Device, DeviceKind, Stream};
 
 use super::bandwidth::Bandwidth;
 use super::roofs::{Roof, Roofs};
-use super::{Case, Entry, Failure, device_name};
+use super::{Case, Entry, Failure};
 
 /// Seconds that calls are repeated for, so that the clock's grain does not matter.
 const ENOUGH: f64 = 4e-3;
@@ -62,43 +62,20 @@ pub fn measure(
     let label = entry.label();
     let said = |failure: Failure| format!("{label}: {failure}");
     let mut runners = Vec::new();
-    let mut ranks_of_cpu = false;
-    for device in devices {
-        let ranks = entry.ranks.filter(|_| device.info().kind == DeviceKind::Cpu);
-        if ranks.is_some() && std::mem::replace(&mut ranks_of_cpu, true) {
-            continue;
-        }
-        let mut case = (entry.make)(device).map_err(said)?;
-        let first = seconds(case.as_mut(), 1).map_err(said)?;
-        case.check().map_err(said)?;
+    for (name, device) in entry.places(devices) {
+        let (case, first) = entry.checked(device).map_err(said)?;
         let calls = ((ENOUGH / first) as usize).clamp(1, 1000);
-        let name = ranks.map_or_else(|| device_name(device), |ranks| format!("cpu×{ranks}"));
         let (seconds, shares) = (Vec::new(), Vec::new());
         runners.push(Runner { name, case, calls, seconds, shares });
     }
     for _ in 0..rounds {
         for runner in &mut runners {
-            let roof = |meter: &mut Bandwidth| {
-                let known = roofs_of(roofs, &runner.name)?;
-                let (flops, bytes) =
-                    (known.arithmetic(entry.arithmetic), known.bandwidth(entry.traffic));
-                Some(match (known.over(entry)?, known.threads) {
-                    // What a GPU can do, nobody else takes from it.
-                    (Roof::Arithmetic(_), None) => entry.flops / flops,
-                    (Roof::Memory, None) => entry.bytes / bytes,
-                    // The peak does not change; measuring it can only be disturbed.
-                    (Roof::Arithmetic(_), Some(threads)) => {
-                        entry.flops / known.flops_now(threads, entry.arithmetic).max(flops)
-                    }
-                    (Roof::Memory, Some(threads)) => {
-                        entry.bytes / meter.measure(entry.traffic, threads)
-                    }
-                })
-            };
-            let before = roof(meter);
+            let known = Roofs::named(roofs, &runner.name);
+            let mut roof = || known.and_then(|roofs| roofs.seconds_now(entry, meter));
+            let before = roof();
             let taken = seconds(runner.case.as_mut(), runner.calls).map_err(said)?;
             runner.seconds.push(taken);
-            if let (Some(before), Some(after)) = (before, roof(meter)) {
+            if let (Some(before), Some(after)) = (before, roof()) {
                 // The roof is the better of both: what disturbs it does not make shares larger.
                 runner.shares.push(before.min(after) / taken);
             }
@@ -111,7 +88,7 @@ pub fn measure(
             op: entry.op.into(),
             name: entry.name.clone(),
             size: entry.size.clone(),
-            roof: roofs_of(roofs, &runner.name).and_then(|roofs| roofs.over(entry)),
+            roof: Roofs::named(roofs, &runner.name).and_then(|roofs| roofs.over(entry)),
             device: runner.name,
             seconds: median(runner.seconds),
             flops: entry.flops,
@@ -123,12 +100,8 @@ pub fn measure(
     Ok(runners.into_iter().enumerate().map(line).collect())
 }
 
-fn roofs_of<'a>(roofs: &'a [Roofs], device: &str) -> Option<&'a Roofs> {
-    roofs.iter().find(|roofs| roofs.device == device)
-}
-
 /// Seconds of one call among so many: by the device's clock where all of it is on one stream of a GPU, else by ours.
-fn seconds(case: &mut dyn Case, calls: usize) -> Result<f64, Failure> {
+pub fn seconds(case: &mut dyn Case, calls: usize) -> Result<f64, Failure> {
     let gpu = |stream: &Rc<Stream>| stream.device().info().kind != DeviceKind::Cpu;
     let taken = if let Some(stream) = case.stream().filter(gpu) {
         let mut done = Ok(());
@@ -148,7 +121,7 @@ fn seconds(case: &mut dyn Case, calls: usize) -> Result<f64, Failure> {
 }
 
 /// The middle one.
-fn median(mut values: Vec<f64>) -> f64 {
+pub fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }

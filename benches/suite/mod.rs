@@ -1,7 +1,8 @@
-//! What is measured, and how: one suite for `cargo bench` and for `halfstep bench`.
+//! What is measured: one suite for `cargo bench` (criterion's statistics: `benches/statistics`) and for `halfstep bench`
+//! (tables, by turns: `measure`).
 //!
 //! Every case is checked after its first call and before anything is timed. The machine's own roofs are
-//! measured between the timed calls, so that both see the same machine; shares are medians over rounds.
+//! measured between the timed calls, so that both see the same machine.
 #![allow(dead_code, unused_imports)] // each program uses a part
 #![allow(missing_docs)]
 
@@ -20,8 +21,8 @@ mod roofs;
 pub use bandwidth::Bandwidth;
 pub use gemm::products;
 pub use limits::{Arithmetic, Traffic, Unit};
-pub use measure::{Line, measure};
-pub use print::{LEGEND, header, main, number, roof_lines, row};
+pub use measure::{Line, measure, median, seconds};
+pub use print::{LEGEND, header, roof_lines, row};
 pub use roofs::{Roof, Roofs};
 
 use std::num::NonZeroUsize;
@@ -31,17 +32,6 @@ use halfstep::{Device, DeviceKind, Stream};
 
 /// Why a case could not be made, run, or was wrong.
 pub type Failure = String;
-
-/// How much is measured.
-#[derive(Debug, Clone)]
-pub struct Options {
-    /// Times each case is timed; medians are printed.
-    pub rounds: usize,
-    /// Elements of the arrays of `optim` and `convert`, and of those that roofs are measured with.
-    pub len: usize,
-    /// Only what contains this.
-    pub filter: String,
-}
 
 /// One thing to time, on one device.
 pub trait Case {
@@ -81,26 +71,56 @@ pub struct Entry {
 impl Entry {
     /// `op name size workload`, which filters look at.
     pub fn label(&self) -> String {
-        format!("{} {} {} {}", self.op, self.name, self.size, self.workload).trim_end().into()
+        format!("{} {}", self.op, self.case())
+    }
+
+    /// The same without the operation.
+    pub fn case(&self) -> String {
+        format!("{} {} {}", self.name, self.size, self.workload).trim_end().into()
+    }
+
+    /// The devices that it is run on, and what they are called: ranks are run on the first of the CPU's only.
+    pub fn places<'a>(&self, devices: &'a [Device]) -> Vec<(String, &'a Device)> {
+        let place = |device| (self.place(device), device);
+        let mut places: Vec<_> = devices.iter().map(place).collect();
+        places.dedup_by(|one, before| one.0 == before.0);
+        places
+    }
+
+    fn place(&self, device: &Device) -> String {
+        match self.ranks {
+            Some(ranks) if device.info().kind == DeviceKind::Cpu => format!("cpu×{ranks}"),
+            _ => device_name(device),
+        }
+    }
+
+    /// Makes it, and checks its first call; and the seconds that this took.
+    ///
+    /// # Errors
+    /// Why it could not be made or run, or what is wrong.
+    pub fn checked(&self, device: &Device) -> Result<(Box<dyn Case>, f64), Failure> {
+        let mut case = (self.make)(device)?;
+        let first = seconds(case.as_mut(), 1)?;
+        case.check()?;
+        Ok((case, first))
     }
 }
 
 /// Names of the parts.
 pub const OPS: [&str; 4] = ["gemm", "optim", "reduce", "convert"];
 
-/// Everything of these parts that passes the filter.
-pub fn entries(ops: &[&str], options: &Options) -> Vec<Entry> {
+/// Everything of these parts, with so many elements of the arrays of `optim` and `convert`.
+pub fn entries(ops: &[&str], len: usize) -> Vec<Entry> {
     let mut all = Vec::new();
     for op in ops {
         match *op {
             "gemm" => gemm::entries(&mut all),
-            "optim" => optim::entries(&mut all, options.len),
+            "optim" => optim::entries(&mut all, len),
             "reduce" => reduce::entries(&mut all),
-            "convert" => convert::entries(&mut all, options.len),
+            "convert" => convert::entries(&mut all, len),
             _ => {}
         }
     }
-    all.retain(|entry| entry.label().contains(&options.filter));
     all
 }
 

@@ -18,6 +18,15 @@ pub enum Roof {
     Arithmetic(Unit),
 }
 
+impl Roof {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Arithmetic(unit) => unit.name(),
+        }
+    }
+}
+
 /// Roofs of a device: FLOP/s by arithmetic, bytes/s by traffic.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Roofs {
@@ -91,9 +100,24 @@ impl Roofs {
         })
     }
 
-    /// Measured once more, of the CPU.
-    pub fn flops_now(&self, threads: usize, arithmetic: Arithmetic) -> f64 {
-        peak_flops(threads, self.units[arithmetic as usize])
+    /// Those of a device.
+    pub fn named<'a>(all: &'a [Self], device: &str) -> Option<&'a Self> {
+        all.iter().find(|roofs| roofs.device == device)
+    }
+
+    /// The least time that the roof over an entry allows, the CPU's measured once more; none where it is not known.
+    pub fn seconds_now(&self, entry: &Entry, meter: &mut Bandwidth) -> Option<f64> {
+        let (flops, bytes) = (self.arithmetic(entry.arithmetic), self.bandwidth(entry.traffic));
+        Some(match (self.over(entry)?, self.threads) {
+            // What a GPU can do, nobody else takes from it.
+            (Roof::Arithmetic(_), None) => entry.flops / flops,
+            (Roof::Memory, None) => entry.bytes / bytes,
+            // The peak does not change; measuring it can only be disturbed.
+            (Roof::Arithmetic(unit), Some(threads)) => {
+                entry.flops / peak_flops(threads, unit).max(flops)
+            }
+            (Roof::Memory, Some(threads)) => entry.bytes / meter.measure(entry.traffic, threads),
+        })
     }
 
     /// The roof over so much arithmetic on so many bytes; none where it is that of an arithmetic that is not known.

@@ -101,7 +101,7 @@ def ours(rounds):
     command = ["cargo", "bench", "--features", "mpi", "--bench", "reduce"]
     subprocess.run([*command, "--no-run"], cwd=PLACE, check=True)
     environment = {**os.environ, "HALFSTEP_BENCH_ROUNDS": str(rounds)}
-    filter = ["--", "--bench", "nothing of this name"]
+    filter = ["--", "nothing of this name"]
     said = subprocess.run(command + filter, cwd=PLACE, env=environment, capture_output=True, text=True)
     times = dict(re.findall(r"^(\w+) +this crate +([\d.]+)", said.stdout, re.M))
     if not times:

@@ -14,7 +14,7 @@ use halfstep::{Device, DeviceKind};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::output::{Failure, complain};
-use crate::suite::{self, Bandwidth, Line, Options, Roofs};
+use crate::suite::{self, Bandwidth, Line, Roofs};
 use crate::{chart, device};
 
 /// Arguments.
@@ -81,16 +81,12 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<bool, Failure> {
         true => suite::OPS.to_vec(),
         false => args.ops.iter().map(String::as_str).collect(),
     };
-    let options = Options {
-        rounds: args.rounds.get(),
-        len: args.len.unwrap_or_else(suite::large),
-        filter: args.filter.clone(),
-    };
     // A device that cannot be opened is told of, and the others are measured.
     let (devices, broken) = devices(args.device.as_deref())?;
     let mut failures = broken.len();
     broken.iter().for_each(|reason| complain("bench", reason));
-    let entries = suite::entries(&ops, &options);
+    let mut entries = suite::entries(&ops, args.len.unwrap_or_else(suite::large));
+    entries.retain(|entry| entry.label().contains(&args.filter));
     if entries.is_empty() {
         let reason = format!("no case of {} contains {:?}", ops.join(", "), args.filter);
         return Err(Failure::Reason(reason));
@@ -120,7 +116,7 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<bool, Failure> {
     bar.reset_eta();
     for entry in &entries {
         bar.set_message(entry.label());
-        match suite::measure(entry, &devices, options.rounds, &mut meter, &outcome.roofs) {
+        match suite::measure(entry, &devices, args.rounds.get(), &mut meter, &outcome.roofs) {
             Ok(lines) => {
                 let rows: String = lines.iter().map(|line| suite::row(line) + "\n").collect();
                 if !instead {
