@@ -12,6 +12,7 @@ mod placement;
 mod pool;
 pub(crate) mod reduce;
 pub(crate) mod threads;
+mod wide;
 #[cfg(target_arch = "x86_64")]
 mod widen;
 

@@ -6,6 +6,7 @@ use half::{bf16, f16};
 
 use super::super::fold;
 use super::super::past::drain;
+use super::super::wide::Work;
 use super::memory::{part, part_ref};
 use super::tile::{self, Bits, TILE, Values};
 use crate::Dtype;
@@ -374,7 +375,7 @@ pub(super) struct Update<'a> {
     pub(super) scalars: &'a Scalars,
 }
 
-impl tile::Work for Update<'_> {
+impl Work for Update<'_> {
     type Output = ();
 
     #[inline(always)]

@@ -1,10 +1,10 @@
 //! The three stages, over the whole work list.
 
 use super::super::fold;
+use super::super::wide::{self, vector};
 use super::Threads;
 use super::chunk::{self, Grad};
 use super::memory::{Work, part, slice, slice_mut};
-use super::tile::{self, vector};
 use crate::kernel::params::Partial;
 use crate::kernel::params::optim::{
     Control, Group, Post, Progress, Scalars, Source, Stats, Status, Step, Tensor,
@@ -44,7 +44,7 @@ struct Sum<'a> {
     inverse: f32,
 }
 
-impl tile::Work for Sum<'_> {
+impl wide::Work for Sum<'_> {
     type Output = Partial;
 
     #[inline(always)]

@@ -3,8 +3,8 @@
 use half::{bf16, f16};
 use proptest::prelude::*;
 
+use super::super::wide::{Work, vector};
 use super::chunk::{Grad, Half, Job, Param, State, Update};
-use super::tile::Work;
 use crate::kernel::params::optim::{
     MASTER_F32, MASTER_NEAREST, MASTER_OWN, MASTER_REMAINDER, MASTER_STOCHASTIC, Scalars,
 };
@@ -218,7 +218,7 @@ fn agree(row: Row, mode: usize, moment: Dtype, grad: Dtype, len: usize, form: Fo
         let update = Update { job, row, scalars: &scalars };
         match form {
             Form::Portable => update.run::<false>(),
-            Form::Vector | Form::Streaming => super::tile::vector(update),
+            Form::Vector | Form::Streaming => vector(update),
         }
         (memory.wide, memory.narrow, memory.remainders) = (wide, narrow, remainders);
     }
@@ -311,7 +311,7 @@ fn lamb_norms_are_folds() {
             big: false,
             key: Key { seed: 0, step: 0, tensor: 0, slot: 0 },
         };
-        super::tile::vector(Update { job, row: Row::LambMoments, scalars: &s });
+        vector(Update { job, row: Row::LambMoments, scalars: &s });
         assert_eq!(p, kept);
         let square = |x: f32| f64::from(x) * f64::from(x);
         let u = (0..len).map(|i| crate::optim::rows::lamb_direction(&s, p[i], m[i], v[i]));

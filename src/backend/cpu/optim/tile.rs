@@ -18,45 +18,6 @@ pub(super) type Values = [f32; TILE];
 /// Random bits of one tile.
 pub(super) type Bits = [[u64; 2]; TILE / BLOCK];
 
-/// Work to be compiled for the widest vectors that the machine has. Everything that `run` calls is
-/// `#[inline(always)]`: code that is not inlined keeps the vectors of the whole build.
-pub(super) trait Work {
-    type Output;
-    /// `FUSED`: the machine has a fused multiply-add.
-    fn run<const FUSED: bool>(self) -> Self::Output;
-}
-
-/// Runs it. The bits do not depend on which form runs.
-#[inline]
-pub(super) fn vector<W: Work>(work: W) -> W::Output {
-    // Random bits are integer products, of which the widest vectors compute twice as many an instruction.
-    #[cfg(all(target_arch = "x86_64", halfstep_avx512))]
-    {
-        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
-        fn widest<W: Work>(work: W) -> W::Output {
-            work.run::<true>()
-        }
-        use std::arch::is_x86_feature_detected as has;
-        if has!("avx512f") && has!("avx512bw") && has!("avx512dq") && has!("avx512vl") {
-            // SAFETY: the features were just found; processors with them have AVX2 and FMA.
-            return unsafe { widest(work) };
-        }
-    }
-    #[cfg(target_arch = "x86_64")]
-    {
-        #[target_feature(enable = "avx2,fma")]
-        fn wide<W: Work>(work: W) -> W::Output {
-            work.run::<true>()
-        }
-        if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma")
-        {
-            // SAFETY: both features were just found.
-            return unsafe { wide(work) };
-        }
-    }
-    work.run::<false>()
-}
-
 /// `to = factor · from`.
 #[inline(always)]
 pub(super) fn widen<T: Lane>(to: &mut [f32], from: &[T], factor: f32) {
