@@ -66,8 +66,8 @@ pub(crate) fn add<T: Storage>(from: &[T], to: &mut [T]) {
 }
 
 /// `to[i] = type(factor · Σ_r weights[r] · parts[r][i])`, `r` ascending: `s = w₀·x₀`, then
-/// `s = fma(w_r, x_r, s)`.
-#[inline(always)]
+/// `s = fma(w_r, x_r, s)`. What computes it, by [`add_weighted`] and [`round_mean`], is compared with this.
+#[cfg(test)]
 pub(crate) fn sum<W: Storage, T: Storage>(
     parts: &[&[W]],
     weights: &[f32],
@@ -92,17 +92,11 @@ pub(crate) fn sum<W: Storage, T: Storage>(
     }
 }
 
-/// `to[i] = type(factor · from[i])`; `products[i]` is the f32 before the rounding.
+/// `to[i] = type(factor · from[i])`.
 #[inline(always)]
-pub(crate) fn unpack<G: Storage, W: Storage>(
-    from: &[W],
-    to: &mut [G],
-    products: &mut [f32],
-    factor: f32,
-) {
-    for ((from, to), product) in from.iter().zip(to).zip(products) {
-        *product = factor * from.widen();
-        *to = G::narrow(*product);
+pub(crate) fn unpack<G: Storage, W: Storage>(from: &[W], to: &mut [G], factor: f32) {
+    for (to, from) in to.iter_mut().zip(from) {
+        *to = G::narrow(factor * from.widen());
     }
 }
 
@@ -155,7 +149,7 @@ fn retype<W: Storage, G: Storage>(value: W) -> G {
 
 /// [`Storage::narrow`] of what is no NaN, in fewer steps.
 #[inline(always)]
-fn narrow_number<W: Storage>(value: f32) -> W {
+pub(crate) fn narrow_number<W: Storage>(value: f32) -> W {
     if W::DTYPE != Dtype::Bf16 {
         return W::narrow(value);
     }
@@ -217,14 +211,17 @@ pub(crate) fn decode<G: Storage>(
     }
 }
 
+/// Bits of 2⁻¹⁰⁰: below it, blocks of 8-bit integers are not rounded.
+pub(crate) const TINY: u32 = (127 - 100) << 23;
+/// Bits of 2¹²⁷: from it on, they have no scale.
+pub(crate) const HUGE: u32 = (127 + 127) << 23;
+
 /// A block of 8-bit integers: `codes[i] = round(v · (127 / m))`, `v = values[i] + carried[i]`, `m = max |v|`;
 /// `values[i] = v − scale · codes[i]`, which is exact. Returns the scale, `m · (1/127)`: 0 below 2⁻¹⁰⁰, where
 /// everything stays in `values`; NaN from 2¹²⁷ on, or where something is not finite, with codes and values
 /// of 0.
 #[inline(always)]
 pub(crate) fn quantize(values: &mut [f32], carried: &[f32], codes: &mut [i8]) -> f32 {
-    const TINY: u32 = (127 - 100) << 23;
-    const HUGE: u32 = (127 + 127) << 23;
     let mut largest = 0;
     for (value, carried) in values.iter_mut().zip(carried) {
         *value += *carried;

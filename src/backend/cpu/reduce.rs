@@ -1,16 +1,12 @@
 //! The kernels of `reduce` on the CPU: `reduce::reference`, cut into tasks and compiled for the
 //! processor's vector units.
 
-use super::fold;
 use super::threads::Threads;
-use crate::kernel::params::reduce::{
-    Accumulate, Block, FIXED_BLOCK, Fixed, INT8, Pack, Piece, Sum, Target, Unpack,
-};
-use crate::kernel::params::{PARTIAL_CHUNK, Partial};
+use crate::kernel::params::PARTIAL_CHUNK;
+use crate::kernel::params::reduce::{Accumulate, Block, FIXED_BLOCK, Fixed, INT8};
 use crate::reduce::reference;
 use crate::{Dtype, Storage, bf16, f16};
 use std::slice::{from_raw_parts, from_raw_parts_mut};
-use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Elements of one task: as for partials, small enough for the first-level cache.
 const TASK: usize = PARTIAL_CHUNK;
@@ -45,6 +41,13 @@ macro_rules! with_type {
 }
 
 mod in_place;
+mod int8;
+mod pack;
+mod strips;
+mod sum;
+#[cfg(test)]
+mod tests;
+mod unpack;
 
 /// Compiles a call of an `#[inline(always)]` reference loop for AVX2 where the processor has it.
 /// The loops' arithmetic is explicit, so vector code gives the same bits.
@@ -66,35 +69,15 @@ macro_rules! vectorized {
         }
     )*};
 }
-mod int8;
 
 vectorized! {
-    fn pack<G, W>(g: &[G], accumulated: Option<&mut [f32]>, to: &mut [W], scale: f32) -> u64;
     fn accumulate<G>(g: &[G], accumulated: &mut [f32]);
-    fn sum<W, T>(parts: &[&[W]], weights: &[f32], to: &mut [T], factor: f32);
-    fn unpack<G, W>(from: &[W], to: &mut [G], products: &mut [f32], factor: f32);
 }
 
 // What MPI adds with.
 #[cfg(feature = "mpi")]
 vectorized! {
     pub(crate) fn add<T>(from: &[T], to: &mut [T]);
-}
-
-/// The partial of one chunk's products.
-fn partial(tensor: u32, products: &[f32]) -> Partial {
-    #[cfg(target_arch = "x86_64")]
-    {
-        #[target_feature(enable = "avx2,fma,f16c")]
-        fn avx2(tensor: u32, products: &[f32]) -> Partial {
-            fold::partial::<_, true>(tensor, products, 1.0)
-        }
-        if super::has_avx2() {
-            // SAFETY: the processor has the features, checked just now.
-            return unsafe { avx2(tensor, products) };
-        }
-    }
-    fold::partial::<_, false>(tensor, products, 1.0)
 }
 
 /// Runs one kernel.
@@ -107,7 +90,7 @@ pub(super) unsafe fn run(threads: &Threads, block: &Block) {
     match block {
         Block::Pack(b) => with_types!(b.gradient_type, b.wire, |G, W| unsafe {
             // SAFETY: as above.
-            run_pack::<G, W>(threads, b)
+            pack::run::<G, W>(threads, b)
         }),
         Block::Accumulate(b) => with_type!(b.gradient_type, |G| unsafe {
             // SAFETY: as above.
@@ -119,15 +102,15 @@ pub(super) unsafe fn run(threads: &Threads, block: &Block) {
         },
         Block::Sum(b) => with_types!(b.from_type, b.to_type, |W, T| unsafe {
             // SAFETY: as above.
-            run_sum::<W, T>(threads, b)
+            sum::run::<W, T>(threads, b)
         }),
         Block::Unpack(b) if b.wire == INT8 => with_type!(b.gradient_type, |G| unsafe {
             // SAFETY: as above.
-            run_unpack::<G, int8::Blocks>(threads, b)
+            unpack::run::<G, int8::Blocks>(threads, b)
         }),
         Block::Unpack(b) => with_types!(b.gradient_type, b.wire, |G, W| unsafe {
             // SAFETY: as above.
-            run_unpack::<G, Elements<W>>(threads, b)
+            unpack::run::<G, unpack::Elements<W>>(threads, b)
         }),
         Block::Quantize(b) => unsafe {
             // SAFETY: as above.
@@ -182,61 +165,15 @@ unsafe fn run_fixed<G: Storage>(threads: &Threads, row: &Block, block: &Fixed) {
     });
 }
 
+/// Whether shards of so many elements are too long for the caches, with those of other ranks beside them.
+fn large_shard<W>(len: u64) -> bool {
+    len * size_of::<W>() as u64 >= 1 << 20
+}
+
 /// `[start, start + len)` of task `i`.
 fn task(i: usize, len: usize) -> (usize, usize) {
     let start = i * TASK;
     (start, TASK.min(len - start))
-}
-
-/// # Safety
-/// See [`run`].
-unsafe fn run_pack<G: Storage, W: Storage>(threads: &Threads, block: &Pack) {
-    let (len, shard) = (block.len as usize, block.shard as usize);
-    let bad = AtomicU64::new(0);
-    threads.run(len.div_ceil(TASK), |i| {
-        let (start, len) = task(i, len);
-        let mut done = 0;
-        // The bucket is cut in shards; so is a task that crosses from one into the next.
-        while done < len {
-            let at = block.offset as usize + start + done;
-            let piece = (shard - at % shard).min(len - done);
-            let to = block.bucket as usize + at / shard * block.stride as usize;
-            // SAFETY: the caller's promise; tasks do not overlap.
-            let found = unsafe {
-                let to = from_raw_parts_mut((to as *mut W).add(at % shard), piece);
-                pack_some::<G, W>(block, start + done, to)
-            };
-            bad.fetch_add(found, Ordering::Relaxed);
-            done += piece;
-        }
-    });
-    // SAFETY: one aligned u64, by the caller's promise; all tasks have ended.
-    unsafe { *(block.non_finite as *mut u64) += bad.into_inner() }
-}
-
-/// Packs the elements from `start` on that go to `to`.
-///
-/// # Safety
-/// See [`run`].
-unsafe fn pack_some<G: Storage, W: Storage>(block: &Pack, start: usize, to: &mut [W]) -> u64 {
-    let len = to.len();
-    let mut accumulated = (block.accumulated != 0).then(|| {
-        // SAFETY: the caller's promise; tasks do not overlap.
-        unsafe { from_raw_parts_mut((block.accumulated as *mut f32).add(start), len) }
-    });
-    if block.gradient != 0 {
-        // SAFETY: as above.
-        let g = unsafe { from_raw_parts((block.gradient as *const G).add(start), len) };
-        return pack(g, accumulated, to, block.scale);
-    }
-    let zeros = [G::narrow(0.0); 256];
-    let mut found = 0;
-    for (piece, to) in to.chunks_mut(zeros.len()).enumerate() {
-        let from = piece * zeros.len();
-        let accumulated = accumulated.as_mut().map(|a| &mut a[from..from + to.len()]);
-        found += pack(&zeros[..to.len()], accumulated, to, block.scale);
-    }
-    found
 }
 
 /// # Safety
@@ -253,102 +190,5 @@ unsafe fn run_accumulate<G: Storage>(threads: &Threads, block: &Accumulate) {
             )
         };
         accumulate(g, sum);
-    });
-}
-
-/// # Safety
-/// See [`run`].
-unsafe fn run_sum<W: Storage, T: Storage>(threads: &Threads, block: &Sum) {
-    let (len, ranks) = (block.len as usize, block.ranks as usize);
-    // SAFETY: the caller's promise.
-    let (addresses, weights) = unsafe {
-        (
-            from_raw_parts(block.parts as *const u64, ranks),
-            from_raw_parts(block.weights as *const f32, ranks),
-        )
-    };
-    // SAFETY: as above.
-    let parts: Vec<&[W]> = addresses
-        .iter()
-        .map(|&address| {
-            // SAFETY: as above.
-            unsafe { from_raw_parts(address as *const W, len) }
-        })
-        .collect();
-    threads.run(len.div_ceil(TASK), |i| {
-        let (start, len) = task(i, len);
-        let parts: Vec<&[W]> = parts.iter().map(|part| &part[start..start + len]).collect();
-        // SAFETY: the caller's promise; tasks do not overlap.
-        let to = unsafe { from_raw_parts_mut((block.to as *mut T).add(start), len) };
-        sum(&parts, weights, to, block.factor);
-    });
-}
-
-/// How a bucket's shards are read.
-trait Shard {
-    /// `to[i] = type(factor · shard[at + i])`; `products[i]` is the f32 before the rounding.
-    ///
-    /// # Safety
-    /// The shard is valid for as many elements.
-    unsafe fn unpack<G: Storage>(
-        shard: u64,
-        at: usize,
-        to: &mut [G],
-        products: &mut [f32],
-        factor: f32,
-    );
-}
-
-/// Shards of elements of a storage type.
-struct Elements<W>(std::marker::PhantomData<W>);
-
-impl<W: Storage> Shard for Elements<W> {
-    unsafe fn unpack<G: Storage>(
-        shard: u64,
-        at: usize,
-        to: &mut [G],
-        products: &mut [f32],
-        factor: f32,
-    ) {
-        // SAFETY: the caller's promise.
-        let from = unsafe { from_raw_parts((shard as *const W).add(at), to.len()) };
-        unpack(from, to, products, factor);
-    }
-}
-
-/// # Safety
-/// See [`run`]; and no two pieces of the list share elements.
-unsafe fn run_unpack<G: Storage, W: Shard>(threads: &Threads, block: &Unpack) {
-    let shard = block.shard as usize;
-    threads.run(block.count as usize, |i| {
-        // SAFETY: the caller's promise: so many pieces, and a target for each one's tensor.
-        let (Piece { start, len, tensor }, target) = unsafe {
-            let piece = *(block.pieces as *const Piece).add(i);
-            (piece, *(block.targets as *const Target).add(piece.tensor as usize))
-        };
-        if target.to == 0 {
-            return;
-        }
-        let (start, len) = (start as usize, len as usize);
-        let within = start - target.offset as usize;
-        // SAFETY: the caller's promise; pieces do not overlap.
-        let to = unsafe { from_raw_parts_mut((target.to as *mut G).add(within), len) };
-        let mut products = [0.0f32; PARTIAL_CHUNK];
-        let mut done = 0;
-        while done < len {
-            let at = start + done;
-            let piece = (shard - at % shard).min(len - done);
-            let products = &mut products[done..done + piece];
-            // SAFETY: as above: one address for each shard.
-            unsafe {
-                let address = *(block.shards as *const u64).add(at / shard);
-                W::unpack(address, at % shard, &mut to[done..done + piece], products, block.factor);
-            }
-            done += piece;
-        }
-        let partial = partial(tensor, &products[..len]);
-        let place = target.partial as usize + within / PARTIAL_CHUNK;
-        // SAFETY: the caller's promise: one partial for each piece.
-        unsafe { *(block.partials as *mut Partial).add(place) = partial }
     });
 }

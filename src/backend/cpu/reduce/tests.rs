@@ -1,0 +1,154 @@
+//! The fast forms have the bits of the readable reference.
+
+use super::super::wide::{Work, vector};
+use super::{int8, pack, sum, unpack};
+use crate::grad_stats;
+use crate::kernel::params::reduce::INT8_BLOCK;
+use crate::optim::round::Lane;
+use crate::reduce::reference;
+use crate::{bf16, f16};
+
+/// Whether the portable form runs, and whether it stores past the caches.
+const FORMS: [(bool, bool); 4] = [(false, false), (false, true), (true, false), (true, true)];
+
+fn run<W: Work>(portable: bool, work: W) -> W::Output {
+    if portable { work.run::<false>() } else { vector(work) }
+}
+
+/// Numbers of every size, few of them large; `special` ones now and then.
+fn values<T: Lane>(seed: u32, len: usize, special: &[f32]) -> Vec<T> {
+    let mut state = seed.wrapping_mul(2_654_435_761) | 1;
+    let mut random = || {
+        state ^= state << 13;
+        state ^= state >> 17;
+        state ^= state << 5;
+        state
+    };
+    let mut one = || {
+        let bits = random();
+        match bits % 97 {
+            n if (n as usize) < special.len() => T::narrow(special[n as usize]),
+            n => T::narrow((bits as i32 as f32) * 0.5f32.powi(31 + n as i32 / 4)),
+        }
+    };
+    (0..len).map(|_| one()).collect()
+}
+
+const SPECIAL: [f32; 7] =
+    [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 3.4e38, 65_519.0, -65_521.0, -0.0];
+
+/// Lengths about those of lines and strips, and places between lines.
+const SHAPES: [(usize, usize); 7] =
+    [(0, 0), (1, 1), (31, 3), (257, 0), (300, 17), (1023, 31), (5000, 5)];
+
+fn bits<T: Lane>(values: &[T]) -> Vec<u32> {
+    values.iter().map(|value| value.widen().to_bits()).collect()
+}
+
+fn check<G: Lane, W: Lane>() {
+    for (number, (len, at)) in SHAPES.into_iter().enumerate() {
+        for (special, scale) in
+            [(&SPECIAL[..0], 1.0f32), (&SPECIAL[6..], 1024.0), (&SPECIAL, 1.0), (&SPECIAL, 0.3)]
+        {
+            packs::<G, W>(&values(number as u32 + 1, len, special), at, scale);
+            let parts: Vec<Vec<W>> =
+                (0..3).map(|part| values(9 * part + 5, at + len, special)).collect();
+            let parts: Vec<&[W]> = parts.iter().map(|part| &part[at..]).collect();
+            sums(&parts[..1 + number % 3], at, scale);
+            unpacks::<G, W>(&values(7, len, special), at, scale);
+        }
+    }
+}
+
+fn packs<G: Lane, W: Lane>(gradient: &[G], at: usize, scale: f32) {
+    let len = gradient.len();
+    let zeros = vec![G::narrow(0.0); len];
+    for (given, accumulates) in [(true, false), (true, true), (false, true), (false, false)] {
+        let sums: Vec<f32> = values(3, len, &SPECIAL);
+        let mut expected = (vec![W::narrow(0.0); len], accumulates.then(|| sums.clone()));
+        let from = if given { gradient } else { &zeros };
+        let bad = reference::pack(from, expected.1.as_deref_mut(), &mut expected.0, scale);
+        for (portable, past) in FORMS {
+            let mut room = vec![W::narrow(7.0); at + len + 1];
+            let mut accumulated = accumulates.then(|| sums.clone());
+            let source = pack::Source {
+                gradient: given.then_some(gradient),
+                accumulated: accumulated.as_deref_mut(),
+                scale,
+                bad: 0,
+            };
+            let to = &mut room[at..at + len];
+            let count = run(portable, pack::Packing { source, to, past });
+            assert!(room[at + len].widen() == 7.0 && room[..at].iter().all(|x| x.widen() == 7.0));
+            let found = (bits(&room[at..at + len]), count);
+            assert_eq!(found, (bits(&expected.0), bad));
+            assert_eq!(accumulated, expected.1);
+        }
+    }
+}
+
+fn sums<W: Lane>(parts: &[&[W]], at: usize, factor: f32) {
+    fn into<W: Lane, T: Lane>(parts: &[&[W]], at: usize, factor: f32) {
+        let weights = [0.5, 3.0, 1.0];
+        let len = parts[0].len();
+        let mut expected = vec![T::narrow(0.0); len];
+        reference::sum(parts, &weights, &mut expected, factor);
+        for (portable, past) in FORMS {
+            let mut room = vec![T::narrow(7.0); at + len];
+            let sums = sum::Sums { parts, weights: &weights, start: 0, factor };
+            run(portable, sum::Summing { sums, to: &mut room[at..], past });
+            assert_eq!(bits(&room[at..]), bits(&expected));
+        }
+    }
+    into::<W, W>(parts, at, factor);
+    into::<W, f32>(parts, at, factor);
+}
+
+fn unpacks<G: Lane, W: Lane>(from: &[W], at: usize, factor: f32) {
+    let mut expected = vec![G::narrow(0.0); from.len()];
+    reference::unpack(from, &mut expected, factor);
+    let products = from.iter().map(|value| factor * value.widen());
+    let partial = grad_stats::partial(5, products);
+    for (portable, past) in FORMS {
+        let mut room = vec![G::narrow(7.0); at + from.len()];
+        let means = unpack::Means { from, factor };
+        let work = unpack::Unpacking { means, to: &mut room[at..], tensor: 5, past };
+        let found = run(portable, work);
+        assert_eq!((bits(&room[at..]), found), (bits(&expected), partial));
+    }
+}
+
+#[test]
+fn packed_buckets_have_the_bits_of_the_definition() {
+    check::<bf16, bf16>();
+    check::<f16, f16>();
+    check::<f32, f32>();
+    check::<f32, bf16>();
+    check::<bf16, f32>();
+    check::<f32, f16>();
+    check::<f16, bf16>();
+}
+
+#[test]
+fn blocks_of_8_bits_have_the_bits_of_the_definition() {
+    let scales = [1.0, 1e-20, 1e-30, 7.8e-31, 1e-38, 1e20, 1.7e38, f32::INFINITY, 0.0];
+    for (seed, scale) in (1..50).flat_map(|seed| scales.map(|scale| (seed, scale))) {
+        let of = |seed| -> [f32; INT8_BLOCK] {
+            let all: Vec<f32> = values(seed, INT8_BLOCK, &[]);
+            // Halves of steps, too: ties.
+            std::array::from_fn(
+                |i| if i == 9 { 1.0 } else { (all[i] * 254.0).round() / 254.0 } * scale,
+            )
+        };
+        let (values, carried) = (of(seed), of(seed + 77).map(|x| x * (seed % 3) as f32 * 0.1));
+        let (mut lost, mut codes) = (values, [1; INT8_BLOCK]);
+        let expected = reference::quantize(&mut lost, &carried, &mut codes);
+        for portable in [false, true] {
+            let (mut values, mut found) = (values, [1; INT8_BLOCK]);
+            let (values, to) = (&mut values, &mut found);
+            let step = run(portable, int8::Rounding { values, carried: &carried, codes: to });
+            assert_eq!((found, step.to_bits()), (codes, expected.to_bits()));
+            assert_eq!(values.map(f32::to_bits), lost.map(f32::to_bits));
+        }
+    }
+}
