@@ -7,6 +7,7 @@ use half::{bf16, f16};
 use super::super::fold;
 use super::super::past::drain;
 use super::super::wide::Work;
+use super::copy::narrow_piece;
 use super::memory::{part, part_ref};
 use super::tile::{self, Bits, TILE, Values};
 use crate::Dtype;
@@ -315,11 +316,12 @@ impl Param<'_> {
             let slots = slots.each_mut().map(|slot| &mut slot[range.clone()]);
             tile::apply::<N, R, G>(scalars, factor, g, p, slots);
             match self {
-                Param::Master(p, Half::Bf16(to)) if big => {
-                    tile::stream(&mut to[range.clone()], &p[range]);
+                Param::Master(p, Half::Bf16(to)) => {
+                    narrow_piece(&mut to[range.clone()], &p[range], big);
                 }
-                Param::Master(p, Half::Bf16(to)) => tile::narrow(&mut to[range.clone()], &p[range]),
-                Param::Master(p, Half::F16(to)) => tile::narrow(&mut to[range.clone()], &p[range]),
+                Param::Master(p, Half::F16(to)) => {
+                    narrow_piece(&mut to[range.clone()], &p[range], big);
+                }
                 _ => {}
             }
         }

@@ -30,17 +30,27 @@ pub(super) fn widen<T: Lane>(to: &mut [f32], from: &[T], total: u64) {
 
 /// `to = nearest(from)`, a part of an array of `total` elements.
 pub(super) fn narrow<T: Lane>(to: &mut [T], from: &[f32], total: u64) {
+    let past = total >= LARGE;
+    narrow_piece(to, from, past);
+    if past {
+        drain();
+    }
+}
+
+/// `to = nearest(from)`, where that is wanted `past` the caches: then [`drain`] before another thread reads it.
+#[inline]
+pub(super) fn narrow_piece<T: Lane>(to: &mut [T], from: &[f32], past: bool) {
     #[cfg(target_arch = "x86_64")]
     if super::super::has_avx2() && T::DTYPE != Dtype::F32 {
         #[cfg(halfstep_avx512)]
         if super::super::has_avx512() {
             // SAFETY: the processor has the features.
-            return unsafe { narrow_avx512(to, from, total >= LARGE) };
+            return unsafe { narrow_avx512(to, from, past) };
         }
         // SAFETY: the processor has the features.
-        return unsafe { narrow_avx2(to, from, total >= LARGE) };
+        return unsafe { narrow_avx2(to, from, past) };
     }
-    let _ = total;
+    let _ = past;
     tile::narrow(to, from);
 }
 
@@ -91,7 +101,6 @@ unsafe fn narrow_avx2<T: Lane>(to: &mut [T], from: &[f32], past: bool) {
         }
     }
     tile::narrow(&mut to[whole..len], &from[whole..len]);
-    drain();
 }
 
 /// # Safety
@@ -114,7 +123,6 @@ unsafe fn narrow_avx512<T: Lane>(to: &mut [T], from: &[f32], past: bool) {
         }
     }
     tile::narrow(&mut to[whole..len], &from[whole..len]);
-    drain();
 }
 
 #[cfg(test)]

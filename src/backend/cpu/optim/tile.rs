@@ -110,37 +110,6 @@ fn sweep<const N: usize, R: Apply<N>, G: Lane>(
     }
 }
 
-/// `to = nearest(from)` past the caches where the addresses allow it: what is written and not read
-/// need not be fetched first. [`drain`](super::super::past::drain) before another thread reads it.
-#[inline(always)]
-pub(super) fn stream<T: Lane>(to: &mut [T], from: &[f32]) {
-    #[cfg(target_arch = "x86_64")]
-    {
-        use std::arch::x86_64::{__m128i, _mm_loadu_si128, _mm_stream_si128};
-        const VECTOR: usize = size_of::<__m128i>();
-        const { assert!((TILE * size_of::<T>()).is_multiple_of(VECTOR)) };
-        let whole = from.len() == TILE && to.len() == TILE;
-        if whole && to.as_ptr().addr().is_multiple_of(VECTOR) {
-            // Where the stack happens to lie otherwise, vectors cross lines, and loads wait for stores.
-            #[repr(align(64))]
-            struct Lines<T>([T; TILE]);
-            let mut rounded = Lines([T::narrow(0.0); TILE]);
-            narrow(&mut rounded.0, from);
-            for vector in 0..TILE * size_of::<T>() / VECTOR {
-                // SAFETY: both arrays have `TILE` elements, and `to` is aligned to a vector: both
-                // checked above.
-                unsafe {
-                    let from = rounded.0.as_ptr().cast::<__m128i>().add(vector);
-                    let to = to.as_mut_ptr().cast::<__m128i>().add(vector);
-                    _mm_stream_si128(to, _mm_loadu_si128(from));
-                }
-            }
-            return;
-        }
-    }
-    narrow(to, from);
-}
-
 /// Parameters and remainders become f32.
 #[inline(always)]
 pub(super) fn join(to: &mut [f32], high: &[bf16], low: &[u16]) {
