@@ -64,16 +64,16 @@ pub enum Error {
         /// The other.
         second: Arg,
     },
-    /// An argument lives on another device than the stream.
-    #[error("{op}: {arg}: expected memory of {expected}, found {found}")]
+    /// An argument (memory, a stream or an event) is of another device than the call.
+    #[error("{op}: {arg}: expected the device {expected}, found {found}")]
     Device {
         /// The operation.
         op: &'static str,
         /// The argument.
         arg: Arg,
-        /// The stream's device.
+        /// The device that the call is for.
         expected: String,
-        /// Where the argument lives.
+        /// The device of the argument.
         found: String,
     },
     /// The combination asked for does not exist; the reason says what does.
