@@ -21,7 +21,7 @@ const SHAPE: Shape = Shape { name: "", rows: 101, input: 149, output: 137 };
 fn guarded() -> Vec<Entry> {
     let mut entries = Vec::new();
     suite::products(&mut entries, SHAPE);
-    entries.extend(suite::entries(&["optim", "convert"], LEN));
+    entries.extend(suite::entries(&["optim", "convert"], LEN, &[]));
     entries
 }
 

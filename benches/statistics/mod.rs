@@ -59,8 +59,8 @@ pub fn run(op: &str) -> Result<(), Failure> {
         .without_plots()
         .configure_from_args();
     let len = number("HALFSTEP_BENCH_LEN", if is_timed() { suite::large() } else { 100_000 })?;
-    let entries = suite::entries(&[op], len);
     let (devices, broken) = suite::devices();
+    let entries = suite::entries(&[op], len, &devices);
     broken.iter().for_each(|reason| eprintln!("{reason}"));
     let mut machine = match is_timed() && !is_list() {
         true => Some(Machine::new(&devices, &entries)?),

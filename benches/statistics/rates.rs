@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 use criterion::Throughput;
 use criterion::measurement::{Measurement, ValueFormatter, WallTime};
 
-use crate::suite::{Entry, Roof, median};
+use crate::suite::{Entry, On, Roof, median};
 
-/// What one call does, in the unit of what bounds it.
+/// What one call does, in the unit of what bounds it: bytes, too, where that is links between GPUs.
 pub fn throughput(entry: &Entry, roof: Option<Roof>) -> Throughput {
-    match roof {
-        Some(Roof::Memory) => Throughput::BytesDecimal(entry.bytes as u64),
+    match (roof, &entry.on) {
+        (Some(Roof::Memory), _) | (_, On::All(_)) => Throughput::BytesDecimal(entry.bytes as u64),
         _ => Throughput::Elements(entry.flops as u64), // floating-point operations
     }
 }

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use halfstep::optim::{AdamW, Config, Group, Optimizer, Tensor};
 use halfstep::{Buffer, Device, Storage, Stream, bf16, f16};
 
-use super::{Arithmetic, Case, Entry, Failure, Traffic, signals, text};
+use super::{Arithmetic, Case, Entry, Failure, On, Traffic, signals, text};
 
 pub fn entries(all: &mut Vec<Entry>, len: usize) {
     for narrow in [false, true] {
@@ -28,7 +28,7 @@ fn add<T: Storage>(all: &mut Vec<Entry>, len: usize, narrow: bool) {
         bytes: 6.0 * len as f64,
         arithmetic: Arithmetic::F32,
         traffic: Traffic::Update, // the machine's best, with which no stores are read first
-        ranks: None,
+        on: On::One,
         make: Box::new(move |device| Ok(Box::new(Convert::<T>::new(device, len, narrow)?))),
     });
 }

@@ -8,7 +8,7 @@ use halfstep::gemm::{
 };
 use halfstep::{Buffer, Device, Dtype, Storage, Stream, bf16, f16};
 
-use super::{Arithmetic, Case, Entry, Failure, Traffic, caches, signals, text};
+use super::{Arithmetic, Case, Entry, Failure, On, Traffic, caches, signals, text};
 use crate::workloads::{LARGE, LAYERS, ROW, Shape};
 
 pub fn entries(all: &mut Vec<Entry>) {
@@ -70,7 +70,7 @@ fn add(
             _ => Arithmetic::F32,
         },
         traffic: Traffic::Read,
-        ranks: None,
+        on: On::One,
         make: Box::new(make),
     });
 }

@@ -56,16 +56,25 @@ pub struct Entry {
     pub size: String,
     /// The workload's name, which filters look at too; or nothing.
     pub workload: &'static str,
-    /// Arithmetic of one call, and the least bytes that it moves to and from memory.
+    /// Arithmetic of one call, and the least bytes that it moves to and from memory; between GPUs, over each one's links.
     pub flops: f64,
     pub bytes: f64,
     /// Which arithmetic bounds it, or
     pub arithmetic: Arithmetic,
     /// which bandwidth.
     pub traffic: Traffic,
-    /// How many ranks of this process share a device. On the CPU each has one thread, so it is run there once.
-    pub ranks: Option<usize>,
+    pub on: On,
     pub make: Make,
+}
+
+/// What one call runs on.
+pub enum On {
+    /// A device.
+    One,
+    /// A device that so many ranks of this process share. On the CPU each has one thread, so it is run there once.
+    Shared(usize),
+    /// All of these GPUs, a rank on each: once, whatever else there is. The case knows them.
+    All(Vec<Device>),
 }
 
 impl Entry {
@@ -79,8 +88,13 @@ impl Entry {
         format!("{} {} {}", self.name, self.size, self.workload).trim_end().into()
     }
 
-    /// The devices that it is run on, and what they are called: ranks are run on the first of the CPU's only.
-    pub fn places<'a>(&self, devices: &'a [Device]) -> Vec<(String, &'a Device)> {
+    /// The devices that it is made on, and what is said of where it runs: ranks run on the first of the CPU's only, or on
+    /// all GPUs (`cuda×4`), whichever of them it is.
+    pub fn places<'a>(&'a self, devices: &'a [Device]) -> Vec<(String, &'a Device)> {
+        let devices = match &self.on {
+            On::All(gpus) => &gpus[..gpus.len().min(1)],
+            _ => devices,
+        };
         let place = |device| (self.place(device), device);
         let mut places: Vec<_> = devices.iter().map(place).collect();
         places.dedup_by(|one, before| one.0 == before.0);
@@ -88,8 +102,9 @@ impl Entry {
     }
 
     fn place(&self, device: &Device) -> String {
-        match self.ranks {
-            Some(ranks) if device.info().kind == DeviceKind::Cpu => format!("cpu×{ranks}"),
+        match &self.on {
+            On::Shared(ranks) if device.info().kind == DeviceKind::Cpu => format!("cpu×{ranks}"),
+            On::All(gpus) => format!("{}×{}", kind_name(device), gpus.len()),
             _ => device_name(device),
         }
     }
@@ -109,14 +124,14 @@ impl Entry {
 /// Names of the parts.
 pub const OPS: [&str; 4] = ["gemm", "optim", "reduce", "convert"];
 
-/// Everything of these parts, with so many elements of the arrays of `optim` and `convert`.
-pub fn entries(ops: &[&str], len: usize) -> Vec<Entry> {
+/// Everything of these parts on these devices, with so many elements of the arrays of `optim` and `convert`.
+pub fn entries(ops: &[&str], len: usize, devices: &[Device]) -> Vec<Entry> {
     let mut all = Vec::new();
     for op in ops {
         match *op {
             "gemm" => gemm::entries(&mut all),
             "optim" => optim::entries(&mut all, len),
-            "reduce" => reduce::entries(&mut all),
+            "reduce" => reduce::entries(&mut all, devices),
             "convert" => convert::entries(&mut all, len),
             _ => {}
         }
@@ -141,7 +156,14 @@ pub fn large() -> usize {
 /// The CPU with so many threads, and the GPUs there are; and why some cannot be opened.
 pub fn devices() -> (Vec<Device>, Vec<Failure>) {
     let mut devices: Vec<_> = threads().into_iter().map(Device::cpu_with_threads).collect();
-    let mut broken = Vec::new();
+    let (gpus, broken) = gpus();
+    devices.extend(gpus);
+    (devices, broken)
+}
+
+/// The GPUs there are; and why some cannot be opened.
+pub fn gpus() -> (Vec<Device>, Vec<Failure>) {
+    let (mut devices, mut broken) = (Vec::new(), Vec::new());
     let mut gpu = |device: halfstep::Result<Device>, name: String| match device {
         Ok(device) => devices.push(device),
         Err(error) => broken.push(format!("{name}: {error}")),
@@ -156,12 +178,20 @@ pub fn devices() -> (Vec<Device>, Vec<Failure>) {
 
 /// What a device is called in tables: `cpu×2`, `amx×2` where its products of bf16 are AMX's, `cuda:0`.
 pub fn device_name(device: &Device) -> String {
-    let info = device.info();
+    let (info, kind) = (device.info(), kind_name(device));
     match info.kind {
         DeviceKind::Cpu if info.arch == "amx-bf16" => format!("amx×{}", info.units),
-        DeviceKind::Cpu => format!("cpu×{}", info.units),
-        DeviceKind::Cuda => format!("cuda:{}", info.index),
-        _ => format!("hip:{}", info.index),
+        DeviceKind::Cpu => format!("{kind}×{}", info.units),
+        _ => format!("{kind}:{}", info.index),
+    }
+}
+
+/// `cpu`, `cuda`, `hip`.
+pub fn kind_name(device: &Device) -> &'static str {
+    match device.info().kind {
+        DeviceKind::Cpu => "cpu",
+        DeviceKind::Cuda => "cuda",
+        _ => "hip",
     }
 }
 
@@ -181,4 +211,25 @@ fn signals<T: halfstep::Storage>(len: usize, mut seed: u32) -> Vec<T> {
         (seed >> 8) as f32 / 8_388_608.0 - 1.0
     };
     (0..len).map(|_| T::narrow(next())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Where each of them is run, and what that is called.
+    #[test]
+    fn ranks_run_once_on_what_they_share() {
+        let devices = [1, 3].map(|threads| Device::cpu_with_threads(threads.try_into().unwrap()));
+        let places = |on| {
+            let mut entry = entries(&["convert"], 10_000, &devices).remove(0);
+            entry.on = on;
+            let names: Vec<_> = entry.places(&devices).into_iter().map(|place| place.0).collect();
+            names.join(" ")
+        };
+        let names = devices.each_ref().map(device_name).join(" ");
+        assert_eq!(places(On::One), names);
+        assert_eq!(places(On::Shared(2)), "cpu×2");
+        assert_eq!(places(On::All(vec![devices[0].clone(); 4])), "cpu×4");
+    }
 }

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use halfstep::optim::*;
 use halfstep::{Buffer, Device, Read, Storage, Stream, Write, bf16};
 
-use super::{Arithmetic, Case, Entry, Failure, Traffic, text};
+use super::{Arithmetic, Case, Entry, Failure, On, Traffic, text};
 
 /// Elements of a tensor that are compared with the rule in f64.
 const CHECKED: usize = 64;
@@ -56,7 +56,7 @@ fn add<P: Storage, G: Storage>(
         bytes: (step_bytes + size_of::<G>() as f64) * total as f64,
         arithmetic: Arithmetic::F32,
         traffic: Traffic::Update,
-        ranks: None,
+        on: On::One,
         make: Box::new(move |device| {
             // All of a small tensor, then a few elements of those that are timed. (LAMB's elements
             // depend on each other: a few say nothing.)

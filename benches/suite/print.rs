@@ -16,6 +16,8 @@ pub const LEGEND: &str = "size: rows × inputs × outputs of a product; elements
 share: the least time that the roof allows, over the time taken; of: which roof, measured beside each case: memory, or arithmetic by multiply-adds (FMA),
        dot products or tiles (AMX) of bf16; a GPU's arithmetic is computed, its memory's roof a copy; -: none is known
 ratio: times faster than on the first device of the table
+cuda×N, hip×N: a rank on each of N GPUs, over NCCL or RCCL; their GB/s are bus bandwidth: 2(N−1)/N of a rank's bytes on the wire, which is what
+       it sends over its links, over the time; NCCL's sum: ncclAllReduce, beside sums in rank order
 ";
 
 /// A line of it.

@@ -6,7 +6,7 @@ use halfstep::{Device, DeviceKind, Peak};
 
 use super::bandwidth::Bandwidth;
 use super::limits::{Arithmetic, Traffic, Unit, peak_flops};
-use super::{Entry, Failure, device_name, text};
+use super::{Entry, Failure, On, device_name, text};
 
 /// FLOP for a byte that every device has time for.
 const LITTLE: f64 = 4.0;
@@ -52,8 +52,10 @@ impl Roofs {
     ) -> Result<Vec<Self>, Failure> {
         let mut devices = devices.to_vec();
         let cpu = devices.iter().any(|device| device.info().kind == DeviceKind::Cpu);
-        let ranks = entries.iter().filter(|_| cpu).filter_map(|entry| entry.ranks);
-        let ranks = ranks.filter_map(NonZeroUsize::new);
+        let ranks = entries.iter().filter(|_| cpu).filter_map(|entry| match entry.on {
+            On::Shared(ranks) => NonZeroUsize::new(ranks),
+            On::One | On::All(_) => None,
+        });
         for device in ranks.map(Device::cpu_with_threads) {
             let name = device_name(&device);
             if devices.iter().all(|other| device_name(other) != name) {

@@ -157,8 +157,8 @@ mod tests {
     #[test]
     fn a_comparison_finds_its_counterparts() {
         let outcome = |device: &str, lines| {
-            let (devices, gpu, roofs) = (vec![device.to_string()], None, Vec::new());
-            Outcome { devices, gpu, roofs, lines }
+            let (devices, gpus, roofs) = (vec![device.to_string()], Vec::new(), Vec::new());
+            Outcome { devices, gpus, roofs, lines }
         };
         let before = json(&outcome("one", vec![line("a", 2.0), line("b", 8.0)]));
         let path = std::env::temp_dir().join(format!("halfstep-data-{}.json", std::process::id()));

@@ -26,8 +26,8 @@ pub struct Args {
     /// Only what has this in its operation, case, size or workload (`wav2vec2-base-mlp`, `llama-3-8b-gate`, …).
     #[arg(long, default_value = "")]
     filter: String,
-    /// Where: `cpu` (with one thread, and with all), `cpu:FORM` of its products (`cpu:amx-bf16`), `cuda:N` or `hip:N`;
-    /// the CPU and every GPU unless given.
+    /// Where: `cpu` (with one thread, and with all), `cpu:FORM` of its products (`cpu:amx-bf16`), `cuda:N` or `hip:N`, `cuda` or
+    /// `hip` (every one); the CPU and every GPU unless given. Where these are several GPUs, a gradient reduction runs over all of them, too.
     #[arg(long, value_name = "DEVICE")]
     device: Option<String>,
     /// How often each case is timed; medians are printed.
@@ -62,8 +62,8 @@ fn length(text: &str) -> Result<usize, String> {
 /// Everything that was measured.
 pub struct Outcome {
     pub devices: Vec<String>,
-    /// The name of the GPU that was measured, if one was.
-    pub gpu: Option<String>,
+    /// The names of the GPUs that were measured.
+    pub gpus: Vec<String>,
     pub roofs: Vec<Roofs>,
     pub lines: Vec<Line>,
 }
@@ -85,7 +85,7 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<bool, Failure> {
     let (devices, broken) = devices(args.device.as_deref())?;
     let mut failures = broken.len();
     broken.iter().for_each(|reason| complain("bench", reason));
-    let mut entries = suite::entries(&ops, args.len.unwrap_or_else(suite::large));
+    let mut entries = suite::entries(&ops, args.len.unwrap_or_else(suite::large), &devices);
     entries.retain(|entry| entry.label().contains(&args.filter));
     if entries.is_empty() {
         let reason = format!("no case of {} contains {:?}", ops.join(", "), args.filter);
@@ -101,11 +101,12 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<bool, Failure> {
     let roofs = Roofs::of(&mut meter, &devices, &entries).map_err(Failure::Reason)?;
     let mut outcome = Outcome {
         devices: devices.iter().map(|device| device.info().to_string()).collect(),
-        gpu: devices
+        gpus: devices
             .iter()
             .map(Device::info)
-            .find(|info| info.kind != DeviceKind::Cpu)
-            .map(|info| info.name.clone()),
+            .filter(|info| info.kind != DeviceKind::Cpu)
+            .map(|info| info.name.clone())
+            .collect(),
         roofs,
         lines: Vec::new(),
     };
@@ -168,6 +169,14 @@ fn devices(name: Option<&str>) -> Result<(Vec<Device>, Vec<String>), Failure> {
     let Some(name) = name else {
         return Ok(suite::devices());
     };
+    if let "cuda" | "hip" = name {
+        let (mut all, mut broken) = suite::gpus();
+        all.retain(|device| suite::kind_name(device) == name);
+        broken.retain(|reason| reason.starts_with(&format!("{name}:")));
+        if !all.is_empty() {
+            return Ok((all, broken));
+        } // else the first one says why
+    }
     let threads = match name.split(':').next() {
         Some("cpu") => suite::threads().into_iter().map(Some).collect(),
         _ => vec![None],

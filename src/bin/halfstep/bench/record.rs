@@ -25,7 +25,7 @@ pub fn heading(outcome: &Outcome) -> String {
 /// Writes both files, `tail` after the table; a record of the same day is replaced.
 pub fn keep(outcome: &Outcome, table: &str, folder: &Path) -> Result<PathBuf, Failure> {
     let date = date(SystemTime::now());
-    let folder = folder.join(name(outcome.gpu.as_deref()));
+    let folder = folder.join(name(&outcome.gpus));
     let mut csv =
         String::from("op,case,size,device,seconds,gflops,gbytes_per_s,share,roof,speedup\n");
     for line in &outcome.lines {
@@ -61,8 +61,8 @@ pub fn keep(outcome: &Outcome, table: &str, folder: &Path) -> Result<PathBuf, Fa
             machine::memory("MemTotal").map_or("unknown".into(), |b| format!("{:.1} GB", 1e-9 * b)),
         ),
         ("load", load()),
-        ("gpu", outcome.gpu.clone().unwrap_or_else(|| "none".into())),
-        ("driver", driver(outcome.gpu.is_some())),
+        ("gpu", gpus(&outcome.gpus).unwrap_or_else(|| "none".into())),
+        ("driver", driver(!outcome.gpus.is_empty())),
     ] {
         text += &format!("{key:<10} {value}\n");
     }
@@ -76,9 +76,19 @@ pub fn keep(outcome: &Outcome, table: &str, folder: &Path) -> Result<PathBuf, Fa
     write(&folder, &format!("{date}.csv"), put(csv))
 }
 
-/// The folder of this machine: its GPU, or its processor and its threads, `amd-epyc-family-26-2t`.
-fn name(gpu: Option<&str>) -> String {
-    let name = match gpu {
+/// The first one, and how many there are: a node's are alike.
+fn gpus(names: &[String]) -> Option<String> {
+    Some(match names {
+        [] => return None,
+        [gpu] => gpu.clone(),
+        [gpu, ..] => format!("{gpu} x{}", names.len()),
+    })
+}
+
+/// The folder of this machine: what of its GPUs was measured, `nvidia-a100-sxm4-40gb-x4`, or its processor and its
+/// threads, `amd-epyc-family-26-2t`.
+fn name(gpu_names: &[String]) -> String {
+    let name = match gpus(gpu_names) {
         Some(gpu) => gpu.to_lowercase(),
         None => {
             let mut name = machine::processor().to_lowercase();
@@ -184,11 +194,13 @@ mod tests {
 
     #[test]
     fn the_machines_folder_is_a_plain_name() {
-        let own = name(None);
+        let own = name(&[]);
         assert!(own.ends_with('t') && !own.contains("--"), "{own}");
         assert!(own.chars().all(|c| c.is_ascii_alphanumeric() || c == '-'), "{own}");
-        assert_eq!(name(Some("NVIDIA A100-SXM4-40GB")), "nvidia-a100-sxm4-40gb");
-        assert_eq!(name(Some("AMD Instinct(TM) MI250X / ../x")), "amd-instinct-mi250x-x");
-        assert_eq!(name(Some("/")), "unknown");
+        let several = |gpu: &str, count| name(&vec![gpu.to_string(); count]);
+        assert_eq!(several("NVIDIA A100-SXM4-40GB", 1), "nvidia-a100-sxm4-40gb");
+        assert_eq!(several("NVIDIA A100-SXM4-40GB", 4), "nvidia-a100-sxm4-40gb-x4");
+        assert_eq!(several("AMD Instinct(TM) MI250X / ../x", 1), "amd-instinct-mi250x-x");
+        assert_eq!(several("/", 1), "unknown");
     }
 }

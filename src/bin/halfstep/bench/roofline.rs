@@ -49,7 +49,7 @@ fn about(line: &Line) -> String {
 
 /// The processor or GPU.
 fn title(outcome: &Outcome, roofs: &Roofs) -> String {
-    match (roofs.threads, &outcome.gpu) {
+    match (roofs.threads, outcome.gpus.first()) {
         (Some(1), _) => format!("{}, 1 thread: roofline", machine::processor()),
         (Some(threads), _) => format!("{}, {threads} threads: roofline", machine::processor()),
         (None, Some(gpu)) => format!("{gpu} ({}): roofline", roofs.device),
@@ -128,8 +128,9 @@ mod tests {
             speedup: None,
         };
         let lines = OPS.into_iter().zip([10.0, 0.3, 0.2, 0.02]).map(line).collect();
-        let gpu = threads.is_none().then(|| "A GPU with a name".to_string());
-        Outcome { devices: Vec::new(), gpu, roofs: vec![roofs], lines }
+        let gpus = threads.is_none().then(|| "A GPU with a name".to_string());
+        let gpus = gpus.into_iter().collect();
+        Outcome { devices: Vec::new(), gpus, roofs: vec![roofs], lines }
     }
 
     /// Each slope and each ceiling is drawn once, whatever their number, and nothing lies on anything.
