@@ -44,18 +44,34 @@ const HIP: Vendor = Vendor {
 
 pub fn cuda() -> Vec<Finding> {
     #[cfg(feature = "cuda")]
-    let (count, open) = (Device::cuda_count(), Device::cuda as fn(usize) -> _);
+    let open = Device::cuda as fn(usize) -> _;
     #[cfg(not(feature = "cuda"))]
-    let (count, open) = (0, absent as fn(usize) -> _);
-    look(&CUDA, count, open)
+    let open = absent as fn(usize) -> _;
+    look(&CUDA, cuda_count(), open)
 }
 
 pub fn hip() -> Vec<Finding> {
     #[cfg(feature = "hip")]
-    let (count, open) = (Device::hip_count(), Device::hip as fn(usize) -> _);
+    let open = Device::hip as fn(usize) -> _;
     #[cfg(not(feature = "hip"))]
-    let (count, open) = (0, absent as fn(usize) -> _);
-    look(&HIP, count, open)
+    let open = absent as fn(usize) -> _;
+    look(&HIP, hip_count(), open)
+}
+
+/// NVIDIA's that this build can see.
+pub fn cuda_count() -> usize {
+    #[cfg(feature = "cuda")]
+    return Device::cuda_count();
+    #[cfg(not(feature = "cuda"))]
+    0
+}
+
+/// AMD's.
+pub fn hip_count() -> usize {
+    #[cfg(feature = "hip")]
+    return Device::hip_count();
+    #[cfg(not(feature = "hip"))]
+    0
 }
 
 /// Stands for a backend that is not in this build; never called, since there are no devices then.

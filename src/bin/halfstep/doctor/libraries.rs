@@ -4,6 +4,7 @@ use std::cell::LazyCell;
 use std::path::{Path, PathBuf};
 
 use super::finding::Finding;
+use super::gpus;
 use super::programs::output;
 
 /// A library, and what it is good for.
@@ -11,33 +12,36 @@ struct Library {
     /// Its files' names, as programs look for them, in order.
     names: &'static [&'static str],
     what: &'static str,
-    /// Whether this program was built to use it.
+    /// Whether this program was built to use it, and there are GPUs that it would join: one alone needs none, until other
+    /// nodes have some.
     needed: bool,
     /// The first version that will do, as the file's name has it, and in words.
     oldest: (&'static [u32], &'static str),
 }
 
-const LIBRARIES: [Library; 4] = [
-    Library {
-        names: &["libnccl.so.2", "libnccl.so"],
-        what: "NCCL, collectives between NVIDIA's GPUs",
-        needed: cfg!(feature = "nccl"),
-        oldest: (&[2, 14], "2.14"),
-    },
-    Library {
-        names: &["librccl.so.1", "librccl.so"],
-        what: "RCCL, collectives between AMD's GPUs",
-        needed: cfg!(feature = "rccl"),
-        // Files are numbered as ROCm is.
-        oldest: (&[1, 0, 50500], "that of ROCm 5.5"),
-    },
-    Library { names: &["libnccl-net.so"], what: "a network plugin of NCCL", ..PLUGIN },
-    Library {
-        names: &["librccl-net.so"],
-        what: "the network plugin of RCCL on Slingshot (aws-ofi-nccl)",
-        ..PLUGIN
-    },
-];
+fn libraries() -> [Library; 4] {
+    [
+        Library {
+            names: &["libnccl.so.2", "libnccl.so"],
+            what: "NCCL, collectives between NVIDIA's GPUs",
+            needed: cfg!(feature = "nccl") && gpus::cuda_count() > 1,
+            oldest: (&[2, 14], "2.14"),
+        },
+        Library {
+            names: &["librccl.so.1", "librccl.so"],
+            what: "RCCL, collectives between AMD's GPUs",
+            needed: cfg!(feature = "rccl") && gpus::hip_count() > 1,
+            // Files are numbered as ROCm is.
+            oldest: (&[1, 0, 50500], "that of ROCm 5.5"),
+        },
+        Library { names: &["libnccl-net.so"], what: "a network plugin of NCCL", ..PLUGIN },
+        Library {
+            names: &["librccl-net.so"],
+            what: "the network plugin of RCCL on Slingshot (aws-ofi-nccl)",
+            ..PLUGIN
+        },
+    ]
+}
 const PLUGIN: Library = Library { names: &[], what: "", needed: false, oldest: (&[], "") };
 
 pub fn look(env: &dyn Fn(&str) -> Option<String>) -> Vec<Finding> {
@@ -50,7 +54,8 @@ pub fn look(env: &dyn Fn(&str) -> Option<String>) -> Vec<Finding> {
     });
     let place =
         |name: &&str| find(&folders, name).or_else(|| find(&cached(cache.as_deref()?, name), name));
-    LIBRARIES.iter().map(|library| library.finding(library.names.iter().find_map(place))).collect()
+    let finding = |library: &Library| library.finding(library.names.iter().find_map(place));
+    libraries().iter().map(finding).collect()
 }
 
 impl Library {
@@ -61,7 +66,7 @@ impl Library {
             || format!("install it, {in_words} or newer, or put its folder on LD_LIBRARY_PATH");
         match place {
             None if *needed => Finding::problem(
-                format!("{name} is not found ({what}), which this program was built for"),
+                format!("{name} is not found ({what}), which its ranks on these GPUs need"),
                 cure(),
             ),
             None => Finding::note(format!("{name} is not found ({what})")),
@@ -147,11 +152,11 @@ mod tests {
         std::fs::remove_dir_all(folder).unwrap();
     }
 
-    /// A library that this program was built for has to be there, and new enough.
+    /// A library that is needed has to be there, and new enough.
     #[test]
     fn what_is_needed_is_a_problem_where_it_is_not_there() {
         let level = |of: usize, needed, place: Option<&str>| {
-            let library = Library { needed, ..LIBRARIES[of] };
+            let library = Library { needed, ..libraries()[of] };
             let found = library.finding(place.map(PathBuf::from));
             assert_eq!(found.level == Level::Problem, found.cure.is_some(), "{found}");
             found.level
