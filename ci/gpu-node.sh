@@ -6,6 +6,10 @@
 #   ./gpu-node.sh run cuda|hip     where the GPU is, in the unpacked folder (or, in the repository,
 #                                  ci/gpu-node.sh run): doctor, suites, golden files and sweep, measurements
 #
+# Suites, golden files and most measurements are of the first GPU. `doctor` looks at all; where there are two or more, the
+# suite of ranks over NCCL or RCCL runs on them, and the gradient reduction is measured over all at once. The library is
+# found at run time (LD_LIBRARY_PATH); one GPU needs none.
+#
 # `run` goes on after a failure, keeps what every step printed under out/, packs it as
 # halfstep-<vendor>-<date>.tar.gz, and exits with 1 if a step failed. Newer NVIDIA GPUs than the images are
 # for compile the PTX in them, which takes the first start some seconds.
@@ -19,7 +23,11 @@ here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 usage() { sed -n '2,/^set /p' "${BASH_SOURCE[0]}" | sed -n 's/^# \{0,1\}//p' >&2; exit 2; }
 [ $# -eq 2 ] || usage
 command="$1" vendor="$2"
-case "$vendor" in cuda | hip) ;; *) usage ;; esac
+case "$vendor" in
+    cuda) collectives=nccl ;;
+    hip) collectives=rccl ;;
+    *) usage ;;
+esac
 
 pack() {
     cd "$here/.."
@@ -29,13 +37,13 @@ pack() {
     HALFSTEP_COMMIT="$(git describe --always --dirty --abbrev=12 2>/dev/null || echo unknown)"
     export HALFSTEP_COMMIT # what records say
     source ci/device-suites.sh
-    read -r -a suites <<< "${GPU_NODE_SUITES:-${device_suites[*]}}"
-    cargo build --release --features "cli,$vendor"
+    read -r -a suites <<< "${GPU_NODE_SUITES:-${device_suites[*]} reduce_nccl}"
+    cargo build --release --features "cli,$vendor,$collectives"
     cp target/release/halfstep "$stage/bin/"
     for suite in "${suites[@]}"; do
         # `golden` reads files of the repository: `verify` does the same with those that are built in.
         [ "$suite" != golden ] || continue
-        binary="$(cargo test --no-run --features "$vendor" --test "$suite" --message-format=json |
+        binary="$(cargo test --no-run --features "$vendor,$collectives" --test "$suite" --message-format=json |
             sed -n "s/.*\"name\":\"$suite\".*\"executable\":\"\([^\"]*\)\".*/\1/p" | tail -n 1)"
         [ -n "$binary" ] || { echo "gpu-node: the suite $suite was not built" >&2; exit 1; }
         cp "$binary" "$stage/suites/$suite"
@@ -77,13 +85,24 @@ run() {
     cp built.txt out/
     step doctor bin/halfstep doctor
     export HALFSTEP_REQUIRE="$vendor"
-    local suite
+    local suite gpus
+    gpus="$(grep -Ec "^ +(ok|PROBLEM) +$vendor:[0-9]" out/doctor.txt || true)"
     for suite in ${GPU_NODE_SUITES:-$(ls suites)}; do
-        step "suite-$suite" "suites/$suite" --nocapture
+        if [ "$suite" = reduce_nccl ] && [ "$gpus" -lt 2 ]; then
+            printf '\n== suite-%s\nskipped: %s GPU(s), 2 needed\n' "$suite" "$gpus" | tee "out/suite-$suite.txt"
+        elif [ "$suite" = reduce_nccl ] && [ "$gpus" -eq 2 ]; then
+            # Some of its tests want three, and say so.
+            step "suite-$suite" env -u HALFSTEP_REQUIRE "suites/$suite" --nocapture
+        else
+            step "suite-$suite" "suites/$suite" --nocapture
+        fi
     done
     step verify bin/halfstep verify --device "$vendor:0"
     local len="${GPU_NODE_LEN:-100000000}"
     step bench bin/halfstep bench --device "$vendor:0" --len "$len" --rounds 9 --record out/record --svg out/svg --json=out/bench.json
+    if [ "$gpus" -ge 2 ]; then
+        step bench-all bin/halfstep bench reduce --device "$vendor" --filter "${collectives^^}" --rounds 9 --record out/record --json=out/bench-all.json
+    fi
     step bench-cpu bin/halfstep bench --device cpu --rounds 5 --record out/record --svg out/svg
     local packed
     packed="halfstep-$vendor-$(date -u +%Y-%m-%d).tar.gz"
