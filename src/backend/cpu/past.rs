@@ -1,7 +1,6 @@
 //! Stores past the caches, of what does not fit into them: a line that is written whole need not be read first.
 
 /// Elements of an array from which on it does not fit into the caches.
-#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))] // stores there have one way for all sizes
 pub(super) const LARGE: u64 = 1 << 22;
 
 /// Orders everything that this thread has stored past the caches before what it does next: it has to follow such

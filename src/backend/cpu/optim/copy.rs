@@ -8,7 +8,6 @@ use std::arch::x86_64::*;
 use super::super::nearest::bf16_by_16;
 #[cfg(halfstep_avx512)]
 use super::super::nearest::by_32;
-#[cfg(target_arch = "x86_64")]
 use super::super::past::{LARGE, drain};
 #[cfg(target_arch = "x86_64")]
 use super::super::widen::by_8;
