@@ -322,7 +322,7 @@ fn groups_and_factors_are_rules_of_their_own() {
 
 /// O-09: about 9 GB; `cargo test --release -- --ignored sizes_beyond`.
 #[test]
-#[ignore = "needs 9 GB"]
+#[ignore = "needs 9 GB of memory; ci/run runs it where there are 12"]
 fn sizes_beyond_32_bits() {
     let device = Device::cpu();
     let stream = device.stream().unwrap();

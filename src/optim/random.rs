@@ -59,6 +59,7 @@ impl Key {
             *key = [u64::from(next[0]), u64::from(next[1])];
             next = bump(next);
         }
+        debug_assert!(to.len().is_multiple_of(CHAINS));
         let apart = to.len() / CHAINS;
         for lane in 0..apart {
             let mut chains: [[u64; 4]; CHAINS] = std::array::from_fn(|chain| {

@@ -11,7 +11,7 @@ pub(super) trait Work {
 /// Runs it. The bits do not depend on which form runs.
 #[inline]
 pub(super) fn vector<W: Work>(work: W) -> W::Output {
-    // Random bits are integer products, of which the widest vectors compute twice as many an instruction.
+    // The widest do twice as many integer products (random bits), roundings and comparisons an instruction.
     #[cfg(all(target_arch = "x86_64", halfstep_avx512))]
     {
         #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]

@@ -63,15 +63,18 @@ fn even(total: usize, most: usize, unit: usize) -> usize {
 /// Rows of a tile, at most so many: fewer where some threads would wait for others at the end of a block, which is `across`
 /// tiles wide. As many as leave no thread more than a sixteenth over its share, or where none do, the best.
 fn shared_rows(rows: usize, most: usize, unit: usize, across: usize, threads: usize) -> usize {
-    let rows_of = |parts: usize| even(rows, rows.div_ceil(parts).max(1), unit);
+    let largest = even(rows, most, unit);
+    if threads == 1 {
+        return largest;
+    }
+    // Of all threads together, if each took as long as the one with most tiles.
     let longest = |tile_rows: &usize| {
         (rows.div_ceil(*tile_rows) * across).div_ceil(threads) * tile_rows * threads
     };
     let first = rows.div_ceil(most).max(1);
-    let all = || (first..=first.max(rows / FEW_ROWS)).map(rows_of);
-    let enough = all().find(|tile_rows| 16 * longest(tile_rows) <= 17 * rows * across);
-    let best = enough.or_else(|| all().min_by_key(longest));
-    if threads == 1 { rows_of(first) } else { best.unwrap_or(unit) }
+    let all = (first..=rows / FEW_ROWS).map(|parts| even(rows, rows.div_ceil(parts), unit));
+    let enough = all.clone().find(|tile_rows| 16 * longest(tile_rows) <= 17 * rows * across);
+    enough.or_else(|| all.min_by_key(longest)).unwrap_or(largest)
 }
 
 impl Cut {
@@ -247,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn cuts_fit_are_shared_and_all_tested() {
+    fn every_form_cuts_as_documented() {
         all::<Portable>();
         #[cfg(target_arch = "x86_64")]
         {
