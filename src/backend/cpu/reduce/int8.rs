@@ -2,7 +2,7 @@
 
 use super::super::threads::Threads;
 use super::super::wide::{Work, vector};
-use super::strips::{Make, STRIP, make_all};
+use super::strips::{Make, Making};
 use super::unpack::Shard;
 use super::{TASK, large_shard, task};
 use crate::kernel::params::reduce::{INT8_BLOCK, INT8_BYTES, Quantize, Sum};
@@ -101,16 +101,16 @@ pub(super) unsafe fn run_sum(threads: &Threads, block: &Sum) {
         let (start, len) = task(i, len);
         // SAFETY: the caller's promise; tasks do not overlap.
         let to = unsafe { from_raw_parts_mut((block.to as *mut f32).add(start), len) };
-        vector(Summing { sums: Sums { parts, weights, start, factor }, to, past });
+        vector(Making { maker: Sums { parts, weights, start, factor }, to, past });
     });
 }
 
 /// What is summed: elements from `start` on of all parts, which are valid for those of the launch.
-struct Sums<'a> {
-    parts: &'a [u64],
-    weights: &'a [f32],
-    start: usize,
-    factor: f32,
+pub(super) struct Sums<'a> {
+    pub parts: &'a [u64],
+    pub weights: &'a [f32],
+    pub start: usize,
+    pub factor: f32,
 }
 
 impl Make<f32> for Sums<'_> {
@@ -118,39 +118,21 @@ impl Make<f32> for Sums<'_> {
     fn make(&mut self, at: usize, to: &mut [f32]) {
         let mut done = 0;
         while done < to.len() {
-            let mut room = [0.0f32; STRIP];
+            let (mut values, mut sums) = ([0.0f32; INT8_BLOCK], [0.0f32; INT8_BLOCK]);
             let mut len = 0;
             for (rank, (&part, &weight)) in self.parts.iter().zip(self.weights).enumerate() {
                 // SAFETY: inside the part, as the launch says.
                 let (codes, scale) =
                     unsafe { codes(part, self.start + at + done, to.len() - done) };
                 len = codes.len();
-                for (sum, &code) in room.iter_mut().zip(codes) {
-                    let value = scale * f32::from(code);
-                    *sum = if rank == 0 { weight * value } else { weight.mul_add(value, *sum) };
-                }
+                let (values, sums) = (&mut values[..len], &mut sums[..len]);
+                reference::dequantize(codes, scale, values);
+                reference::add_weighted::<f32, f32>(values, sums, weight, 1.0, rank == 0);
             }
-            for (to, sum) in to[done..done + len].iter_mut().zip(&room) {
-                *to = sum * self.factor;
-            }
+            let to = &mut to[done..done + len];
+            reference::round_mean::<f32, f32>(&sums[..len], to, self.factor);
             done += len;
         }
-    }
-}
-
-/// Sums, and where they go.
-struct Summing<'a> {
-    sums: Sums<'a>,
-    to: &'a mut [f32],
-    past: bool,
-}
-
-impl Work for Summing<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<const FUSED: bool>(mut self) {
-        make_all(self.to, &mut self.sums, self.past);
     }
 }
 

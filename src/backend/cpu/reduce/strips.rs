@@ -2,6 +2,7 @@
 //! does not fit into them.
 
 use super::super::past;
+use super::super::wide::Work;
 use crate::Storage;
 
 /// Elements of a strip: few enough for the first-level cache, in f32, too.
@@ -11,7 +12,7 @@ const LINE: usize = 64;
 
 /// Makes elements.
 pub(super) trait Make<T> {
-    /// `to` becomes the elements from `at` on, a strip of them at most. To be inlined: see [`Work`](super::super::wide::Work).
+    /// `to` becomes the elements from `at` on, a strip of them at most. To be inlined: see [`Work`].
     fn make(&mut self, at: usize, to: &mut [T]);
 }
 
@@ -39,6 +40,22 @@ pub(super) fn make_all<T: Storage>(to: &mut [T], maker: &mut impl Make<T>, past:
     maker.make(at, tail);
     if past {
         past::drain();
+    }
+}
+
+/// What makes elements, and where they go.
+pub(super) struct Making<'a, M, T> {
+    pub maker: M,
+    pub to: &'a mut [T],
+    pub past: bool,
+}
+
+impl<M: Make<T>, T: Storage> Work for Making<'_, M, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<const FUSED: bool>(mut self) {
+        make_all(self.to, &mut self.maker, self.past);
     }
 }
 

@@ -3,8 +3,8 @@
 use std::slice::{from_raw_parts, from_raw_parts_mut};
 
 use super::super::threads::Threads;
-use super::super::wide::{Work, vector};
-use super::strips::{Make, STRIP, make_all};
+use super::super::wide::vector;
+use super::strips::{Make, Making, STRIP};
 use super::{TASK, large_shard, task};
 use crate::Storage;
 use crate::kernel::params::reduce::Sum;
@@ -29,7 +29,7 @@ pub(super) unsafe fn run<W: Storage, T: Storage>(threads: &Threads, block: &Sum)
         let (start, len) = task(i, len);
         // SAFETY: the caller's promise; tasks do not overlap.
         let to = unsafe { from_raw_parts_mut((block.to as *mut T).add(start), len) };
-        vector(Summing { sums: Sums { parts: &parts, weights, start, factor }, to, past });
+        vector(Making { maker: Sums { parts: &parts, weights, start, factor }, to, past });
     });
 }
 
@@ -52,21 +52,5 @@ impl<W: Storage, T: Storage> Make<T> for Sums<'_, W> {
             reference::add_weighted::<W, W>(part, sums, weight, 1.0, rank == 0);
         }
         reference::round_mean::<T, T>(sums, to, self.factor);
-    }
-}
-
-/// Sums, and where they go.
-pub(super) struct Summing<'a, W, T> {
-    pub sums: Sums<'a, W>,
-    pub to: &'a mut [T],
-    pub past: bool,
-}
-
-impl<W: Storage, T: Storage> Work for Summing<'_, W, T> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<const FUSED: bool>(mut self) {
-        make_all(self.to, &mut self.sums, self.past);
     }
 }

@@ -1,9 +1,10 @@
 //! The fast forms have the bits of the readable reference.
 
 use super::super::wide::{Work, vector};
+use super::strips::Making;
 use super::{int8, pack, sum, unpack};
 use crate::grad_stats;
-use crate::kernel::params::reduce::INT8_BLOCK;
+use crate::kernel::params::reduce::{INT8_BLOCK, INT8_BYTES};
 use crate::optim::round::Lane;
 use crate::reduce::reference;
 use crate::{bf16, f16};
@@ -93,11 +94,14 @@ fn sums<W: Lane>(parts: &[&[W]], at: usize, factor: f32) {
         let len = parts[0].len();
         let mut expected = vec![T::narrow(0.0); len];
         reference::sum(parts, &weights, &mut expected, factor);
-        for (portable, past) in FORMS {
-            let mut room = vec![T::narrow(7.0); at + len];
-            let sums = sum::Sums { parts, weights: &weights, start: 0, factor };
-            run(portable, sum::Summing { sums, to: &mut room[at..], past });
-            assert_eq!(bits(&room[at..]), bits(&expected));
+        // All of it, and what a later task has.
+        for (start, (portable, past)) in
+            [0, len / 3].into_iter().flat_map(|start| FORMS.map(|form| (start, form)))
+        {
+            let mut room = vec![T::narrow(7.0); at + len - start];
+            let maker = sum::Sums { parts, weights: &weights, start, factor };
+            run(portable, Making { maker, to: &mut room[at..], past });
+            assert_eq!(bits(&room[at..]), bits(&expected[start..]));
         }
     }
     into::<W, W>(parts, at, factor);
@@ -149,6 +153,42 @@ fn blocks_of_8_bits_have_the_bits_of_the_definition() {
             let step = run(portable, int8::Rounding { values, carried: &carried, codes: to });
             assert_eq!((found, step.to_bits()), (codes, expected.to_bits()));
             assert_eq!(values.map(f32::to_bits), lost.map(f32::to_bits));
+        }
+    }
+}
+
+/// Sums of shards of five blocks, from places inside of them and where they begin.
+#[test]
+fn sums_of_8_bit_integers_have_the_bits_of_the_definition() {
+    const LEN: usize = 5 * INT8_BLOCK;
+    let (weights, factor) = ([0.5, 3.0, 1.0], 0.3);
+    // Of each rank its shard, words of it so that scales are aligned, and what is in it.
+    let shard = |rank: u32| -> (Vec<u32>, Vec<f32>) {
+        let (mut shard, mut all) = (vec![0u32; 5 * INT8_BYTES / 4], vec![0.0; LEN]);
+        let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut shard);
+        for (block, (to, all)) in
+            bytes.chunks_mut(INT8_BYTES).zip(all.chunks_mut(INT8_BLOCK)).enumerate()
+        {
+            let mut values = values::<f32>(9 * rank + block as u32 + 1, INT8_BLOCK, &[]);
+            let mut codes = [0; INT8_BLOCK];
+            let scale = reference::quantize(&mut values, &[0.0; INT8_BLOCK], &mut codes);
+            reference::dequantize(&codes, scale, all);
+            to[..INT8_BLOCK].copy_from_slice(bytemuck::cast_slice(&codes));
+            to[INT8_BLOCK..].copy_from_slice(&scale.to_ne_bytes());
+        }
+        (shard, all)
+    };
+    let shards = [0, 1, 2].map(shard);
+    let parts = shards.each_ref().map(|(shard, _)| shard.as_ptr() as u64);
+    let mut expected = vec![0.0; LEN];
+    let all = shards.each_ref().map(|(_, all)| &all[..]);
+    reference::sum::<f32, f32>(&all, &weights, &mut expected, factor);
+    for (start, len) in [(0, LEN), (256, 1024), (300, 700), (1279, 1), (512, 0)] {
+        for (portable, past) in FORMS {
+            let mut to = vec![7.0; len];
+            let maker = int8::Sums { parts: &parts, weights: &weights, start, factor };
+            run(portable, Making { maker, to: &mut to, past });
+            assert_eq!(bits(&to), bits(&expected[start..start + len]), "{start} {len}");
         }
     }
 }
