@@ -183,7 +183,7 @@ fn split(text: &str) -> Vec<String> {
 fn matrix(operands: &[String]) -> Option<Vec<String>> {
     let mut operands = operands.to_vec();
     let mut a = split(operands[1].trim_matches(['{', '}']));
-    if a.len() < 2 {
+    if a.len() < 2 || a[0] == a[1] {
         return None;
     }
     a.swap(0, 1);
