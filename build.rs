@@ -192,7 +192,7 @@ fn build(wanted: &[&Compiler]) -> Result<()> {
 
 /// The C++ form of every parameter block.
 fn params_header() -> String {
-    use params::{Partial, gemm, optim, reduce};
+    use params::{Partial, gemm, optim, reduce, roof};
     let blocks = [
         Partial::cpp(),
         gemm::Product::cpp(),
@@ -218,6 +218,7 @@ fn params_header() -> String {
         reduce::Unpack::cpp(),
         reduce::Fixed::cpp(),
         reduce::Quantize::cpp(),
+        roof::Roof::cpp(),
     ];
     let blocks = blocks.join("\n");
     format!("#pragma once\n#include <stddef.h>\n#include <stdint.h>\nnamespace hs {{\n{blocks}}}\n")

@@ -55,6 +55,7 @@ mod grad_stats;
 mod kernel;
 mod lend;
 mod peak;
+mod roof;
 mod stream;
 
 pub mod gemm;
@@ -70,6 +71,7 @@ pub use half::{bf16, f16};
 pub use kernel::image::{Image, device_symbols, images};
 pub use lend::{Lent, LentMut, Raw, Read, Write};
 pub use peak::Peak;
+pub use roof::Rates;
 pub use stream::{Event, Graph, Stream};
 
 #[cfg(doctest)]

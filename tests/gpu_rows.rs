@@ -18,7 +18,7 @@ use halfstep::gemm::{
 };
 use halfstep::optim::*;
 use halfstep::reduce::{BucketPlan, Config as Reduction, FixedPoint, Reducer, Sum, Unscale, local};
-use halfstep::{Device, DeviceKind, Dtype, GradStats, Storage, Write, bf16, f16};
+use halfstep::{Device, DeviceKind, Dtype, GradStats, Rates, Storage, Write, bf16, f16};
 
 /// Each layout by each tile that the type has, the result within its bound; and what stands before and behind a
 /// product.
@@ -108,6 +108,11 @@ fn reductions(device: &Device, sum: Sum) {
     assert_eq!(values[299], 1.0);
 }
 
+fn roofs(device: &Device) {
+    let rates = Rates::measure(device).unwrap();
+    assert!(rates.f32_flops > 0.0 && rates.matrix_flops > 0.0, "{rates:?}");
+}
+
 #[test]
 fn every_row_runs() {
     for device in devices() {
@@ -116,6 +121,7 @@ fn every_row_runs() {
         steps(&device);
         reductions(&device, Sum::RankOrder);
         reductions(&device, Sum::Int8);
+        roofs(&device);
         let ran: BTreeSet<String> =
             door.launches().into_iter().map(|launch| launch.kernel).collect();
         let target = if device.info().kind == DeviceKind::Cuda { "cuda" } else { "hip" };

@@ -1,5 +1,7 @@
 //! The table, and roofs in words.
 
+use halfstep::Peak;
+
 use super::roofs::Roof;
 use super::{Arithmetic, Line, Roofs, Traffic};
 
@@ -14,7 +16,7 @@ pub fn header() -> String {
 /// What its columns are.
 pub const LEGEND: &str = "size: rows × inputs × outputs of a product; elements; ranks × tensors
 share: the least time that the roof allows, over the time taken; of: which roof, measured beside each case: memory, or arithmetic by multiply-adds (FMA),
-       dot products or tiles (AMX) of bf16; a GPU's arithmetic is computed, its memory's roof a copy; -: none is known
+       dot products or tiles (AMX) of bf16; a GPU's arithmetic is from registers to registers, its memory's roof a copy; -: none is known
 ratio: times faster than on the first device of the table
 cuda×N, hip×N: a rank on each of N GPUs, over NCCL or RCCL; their GB/s are bus bandwidth: 2(N−1)/N of a rank's bytes on the wire, which is what
        it sends over its links, over the time; NCCL's sum: ncclAllReduce, beside sums in rank order
@@ -57,20 +59,26 @@ pub fn roof_lines(roofs: &[Roofs]) -> Vec<String> {
     roofs.iter().map(line).collect()
 }
 
-/// A GPU's: what its clocks allow, and what a copy takes.
+/// A GPU's: what its clocks allow, and what its units, and a copy, reach.
 fn gpu_line(roofs: &Roofs) -> String {
-    let tera = |value: f64| match value > 0.0 {
-        true => format!("{:.1} TFLOP/s", 1e-12 * value),
-        false => "not known".into(),
-    };
-    let computed = roofs.computed.map_or("nothing".into(), |peak| {
+    let three = |f32_flops: f64, products: f64, bytes: f64| {
+        let tera = |value: f64| match value > 0.0 && value.is_finite() {
+            true => format!("{:.1} TFLOP/s", 1e-12 * value),
+            false => "not known".into(),
+        };
+        let [f32_flops, products] = [f32_flops, products].map(tera);
+        let bytes = 1e-9 * bytes;
         format!(
-            "f32 multiply-adds {}, products of 16 bits {}, memory {:.0} GB/s",
-            tera(peak.f32_flops),
-            tera(peak.matrix_flops),
-            1e-9 * peak.bytes
+            "f32 multiply-adds {f32_flops}, products of 16 bits {products}, memory {bytes:.0} GB/s"
         )
-    });
-    let copy = 1e-9 * roofs.bandwidth(Traffic::Copy);
-    format!("roofs, {}: computed: {computed}; measured: copy {copy:.0} GB/s", roofs.device)
+    };
+    let of = |peak: Peak| three(peak.f32_flops, peak.matrix_flops, peak.bytes);
+    let computed = roofs.computed.map_or("nothing".into(), of);
+    let arithmetic = |kind| roofs.arithmetic(kind);
+    let measured = three(
+        arithmetic(Arithmetic::F32),
+        arithmetic(Arithmetic::Bf16),
+        roofs.bandwidth(Traffic::Copy),
+    );
+    format!("roofs, {}: computed: {computed}; measured: {measured} (a copy)", roofs.device)
 }

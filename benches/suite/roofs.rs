@@ -2,7 +2,7 @@
 
 use std::num::NonZeroUsize;
 
-use halfstep::{Device, DeviceKind, Peak};
+use halfstep::{Device, DeviceKind, Peak, Rates};
 
 use super::bandwidth::Bandwidth;
 use super::limits::{Arithmetic, Traffic, Unit, peak_flops};
@@ -33,7 +33,7 @@ pub struct Roofs {
     pub device: String,
     /// Of the CPU.
     pub threads: Option<usize>,
-    /// Measured on the CPU, computed for a GPU; infinite where not known.
+    /// Measured; infinite where they could not be, on a GPU without device code.
     pub flops: [f64; 3],
     /// What does that arithmetic.
     pub units: [Unit; 3],
@@ -70,9 +70,10 @@ impl Roofs {
         let best = |values: &mut dyn FnMut() -> f64| (0..5).map(|_| values()).fold(0.0, f64::max);
         let (info, device_name) = (device.info(), device_name(device));
         if info.kind != DeviceKind::Cpu {
-            let known = |flops: f64| if flops > 0.0 { flops } else { f64::INFINITY };
-            let flops = info.peak.map_or([f64::INFINITY; 3], |peak| {
-                [peak.f32_flops, peak.matrix_flops, peak.matrix_flops].map(known)
+            // Without device code each case says why.
+            let rates = Rates::measure(device).ok();
+            let flops = rates.map_or([f64::INFINITY; 3], |rates| {
+                [rates.f32_flops, rates.matrix_flops, rates.matrix_flops]
             });
             let mut copies = Vec::new();
             for _ in 0..5 {
@@ -111,7 +112,7 @@ impl Roofs {
     pub fn seconds_now(&self, entry: &Entry, meter: &mut Bandwidth) -> Option<f64> {
         let (flops, bytes) = (self.arithmetic(entry.arithmetic), self.bandwidth(entry.traffic));
         Some(match (self.over(entry)?, self.threads) {
-            // What a GPU can do, nobody else takes from it.
+            // What a GPU can do, nobody else takes from it: measured once.
             (Roof::Arithmetic(_), None) => entry.flops / flops,
             (Roof::Memory, None) => entry.bytes / bytes,
             // The peak does not change; measuring it can only be disturbed.

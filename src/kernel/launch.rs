@@ -1,7 +1,7 @@
 //! One launch, as a backend sees it: a row of the table, how many blocks have work, and the bytes of
 //! the parameter block.
 
-use super::params::{gemm, optim, reduce};
+use super::params::{gemm, optim, reduce, roof};
 use super::table::{self, Entry, THREADS};
 
 /// One launch: which op, and the parameter block of one of its kernels.
@@ -11,6 +11,7 @@ pub(crate) enum Launch {
     Gemm(gemm::Block),
     Optim(optim::Block),
     Reduce(reduce::Block),
+    Roof(roof::Block),
 }
 
 /// Elements that a block of an element-wise row covers at once: 8 a thread.
@@ -70,6 +71,8 @@ impl Launch {
             Self::Reduce(reduce::Block::Encode(_)) => table::reduce::Row::Encode.entry(),
             Self::Reduce(reduce::Block::Decode(_)) => table::reduce::Row::Decode.entry(),
             Self::Reduce(reduce::Block::Quantize(_)) => table::reduce::Row::Quantize.entry(),
+            Self::Roof(roof::Block::F32(_)) => table::roof::Row::F32.entry(),
+            Self::Roof(roof::Block::Bf16(_)) => table::roof::Row::Bf16.entry(),
         }
     }
 
@@ -116,6 +119,7 @@ impl Launch {
             Self::Reduce(R::Quantize(block)) => block.len.div_ceil(STRIP),
             Self::Reduce(R::Unpack(block)) => block.count,
             Self::Reduce(R::InPlace(block)) => block.count,
+            Self::Roof(roof::Block::F32(block) | roof::Block::Bf16(block)) => block.blocks,
         }
     }
 
@@ -142,6 +146,7 @@ impl Launch {
                 bytes_of(block)
             }
             Self::Reduce(R::Quantize(block)) => bytes_of(block),
+            Self::Roof(roof::Block::F32(block) | roof::Block::Bf16(block)) => bytes_of(block),
         }
     }
 }

@@ -195,6 +195,12 @@ impl Backend for Cpu {
             Launch::Optim(block) => unsafe { optim::run(&self.threads, &block) },
             // SAFETY: as above.
             Launch::Reduce(block) => unsafe { reduce::run(&self.threads, &block) },
+            Launch::Roof(_) => {
+                return Err(Error::unsupported(
+                    "launch",
+                    "roofs are of devices with units of their own",
+                ));
+            }
         }
         Ok(())
     }

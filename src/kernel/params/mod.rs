@@ -6,6 +6,7 @@
 pub mod gemm;
 pub mod optim;
 pub mod reduce;
+pub mod roof;
 
 /// Elements that one [`Partial`] covers, at most.
 pub const PARTIAL_CHUNK: usize = 16_384;

@@ -1,13 +1,14 @@
 //! The one list of device entry points. A row yields its symbol, the parameter block it takes and
 //! the C++ function behind it; no kernel's name is written anywhere else.
 //!
-//! The CPU backend implements every row. Budget: 64 rows on a target, which is what a compiler builds and a driver loads;
+//! The CPU backend implements every row but those of `roof`. Budget: 64 rows on a target, which is what a compiler builds and a driver loads;
 //! options that are uniform over a launch (bias, activation, storage type of a streamed tensor) are run-time branches,
 //! only what sits in an inner loop makes a row.
 
 pub mod gemm;
 pub mod optim;
 pub mod reduce;
+pub mod roof;
 
 /// NVIDIA's target: its folder under `kernels`, and what its images say.
 pub const CUDA: &str = "cuda";
@@ -54,7 +55,7 @@ pub struct Entry {
 /// Where a row's device code is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Source {
-    /// The header, under `kernels/common`.
+    /// The header, under `kernels/common`, or in the target's own folder.
     pub header: &'static str,
     /// The function that takes the block.
     pub function: &'static str,
@@ -79,7 +80,8 @@ pub fn entries() -> impl Iterator<Item = Entry> {
     let products = gemm::ROWS.iter().map(|row| row.entry());
     let steps = optim::Row::ALL.iter().map(|row| row.entry());
     let reductions = reduce::Row::ALL.iter().map(|row| row.entry());
-    products.chain(steps).chain(reductions)
+    let roofs = roof::Row::ALL.iter().map(|row| row.entry());
+    products.chain(steps).chain(reductions).chain(roofs)
 }
 
 /// The rows that have device code on a target.

@@ -21,6 +21,8 @@ pub fn json(outcome: &Outcome) -> Value {
             "flops_per_second": f32,
             "bf16_flops_per_second": bf16,
             "f16_flops_per_second": f16,
+            "computed_flops_per_second": roofs.computed.map(|peak| peak.f32_flops),
+            "computed_matrix_flops_per_second": roofs.computed.map(|peak| peak.matrix_flops),
             "computed_bytes_per_second": roofs.computed.map(|peak| peak.bytes),
         });
         for traffic in Traffic::ALL {

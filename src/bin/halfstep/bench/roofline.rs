@@ -19,7 +19,7 @@ fn chart(outcome: &Outcome, roofs: &Roofs) -> Option<Chart> {
     let lines: Vec<_> = outcome.lines.iter().filter(|line| line.device == roofs.device).collect();
     let [f32, bf16, _] = roofs.flops.map(|flops| 1e-9 * flops);
     if lines.is_empty() || !bf16.is_finite() {
-        return None; // the latter: an architecture whose peak is not known
+        return None; // the latter: a GPU without device code
     }
     let intensity = |line: &&Line| line.flops / line.bytes;
     let least = lines.iter().map(intensity).fold(0.1, f64::min);

@@ -9,6 +9,7 @@ mod gemm;
 mod optim;
 mod product;
 mod reduce;
+mod roof;
 
 use halfstep_vgpu::launch::Grid;
 use halfstep_vgpu::memory::GlobalMemory;
@@ -174,6 +175,8 @@ pub fn of(kernel: &str, ptx: bool) -> Vec<Case> {
         optim::cases(kernel)
     } else if kernel.starts_with("hs_reduce") {
         reduce::cases(kernel)
+    } else if kernel.starts_with("hs_roof") {
+        roof::cases()
     } else if kernel.starts_with("hs_gemm") {
         product::cases(kernel, ptx)
     } else if kernel.starts_with("gemm_") {
