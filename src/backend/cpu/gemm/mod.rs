@@ -64,6 +64,7 @@ mod portable;
 mod prefetch;
 mod product;
 mod slices;
+mod tile;
 #[cfg(target_arch = "x86_64")]
 mod tile512;
 #[cfg(target_arch = "x86_64")]

@@ -1,13 +1,12 @@
-//! The fast path of one product: pack panels, then compute tile by tile, each with its epilogue.
+//! The fast path of one product: pack panels, then compute tile by tile.
 
 use super::super::threads::Threads;
 use super::cut::{Cut, Sizes};
-use super::epilogue::{Tile, epilogue, past_caches};
-use super::form::{Form, Rows};
+use super::form::Form;
 use super::pack::{LANES, Source};
 use super::pairs::Least;
 use super::panels::PackedA;
-use super::prefetch::{Ahead, Rectangle};
+use super::tile::Panels;
 use super::workspace::{self, Floats, SCRATCH};
 use crate::kernel::params::gemm::{self as params, Product};
 use crate::{Dtype, Storage};
@@ -212,7 +211,13 @@ impl<T: Storage> Job<'_, T> {
     }
 
     /// A panel of the packed B that all tiles share.
-    fn shared_b<F: Form>(&self, part: Part, range: usize, half: usize, panel: usize) -> *mut f32 {
+    pub(super) fn shared_b<F: Form>(
+        &self,
+        part: Part,
+        range: usize,
+        half: usize,
+        panel: usize,
+    ) -> *mut f32 {
         let panels = part.columns.div_ceil(F::NR);
         let index = (range * self.halves + half) * panels + panel;
         self.packed_b.wrapping_add(index * self.sizes.b_panel)
@@ -247,7 +252,7 @@ impl<T: Storage> Job<'_, T> {
                 // SAFETY: the caller's promise.
                 let own_a =
                     cut.own_a.then(|| unsafe { self.own_a::<F>(part, row, &mut scratch.a) });
-                let packed_a = own_a.unwrap_or_else(|| self.shared_a::<F>(part));
+                let a = own_a.unwrap_or_else(|| self.shared_a::<F>(part));
                 for index in first..first + side_by_side {
                     let sums = match self.tiles.is_null() {
                         true => scratch.tile.reserve(floats),
@@ -260,197 +265,11 @@ impl<T: Storage> Job<'_, T> {
                         let panels = cut.tile_columns / F::NR * self.halves;
                         scratch.b.reserve(panels * self.sizes.b_panel)
                     });
-                    let place = (row, index * cut.tile_columns);
+                    let (place, panels) = ((row, index * cut.tile_columns), Panels { a, own_b });
                     // SAFETY: the caller's promise; the tile is inside the part; the memory is this task's own.
-                    unsafe { self.tile::<F, O>(part, place, sums, (packed_a, own_b)) };
+                    unsafe { self.tile::<F, O>(part, place, sums, panels) };
                 }
             });
         });
-    }
-
-    /// Computes the tile at a row and a column of the part, and writes it where the part is the last of `k`.
-    ///
-    /// # Safety
-    /// As for [`Self::compute`]; the tile is inside the part, and nothing else uses its sums and its own panels of B.
-    unsafe fn tile<F: Form, O: Storage>(
-        &self,
-        part: Part,
-        (row, column): (usize, usize),
-        sums: *mut f32,
-        panels: (PackedA, Option<*mut f32>),
-    ) {
-        let columns = self.cut.tile_columns.min(part.columns - column);
-        let tile = Tile {
-            row: part.row + row,
-            rows: self.cut.tile_rows.min(part.rows - row),
-            column: part.column + column,
-            columns,
-            sums,
-            ld: self.cut.tile_columns * self.halves,
-            up: columns.next_multiple_of(F::NR),
-        };
-        // A tile of 16 bits is written as fast without.
-        let of_epilogue = match (self.ahead, size_of::<O>()) {
-            (true, 4) => self.of_epilogue::<F, O>(tile),
-            _ => [Rectangle::NONE; 5],
-        };
-        // SAFETY: the form's instructions are there; for the rest the caller's promise.
-        unsafe {
-            F::begin();
-            self.sum::<F>(part, tile, panels, &of_epilogue);
-            F::end();
-            if part.last {
-                F::vectorized(
-                    #[inline(always)]
-                    || epilogue::<F::Around, T, O>(self.block, tile),
-                );
-            }
-        }
-    }
-
-    /// What the tile's epilogue reads and writes.
-    fn of_epilogue<F: Form, O: Storage>(&self, tile: Tile) -> [Rectangle; 5] {
-        let block = self.block;
-        let size = (tile.rows, tile.columns);
-        let transposed = self.has(params::FLAG_D_TRANSPOSED);
-        let output = |address: u64, ld: u64| {
-            let matrix =
-                Source { start: address as *const O, ld: ld as usize, lanes_together: transposed };
-            matrix.from(tile.row, tile.column).rectangle(size.0, size.1)
-        };
-        let input = |address: u64, ld: u64| {
-            let matrix =
-                Source { start: address as *const T, ld: ld as usize, lanes_together: false };
-            matrix.from(tile.row, tile.column).rectangle(size.0, size.1)
-        };
-        let z = if block.role == params::ROLE_DERIVATIVE { block.z } else { 0 };
-        let d = if past_caches::<F>(block) { 0 } else { block.d };
-        [
-            output(d, block.ldd),
-            output(block.c, block.ldc),
-            output(block.residual, block.ldr),
-            input(z, block.ldz),
-            input(block.preactivation, block.ldp),
-        ]
-    }
-
-    /// The source of the panels of B that a tile packs itself after those of range `i` and a half: the next ones of its
-    /// own, or the first of the next tile.
-    fn next_b(&self, part: Part, tile: Tile, i: usize, half: usize) -> Rectangle {
-        let next = i * self.halves + half + 1;
-        let (mut i, mut column, half) = (next / self.halves, tile.column, next % self.halves);
-        if i == part.steps.div_ceil(self.cut.steps) {
-            (i, column) = (0, tile.column + tile.columns);
-        }
-        let columns =
-            self.cut.tile_columns.min((part.column + part.columns).saturating_sub(column));
-        let (step, steps) = self.range(part, i);
-        let lane = half * self.block.n as usize + column;
-        self.b.from(lane, step).rectangle(columns, steps)
-    }
-
-    /// The source of range `i` of the panels of A that the next row of tiles packs itself.
-    fn next_a(&self, part: Part, tile: Tile, i: usize) -> Rectangle {
-        let row = tile.row + tile.rows;
-        let rows = self.cut.tile_rows.min(part.row + part.rows - row);
-        let (step, steps) = self.range(part, i);
-        self.a.from(row, step).rectangle(rows, steps)
-    }
-
-    /// Adds the part's steps to a tile's sums.
-    ///
-    /// # Safety
-    /// As for [`Self::compute`].
-    unsafe fn sum<F: Form>(
-        &self,
-        part: Part,
-        tile: Tile,
-        (packed_a, own_b): (PackedA, Option<*mut f32>),
-        of_epilogue: &[Rectangle],
-    ) {
-        if part.steps == 0 {
-            // SAFETY: the tile's sums.
-            unsafe { tile.sums.write_bytes(0, tile.rows * tile.ld) };
-            return;
-        }
-        let panels = tile.columns.div_ceil(F::NR);
-        let first_a = (tile.row - part.row) / F::MR;
-        let first_b = (tile.column - part.column) / F::NR;
-        let ranges = part.steps.div_ceil(self.cut.steps);
-        for i in 0..ranges {
-            let (step, steps) = self.range(part, i);
-            for half in 0..self.halves {
-                if let Some(own) = own_b {
-                    // SAFETY: the form's instructions are there; `own` has room for a tile's panels.
-                    unsafe {
-                        F::vectorized(
-                            #[inline(always)]
-                            || {
-                                let range = first_b..first_b + panels;
-                                self.pack_b::<F>(part, i, half, range, |panel| {
-                                    let index = half * panels + panel - first_b;
-                                    own.wrapping_add(index * self.sizes.b_panel)
-                                });
-                            },
-                        );
-                    }
-                }
-                let down = tile.rows.div_ceil(F::MR);
-                let mut ahead = Ahead::new(panels * down);
-                if self.ahead && own_b.is_some() {
-                    ahead.add(self.next_b(part, tile, i, half));
-                }
-                if self.ahead && self.cut.own_a && (tile.column, half) == (part.column, 0) {
-                    ahead.add(self.next_a(part, tile, i));
-                }
-                if part.last && (i + 1, half + 1) == (ranges, self.halves) {
-                    of_epilogue.iter().for_each(|rectangle| ahead.add(*rectangle));
-                }
-                for panel in 0..panels {
-                    let b = match own_b {
-                        Some(own) => own.wrapping_add((half * panels + panel) * self.sizes.b_panel),
-                        None => self.shared_b::<F>(part, i, half, first_b + panel),
-                    };
-                    let column = half * tile.up + panel * F::NR;
-                    let columns = F::NR.min(tile.columns - panel * F::NR);
-                    for row in (0..tile.rows).step_by(F::MR) {
-                        let rows = F::MR.min(tile.rows - row);
-                        let words = steps.div_ceil(F::WORD_STEPS);
-                        let index_a = first_a + row / F::MR;
-                        let index_b = half * part.columns.div_ceil(F::NR) + first_b + panel;
-                        // SAFETY: packed panels of `steps` steps, and their entries; the tile's sums have whole tiles
-                        // of rows and columns.
-                        unsafe {
-                            let least_a =
-                                *self.least_a.add(i * part.rows.div_ceil(F::MR) + index_a);
-                            let stride = self.halves * part.columns.div_ceil(F::NR);
-                            let least_b = *self.least_b(part).add(i * stride + index_b);
-                            let c = tile.sums.add(row * tile.ld + column);
-                            let normal = least_a.all_normal(least_b);
-                            ahead.share(panel * down + row / F::MR);
-                            if self.in_place && rows == F::MR {
-                                let a = Rows {
-                                    start: self.a.at(tile.row + row, step).cast(),
-                                    apart: self.a.ld * size_of::<T>(),
-                                };
-                                F::tile_in_place(
-                                    columns,
-                                    words,
-                                    a,
-                                    b,
-                                    c,
-                                    tile.ld,
-                                    step > 0,
-                                    normal,
-                                );
-                                continue;
-                            }
-                            let a = packed_a.panel(i, index_a);
-                            F::tile((rows, columns), words, a, b, c, tile.ld, step > 0, normal);
-                        }
-                    }
-                }
-            }
-        }
     }
 }
