@@ -6,6 +6,8 @@ use super::form::Form;
 
 /// Words of steps of `k` in a panel: so many that what a tile costs besides does not count.
 const STEPS: usize = 256;
+/// Steps of `k` in a panel, at most: words of two.
+pub(super) const MOST_STEPS: usize = 2 * STEPS;
 /// Words of steps of `k` packed at once; a multiple of `STEPS`, and of the blocks of a sum of a row of A. (Twice as many, of
 /// which B's block is beyond a second cache, or half as many: 1 to 3 % longer on a server.)
 const BLOCK_WORDS: usize = 2048;

@@ -1,6 +1,7 @@
 //! Activations over rows of values.
 
 use super::form::Form;
+use crate::Storage;
 use crate::gemm::{Activation, Real};
 
 /// `act(v)` for each value. (Compiled once for each instruction set, not for each type and kind of product.)
@@ -25,6 +26,118 @@ pub(super) unsafe fn derivative<F: Form>(activation: Activation, values: &mut [f
         // SAFETY: the caller's promise.
         unsafe { each::<F>(values, Derivative(ACT)) }
     });
+}
+
+/// `round(dy·act'(z))` for each of so many elements.
+///
+/// # Safety
+/// They are valid for reads, and for writes at `to`, which is neither of the two. The processor has the form's instructions.
+#[inline(never)]
+pub(super) unsafe fn times_derivative<F: Form, T: Storage>(
+    activation: Activation,
+    of: (*const T, *const T),
+    to: *mut T,
+    len: usize,
+) {
+    for_activation!(activation, |ACT| {
+        // SAFETY: the caller's promise.
+        unsafe {
+            F::vectorized(
+                #[inline(always)]
+                || {
+                    #[cfg(halfstep_avx512)]
+                    if F::WIDE {
+                        return products::<super::wide::Wide512, T>(ACT, of, to, len);
+                    }
+                    #[cfg(target_arch = "x86_64")]
+                    if F::VECTOR {
+                        return products::<super::wide::Wide256, T>(ACT, of, to, len);
+                    }
+                    products::<f32, T>(ACT, of, to, len)
+                },
+            )
+        }
+    });
+}
+
+/// # Safety
+/// As for [`times_derivative`], in code compiled for the instructions of `V`.
+#[inline(always)]
+unsafe fn products<V: Vector, T: Storage>(
+    activation: Activation,
+    (dy, z): (*const T, *const T),
+    to: *mut T,
+    len: usize,
+) {
+    let whole = len / V::LEN * V::LEN;
+    for i in (0..whole).step_by(V::LEN) {
+        // SAFETY: elements `i..i + V::LEN`.
+        unsafe { product::<V, T>(activation, (dy.add(i), z.add(i)), to.add(i)) };
+    }
+    let rest = len - whole;
+    if rest > 0 {
+        let mut few = [[T::zeroed(); MOST]; 3];
+        let [few_dy, few_z, few_to] = &mut few;
+        // SAFETY: what is left of each, fewer than `MOST`.
+        unsafe {
+            std::ptr::copy_nonoverlapping(dy.add(whole), few_dy.as_mut_ptr(), rest);
+            std::ptr::copy_nonoverlapping(z.add(whole), few_z.as_mut_ptr(), rest);
+            product::<V, T>(activation, (few_dy.as_ptr(), few_z.as_ptr()), few_to.as_mut_ptr());
+            std::ptr::copy_nonoverlapping(few_to.as_ptr(), to.add(whole), rest);
+        }
+    }
+}
+
+/// [`products`] of one vector.
+///
+/// # Safety
+/// As for it.
+#[inline(always)]
+unsafe fn product<V: Vector, T: Storage>(
+    activation: Activation,
+    (dy, z): (*const T, *const T),
+    to: *mut T,
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let slope = activation.derivative_of(V::widened(z));
+        (slope * V::widened(dy)).narrowed(to);
+    }
+}
+
+/// Elements of the widest [`Vector`].
+const MOST: usize = 32;
+
+/// One number, or as many as some vectors hold, of elements that lie side by side.
+pub(super) trait Vector: Real {
+    /// At most [`MOST`].
+    const LEN: usize;
+
+    /// # Safety
+    /// `from` is valid for reads of so many. In code compiled for the instructions, and so all that is done with the result.
+    unsafe fn widened<T: Storage>(from: *const T) -> Self;
+
+    /// Rounds them to elements.
+    ///
+    /// # Safety
+    /// `to` is valid for writes of so many.
+    unsafe fn narrowed<T: Storage>(self, to: *mut T);
+}
+
+impl Vector for f32 {
+    const LEN: usize = 1;
+
+    #[inline(always)]
+    unsafe fn widened<T: Storage>(from: *const T) -> Self {
+        // SAFETY: the caller's promise.
+        unsafe { (*from).widen() }
+    }
+
+    #[inline(always)]
+    unsafe fn narrowed<T: Storage>(self, to: *mut T) {
+        // SAFETY: the caller's promise.
+        unsafe { to.write(T::narrow(self)) }
+    }
 }
 
 /// # Safety

@@ -54,6 +54,7 @@ mod dots;
 mod epilogue;
 mod explain;
 mod form;
+mod fused;
 mod lanes;
 mod map;
 mod pack;

@@ -3,11 +3,10 @@
 
 use super::form::Form;
 use super::lanes;
-use super::map::derivative;
 use super::pairs::{self, AFTER_LAST_OF_A, Least};
 use super::prefetch::Rectangle;
 use crate::Storage;
-use crate::gemm::{Activation, reference};
+use crate::gemm::reference;
 
 /// Lanes of A that are fused, summed or packed side by side.
 pub(super) const LANES: usize = 8;
@@ -318,72 +317,6 @@ pub(super) fn to_bf16(values: &mut [f32]) {
         let rounded = (bits + (0x7fff + (bits >> 16 & 1))) & 0xffff_0000;
         let finite = bits & 0x7f80_0000 != 0x7f80_0000;
         *value = f32::from_bits(if finite { rounded } else { bits });
-    }
-}
-
-/// A panel's worth of `round(A∘act'(z))`, lanes or steps together as in the source.
-pub(super) struct Fused<T> {
-    values: [T; STEPS * LANES],
-}
-
-impl<T: Storage> Fused<T> {
-    pub fn new() -> Self {
-        Self { values: [T::zeroed(); STEPS * LANES] }
-    }
-
-    /// Computes the panel, stores it at `out` where that is not null, and says where it is.
-    ///
-    /// # Safety
-    /// `lanes ≤ 8` and `steps ≤ STEPS` of `a` and `z` are in the operands, and those of `out` are valid for
-    /// writes. Where `F::VECTOR`, inside `F::vectorized`.
-    #[inline(always)]
-    pub unsafe fn compute<F: Form>(
-        &mut self,
-        (a, z, out): (Source<T>, Source<T>, Source<T>),
-        activation: Activation,
-        (lanes, steps): (usize, usize),
-        flushing: bool,
-    ) -> Source<T> {
-        let together = a.lanes_together;
-        let (rows, columns, ld) = if together { (steps, lanes, 8) } else { (lanes, steps, STEPS) };
-        let mut dy = [0.0f32; STEPS * 8];
-        let mut slope = [0.0f32; STEPS * 8];
-        for row in 0..rows {
-            // SAFETY: the row has `columns` elements, in the operands.
-            unsafe {
-                let (a, z) = (a.start.add(row * a.ld), z.start.add(row * z.ld));
-                load::<F, T>(a, &mut dy[row * ld..row * ld + columns]);
-                load::<F, T>(z, &mut slope[row * ld..row * ld + columns]);
-            }
-        }
-        let used = &mut slope[..rows * ld];
-        // SAFETY: the form's instructions are there, as the caller promised.
-        unsafe { derivative::<F>(activation, used) };
-        for (slope, dy) in used.iter_mut().zip(&dy) {
-            *slope *= dy;
-        }
-        for (values, slope) in
-            self.values.as_chunks_mut::<8>().0.iter_mut().zip(used.as_chunks::<8>().0)
-        {
-            // SAFETY: 8 elements; inside `F::vectorized`, as the caller promised.
-            unsafe { lanes::narrow::<F, T>(slope, values.as_mut_ptr()) };
-        }
-        if flushing {
-            for value in &mut self.values {
-                *value = reference::flushed(*value, true);
-            }
-        }
-        if !out.start.is_null() {
-            for row in 0..rows {
-                let from = &self.values[row * ld..row * ld + columns];
-                // SAFETY: the row's elements are valid for writes.
-                unsafe {
-                    let to = out.start.add(row * out.ld).cast_mut();
-                    std::ptr::copy_nonoverlapping(from.as_ptr(), to, columns);
-                }
-            }
-        }
-        Source { start: self.values.as_ptr(), ld, lanes_together: together }
     }
 }
 

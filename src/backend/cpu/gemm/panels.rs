@@ -3,7 +3,8 @@
 use std::ops::Range;
 
 use super::form::Form;
-use super::pack::{self, Fused, LANES, STEPS, Source};
+use super::fused::Fused;
+use super::pack::{self, LANES, Source};
 use super::pairs::Least;
 use super::product::{Job, Part};
 use crate::Storage;
@@ -140,7 +141,7 @@ impl<T: Storage> Job<'_, T> {
         // this task.
         for i in 0..part.steps.div_ceil(self.cut.steps.max(1)) {
             let (start, count) = self.range(part, i);
-            let piece = if fused { STEPS } else { self.a.piece(count) };
+            let piece = self.a.piece(count);
             for step in (0..count).step_by(piece) {
                 let all_steps = block.k as usize - (start + step);
                 let group = self.a.from(part.row + first * F::MR, start + step);

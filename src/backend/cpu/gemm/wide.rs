@@ -6,7 +6,10 @@
 use std::arch::x86_64::*;
 use std::ops::{Add, Div, Mul, Neg, Sub};
 
+use super::super::{nearest, widen};
+use super::map::Vector;
 use crate::gemm::{MAGIC, Real};
+use crate::{Dtype, Storage};
 
 /// How many vectors.
 const VECTORS: usize = 2;
@@ -230,4 +233,64 @@ wide! {
         let n = _mm512_add_epi32(_mm512_castps_si512(shifted), _mm512_set1_epi32(BIAS));
         _mm512_mul_ps(a, _mm512_castsi512_ps(_mm512_slli_epi32::<23>(n)))
     },
+}
+
+impl Vector for Wide256 {
+    const LEN: usize = Self::LEN;
+
+    #[inline(always)]
+    unsafe fn widened<T: Storage>(from: *const T) -> Self {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match T::DTYPE {
+                Dtype::F32 => Self::load(&*from.cast()),
+                _ => Self([widen::by_8(from), widen::by_8(from.add(8))]),
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn narrowed<T: Storage>(self, to: *mut T) {
+        let [low, high] = self.0;
+        // SAFETY: the caller's promise.
+        unsafe {
+            match T::DTYPE {
+                Dtype::F32 => self.store(&mut *to.cast()),
+                Dtype::Bf16 => _mm256_storeu_si256(to.cast(), nearest::bf16_by_16(low, high)),
+                Dtype::F16 => {
+                    let [low, high] =
+                        [low, high].map(|half| _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(half));
+                    _mm256_storeu_si256(to.cast(), _mm256_set_m128i(high, low));
+                }
+            }
+        }
+    }
+}
+
+#[cfg(halfstep_avx512)]
+impl Vector for Wide512 {
+    const LEN: usize = Self::LEN;
+
+    #[inline(always)]
+    unsafe fn widened<T: Storage>(from: *const T) -> Self {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match T::DTYPE {
+                Dtype::F32 => Self::load(&*from.cast()),
+                _ => Self([widen::by_16(from), widen::by_16(from.add(16))]),
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn narrowed<T: Storage>(self, to: *mut T) {
+        let [low, high] = self.0;
+        // SAFETY: the caller's promise.
+        unsafe {
+            match T::DTYPE {
+                Dtype::F32 => self.store(&mut *to.cast()),
+                _ => _mm512_storeu_si512(to.cast(), nearest::by_32::<T>(low, high)),
+            }
+        }
+    }
 }
