@@ -7,7 +7,7 @@ mod common;
 
 use common::data::{Distribution, Rng};
 use common::gemm_case::{Case, Data, Role, Term, run};
-use halfstep::gemm::{Activation, Gemm, Layout, Matrix, Operands, Subnormals};
+use halfstep::gemm::{Activation, Gemm, Layout, Matrix, Operands, Subnormals, SwigluGrad};
 use halfstep::{Device, Dtype, Storage, bf16, f16};
 use proptest::prelude::*;
 
@@ -430,4 +430,41 @@ fn sums_that_turn_subnormal_have_the_references_bits() {
         }
     }
     assert!(subnormal > 1000, "only {subnormal} subnormal results");
+}
+
+/// Strips of 256 columns, their edges, and what is flushed; the rows' own halves and no others.
+fn gates<T: Storage>(devices: &[Device], exact: &Device) {
+    for (rows, n) in [(1, 1), (3, 31), (2, 255), (2, 256), (5, 257), (3, 600)] {
+        let mut rng = Rng((rows * 1000 + n) as u64);
+        let mut fill = |len: usize| -> Vec<T> { Distribution::Normal.fill(&mut rng, len) };
+        let (dy, mut z) = (fill(rows * n), fill(rows * 2 * n));
+        // Some so small that products are subnormal in 16 bits.
+        z.iter_mut().step_by(3).for_each(|z| *z = T::narrow(z.widen() * 3e-6));
+        for activation in Activation::ALL {
+            for subnormals in [Subnormals::Preserve, Subnormals::Flush] {
+                let on = |device: &Device| -> Vec<u32> {
+                    let plan = SwigluGrad::new(rows, n).activation(activation);
+                    let plan = plan.subnormals(subnormals).plan::<T>(device).unwrap();
+                    let mut dz = vec![T::narrow(7.0); rows * 2 * n];
+                    plan.run(&device.stream().unwrap(), &dy, &z, &mut dz).unwrap();
+                    dz.iter().map(|v| v.widen().to_bits()).collect()
+                };
+                let expected = on(exact);
+                for device in devices {
+                    let what =
+                        format!("{rows}×{n} {activation:?} {subnormals:?} {}", device.info());
+                    assert!(on(device) == expected, "{what}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn gates_gradients_have_the_references_bits() {
+    let mut devices = forms();
+    devices.extend(with_threads("amx-bf16"));
+    gates::<bf16>(&devices, &reference());
+    gates::<f16>(&devices, &reference());
+    gates::<f32>(&devices, &reference());
 }

@@ -195,7 +195,11 @@ unsafe fn load_d<F: Form, O: Storage>(block: &Product, from: usize, ld: u64, to:
 /// `to` is valid for writes of as many elements as `from` has. Where `F::VECTOR`, inside
 /// `F::vectorized`.
 #[inline(always)]
-unsafe fn store<F: Form, T: Storage>(from: &[f32], to: *mut T, (flushing, past): (bool, bool)) {
+pub(super) unsafe fn store<F: Form, T: Storage>(
+    from: &[f32],
+    to: *mut T,
+    (flushing, past): (bool, bool),
+) {
     if !flushing {
         // SAFETY: the caller's promise.
         return unsafe { lanes::narrow_all::<F, T>(from, to, past) };

@@ -66,6 +66,7 @@ mod prefetch;
 mod product;
 mod slices;
 mod tile;
+mod swiglu;
 #[cfg(target_arch = "x86_64")]
 mod tile512;
 #[cfg(target_arch = "x86_64")]
@@ -83,7 +84,7 @@ mod workspace;
 pub(crate) use self::explain::explain;
 pub(crate) use self::path::Path;
 use super::threads::Threads;
-use crate::gemm::{Activation, reference};
+use crate::gemm::reference;
 use crate::kernel::params::gemm::{self as params, Block, Product, SwigluGrad};
 use crate::kernel::params::{PARTIAL_CHUNK, Partial};
 use crate::{Dtype, Storage, bf16, f16, grad_stats};
@@ -125,7 +126,7 @@ pub(super) unsafe fn run(threads: &Threads, path: Path, block: &Block) {
         }
         // SAFETY: the caller's promise.
         Block::SwigluGrad(block) => unsafe {
-            by_type!(block.input, swiglu_grad, threads, block);
+            by_type!(block.input, swiglu_grad, threads, path, block);
         },
     }
 }
@@ -316,28 +317,18 @@ unsafe fn narrow_into<T: Storage>(to: *mut T, from: &[f32]) {
     }
 }
 
+/// The gradients of SwiGLU's halves, by the form of the kernel that the device was made with.
+///
 /// # Safety
-/// As for [`run`].
-unsafe fn swiglu_grad<T: Storage>(threads: &Threads, block: &SwigluGrad) {
-    let (rows, n) = (block.rows as usize, block.n as usize);
-    let activation = Activation::from_number(block.activation);
-    let flush = block.flags & params::FLAG_FLUSH != 0;
-    threads.run(rows, |row| {
-        let at = |ld: u64| row * ld as usize;
-        // SAFETY: rows of the lengths that the plan checked; each is written by one task.
-        let (dy, z, dz) = unsafe {
-            (
-                std::slice::from_raw_parts((block.dy as *const T).add(at(block.ldy)), n),
-                std::slice::from_raw_parts((block.z as *const T).add(at(block.ldz)), 2 * n),
-                std::slice::from_raw_parts_mut((block.dz as *mut T).add(at(block.ldd)), 2 * n),
-            )
-        };
-        let ((gate, up), (d_gate, d_up)) = (z.split_at(n), dz.split_at_mut(n));
-        for j in 0..n {
-            let (dy, gate, up) = (dy[j].widen(), gate[j].widen(), up[j].widen());
-            let (for_gate, for_up) = reference::swiglu_grad(activation, dy, gate, up);
-            d_gate[j] = reference::flushed(T::narrow(for_gate), flush);
-            d_up[j] = reference::flushed(T::narrow(for_up), flush);
-        }
-    });
+/// As for [`run`]. `Path::runs_here` held when the device was made.
+unsafe fn swiglu_grad<T: Storage>(threads: &Threads, path: Path, block: &SwigluGrad) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        with_form!(
+            path,
+            T::DTYPE,
+            |F| swiglu::gradients::<F, T>(threads, block),
+            swiglu::by_reference::<T>(block)
+        )
+    }
 }
