@@ -250,6 +250,32 @@ fn g13_g15_c_and_residual_in_place_give_the_bits_of_separate_ones() {
     }
 }
 
+/// What is in place lies as D does: only D's rows and members have to be told.
+#[test]
+fn what_is_in_place_has_the_leading_dimension_and_stride_of_d() {
+    for device in common::devices() {
+        let stream = device.stream().unwrap();
+        let (a, b) = (Values::from([1.0f32; 6]), Values::from([1.0f32; 6]));
+        let gemm = Gemm::new(2, 2, 1).batch(3).leading(Matrix::D, 3).stride(Matrix::D, 7).beta(2.0);
+        let plan = gemm.plan::<f32, f32>(&device).unwrap();
+        let old: Vec<f32> = (0..19).map(|i| i as f32).collect();
+        let inside = |i: usize| i % 7 < 6 && i % 7 % 3 < 2;
+        let expected = |factor: f32, plus: f32| -> Vec<f32> {
+            let new = |(i, &v): (usize, &f32)| if inside(i) { factor * v + plus } else { v };
+            old.iter().enumerate().map(new).collect()
+        };
+        let mut d = Values::from(old.clone());
+        plan.run(&stream, Operands { c: Source::InPlace, ..Operands::new(&a, &b, &mut d) })
+            .unwrap();
+        assert_eq!(&d[..], expected(2.0, 1.0));
+        let plan = gemm.beta(0.0).plan::<f32, f32>(&device).unwrap();
+        let mut d = Values::from(old.clone());
+        plan.run(&stream, Operands { residual: Source::InPlace, ..Operands::new(&a, &b, &mut d) })
+            .unwrap();
+        assert_eq!(&d[..], expected(1.0, 1.0));
+    }
+}
+
 #[test]
 fn g14_an_output_over_another_operand_is_refused() {
     for device in common::devices() {

@@ -12,7 +12,8 @@ pub enum Source<'a, O: Element> {
     None,
     /// Memory of its own.
     From(&'a dyn Read<O>),
-    /// D's old content; D is read before it is written, with D's leading dimension and stride.
+    /// D's old content; D is read before it is written, with D's leading dimension and stride, whatever the plan has of C's
+    /// or the residual's.
     InPlace,
 }
 

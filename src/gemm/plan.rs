@@ -215,7 +215,10 @@ impl<T: Storage, O: Storage> Plan<T, O> {
         if block.beta != 0.0 {
             block.c = match c {
                 Source::From(c) => bound.read("c", c, c_shape)?,
-                Source::InPlace => self.in_place("c", c_shape, block.d)?,
+                Source::InPlace => {
+                    (block.ldc, block.stride_c) = (block.ldd, block.stride_d);
+                    block.d
+                }
                 Source::None => return Err(self.missing("c", c_shape)),
             };
             if matches!(c, Source::From(_)) {
@@ -228,7 +231,10 @@ impl<T: Storage, O: Storage> Plan<T, O> {
                 bound.or_in_place();
                 address
             }
-            Source::InPlace => self.in_place("residual", residual_shape, block.d)?,
+            Source::InPlace => {
+                (block.ldr, block.stride_residual) = (block.ldd, block.stride_d);
+                block.d
+            }
             Source::None => 0,
         };
         if let Some(bias) = bias {
@@ -247,16 +253,6 @@ impl<T: Storage, O: Storage> Plan<T, O> {
             return Ok(());
         }
         self.dispatch.run(OP, block, stream)
-    }
-
-    /// An operand in place is D itself: it has D's leading dimension and stride.
-    fn in_place(&self, arg: &'static str, shape: &Footprint, d: u64) -> Result<u64> {
-        let of_d = self.shapes[Matrix::D as usize];
-        if (shape.ld, shape.stride) == (of_d.ld, of_d.stride) {
-            return Ok(d);
-        }
-        let expected = format!("d's leading dimension {} and stride {}", of_d.ld, of_d.stride);
-        Err(Error::range(OP, arg, expected, format!("{} and {}", shape.ld, shape.stride)))
     }
 
     fn missing(&self, arg: &'static str, shape: &Footprint) -> Error {
