@@ -24,8 +24,8 @@ pub struct GradStats {
     pub(crate) partials: Buffer<Partial>,
     /// How many elements of each partial's chunk a launch has stored so far; 0 between launches.
     counts: Buffer<u32>,
-    /// Index of each tensor's first partial, and of the end.
-    first: Vec<usize>,
+    /// Of each tensor, the index of its first partial, and its length.
+    tensors: Vec<(usize, usize)>,
 }
 
 /// A [`GradStats`] summed up.
@@ -51,12 +51,12 @@ impl GradStats {
     /// # Errors
     /// [`Error::OutOfMemory`](crate::Error::OutOfMemory).
     pub fn new(device: &Device, lengths: &[usize]) -> Result<Self> {
-        let mut first = vec![0];
+        let mut tensors = Vec::with_capacity(lengths.len());
         let mut end = 0usize;
-        for len in lengths {
+        for &len in lengths {
+            tensors.push((end, len));
             // Too many to count are too many to allocate.
             end = end.saturating_add(len.div_ceil(PARTIAL_CHUNK));
-            first.push(end);
         }
         // The device says first whether there is room; then the host's copy fits too.
         let mut on_device = device.zeros(end)?;
@@ -73,12 +73,40 @@ impl GradStats {
         let stream = device.stream()?;
         on_device.write(&stream, 0, &partials)?;
         stream.sync()?;
-        Ok(Self { partials: on_device, counts, first })
+        Ok(Self { partials: on_device, counts, tensors })
     }
 
-    /// How many partials a tensor has; `None` for an index that is none.
-    pub(crate) fn count(&self, tensor: usize) -> Option<usize> {
-        Some(self.first.get(tensor.checked_add(1)?)? - self.first[tensor])
+    /// Sets everything to 0, in the stream's order: for a step in which nothing writes the statistics of some tensor, since
+    /// it has no gradient. Those of an earlier step would count again, and a NaN among them skip every step.
+    ///
+    /// ```
+    /// # fn main() -> halfstep::Result<()> {
+    /// use halfstep::gemm::{Stats, WeightGrad, WeightGradOperands};
+    /// use halfstep::{Device, GradStats};
+    /// let device = Device::cpu();
+    /// let stream = device.stream()?;
+    /// let mut stats = GradStats::new(&device, &[1])?;
+    /// let (dy, x, mut dw) = (vec![2.0f32], vec![3.0f32], vec![0.0f32]);
+    /// let mut operands = WeightGradOperands::new(&dy, &x, &mut dw);
+    /// operands.stats = Some(Stats { stats: &mut stats, weight: 0, bias: None });
+    /// WeightGrad::new(1, 1, 1).plan::<f32>(&device)?.run(&stream, operands)?;
+    /// assert_eq!(stats.read(&stream)?.sum_squares, 36.0);
+    /// stats.clear(&stream)?;
+    /// assert_eq!(stats.read(&stream)?.sum_squares, 0.0);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Device`](crate::Error::Device) if the stream is another device's.
+    pub fn clear(&mut self, stream: &Stream) -> Result<()> {
+        // Whoever writes a partial writes its tensor, too.
+        self.partials.clear(stream)
+    }
+
+    /// The length that a tensor was declared with; `None` for an index that is none.
+    pub(crate) fn len_of(&self, tensor: usize) -> Option<usize> {
+        Some(self.tensors.get(tensor)?.1)
     }
 
     /// Where a kernel on `stream` writes a tensor's partials.
@@ -89,7 +117,7 @@ impl GradStats {
         stream: &Stream,
         tensor: usize,
     ) -> Result<Addresses> {
-        let first = self.first[tensor];
+        let (first, _) = self.tensors[tensor];
         let partials = self.partials.lend_mut(stream)?.address(op, || arg.into(), stream)?;
         let counts = self.counts.lend_mut(stream)?.address(op, || arg.into(), stream)?;
         Ok(Addresses {

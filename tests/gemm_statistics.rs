@@ -12,7 +12,7 @@ use common::policy;
 use halfstep::gemm::{
     Activation, Layout, Stats, Tile, WeightGrad, WeightGradOperands, WeightLayout,
 };
-use halfstep::{Device, Dtype, GradStats, Storage, Summary, bf16, f16};
+use halfstep::{Device, Dtype, Error, GradStats, Storage, Summary, bf16, f16};
 
 /// Elements that one partial sum is of.
 const CHUNK: usize = 16_384;
@@ -192,5 +192,55 @@ fn not_finite() {
             assert_eq!(found, expected([&dw, &db]));
             assert_eq!(found.non_finite, (input + output - 1 + 1) as u64);
         }
+    }
+}
+
+/// Lengths are compared, not numbers of partials.
+#[test]
+fn statistics_made_for_other_lengths_are_refused() {
+    for device in common::product_devices() {
+        let stream = device.stream().unwrap();
+        let (dy, x) = (Values::from([1.0f32; 4]), Values::from([1.0f32; 6]));
+        let plan = WeightGrad::new(2, 3, 2).plan::<f32>(&device).unwrap();
+        for (lengths, arg) in [([5, 2], "stats.weight"), ([6, 3], "stats.bias")] {
+            let mut stats = GradStats::new(&device, &lengths).unwrap();
+            let (mut dw, mut db) = (Values::from([7.0f32; 6]), Values::from([7.0f32; 2]));
+            let operands = WeightGradOperands {
+                db: Some(&mut db),
+                stats: Some(Stats { stats: &mut stats, weight: 0, bias: Some(1) }),
+                ..WeightGradOperands::new(&dy, &x, &mut dw)
+            };
+            let error = plan.run(&stream, operands).unwrap_err();
+            assert!(matches!(&error, Error::Shape { arg: found, .. } if found == arg), "{error}");
+            assert_eq!((&dw[..], &db[..]), (&[7.0; 6][..], &[7.0; 2][..]));
+        }
+    }
+}
+
+/// What an earlier step has left is gone, and what comes names its tensor again.
+#[test]
+fn cleared_statistics_hold_nothing_of_an_earlier_step() {
+    for device in common::product_devices() {
+        let stream = device.stream().unwrap();
+        let plan = WeightGrad::new(1, 1, 1).plan::<f32>(&device).unwrap();
+        let mut stats = GradStats::new(&device, &[1, 1]).unwrap();
+        let write = |value: f32, weight: usize, stats: &mut GradStats| {
+            let (dy, x) = (Values::from([value]), Values::from([1.0f32]));
+            let mut dw = Values::from([0.0f32]);
+            let operands = WeightGradOperands {
+                stats: Some(Stats { stats, weight, bias: None }),
+                ..WeightGradOperands::new(&dy, &x, &mut dw)
+            };
+            plan.run(&stream, operands).unwrap();
+        };
+        write(f32::NAN, 0, &mut stats);
+        write(2.0, 1, &mut stats);
+        stats.clear(&stream).unwrap();
+        let nothing = Summary { sum_squares: 0.0, non_finite: 0, first_non_finite: None };
+        assert_eq!(stats.read(&stream).unwrap(), nothing);
+        write(3.0, 0, &mut stats);
+        write(f32::INFINITY, 1, &mut stats);
+        let found = Summary { sum_squares: 9.0, non_finite: 1, first_non_finite: Some(1) };
+        assert_eq!(stats.read(&stream).unwrap(), found);
     }
 }

@@ -11,7 +11,6 @@ use super::layout::{Subnormals, WeightLayout};
 use super::operands::Bound;
 use super::plan::{check_stream, check_subnormals, ends_shape, explain};
 use crate::grad_stats::Addresses;
-use crate::kernel::params::PARTIAL_CHUNK;
 use crate::kernel::params::gemm as params;
 use crate::kernel::params::gemm::Product;
 use crate::kernel::table::gemm::Tile;
@@ -224,7 +223,8 @@ pub enum Copy<'a> {
 /// ```
 #[derive(Debug)]
 pub struct Stats<'a> {
-    /// The statistics of all gradients.
+    /// The statistics of all gradients. Of a tensor that has none in a step, they stay what they were:
+    /// [`GradStats::clear`].
     pub stats: &'a mut GradStats,
     /// Index of `dw` among the lengths that `stats` was made from.
     pub weight: usize,
@@ -355,7 +355,7 @@ impl<T: Storage> WeightGradPlan<T> {
         self.dispatch.run(OP, block, stream)
     }
 
-    /// Where one tensor's partials are, of which there have to be as many as the kernel writes.
+    /// Where one tensor's partials are, which have to be of as many elements as the gradient has.
     fn partials(
         &self,
         stream: &Stream,
@@ -364,10 +364,10 @@ impl<T: Storage> WeightGradPlan<T> {
         tensor: usize,
         gradient: &Footprint,
     ) -> Result<Addresses> {
-        let (expected, found) = (gradient.need.div_ceil(PARTIAL_CHUNK), stats.count(tensor));
-        if Some(expected) != found {
-            let expected = format!("{expected} partials, for {} elements", gradient.need);
-            let found = found.map_or("no such tensor".into(), |n| format!("{n} partials"));
+        let found = stats.len_of(tensor);
+        if Some(gradient.need) != found {
+            let expected = format!("the statistics of {} elements", gradient.need);
+            let found = found.map_or("no such tensor".into(), |len| format!("of {len}"));
             return Err(Error::shape(OP, arg, expected, found));
         }
         stats.lend(OP, arg, stream, tensor)

@@ -62,7 +62,10 @@ impl<P: Storage, G: Storage> Optimizer<P, G> {
     /// `grads` as in `stats`: which tensors have a gradient. A [`GradStats`] made elsewhere names
     /// tensors by their place in this optimizer's list; their partials are summed in the order of
     /// `source`, and there may be as many as tensors. Partials of still-scaled gradients cannot
-    /// show an overflow made by unscaling with S < 1: then a norm beyond f32 skips the step.
+    /// show an overflow made by unscaling with S < 1: then a norm beyond f32 skips the step. All that a `GradStats` holds
+    /// counts, also of tensors without a gradient: what nothing has written in this step is to be
+    /// [cleared](GradStats::clear). One in another order of the tensors, as a reducer's may be, adds up in that order,
+    /// and [`Report::skipped`](super::Report) then names a tensor by its place in that order.
     ///
     /// # Errors
     /// [`Error::State`] for [`Source::Own`] without `stats`, or if `control` has run already;
