@@ -8,6 +8,8 @@
 //! | [`WeightGrad`] | gradients of weight and bias | `dw (+)= (dy ∘ act'(z))ᵀ·x`, `db (+)= Σ dy ∘ act'(z)` |
 //! | [`SwigluGrad`] | gradient of a gate | `d_gate = dy∘up∘silu'(gate)`, `d_up = dy∘silu(gate)` |
 //!
+//! The gradients of batched products and of strided operands are products, too: [`Gemm`] of another [`Layout`].
+//!
 //! Each is described by a builder, checked and planned once for a device (`plan`), and run any
 //! number of times on tensors of those shapes. Matrices are row-major. `run` allocates nothing after
 //! the first call of its size (see Memory), and writes nothing when it returns an error.

@@ -19,7 +19,7 @@ pub(crate) enum Place<'a> {
     Device(&'a Device),
 }
 
-/// Elements lent to read for one call. Only implementors of [`Read`] make one.
+/// Elements lent to read for one call. Implementors of [`Read`] make one by [`from_raw`](Self::from_raw).
 #[derive(Debug)]
 pub struct Lent<'a, T: Element> {
     address: Address,
@@ -28,7 +28,7 @@ pub struct Lent<'a, T: Element> {
     memory: PhantomData<&'a [T]>,
 }
 
-/// Elements lent to write for one call. Only implementors of [`Write`] make one.
+/// Elements lent to write for one call. Implementors of [`Write`] make one by [`from_raw`](Self::from_raw).
 #[derive(Debug)]
 pub struct LentMut<'a, T: Element> {
     address: Address,
@@ -38,6 +38,52 @@ pub struct LentMut<'a, T: Element> {
 }
 
 /// Memory of `T` that an operation may read.
+///
+/// Operands are `&dyn Read`. A slice has no size of its own, so a part of a vector is passed as `&&x[3..]`, and to write as
+/// `&mut &mut y[3..]`.
+///
+/// A framework implements this for its own tensors; operations then check that their device reaches the memory, and that
+/// lengths and alignment fit:
+///
+/// ```
+/// use halfstep::gemm::{Gemm, Operands};
+/// use halfstep::{Device, Lent, LentMut, Read, Result, Stream, Write};
+///
+/// /// A part of a block that many tensors share.
+/// struct Tensor {
+///     address: u64,
+///     len: usize,
+///     device: Device,
+/// }
+///
+/// // SAFETY: blocks outlive tensors, and tensors do not overlap.
+/// unsafe impl Read<f32> for Tensor {
+///     fn lend<'a>(&'a self, _: &'a Stream) -> Result<Lent<'a, f32>> {
+///         // SAFETY: as above; `&self` keeps safe code from writing.
+///         Ok(unsafe { Lent::from_raw(self.address, self.len, &self.device) })
+///     }
+/// }
+///
+/// // SAFETY: as above.
+/// unsafe impl Write<f32> for Tensor {
+///     fn lend_mut<'a>(&'a mut self, _: &'a Stream) -> Result<LentMut<'a, f32>> {
+///         // SAFETY: as above; `&mut self` keeps others away.
+///         Ok(unsafe { LentMut::from_raw(self.address, self.len, &self.device) })
+///     }
+/// }
+///
+/// # fn main() -> Result<()> {
+/// let device = Device::cpu();
+/// let mut block = vec![2.0f32; 12];
+/// let start = block.as_mut_ptr() as u64;
+/// let tensor = |at: u64| Tensor { address: start + 16 * at, len: 4, device: device.clone() };
+/// let (a, b, mut d) = (tensor(0), tensor(1), tensor(2));
+/// let plan = Gemm::new(2, 2, 2).plan::<f32, f32>(&device)?;
+/// plan.run(&device.stream()?, Operands::new(&a, &b, &mut d))?;
+/// assert_eq!(block[8..], [8.0; 4]);
+/// # Ok(())
+/// # }
+/// ```
 ///
 /// # Safety
 /// What `lend` returns must be valid and initialised for reads of its length, and not written by
@@ -50,7 +96,7 @@ pub unsafe trait Read<T: Element> {
     fn lend<'a>(&'a self, stream: &'a Stream) -> Result<Lent<'a, T>>;
 }
 
-/// Memory of `T` that an operation may read and write.
+/// Memory of `T` that an operation may read and write. See [`Read`] for a framework's own.
 ///
 /// # Safety
 /// What `lend_mut` returns must be valid and initialised for reads and writes of its length, and
@@ -100,6 +146,28 @@ macro_rules! lent {
 }
 lent!(Lent);
 lent!(LentMut);
+
+impl<'a, T: Element> Lent<'a, T> {
+    /// `len` elements at `address` in memory of `device`: see [`Read`] for an example.
+    ///
+    /// # Safety
+    /// As for [`Read`]: the memory is `device`'s, valid and initialised for reads, and not written by others, for all work
+    /// that the call enqueues.
+    pub unsafe fn from_raw(address: u64, len: usize, device: &'a Device) -> Self {
+        Self::new(Address(address), len, Place::Device(device))
+    }
+}
+
+impl<'a, T: Element> LentMut<'a, T> {
+    /// `len` elements at `address` in memory of `device`: see [`Read`] for an example.
+    ///
+    /// # Safety
+    /// As for [`Write`]: the memory is `device`'s, valid and initialised for reads and writes, and touched by nobody else,
+    /// for all work that the call enqueues.
+    pub unsafe fn from_raw(address: u64, len: usize, device: &'a Device) -> Self {
+        Self::new(Address(address), len, Place::Device(device))
+    }
+}
 
 impl<T: Element> LentMut<'_, T> {
     /// Copies elements from `start` on to a view, in the stream's order.
