@@ -73,7 +73,7 @@ impl<T: Element> Buffer<T> {
     /// # Errors
     /// [`Error::Shape`] if the range is not inside the buffer.
     pub fn view(&self, range: Range<usize>) -> Result<View<'_, T>> {
-        let address = self.offset("view", &range)?;
+        let address = self.offset("Buffer::view", &range)?;
         Ok(View { device: &self.device, address, len: range.len(), memory: PhantomData })
     }
 
@@ -82,7 +82,7 @@ impl<T: Element> Buffer<T> {
     /// # Errors
     /// [`Error::Shape`] if the range is not inside the buffer.
     pub fn view_mut(&mut self, range: Range<usize>) -> Result<ViewMut<'_, T>> {
-        let address = self.offset("view_mut", &range)?;
+        let address = self.offset("Buffer::view_mut", &range)?;
         Ok(ViewMut { device: &self.device, address, len: range.len(), memory: PhantomData })
     }
 
@@ -91,8 +91,8 @@ impl<T: Element> Buffer<T> {
     /// # Errors
     /// [`Error::Shape`] if they do not fit; [`Error::Device`] if the stream is another device's.
     pub fn write(&mut self, stream: &Stream, start: usize, values: &[T]) -> Result<()> {
-        let to = self.offset("write", &(start..start.saturating_add(values.len())))?;
-        let id = self.stream_id("write", stream)?;
+        let to = self.offset("Buffer::write", &(start..start.saturating_add(values.len())))?;
+        let id = self.stream_id("Buffer::write", stream)?;
         // SAFETY: `offset` checked that the bytes are inside the allocation, which `self` owns.
         unsafe { stream.device().backend.upload(id, to, bytemuck::cast_slice(values)) }
     }
@@ -102,8 +102,8 @@ impl<T: Element> Buffer<T> {
     /// # Errors
     /// [`Error::Shape`] if there are fewer; [`Error::Device`] if the stream is another device's.
     pub fn read(&self, stream: &Stream, start: usize, values: &mut [T]) -> Result<()> {
-        let from = self.offset("read", &(start..start.saturating_add(values.len())))?;
-        let id = self.stream_id("read", stream)?;
+        let from = self.offset("Buffer::read", &(start..start.saturating_add(values.len())))?;
+        let id = self.stream_id("Buffer::read", stream)?;
         // SAFETY: `offset` checked that the bytes are inside the allocation; it is initialised.
         unsafe { stream.device().backend.download(id, from, bytemuck::cast_slice_mut(values)) }
     }
@@ -128,7 +128,7 @@ impl<T: Element> Buffer<T> {
 
     /// Sets every byte of these elements to zero, in the stream's order.
     pub(crate) fn clear_range(&mut self, stream: &Stream, range: Range<usize>) -> Result<()> {
-        const OP: &str = "clear";
+        const OP: &str = "Buffer::clear";
         let (id, start) = (self.stream_id(OP, stream)?, self.offset(OP, &range)?);
         // SAFETY: a part of the allocation, which `self` owns.
         unsafe { stream.device().backend.fill(id, start, 0, range.len() * size_of::<T>()) }

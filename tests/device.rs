@@ -12,7 +12,7 @@ fn buffers_hold_what_was_written_and_refuse_what_does_not_fit() {
         let mut buffer = device.upload(&[1u32, 2, 3, 4]).unwrap();
         buffer.write(&stream, 3, &[9]).unwrap();
         let error = buffer.write(&stream, 3, &[7, 7]).unwrap_err();
-        assert!(matches!(error, Error::Shape { op: "write", .. }), "{error}");
+        assert!(matches!(error, Error::Shape { op: "Buffer::write", .. }), "{error}");
         let error = buffer.write(&stream, usize::MAX, &[7]).unwrap_err();
         assert!(matches!(error, Error::Shape { .. }), "{error}");
         let mut two = [0u32; 2];
@@ -38,7 +38,7 @@ fn work_is_timed_by_the_device() {
         assert!(nothing < much && !much.is_zero(), "{nothing:?} {much:?} on {}", device.info());
         // What fails is said, and the stream goes on.
         let error = stream.time(|| buffer.write(&stream, 1 << 24, &[1])).unwrap_err();
-        assert!(matches!(error, Error::Shape { op: "write", .. }), "{error}");
+        assert!(matches!(error, Error::Shape { op: "Buffer::write", .. }), "{error}");
         time(&mut || buffer.clear(&stream));
     }
 }

@@ -233,6 +233,23 @@ fn o13_hyper_parameters_outside_their_range_are_named() {
         let Error::Range { arg, .. } = &error else { panic!("{error}") };
         assert_eq!(arg, &format!("groups[0].{name}"), "{rule:?}");
     }
+    // What f32 makes of a number is said, and long numbers are written short.
+    for (rule, text) in [
+        (AdamW { lr: 1e300, ..adamw }, "lr: expected a number from 0 to 3.4e38, found 1e300"),
+        (
+            AdamW { beta2: 0.999_999_999_99, ..adamw },
+            "beta2: expected a number in [0, 1), in f32, too, found 0.99999999999",
+        ),
+        (
+            AdamW { eps: 1e-46, ..adamw },
+            "eps: expected a number from 1.2e-38 to 3.4e38, found 1e-46",
+        ),
+    ] {
+        let groups = [group(rule, &[4])];
+        let made = Optimizer::<f32, f32>::new(&Device::cpu(), &groups, Config::default());
+        let error = made.unwrap_err().to_string();
+        assert!(error.ends_with(text), "{error}");
+    }
     for factor in [-1.0, nan, inf] {
         for tensor in
             [Tensor::new("t", 4).lr_factor(factor), Tensor::new("t", 4).decay_factor(factor)]

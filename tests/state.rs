@@ -195,6 +195,10 @@ fn p09_missing_and_unexpected_tensors_are_listed() {
     let mut other = Optimizer::<f32, bf16>::new(&device, &[group], Config::default()).unwrap();
     let error = other.load(&stream, folder.file()).unwrap_err();
     assert!(error.to_string().contains("missing: c; unexpected: b"), "{error}");
+    let group = Group::new(AdamW::default()).tensor(Tensor::new("a", 90));
+    let mut fewer = Optimizer::<f32, bf16>::new(&device, &[group], Config::default()).unwrap();
+    let error = fewer.load(&stream, folder.file()).unwrap_err();
+    assert!(error.to_string().ends_with("found unexpected: b"), "{error}");
     assert_eq!(other.moment(&stream, 0, 0).unwrap(), [0.0; 90]);
     let options = LoadOptions { strict: false, ..LoadOptions::default() };
     let loaded = other.load_with(&stream, folder.file(), options).unwrap();

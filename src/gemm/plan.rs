@@ -124,7 +124,8 @@ pub(super) fn check_types<T: Storage, O: Storage>(op: &'static str) -> Result<()
         return Ok(());
     }
     let (input, output) = (T::DTYPE, O::DTYPE);
-    let reason = format!("{input} in, {output} out; supported: {input} in, {input} or f32 out");
+    let same = if input == Dtype::F32 { "" } else { &format!("{input} or ") };
+    let reason = format!("{input} in, {output} out; supported: {input} in, {same}f32 out");
     Err(Error::unsupported(op, reason))
 }
 

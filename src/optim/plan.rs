@@ -3,6 +3,7 @@
 
 use std::ops::Range;
 
+use super::rule::NOT_NEGATIVE;
 use super::{Config, Group, Master, Rule};
 use crate::kernel::params::PARTIAL_CHUNK;
 use crate::kernel::params::optim::{
@@ -72,12 +73,7 @@ impl Layout {
                 {
                     if !(factor >= 0.0 && (factor as f32).is_finite()) {
                         let arg = format!("groups[{group}].tensors[{at}].{name}");
-                        return Err(Error::range(
-                            NEW,
-                            arg,
-                            "a finite number, not negative",
-                            factor,
-                        ));
+                        return Err(Error::range(NEW, arg, NOT_NEGATIVE, format!("{factor:?}")));
                     }
                 }
             }
@@ -238,7 +234,7 @@ pub(super) fn check_lr(groups: usize, group: usize, lr: f64) -> Result<()> {
         return Err(Error::range(OP, "group", format!("less than {groups}"), group));
     }
     if !(lr >= 0.0 && (lr as f32).is_finite()) {
-        return Err(Error::range(OP, "lr", "a finite number that is not negative", lr));
+        return Err(Error::range(OP, "lr", NOT_NEGATIVE, format!("{lr:?}")));
     }
     Ok(())
 }

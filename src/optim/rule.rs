@@ -155,6 +155,9 @@ impl Rule {
     }
 }
 
+/// What a number has to be that is not negative, and one in f32, too.
+pub(crate) const NOT_NEGATIVE: &str = "a number from 0 to 3.4e38";
+
 /// Range checks of one group's hyper-parameters.
 pub(crate) struct Check {
     pub(crate) group: usize,
@@ -165,18 +168,20 @@ impl Check {
         if ok {
             return Ok(());
         }
-        Err(Error::range("optim::new", format!("groups[{}].{name}", self.group), expected, found))
+        let arg = format!("groups[{}].{name}", self.group);
+        Err(Error::range("optim::new", arg, expected, format!("{found:?}"))) // not hundreds of zeros
     }
 
     pub(crate) fn not_negative(&self, name: &str, value: f64) -> Result<()> {
         // The arithmetic is f32: what overflows there is no number here.
         let ok = value >= 0.0 && (value as f32).is_finite();
-        self.that(ok, name, "a finite number that is not negative", value)
+        self.that(ok, name, NOT_NEGATIVE, value)
     }
 
     /// [0, 1), also after rounding to f32.
     pub(crate) fn fraction(&self, name: &str, value: f64) -> Result<()> {
-        self.that(value >= 0.0 && (value as f32) < 1.0, name, "a number in [0, 1)", value)
+        let ok = value >= 0.0 && (value as f32) < 1.0;
+        self.that(ok, name, "a number in [0, 1), in f32, too", value)
     }
 
     pub(crate) fn dampening(&self, value: f64) -> Result<()> {

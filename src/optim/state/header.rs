@@ -277,12 +277,11 @@ impl Header {
         let loaded = Loaded { missing: lacks(self, here), unexpected: lacks(here, self) };
         if strict && loaded != Loaded::default() {
             let expected = format!("all of {} tensors and no other", here.tensors.len());
-            let found = format!(
-                "missing: {}; unexpected: {}",
-                loaded.missing.join(", "),
-                loaded.unexpected.join(", ")
-            );
-            return Err(wrong("tensors", expected, found));
+            let found = [("missing", &loaded.missing), ("unexpected", &loaded.unexpected)];
+            let found = found.into_iter().filter(|(_, names)| !names.is_empty());
+            let found: Vec<String> =
+                found.map(|(what, names)| format!("{what}: {}", names.join(", "))).collect();
+            return Err(wrong("tensors", expected, found.join("; ")));
         }
         let lengths: HashMap<&str, usize> =
             here.tensors.iter().map(|tensor| (tensor.name.as_str(), tensor.len)).collect();
