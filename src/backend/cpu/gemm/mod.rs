@@ -53,6 +53,7 @@ mod cut;
 mod dots;
 mod epilogue;
 mod explain;
+mod finish;
 mod form;
 mod fused;
 mod lanes;
@@ -86,8 +87,7 @@ pub(crate) use self::path::Path;
 use super::threads::Threads;
 use crate::gemm::reference;
 use crate::kernel::params::gemm::{self as params, Block, Product, SwigluGrad};
-use crate::kernel::params::{PARTIAL_CHUNK, Partial};
-use crate::{Dtype, Storage, bf16, f16, grad_stats};
+use crate::{Dtype, Storage, bf16, f16};
 
 /// Storage types as they are in parameter blocks.
 const BF16: u32 = Dtype::Bf16 as u32;
@@ -118,7 +118,7 @@ pub(super) unsafe fn run(threads: &Threads, path: Path, block: &Block) {
             // SAFETY: the caller's promise; members stay inside the block's sizes.
             unsafe { members(threads, block, |threads, member| single(threads, path, &member)) };
             // SAFETY: the caller's promise.
-            unsafe { finish(threads, block) }
+            unsafe { finish::finish(threads, path, block) }
         }
         // Here the product does both on its way.
         Block::Prepare(_) | Block::Combine(_) => {
@@ -262,59 +262,6 @@ unsafe fn by_reference<T: Storage, O: Storage>(block: &Product) {
     // SAFETY: the caller's promise.
     let slices = unsafe { slices::slices::<T, O>(block) };
     reference::product(block, slices);
-}
-
-/// What is made of the finished D of all members: the copy, and the statistics.
-///
-/// # Safety
-/// As for [`run`].
-unsafe fn finish(threads: &Threads, block: &Product) {
-    if block.copy == 0 && block.partials == 0 && block.a_sums_partials == 0 {
-        return;
-    }
-    // Only the weight gradient asks for these, and its D is dense.
-    let members = block.groups.max(1);
-    let d_len = (members * block.m * block.n) as usize;
-    let chunks = d_len.div_ceil(PARTIAL_CHUNK);
-    threads.run(chunks, |chunk| {
-        let start = chunk * PARTIAL_CHUNK;
-        let len = PARTIAL_CHUNK.min(d_len - start);
-        // SAFETY: D has `d_len` elements, and is not written any more.
-        let d = unsafe { std::slice::from_raw_parts((block.d as *const f32).add(start), len) };
-        // SAFETY: the copy is as long as D; each chunk is written by one task.
-        unsafe {
-            match (block.copy, block.copy_type) {
-                (0, _) => {}
-                (copy, BF16) => narrow_into((copy as *mut bf16).add(start), d),
-                (copy, _) => narrow_into((copy as *mut f16).add(start), d),
-            }
-        }
-        if block.partials != 0 {
-            let partial = grad_stats::partial(block.tensor, d.iter().copied());
-            // SAFETY: as many partials as chunks (checked in weight_grad.rs); one task writes each.
-            unsafe { (block.partials as *mut Partial).add(chunk).write(partial) };
-        }
-    });
-    if block.a_sums_partials != 0 {
-        let len = (members * block.m) as usize;
-        // SAFETY: `a_sums` has one element for each row, written by now.
-        let sums = unsafe { std::slice::from_raw_parts(block.a_sums as *const f32, len) };
-        for (i, chunk) in sums.chunks(PARTIAL_CHUNK).enumerate() {
-            let partial = grad_stats::partial(block.a_sums_tensor, chunk.iter().copied());
-            // SAFETY: as above.
-            unsafe { (block.a_sums_partials as *mut Partial).add(i).write(partial) };
-        }
-    }
-}
-
-/// # Safety
-/// `to` is valid for writes of as many elements as `from` has.
-unsafe fn narrow_into<T: Storage>(to: *mut T, from: &[f32]) {
-    // SAFETY: the caller's promise.
-    let to = unsafe { std::slice::from_raw_parts_mut(to, from.len()) };
-    for (to, &from) in to.iter_mut().zip(from) {
-        *to = T::narrow(from);
-    }
 }
 
 /// The gradients of SwiGLU's halves, by the form of the kernel that the device was made with.

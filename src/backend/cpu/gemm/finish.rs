@@ -1,0 +1,88 @@
+//! What is made of a finished weight gradient: its copy, and the statistics.
+
+use std::slice::from_raw_parts;
+
+use super::super::fold;
+use super::super::threads::Threads;
+use super::super::wide::{Work, vector};
+use super::{BF16, form::Form, lanes::narrow_all, path::Path, portable};
+#[cfg(target_arch = "x86_64")]
+use super::{amx, avx2, avx512, avx512bf16};
+use crate::kernel::params::gemm::Product;
+use crate::kernel::params::{PARTIAL_CHUNK, Partial};
+use crate::{Storage, bf16, f16};
+
+/// The copy and the statistics of the finished D of all members.
+///
+/// # Safety
+/// As for `super::run`.
+pub(super) unsafe fn finish(threads: &Threads, path: Path, block: &Product) {
+    if block.copy == 0 && block.partials == 0 && block.a_sums_partials == 0 {
+        return;
+    }
+    // A weight gradient is dense.
+    let members = block.groups.max(1);
+    let d_len = (members * block.m * block.n) as usize;
+    let chunks = d_len.div_ceil(PARTIAL_CHUNK);
+    threads.run(chunks, |chunk| {
+        let start = chunk * PARTIAL_CHUNK;
+        let len = PARTIAL_CHUNK.min(d_len - start);
+        // SAFETY: D has `d_len` elements, and is not written any more.
+        let d = unsafe { from_raw_parts((block.d as *const f32).add(start), len) };
+        // SAFETY: the copy is as long as D; each chunk is written by one task.
+        unsafe {
+            match (block.copy, block.copy_type) {
+                (0, _) => {}
+                (copy, BF16) => narrow_into(path, (copy as *mut bf16).add(start), d),
+                (copy, _) => narrow_into(path, (copy as *mut f16).add(start), d),
+            }
+        }
+        if block.partials != 0 {
+            let partial = vector(Sum { tensor: block.tensor, values: d });
+            // SAFETY: as many partials as chunks (checked in weight_grad.rs); one task writes each.
+            unsafe { (block.partials as *mut Partial).add(chunk).write(partial) };
+        }
+    });
+    if block.a_sums_partials != 0 {
+        let len = (members * block.m) as usize;
+        // SAFETY: `a_sums` has one element for each row, written by now.
+        let sums = unsafe { from_raw_parts(block.a_sums as *const f32, len) };
+        for (i, values) in sums.chunks(PARTIAL_CHUNK).enumerate() {
+            let partial = vector(Sum { tensor: block.a_sums_tensor, values });
+            // SAFETY: as above.
+            unsafe { (block.a_sums_partials as *mut Partial).add(i).write(partial) };
+        }
+    }
+}
+
+/// # Safety
+/// `to` is valid for writes of as many elements as `from` has. `Path::runs_here` held when the device was made.
+unsafe fn narrow_into<T: Storage>(path: Path, to: *mut T, from: &[f32]) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        with_form!(
+            path,
+            T::DTYPE,
+            |F| F::vectorized(
+                #[inline(always)]
+                || narrow_all::<<F as Form>::Around, T>(from, to, false),
+            ),
+            from.iter().enumerate().for_each(|(i, value)| to.add(i).write(T::narrow(*value)))
+        )
+    }
+}
+
+/// The partial of a chunk of a gradient.
+struct Sum<'a> {
+    tensor: u32,
+    values: &'a [f32],
+}
+
+impl Work for Sum<'_> {
+    type Output = Partial;
+
+    #[inline(always)]
+    fn run<const FUSED: bool>(self) -> Partial {
+        fold::partial::<_, FUSED>(self.tensor, self.values, 1.0)
+    }
+}
