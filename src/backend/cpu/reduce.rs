@@ -72,6 +72,9 @@ macro_rules! vectorized {
 
 vectorized! {
     fn accumulate<G>(g: &[G], accumulated: &mut [f32]);
+    fn measure<G>(values: &[G], factor: f32) -> u8;
+    fn encode<G>(values: &[G], exponent: u8, to: &mut [i32], factor: f32, headroom: u32);
+    fn decode<G>(sums: &[i32], exponent: u8, to: &mut [G], factor: f32, headroom: u32);
 }
 
 // What MPI adds with.
@@ -147,17 +150,17 @@ unsafe fn run_fixed<G: Storage>(threads: &Threads, row: &Block, block: &Fixed) {
             unsafe {
                 match row {
                     Block::Measure(_) => {
-                        *exponent = reference::measure(from_raw_parts(values, len), factor);
+                        *exponent = measure(from_raw_parts(values, len), factor);
                     }
                     Block::Encode(_) => {
                         let (values, sums) =
                             (from_raw_parts(values, len), from_raw_parts_mut(sums, len));
-                        reference::encode(values, *exponent, sums, factor, headroom);
+                        encode(values, *exponent, sums, factor, headroom);
                     }
                     _ => {
                         let (values, sums) =
                             (from_raw_parts_mut(values, len), from_raw_parts(sums, len));
-                        reference::decode(sums, *exponent, values, factor, headroom);
+                        decode(sums, *exponent, values, factor, headroom);
                     }
                 }
             }
