@@ -66,8 +66,8 @@ mod portable;
 mod prefetch;
 mod product;
 mod slices;
-mod tile;
 mod swiglu;
+mod tile;
 #[cfg(target_arch = "x86_64")]
 mod tile512;
 #[cfg(target_arch = "x86_64")]

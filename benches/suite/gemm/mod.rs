@@ -1,19 +1,24 @@
-//! Products of a linear layer: forward with bias and activation, plain, and both gradients.
+//! Products of a linear layer: forward with bias and activation, plain, and both gradients; and the gradient of a gate.
+
+mod data_grad;
+mod swiglu_grad;
+mod weight_grad;
 
 use std::rc::Rc;
 
-use halfstep::gemm::{
-    Activation, DataGrad, DataGradOperands, DataGradPlan, Gemm, Layout, Operands, Plan, Subnormals,
-    WeightGrad, WeightGradOperands, WeightGradPlan,
-};
+use halfstep::gemm::{Activation, Gemm, Layout, Operands, Plan, Subnormals};
 use halfstep::{Buffer, Device, Dtype, Storage, Stream, bf16, f16};
 
 use super::{Arithmetic, Case, Entry, Failure, On, Traffic, caches, signals, text};
 use crate::workloads::{LARGE, LAYERS, ROW, Shape};
+use data_grad::Data;
+use weight_grad::{Wanted, Weights};
 
 pub fn entries(all: &mut Vec<Entry>) {
     LAYERS.into_iter().for_each(|shape| products(all, shape));
     LARGE.into_iter().for_each(|shape| training(all, shape));
+    weights(all, LAYERS[1], Wanted::CopyAndStats);
+    swiglu_grad::entry(all, LARGE[1]);
     layer::<bf16>(all, ROW, "bf16 NN plain", Layout::NN, None);
     layer::<bf16>(all, ROW, "bf16 NT plain", Layout::NT, None);
     layer::<f16>(all, ROW, "f16 NN plain", Layout::NN, None);
@@ -44,9 +49,19 @@ fn backward(all: &mut Vec<Entry>, shape: Shape) {
     add(all, shape, "bf16 data grad, gelu'", 2 * sizes.iter().sum::<usize>() + 2 * sizes[0], {
         move |device| Ok(Box::new(Data::new(device, shape)?))
     });
-    // dw is read and written, in f32.
-    add(all, shape, "bf16 weight grad, += and db", 2 * (sizes[0] + sizes[2]) + 8 * sizes[1], {
-        move |device| Ok(Box::new(Weights::new(device, shape)?))
+    weights(all, shape, Wanted::Bias);
+}
+
+fn weights(all: &mut Vec<Entry>, shape: Shape, wanted: Wanted) {
+    let Shape { rows, input, output, .. } = shape;
+    let [dw, operands] = [input * output, rows * (input + output)];
+    // dw is f32: read and written, or written and copied.
+    let (name, bytes) = match wanted {
+        Wanted::Bias => ("bf16 weight grad, += and db", 8 * dw),
+        Wanted::CopyAndStats => ("bf16 weight grad, copy and Σg²", 6 * dw),
+    };
+    add(all, shape, name, 2 * operands + bytes, {
+        move |device| Ok(Box::new(Weights::new(device, shape, wanted)?))
     });
 }
 
@@ -202,133 +217,6 @@ impl<T: Storage> Case for Layer<T> {
             self.activation.map_or(sum, |activation| {
                 f64::from(activation.apply((sum + f64::from(bias[j].widen())) as f32))
             })
-        })
-    }
-}
-
-struct Data {
-    shape: Shape,
-    stream: Rc<Stream>,
-    plan: DataGradPlan<bf16, bf16>,
-    dy: Buffer<bf16>,
-    z: Buffer<bf16>,
-    w: Buffer<bf16>,
-    dx: Buffer<bf16>,
-}
-
-impl Data {
-    fn new(device: &Device, shape: Shape) -> Result<Self, Failure> {
-        let Shape { rows, input, output, .. } = shape;
-        let grad = DataGrad::new(rows, input, output)
-            .activation(Activation::GeluErf)
-            .subnormals(policy(device, Dtype::Bf16));
-        let upload = |values: Vec<bf16>| device.upload(&values).map_err(text);
-        Ok(Self {
-            shape,
-            stream: Rc::new(device.stream().map_err(text)?),
-            plan: grad.plan(device).map_err(text)?,
-            dy: upload(values(rows * output, 1))?,
-            z: upload(values(rows * output, 2))?,
-            w: upload(values(output * input, 3))?,
-            dx: device.zeros(rows * input).map_err(text)?,
-        })
-    }
-}
-
-impl Case for Data {
-    fn run(&mut self) -> Result<(), Failure> {
-        let operands = DataGradOperands {
-            z: Some(&self.z),
-            ..DataGradOperands::new(&self.dy, &self.w, &mut self.dx)
-        };
-        self.plan.run(&self.stream, operands).map_err(text)
-    }
-
-    fn wait(&self) -> Result<(), Failure> {
-        super::wait(&self.stream)
-    }
-
-    fn stream(&self) -> Option<Rc<Stream>> {
-        Some(self.stream.clone())
-    }
-
-    fn check(&mut self) -> Result<(), Failure> {
-        let Shape { input, output, .. } = self.shape;
-        let read = |buffer: &Buffer<bf16>| buffer.to_vec(&self.stream).map_err(text);
-        let (dy, z) = (read(&self.dy)?, read(&self.z)?);
-        let (w, dx) = (read(&self.w)?, read(&self.dx)?);
-        check(&dx, input, output as f64, |index| {
-            let (i, j) = (index / input, index % input);
-            let dz = |p: usize| {
-                let slope = Activation::GeluErf.derivative(z[i * output + p].widen());
-                f64::from(bf16::narrow(dy[i * output + p].widen() * slope).widen())
-            };
-            (0..output).map(|p| dz(p) * f64::from(w[p * input + j].widen())).sum()
-        })
-    }
-}
-
-struct Weights {
-    shape: Shape,
-    stream: Rc<Stream>,
-    plan: WeightGradPlan<bf16>,
-    dy: Buffer<bf16>,
-    x: Buffer<bf16>,
-    dw: Buffer<f32>,
-    db: Buffer<f32>,
-}
-
-impl Weights {
-    fn new(device: &Device, shape: Shape) -> Result<Self, Failure> {
-        let Shape { rows, input, output, .. } = shape;
-        let grad = WeightGrad::new(rows, input, output)
-            .accumulate(true)
-            .subnormals(policy(device, Dtype::Bf16));
-        Ok(Self {
-            shape,
-            stream: Rc::new(device.stream().map_err(text)?),
-            plan: grad.plan(device).map_err(text)?,
-            dy: device.upload(&values(rows * output, 1)).map_err(text)?,
-            x: device.upload(&values(rows * input, 2)).map_err(text)?,
-            dw: device.zeros(output * input).map_err(text)?,
-            db: device.zeros(output).map_err(text)?,
-        })
-    }
-}
-
-impl Case for Weights {
-    fn run(&mut self) -> Result<(), Failure> {
-        let operands = WeightGradOperands {
-            db: Some(&mut self.db),
-            ..WeightGradOperands::new(&self.dy, &self.x, &mut self.dw)
-        };
-        self.plan.run(&self.stream, operands).map_err(text)
-    }
-
-    fn wait(&self) -> Result<(), Failure> {
-        super::wait(&self.stream)
-    }
-
-    fn stream(&self) -> Option<Rc<Stream>> {
-        Some(self.stream.clone())
-    }
-
-    /// After one call the sum is that call's.
-    fn check(&mut self) -> Result<(), Failure> {
-        let Shape { rows, input, output, .. } = self.shape;
-        let read = |buffer: &Buffer<bf16>| buffer.to_vec(&self.stream).map_err(text);
-        let (dy, x) = (read(&self.dy)?, read(&self.x)?);
-        let dw = self.dw.to_vec(&self.stream).map_err(text)?;
-        check(&dw, input, rows as f64, |index| {
-            let (i, j) = (index / input, index % input);
-            let term = |r: usize| {
-                f64::from(dy[r * output + i].widen()) * f64::from(x[r * input + j].widen())
-            };
-            (0..rows).map(term).sum()
-        })?;
-        let db = self.db.to_vec(&self.stream).map_err(text)?;
-        check(&db, output, rows as f64, |i| {
-            (0..rows).map(|r| f64::from(dy[r * output + i].widen())).sum()
         })
     }
 }
