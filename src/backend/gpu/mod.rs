@@ -46,6 +46,8 @@ pub(crate) struct Gpu {
     /// Where fresh memory is zeroed.
     setup: StreamId,
     state: Mutex<State>,
+    /// Held by who uploads, and before `state`, which is let go while room is waited for.
+    staging: Mutex<Staging>,
     /// The first error that the device cannot recover from: every later call gives it again.
     broken: OnceLock<Error>,
 }
@@ -53,7 +55,6 @@ pub(crate) struct Gpu {
 struct State {
     order: Order,
     pool: Pool,
-    staging: Staging,
     /// Pinned memory that could not be given back when it was time; the device's end tries again.
     unfreed: Vec<Address>,
     /// The last launches, for errors that come later.
@@ -96,9 +97,9 @@ impl Gpu {
         match loaded {
             Ok((kernels, order, setup)) => {
                 let pool = Pool::new(driver.clone());
-                let staging = Staging::new(driver.clone());
+                let staging = Mutex::new(Staging::new(driver.clone()));
                 let (unfreed, recent) = (Vec::new(), VecDeque::new());
-                let state = State { order, pool, staging, unfreed, recent };
+                let state = State { order, pool, unfreed, recent };
                 Ok(Self {
                     info,
                     driver,
@@ -106,6 +107,7 @@ impl Gpu {
                     kernels,
                     setup,
                     state: Mutex::new(state),
+                    staging,
                     broken: OnceLock::new(),
                 })
             }
@@ -256,22 +258,19 @@ impl Backend for Gpu {
         }
         self.not_captured("upload", stream)?;
         for piece in Staging::pieces(from.len()) {
-            let (at, waits) = self.with(|state| {
-                let (at, waits) = state.staging.room(piece.len())?;
-                Ok((at, waits.into_iter().filter_map(|t| state.order.event(t)).collect::<Vec<_>>()))
-            })?;
-            for event in waits {
-                self.sync_event(Some(event))?;
-            }
+            // Until the piece is noted, its place is nobody else's.
+            let mut staging = self.staging.lock().unwrap_or_else(PoisonError::into_inner);
+            let (at, waits) = self.with(|_| staging.room(piece.len()))?;
+            waits.into_iter().try_for_each(|ticket| self.sync(ticket))?;
             self.with(|state| {
-                let source = state.staging.fill(at, &from[piece.clone()]);
+                let source = staging.fill(at, &from[piece.clone()]);
                 let handle = state.order.enqueue(stream);
                 let to = to.offset(piece.start).0;
                 // SAFETY: the caller's promise for `to`; the source is pinned memory of ours, which
                 // is used again only after the ticket noted below.
                 unsafe { self.driver.upload(to, source.cast(), piece.len(), handle) }?;
                 let ticket = state.order.record(stream)?;
-                state.staging.note(at, piece.len(), ticket);
+                staging.note(at, piece.len(), ticket);
                 Ok(())
             })?;
         }
@@ -481,10 +480,11 @@ impl Drop for Gpu {
             *state = State {
                 order: Order::new(self.driver.clone()),
                 pool: Pool::new(self.driver.clone()),
-                staging: Staging::new(self.driver.clone()),
                 unfreed: Vec::new(),
                 recent: VecDeque::new(),
             };
+            let staging = self.staging.get_mut().unwrap_or_else(PoisonError::into_inner);
+            *staging = Staging::new(self.driver.clone());
         }
         self.context.release();
     }

@@ -105,13 +105,15 @@ const RING: usize = 4 << 20;
 const PIECE: usize = RING / 2;
 
 /// A ring of pinned host memory. A source is copied here, so that it may be reused at once; the copy
-/// to the device goes on in the stream's order.
+/// to the device goes on in the stream's order. Whoever uploads has it alone from [`room`](Self::room) to
+/// [`note`](Self::note).
 pub(super) struct Staging {
     driver: Arc<Driver>,
     base: *mut u8,
+    /// Where the next piece may start. Places count on from lap to lap.
     head: usize,
-    /// Ends of pieces under way, with the work that reads them, oldest first.
-    pending: VecDeque<(usize, usize, Ticket)>,
+    /// Where pieces under way start, with the work that reads them, oldest first.
+    pending: VecDeque<(usize, Ticket)>,
 }
 
 // SAFETY: pinned memory may be used from any thread; `Staging` is behind a lock.
@@ -127,7 +129,7 @@ impl Staging {
         (0..bytes).step_by(PIECE).map(move |at| at..(at + PIECE).min(bytes))
     }
 
-    /// Room for `len` bytes: where, and the ticket to wait for first, if the ring is full.
+    /// Room for `len` bytes: where, and the tickets to wait for first, if the ring is full.
     pub(super) fn room(&mut self, len: usize) -> Result<(usize, Vec<Ticket>), Failure> {
         if self.base.is_null() {
             let mut pointer: Handle = std::ptr::null_mut();
@@ -135,31 +137,42 @@ impl Staging {
             unsafe { self.driver.host_alloc(&mut pointer, RING, 0) }?;
             self.base = pointer.cast();
         }
-        let len = len.next_multiple_of(16);
-        let start = if self.head + len > RING { 0 } else { self.head };
-        let overlaps = |piece: &(usize, usize, Ticket)| piece.0 < start + len && start < piece.1;
-        // Everything up to the youngest piece in the way: older ones are reached before it.
-        let last = self.pending.iter().rposition(overlaps).map_or(0, |last| last + 1);
-        let waits = self.pending.drain(..last).map(|(_, _, ticket)| ticket).collect();
-        self.head = start + len;
-        Ok((start, waits))
+        let (lap, place) = (self.head / RING, self.head % RING);
+        let at = if place + len > RING { (lap + 1) * RING } else { self.head };
+        // A stream's last ticket is reached after its others.
+        let mut waits: Vec<Ticket> = Vec::new();
+        for (_, ticket) in self.pending.range(..self.passed(at + len)) {
+            match waits.iter_mut().find(|last| last.stream == ticket.stream) {
+                Some(last) => *last = *ticket,
+                None => waits.push(*ticket),
+            }
+        }
+        Ok((at, waits))
+    }
+
+    /// How many pieces are in the way of one that ends there, a lap later.
+    fn passed(&self, end: usize) -> usize {
+        self.pending.partition_point(|(start, _)| start + RING < end)
     }
 
     /// Copies a piece to its place; nothing reads what is there any more.
     pub(super) fn fill(&mut self, at: usize, from: &[u8]) -> *const u8 {
-        assert!(at + from.len() <= RING, "`room` found a place inside the ring");
+        let place = at % RING;
+        assert!(place + from.len() <= RING, "`room` found a place inside the ring");
         // SAFETY: inside the ring (asserted), which the host owns there: `room` gave the tickets of
         // whoever read it, and the caller has waited for them.
         unsafe {
-            let to = self.base.add(at);
+            let to = self.base.add(place);
             std::ptr::copy_nonoverlapping(from.as_ptr(), to, from.len());
             to
         }
     }
 
-    /// Notes who reads a piece.
+    /// Notes who reads a piece, and forgets those that were in its way.
     pub(super) fn note(&mut self, at: usize, len: usize, ticket: Ticket) {
-        self.pending.push_back((at, at + len, ticket));
+        self.pending.drain(..self.passed(at + len));
+        self.pending.push_back((at, ticket));
+        self.head = (at + len).next_multiple_of(16);
     }
 }
 
