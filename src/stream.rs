@@ -100,7 +100,7 @@ impl Stream {
         &self.device
     }
 
-    /// Marks the point after all work enqueued so far.
+    /// Marks the point after all work enqueued so far; on a framework's stream, after the framework's own, too.
     ///
     /// # Errors
     /// [`Error::State`](crate::Error::State) while a graph is made of the stream;

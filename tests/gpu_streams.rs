@@ -4,9 +4,11 @@
 
 mod common;
 
+use std::ffi::c_void;
+
 use common::devices;
 use common::vgpu::Door;
-use halfstep::{Device, DeviceKind};
+use halfstep::{Device, DeviceKind, Stream};
 
 fn gpus() -> Vec<(Device, Door)> {
     let gpus = devices().into_iter().filter(|device| device.info().kind != DeviceKind::Cpu);
@@ -35,5 +37,71 @@ fn uploads_of_several_threads_do_not_meet() {
             }
         });
         assert_eq!(door.findings(), [""; 0]);
+    }
+}
+
+/// A stream that is not ours: how it is made, filled by somebody else, and ended.
+struct Foreign {
+    handle: *mut c_void,
+    fill: unsafe extern "C" fn(u64, u8, usize, *mut c_void) -> u32,
+    destroy: unsafe extern "C" fn(*mut c_void) -> u32,
+}
+
+impl Foreign {
+    /// The device has been used by this thread: it is current.
+    fn new(door: &Door) -> Self {
+        let names = match door.vendor {
+            "cuda" => ["cuStreamCreate", "cuMemsetD8Async", "cuStreamDestroy_v2"],
+            _ => ["hipStreamCreateWithFlags", "hipMemsetD8Async", "hipStreamDestroy"],
+        };
+        let create: unsafe extern "C" fn(*mut *mut c_void, u32) -> u32 = door.function(names[0]);
+        let mut handle = std::ptr::null_mut();
+        // SAFETY: one handle is written.
+        assert_eq!(unsafe { create(&mut handle, 1) }, 0);
+        Self { handle, fill: door.function(names[1]), destroy: door.function(names[2]) }
+    }
+}
+
+/// The points of a framework's stream are behind what the framework has enqueued there, of which nobody tells us.
+#[test]
+fn work_of_a_framework_comes_before_the_points_of_its_stream() {
+    for (device, door) in gpus() {
+        for seed in 0..8 {
+            door.seed(seed);
+            let ours = device.stream().unwrap();
+            let (values, mut copy) =
+                (device.zeros::<u8>(5000).unwrap(), device.zeros::<u8>(5000).unwrap());
+            let foreign = Foreign::new(&door);
+            // SAFETY: it is destroyed below, later.
+            let theirs = unsafe { Stream::from_raw(&device, foreign.handle as u64) }.unwrap();
+            let fill = |value| {
+                let to = values.address();
+                // SAFETY: the buffer's memory, used by nobody else until the stream is waited for.
+                assert_eq!(unsafe { (foreign.fill)(to, value, 5000, foreign.handle) }, 0);
+            };
+            for value in [10, 20, 30] {
+                fill(value);
+                ours.wait(&theirs.record().unwrap()).unwrap();
+                let all = values.view(0..5000).unwrap();
+                copy.view_mut(0..5000).unwrap().copy_from_view(&ours, &all).unwrap();
+                assert!(copy.to_vec(&ours).unwrap() == [value; 5000], "an event, seed {seed}");
+                fill(value + 1);
+                theirs.sync().unwrap();
+                assert!(
+                    values.to_vec(&ours).unwrap() == [value + 1; 5000],
+                    "the stream, seed {seed}"
+                );
+                fill(value + 2);
+                device.sync().unwrap();
+                assert!(
+                    values.to_vec(&ours).unwrap() == [value + 2; 5000],
+                    "the device, seed {seed}"
+                );
+            }
+            drop((theirs, values));
+            // SAFETY: created above, used by nobody any more.
+            assert_eq!(unsafe { (foreign.destroy)(foreign.handle) }, 0);
+            assert_eq!(door.findings(), [""; 0], "seed {seed}");
+        }
     }
 }

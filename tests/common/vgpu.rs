@@ -44,9 +44,10 @@ impl Door {
         Some(Self { library, vendor })
     }
 
-    fn function<T: Copy>(&self, name: &str) -> T {
-        // SAFETY: the types below are those of `ci/vgpu/src/driver/door.rs`.
-        *unsafe { self.library.get::<T>(name.as_bytes()) }.expect("the side door has it")
+    /// A function of the driver's, or of the door's.
+    pub fn function<T: Copy>(&self, name: &str) -> T {
+        // SAFETY: callers name the driver's types, and those below are of `ci/vgpu/src/driver/door.rs`.
+        *unsafe { self.library.get::<T>(name.as_bytes()) }.expect("it has it")
     }
 
     fn list(&self, text: *mut c_char) -> Vec<serde_json::Value> {

@@ -19,7 +19,7 @@ const NON_BLOCKING: u32 = 1;
 /// One stream.
 struct Queue {
     handle: Handle,
-    /// Destroyed with us; a framework's streams are not.
+    /// Destroyed with us; a framework's streams are not, and it gives them work of its own.
     owned: bool,
     /// Nobody can enqueue any more.
     closed: bool,
@@ -85,6 +85,8 @@ impl Order {
     /// The point after everything given so far.
     pub(super) fn record(&mut self, stream: StreamId) -> Result<Ticket, Failure> {
         let queue = self.queue(stream);
+        // Of a framework's work nobody tells us: there may be some since the last point.
+        queue.given += u64::from(!queue.owned);
         let (handle, sequence) = (queue.handle, queue.given);
         let ticket = Ticket { stream, sequence };
         let marked = queue.marks.back().map_or(queue.reached, |(sequence, _)| *sequence);
@@ -228,16 +230,16 @@ impl Order {
 
     /// Waits for everything on every stream. Errors are the caller's to report.
     pub(super) fn drain(&mut self) -> Result<(), Failure> {
-        for ticket in self.now() {
-            let open = self.queues.get(&ticket.stream.0).is_some_and(|queue| !queue.closed);
-            if open {
-                self.record(ticket.stream)?;
+        for id in self.queues.keys().copied().collect::<Vec<_>>() {
+            let stream = StreamId(id);
+            if self.queues.get(&id).is_some_and(|queue| !queue.closed) {
+                self.record(stream)?;
             }
-            if let Some(event) = self.mark(ticket) {
+            if let Some((_, event)) = self.queues.get(&id).and_then(|queue| queue.marks.back()) {
                 // SAFETY: a recorded event of ours.
-                unsafe { self.driver.event_sync(event) }?;
+                unsafe { self.driver.event_sync(*event) }?;
             }
-            self.prune(ticket.stream)?;
+            self.prune(stream)?;
         }
         Ok(())
     }
