@@ -64,6 +64,24 @@ fn streams_that_are_not_the_slices_own_are_refused() {
     assert_eq!(theirs.clone_dtoh(&w).unwrap(), [1.0; 10]);
 }
 
+/// Default streams of all devices have one handle.
+#[test]
+fn slices_of_another_device_are_refused() {
+    let Some((context, device, ours)) = framework() else { return };
+    if CudaContext::device_count().unwrap() < 2 {
+        return println!("skipped: one device");
+    }
+    let there = CudaContext::new(1).unwrap();
+    let far = there.default_stream().clone_htod(&vec![1.0f32; 10]).unwrap();
+    let mut w = context.default_stream().clone_htod(&vec![1.0f32; 10]).unwrap();
+    let refused = optimizer(&device, 10).run(&ours, &mut [&mut w], &[Some(&far)]);
+    assert!(matches!(refused, Err(Error::Device { .. })), "{refused:?}");
+    // cudarc frees memory on the thread's device.
+    there.bind_to_thread().unwrap();
+    drop(far);
+    context.bind_to_thread().unwrap();
+}
+
 #[test]
 fn raw_addresses_and_raw_streams_are_used_as_they_are() {
     let Some((context, device, _)) = framework() else { return };

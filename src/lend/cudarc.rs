@@ -25,7 +25,8 @@ fn check(stream: &Stream, theirs: &CudaStream) -> Result<()> {
     let Some(ours) = stream.cudarc() else {
         return refuse("a stream made from the slice's own (`Stream::from_cudarc`)", "another");
     };
-    if ours.cu_stream() != theirs.cu_stream() {
+    // Default streams of all devices have one handle.
+    if (ours.cu_stream(), ours.context()) != (theirs.cu_stream(), theirs.context()) {
         return refuse("the slice's own stream", "another stream");
     }
     if theirs.context().is_managing_stream_synchronization() {
