@@ -4,7 +4,7 @@ use std::time::Duration;
 
 #[cfg(feature = "cuda")]
 use crate::DeviceKind;
-use crate::backend::{StreamId, Ticket};
+use crate::backend::{GraphId, StreamId, Ticket};
 use crate::kernel::Launch;
 use crate::{Device, Error, Result};
 
@@ -161,21 +161,10 @@ impl Stream {
     /// # Errors
     /// What `work` returns, and what the driver says. [`Error::Unsupported`](crate::Error::Unsupported) on the CPU.
     pub fn capture(&self, work: impl FnOnce() -> Result<()>) -> Result<Graph> {
-        let backend = &self.device.backend;
-        backend.begin_capture(self.id)?;
-        let done = work();
-        let id = backend.end_capture(self.id);
-        // The capture ends in any case; the first error is the cause.
-        match (done, id) {
-            (Ok(()), Ok(id)) => Ok(Graph { device: self.device.clone(), id }),
-            (Err(error), id) => {
-                if let Ok(id) = id {
-                    backend.drop_graph(id);
-                }
-                Err(error)
-            }
-            (Ok(()), Err(error)) => Err(error),
-        }
+        self.device.backend.begin_capture(self.id)?;
+        let recording = Recording(self);
+        work()?;
+        Ok(Graph { device: self.device.clone(), id: recording.end()? })
     }
 
     /// Whether everything up to a point of this stream has run.
@@ -224,11 +213,32 @@ impl Drop for Stream {
     }
 }
 
+/// A stream whose work is recorded. Dropped, by an error or a panic, it runs its work again, and what was recorded is
+/// forgotten.
+struct Recording<'a>(&'a Stream);
+
+impl Recording<'_> {
+    fn end(self) -> Result<GraphId> {
+        let stream = std::mem::ManuallyDrop::new(self).0;
+        stream.device.backend.end_capture(stream.id)
+    }
+}
+
+impl Drop for Recording<'_> {
+    fn drop(&mut self) {
+        let backend = &self.0.device.backend;
+        // The first error is the cause.
+        if let Ok(id) = backend.end_capture(self.0.id) {
+            backend.drop_graph(id);
+        }
+    }
+}
+
 /// Work recorded by [`Stream::capture`].
 #[derive(Debug)]
 pub struct Graph {
     device: Device,
-    id: crate::backend::GraphId,
+    id: GraphId,
 }
 
 impl Graph {

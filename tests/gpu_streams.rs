@@ -5,6 +5,7 @@
 mod common;
 
 use std::ffi::c_void;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use common::devices;
 use common::vgpu::Door;
@@ -103,5 +104,48 @@ fn work_of_a_framework_comes_before_the_points_of_its_stream() {
             assert_eq!(unsafe { (foreign.destroy)(foreign.handle) }, 0);
             assert_eq!(door.findings(), [""; 0], "seed {seed}");
         }
+    }
+}
+
+/// What is recorded ends with the closure, also with its panic.
+#[test]
+fn a_stream_is_whole_after_a_panic_while_a_graph_is_made() {
+    for (device, _) in gpus() {
+        let stream = device.stream().unwrap();
+        let mut buffer = device.upload(&[1.0f32, 2.0]).unwrap();
+        let caught = catch_unwind(AssertUnwindSafe(|| {
+            stream.capture(|| {
+                buffer.clear(&stream)?;
+                panic!("in the closure")
+            })
+        }));
+        let message = caught.unwrap_err().downcast::<&str>().unwrap();
+        assert_eq!(*message, "in the closure");
+        assert_eq!(buffer.to_vec(&stream).unwrap(), [1.0, 2.0], "nothing of it has run");
+    }
+}
+
+/// While one stream is recorded, the host waits for what runs, before it on this stream as well, and both go on.
+#[test]
+fn a_device_is_waited_for_while_a_graph_is_made() {
+    for (device, door) in gpus() {
+        let (stream, other) = (device.stream().unwrap(), device.stream().unwrap());
+        let mut buffers = [(); 2].map(|()| device.upload(&[1.0f32; 900]).unwrap());
+        let [first, second] = &mut buffers;
+        first.write(&stream, 0, &[2.0; 900]).unwrap();
+        let graph = stream.capture(|| {
+            first.clear(&stream)?;
+            second.write(&other, 0, &[3.0; 900])?;
+            device.sync()?;
+            assert!(first.to_vec(&other)? == [2.0; 900]);
+            second.clear(&stream)
+        });
+        // SAFETY: the buffers are alive, and used by nobody else.
+        unsafe { graph.unwrap().run(&stream) }.unwrap();
+        device.sync().unwrap();
+        for buffer in &buffers {
+            assert!(buffer.to_vec(&stream).unwrap() == [0.0; 900]);
+        }
+        assert_eq!(door.findings(), [""; 0]);
     }
 }

@@ -430,6 +430,8 @@ impl Backend for Gpu {
 
     fn begin_capture(&self, stream: StreamId) -> Result<()> {
         self.with(|state| {
+            // The last point that can be waited for until the graph is made.
+            state.order.mark_end(stream)?;
             let handle = state.order.handle(stream);
             // SAFETY: a living stream.
             unsafe { self.driver.capture_begin(handle, RELAXED) }

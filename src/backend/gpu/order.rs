@@ -82,7 +82,7 @@ impl Order {
         self.queues.get_mut(&stream.0).expect("a `Stream` is open for as long as it lives")
     }
 
-    /// The point after everything given so far.
+    /// The point after everything given so far. No graph is being made of the stream.
     pub(super) fn record(&mut self, stream: StreamId) -> Result<Ticket, Failure> {
         let queue = self.queue(stream);
         // Of a framework's work nobody tells us: there may be some since the last point.
@@ -110,6 +110,14 @@ impl Order {
         }
         self.queue(stream).marks.push_back((sequence, event));
         Ok(ticket)
+    }
+
+    /// Marks that point; not while a graph is made of the stream, which then has none that can be waited for.
+    pub(super) fn mark_end(&mut self, stream: StreamId) -> Result<(), Failure> {
+        match self.capturing(stream)? {
+            true => Ok(()),
+            false => self.record(stream).map(|_| ()),
+        }
     }
 
     /// An event with a clock, recorded; the caller destroys it.
@@ -195,8 +203,8 @@ impl Order {
             return Ok(true);
         }
         let open = !queue.closed;
-        if self.mark(ticket).is_none() && open && !self.capturing(ticket.stream)? {
-            self.record(ticket.stream)?;
+        if self.mark(ticket).is_none() && open {
+            self.mark_end(ticket.stream)?;
         }
         self.prune(ticket.stream)?;
         let queue = self.queues.get(&ticket.stream.0);
@@ -214,7 +222,7 @@ impl Order {
 
     /// No more work will be given to the stream; what was given is still ordered.
     pub(super) fn close(&mut self, stream: StreamId) -> Result<(), Failure> {
-        let marked = self.record(stream).map(|_| ());
+        let marked = self.mark_end(stream);
         let driver = self.driver.clone();
         let queue = self.queue(stream);
         queue.closed = true;
@@ -228,12 +236,13 @@ impl Order {
         marked.and(destroyed)
     }
 
-    /// Waits for everything on every stream. Errors are the caller's to report.
+    /// Waits for everything on every stream. What a graph is being made of does not run. Errors are the
+    /// caller's to report.
     pub(super) fn drain(&mut self) -> Result<(), Failure> {
         for id in self.queues.keys().copied().collect::<Vec<_>>() {
             let stream = StreamId(id);
             if self.queues.get(&id).is_some_and(|queue| !queue.closed) {
-                self.record(stream)?;
+                self.mark_end(stream)?;
             }
             if let Some((_, event)) = self.queues.get(&id).and_then(|queue| queue.marks.back()) {
                 // SAFETY: a recorded event of ours.
