@@ -9,11 +9,22 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use common::devices;
 use common::vgpu::Door;
-use halfstep::{Device, DeviceKind, Stream};
+use halfstep::{Buffer, Device, DeviceKind, Stream};
 
 fn gpus() -> Vec<(Device, Door)> {
     let gpus = devices().into_iter().filter(|device| device.info().kind != DeviceKind::Cpu);
     gpus.filter_map(|device| Door::of(&device).map(|door| (device, door))).collect()
+}
+
+/// The same device by a handle that no other test uses.
+fn alone(device: &Device) -> Device {
+    match device.info().kind {
+        #[cfg(feature = "cuda")]
+        DeviceKind::Cuda => Device::cuda(0).unwrap(),
+        #[cfg(feature = "hip")]
+        DeviceKind::Hip => Device::hip(0).unwrap(),
+        _ => unreachable!(),
+    }
 }
 
 /// Uploads go through one ring of pinned memory: what one thread has put there stays until the device has read it.
@@ -104,6 +115,48 @@ fn work_of_a_framework_comes_before_the_points_of_its_stream() {
             assert_eq!(unsafe { (foreign.destroy)(foreign.handle) }, 0);
             assert_eq!(door.findings(), [""; 0], "seed {seed}");
         }
+    }
+}
+
+/// A stream whose end could not be marked when it was dropped is waited for: what its work touches is not given out
+/// before.
+#[test]
+fn memory_of_a_stream_that_could_not_be_closed_is_not_used_again() {
+    for (device, door) in gpus() {
+        let call = if door.vendor == "cuda" { "cuEventRecord" } else { "hipEventRecord" };
+        for seed in 0..8 {
+            door.seed(seed);
+            let (stream, other) = (device.stream().unwrap(), device.stream().unwrap());
+            let mut values = device.zeros::<u8>(12_345).unwrap();
+            values.clear(&stream).unwrap();
+            door.fail(call, 1, 2);
+            drop(stream);
+            assert_eq!(door.fail_end(), 0);
+            drop(values);
+            let again = device.upload(&[7u8; 12_345]).unwrap();
+            assert!(again.to_vec(&other).unwrap() == [7; 12_345], "seed {seed}");
+            assert_eq!(door.findings(), [""; 0], "seed {seed}");
+        }
+    }
+}
+
+/// A call that fails while freed memory is looked through loses none of it.
+#[test]
+fn freed_memory_outlives_a_call_that_fails() {
+    for (device, door) in gpus() {
+        let call = if door.vendor == "cuda" { "cuEventQuery" } else { "hipEventQuery" };
+        let device = alone(&device);
+        let stream = device.stream().unwrap();
+        let buffers = || [1111, 2222, 3333].map(|len| device.zeros::<u8>(len).unwrap());
+        let mut first = buffers();
+        first.iter_mut().for_each(|values| values.clear(&stream).unwrap());
+        let addresses = first.each_ref().map(Buffer::address);
+        drop(first);
+        door.fail(call, 1, 1);
+        device.zeros::<u8>(4444).unwrap_err();
+        assert_eq!(door.fail_end(), 0);
+        stream.sync().unwrap();
+        assert_eq!(buffers().each_ref().map(Buffer::address), addresses);
     }
 }
 

@@ -151,7 +151,7 @@ impl Order {
                 Err(failure) => return Err(failure),
             }
         }
-        if queue.closed && queue.marks.is_empty() {
+        if queue.closed && queue.reached >= queue.given {
             queues.remove(&stream.0);
         }
         Ok(())
@@ -220,12 +220,17 @@ impl Order {
         Ok(status != 0)
     }
 
-    /// No more work will be given to the stream; what was given is still ordered.
+    /// No more work will be given to the stream; what was given is still ordered. If its end cannot be marked,
+    /// it is waited for; or else nobody knows when it has come, and it counts as pending for ever.
     pub(super) fn close(&mut self, stream: StreamId) -> Result<(), Failure> {
         let marked = self.mark_end(stream);
         let driver = self.driver.clone();
         let queue = self.queue(stream);
         queue.closed = true;
+        // SAFETY: a living stream.
+        if marked.is_err() && unsafe { driver.stream_sync(queue.handle) }.is_ok() {
+            queue.reached = queue.given;
+        }
         let destroyed = if queue.owned {
             // SAFETY: opened by us, closed once; the driver keeps it until its work has run.
             unsafe { driver.stream_destroy(queue.handle) }

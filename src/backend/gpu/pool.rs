@@ -64,20 +64,24 @@ impl Pool {
 
     /// Finds out which blocks nothing touches any more.
     fn settle(&mut self, order: &mut Order) -> Result<(), Failure> {
+        let mut asked = Ok(());
         for mut freed in std::mem::take(&mut self.limbo) {
-            let mut open = Vec::new();
-            for ticket in freed.after.drain(..) {
-                if !order.reached(ticket)? {
-                    open.push(ticket);
+            freed.after.retain(|&ticket| {
+                if asked.is_err() {
+                    return true; // nothing is known of it
                 }
-            }
-            if open.is_empty() {
-                self.idle.entry(freed.bytes).or_default().push(freed.address);
-            } else {
-                self.limbo.push(Freed { after: open, ..freed });
+                let open = order.reached(ticket).map(|reached| !reached);
+                open.unwrap_or_else(|failure| {
+                    asked = Err(failure);
+                    true
+                })
+            });
+            match freed.after.is_empty() {
+                true => self.idle.entry(freed.bytes).or_default().push(freed.address),
+                false => self.limbo.push(freed),
             }
         }
-        Ok(())
+        asked
     }
 
     fn give_back(&mut self) -> Result<(), Failure> {
