@@ -266,3 +266,32 @@ fn fixed_point() {
     let error = FixedPoint::new(2).unwrap().measure(&stream, &values, 1.0, &mut short).unwrap_err();
     assert!(error.to_string().contains("exponents: expected 2 elements, found 1"), "{error}");
 }
+
+/// What one stream has accumulated is there for the next, and for the one that marks the gradient.
+#[test]
+fn gradients_of_several_streams_are_accumulated() {
+    const LENGTHS: [usize; 3] = [3000, 0, 9];
+    for device in devices() {
+        let plan = BucketPlan::ddp(&params_from(&LENGTHS), Dtype::F32, 1, 1 << 20).unwrap();
+        ranks::run(1, |comm| {
+            let config = Config { accumulate: true, ..Config::default() };
+            let mut reducer =
+                Reducer::<f32>::new(&device, plan.clone(), Box::new(comm), config).unwrap();
+            let [first, second, third] = [(); 3].map(|()| device.stream().unwrap());
+            let ones = LENGTHS.map(|len| device.upload(&vec![1.0f32; len]).unwrap());
+            let mut sums = LENGTHS.map(|len| device.zeros::<f32>(len).unwrap());
+            for _ in 0..8 {
+                for (param, one) in ones.iter().enumerate().rev() {
+                    reducer.accumulate(&first, param, one).unwrap();
+                    reducer.accumulate(&second, param, one).unwrap();
+                    reducer.ready(&third, param, one).unwrap();
+                }
+                let mut out = sums.each_mut().map(|sum| sum as &mut dyn Write<f32>);
+                reducer.finish(&third, &mut out, Unscale::Keep).unwrap();
+                for sum in &sums {
+                    assert!(sum.to_vec(&third).unwrap().iter().all(|sum| *sum == 3.0));
+                }
+            }
+        });
+    }
+}

@@ -126,6 +126,8 @@ pub(super) struct Filling {
     /// `None` while the communication thread has them.
     pub(super) blocks: Option<Blocks>,
     pub(super) filled: Vec<crate::Event>,
+    /// The last work that added to accumulators, behind all before.
+    pub(super) added: Option<crate::Event>,
     pub(super) non_finite: Buffer<u64>,
     pub(super) ready: Duration,
 }
@@ -260,6 +262,7 @@ impl<G: Storage> Reducer<G> {
                 pending: bucket.params.len(),
                 blocks: Some(Blocks { send, result, feedback }),
                 filled: Vec::with_capacity(bucket.params.len()),
+                added: None,
                 non_finite: device.zeros(1)?,
                 ready: Duration::ZERO,
             });

@@ -48,8 +48,13 @@ impl<G: Storage> Reducer<G> {
         }
         let (bucket, position) = self.plan.place(param);
         let offset = self.plan.buckets()[bucket].offsets[position];
+        let added = &mut self.buckets[bucket].added;
+        if let Some(added) = added {
+            stream.wait(added)?; // gradients may come on several streams
+        }
         launch::accumulate::<G>(stream, gradient, (&mut self.accumulators[bucket], offset))?;
         self.accumulated[param] = true;
+        *added = Some(stream.record()?);
         Ok(())
     }
 
@@ -79,8 +84,8 @@ impl<G: Storage> Reducer<G> {
     fn pack(&mut self, stream: &Stream, param: usize, gradient: Span) -> Result<()> {
         let start = Instant::now();
         let (index, position) = self.plan.place(param);
-        if let Some(begun) = &self.begun {
-            stream.wait(begun)?; // gradients may come on several streams
+        for before in self.begun.iter().chain(&self.buckets[index].added) {
+            stream.wait(before)?; // gradients may come on several streams
         }
         let gradient = self.counted(stream, param, gradient)?;
         if gradient.address == Address::NULL {
