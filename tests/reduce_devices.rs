@@ -9,7 +9,7 @@ use common::memory::Values;
 use common::reduction::params_from;
 use common::{devices, ranks};
 use halfstep::reduce::{BucketPlan, Communicator, Config, FixedPoint, Reducer, Unscale};
-use halfstep::{Device, DeviceKind, Dtype, Storage, Write, bf16, f16};
+use halfstep::{Device, DeviceKind, Dtype, Error, Raw, Storage, Write, bf16, f16};
 
 /// Around what a thread and a block take; the third crosses a chunk, and buckets are small.
 const LENGTHS: [usize; 7] = [1, 7, 16_390, 0, 2049, 9, 255];
@@ -265,6 +265,34 @@ fn fixed_point() {
     let (values, mut short) = (vec![1.0f32; 257], vec![0u8; 1]);
     let error = FixedPoint::new(2).unwrap().measure(&stream, &values, 1.0, &mut short).unwrap_err();
     assert!(error.to_string().contains("exponents: expected 2 elements, found 1"), "{error}");
+}
+
+/// Memory by its address can be lent twice: what is written then is not read.
+#[test]
+fn fixed_point_does_not_write_what_it_reads() {
+    let stream = Device::cpu().stream().unwrap();
+    let fixed = FixedPoint::new(2).unwrap();
+    let mut memory = vec![0u32; 400];
+    let address = memory.as_mut_ptr() as u64;
+    // SAFETY: where calls are not refused, elements of any bits, which nobody else uses.
+    let f32s = |at, len| unsafe { Raw::<f32>::new(address + at, len) };
+    // SAFETY: as above.
+    let i32s = |at, len| unsafe { Raw::<i32>::new(address + at, len) };
+    // SAFETY: as above.
+    let mut inside = unsafe { Raw::<u8>::new(address + 799, 1) };
+    let mut apart = [0u8];
+    for refused in [
+        fixed.measure(&stream, &f32s(0, 200), 1.0, &mut inside),
+        fixed.encode(&stream, &f32s(0, 200), 1.0, &apart, &mut i32s(796, 200)),
+        fixed.encode(&stream, &f32s(800, 100), 1.0, &inside, &mut i32s(700, 100)),
+        fixed.decode(&stream, &i32s(0, 200), &apart, 1.0, &mut f32s(0, 200)),
+    ] {
+        assert!(matches!(refused, Err(Error::Overlap { .. })), "{refused:?}");
+    }
+    // Side by side, and nothing inside of something.
+    fixed.measure(&stream, &f32s(0, 200), 1.0, &mut apart).unwrap();
+    fixed.encode(&stream, &f32s(400, 100), 1.0, &apart, &mut i32s(800, 100)).unwrap();
+    fixed.encode(&stream, &f32s(400, 0), 1.0, &[0u8; 0], &mut i32s(400, 0)).unwrap();
 }
 
 /// What one stream has accumulated is there for the next, and for the one that marks the gradient.

@@ -84,8 +84,8 @@ impl FixedPoint {
     /// Shapes: `values` `[len]`, `exponents` `[⌈len/256⌉]`. Enqueues one kernel.
     ///
     /// # Errors
-    /// [`Error::Shape`], [`Error::Align`], [`Error::Device`]; [`Error::Range`] for a factor that is
-    /// not finite.
+    /// [`Error::Shape`], [`Error::Align`], [`Error::Device`]; [`Error::Overlap`] if what is written shares
+    /// memory with what is read; [`Error::Range`] for a factor that is not finite.
     pub fn measure<G: Storage>(
         &self,
         stream: &Stream,
@@ -95,9 +95,10 @@ impl FixedPoint {
     ) -> Result<()> {
         const OP: &str = "FixedPoint::measure";
         let values = read(OP, "values", stream, values, None)?;
-        let wanted = Self::exponents(values.1);
+        let wanted = Self::exponents(values.len);
         let exponents = write(OP, "exponents", stream, exponents, Some(wanted))?;
-        let block = self.block::<G>(OP, values, exponents.0, 0, factor)?;
+        apart(OP, &exponents, &[&values])?;
+        let block = self.block::<G>(OP, &values, exponents.address, 0, factor)?;
         launch::fixed(stream, Block::Measure, block)
     }
 
@@ -118,10 +119,11 @@ impl FixedPoint {
     ) -> Result<()> {
         const OP: &str = "FixedPoint::encode";
         let values = read(OP, "values", stream, values, None)?;
-        let wanted = Self::exponents(values.1);
+        let wanted = Self::exponents(values.len);
         let exponents = read(OP, "exponents", stream, exponents, Some(wanted))?;
-        let to = write(OP, "to", stream, to, Some(values.1))?;
-        let block = self.block::<G>(OP, values, exponents.0, to.0, factor)?;
+        let to = write(OP, "to", stream, to, Some(values.len))?;
+        apart(OP, &to, &[&values, &exponents])?;
+        let block = self.block::<G>(OP, &values, exponents.address, to.address, factor)?;
         launch::fixed(stream, Block::Encode, block)
     }
 
@@ -141,17 +143,18 @@ impl FixedPoint {
     ) -> Result<()> {
         const OP: &str = "FixedPoint::decode";
         let sums = read(OP, "sums", stream, sums, None)?;
-        let wanted = Self::exponents(sums.1);
+        let wanted = Self::exponents(sums.len);
         let exponents = read(OP, "exponents", stream, exponents, Some(wanted))?;
-        let to = write(OP, "to", stream, to, Some(sums.1))?;
-        let block = self.block::<G>(OP, to, exponents.0, sums.0, factor)?;
+        let to = write(OP, "to", stream, to, Some(sums.len))?;
+        apart(OP, &to, &[&sums, &exponents])?;
+        let block = self.block::<G>(OP, &to, exponents.address, sums.address, factor)?;
         launch::fixed(stream, Block::Decode, block)
     }
 
     fn block<G: Storage>(
         &self,
         op: &'static str,
-        (values, len): (u64, usize),
+        values: &Operand,
         exponents: u64,
         sums: u64,
         factor: f32,
@@ -160,15 +163,46 @@ impl FixedPoint {
             return Err(Error::range(op, "factor", "a finite number", factor));
         }
         Ok(Fixed {
-            values,
+            values: values.address,
             exponents,
             sums,
-            len: len as u64,
+            len: values.len as u64,
             factor,
             value_type: G::DTYPE as u32,
             headroom: self.headroom,
             padding: 0,
         })
+    }
+}
+
+/// An operand of a call, checked.
+struct Operand {
+    name: &'static str,
+    address: u64,
+    /// Elements.
+    len: usize,
+    /// One past the last byte.
+    end: u64,
+}
+
+impl Operand {
+    fn new<T: Element>(name: &'static str, address: u64, len: usize) -> Self {
+        Self { name, address, len, end: address.saturating_add((len * size_of::<T>()) as u64) }
+    }
+}
+
+/// What is written shares no memory with what is read.
+fn apart(op: &'static str, written: &Operand, read: &[&Operand]) -> Result<()> {
+    let meets = |other: &&&Operand| {
+        let some = written.len > 0 && other.len > 0;
+        some && written.address < other.end && other.address < written.end
+    };
+    match read.iter().find(meets) {
+        None => Ok(()),
+        Some(other) => {
+            let (first, second) = (written.name.into(), other.name.into());
+            Err(Error::Overlap { op, first, second })
+        }
     }
 }
 
@@ -181,28 +215,28 @@ fn check(op: &'static str, arg: &'static str, wanted: Option<usize>, len: usize)
     }
 }
 
-/// Address and length, checked.
 fn read<T: Element>(
     op: &'static str,
     arg: &'static str,
     stream: &Stream,
     memory: &(impl Read<T> + ?Sized),
     wanted: Option<usize>,
-) -> Result<(u64, usize)> {
+) -> Result<Operand> {
     let lent = memory.lend(stream)?;
     check(op, arg, wanted, lent.len())?;
-    Ok((lent.address(op, || arg.into(), stream)?.0, lent.len()))
+    let address = lent.address(op, || arg.into(), stream)?;
+    Ok(Operand::new::<T>(arg, address.0, lent.len()))
 }
 
-/// Address and length, checked.
 fn write<T: Element>(
     op: &'static str,
     arg: &'static str,
     stream: &Stream,
     memory: &mut (impl Write<T> + ?Sized),
     wanted: Option<usize>,
-) -> Result<(u64, usize)> {
+) -> Result<Operand> {
     let lent = memory.lend_mut(stream)?;
     check(op, arg, wanted, lent.len())?;
-    Ok((lent.address(op, || arg.into(), stream)?.0, lent.len()))
+    let address = lent.address(op, || arg.into(), stream)?;
+    Ok(Operand::new::<T>(arg, address.0, lent.len()))
 }
