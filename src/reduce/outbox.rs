@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::thread::JoinHandle;
+use std::thread::{Builder, JoinHandle};
 
 use super::comm::{Abort, Part};
 use super::exchange::{Done, Exchange, Exchanged, Gather, Geometry, Job, Task};
@@ -25,12 +25,16 @@ pub(super) enum Outbox {
 }
 
 impl Outbox {
-    pub fn start(exchange: Exchange) -> Self {
+    pub fn start(exchange: Exchange) -> Result<Self> {
         let abort = exchange.comm.aborter();
         let (jobs, inbox) = channel();
         let (outbox, done) = channel();
-        let thread = std::thread::spawn(move || exchange.run(&inbox, &outbox));
-        Self::Thread { jobs: Some(jobs), done, thread: Some(thread), abort }
+        let thread = Builder::new().spawn(move || exchange.run(&inbox, &outbox));
+        let thread = thread.map_err(|error| {
+            let found = format!("that the system gives none: {error}");
+            Error::state("Reducer::new", "a thread that exchanges buckets", found)
+        })?;
+        Ok(Self::Thread { jobs: Some(jobs), done, thread: Some(thread), abort })
     }
 
     pub fn send(&mut self, job: Job, trailer: Trailer, geometry: Geometry) -> Result<()> {

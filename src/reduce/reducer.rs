@@ -166,7 +166,7 @@ impl<G: Storage> Reducer<G> {
     /// # Errors
     /// [`Error::Range`] for a bad configuration; [`Error::Comm`] if ranks disagree
     /// ([`Fault::PlanMismatch`](super::Fault::PlanMismatch), on every rank) or are missing;
-    /// [`Error::OutOfMemory`].
+    /// [`Error::OutOfMemory`]; [`Error::State`] if the system gives no thread.
     pub fn new(
         device: &Device,
         plan: BucketPlan,
@@ -315,7 +315,7 @@ impl<G: Storage> Reducer<G> {
                 skipped: device.zeros(lengths.len())?,
             };
             let gathered = Some(device.zeros(gathered.unwrap_or(0))?);
-            Outbox::start(Exchange { comm, gathered, integers, sums })
+            Outbox::start(Exchange { comm, gathered, integers, sums })?
         };
         Ok(Self {
             hash,

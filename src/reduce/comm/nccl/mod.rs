@@ -367,7 +367,8 @@ impl NcclComm {
     fn end(&mut self) {
         let Some(comm) = self.comm.take() else { return };
         let (own, (done, ended)) = (self.own.clone(), channel());
-        std::thread::spawn(move || {
+        // Where there is no thread it is left as it is.
+        let _ = std::thread::Builder::new().spawn(move || {
             // A device that is lost has no more work; the library frees its own all the same.
             let _ = own.lend();
             comm.end();
