@@ -44,6 +44,8 @@ struct Shared {
     placement: Placement,
     /// What the first thread that panicked in a job panicked with.
     panic: Mutex<Option<Box<dyn Any + Send>>>,
+    /// Whose threads these are: a fork of the process has none.
+    process: u32,
 }
 
 // SAFETY: `job` is accessed as it says; everything else is `Sync`.
@@ -72,6 +74,7 @@ impl Pool {
             wake: Condvar::new(),
             placement: Placement::new(count),
             panic: Mutex::new(None),
+            process: std::process::id(),
         });
         let start = |number| {
             let shared = Arc::clone(&shared);
@@ -110,6 +113,9 @@ impl Pool {
 
 impl Drop for Pool {
     fn drop(&mut self) {
+        if self.shared.forked() {
+            return self.threads.drain(..).for_each(std::mem::forget);
+        }
         self.shared.post(END);
         for thread in self.threads.drain(..) {
             let _ = thread.join(); // it has caught all panics
@@ -173,11 +179,16 @@ impl Shared {
     fn post(&self, number: u64) {
         // Either this sees who is about to sleep, or who is about to sleep sees this: both orders are one.
         self.state.store(number << 32, Ordering::SeqCst);
-        if self.asleep.load(Ordering::SeqCst) > 0 {
+        if self.asleep.load(Ordering::SeqCst) > 0 && !self.forked() {
             drop(lock(&self.sleep)); // who looked before that waits by now
             self.placement.elsewhere();
             self.wake.notify_all();
         }
+    }
+
+    /// Whether this is a fork of the threads' process.
+    fn forked(&self) -> bool {
+        std::process::id() != self.process
     }
 
     /// A thread: job after job.
@@ -384,6 +395,37 @@ mod tests {
             ended.send(()).unwrap();
         });
         end.recv_timeout(LONG).expect("threads end");
+    }
+
+    /// A fork works alone, where it might before, and leaves the threads to its parent.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_fork_has_no_threads() {
+        unsafe extern "C" {
+            fn fork() -> i32;
+            fn waitpid(process: i32, status: *mut i32, options: i32) -> i32;
+            fn _exit(status: i32) -> !;
+        }
+        let processors = || {
+            let status = std::fs::read_to_string("/proc/thread-self/status").unwrap();
+            status.lines().find(|line| line.starts_with("Cpus_allowed:")).unwrap().to_string()
+        };
+        let pool = Pool::new(2);
+        wait_until_asleep(&pool);
+        let before = processors();
+        // SAFETY: the child waits for nobody else's locks, and ends.
+        let child = unsafe { fork() };
+        if child == 0 {
+            let worked = counted(&pool, 7) == [1; 7] && processors() == before;
+            let left = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(pool)));
+            // SAFETY: ends the process, and runs nothing of the parent's.
+            unsafe { _exit(10 + i32::from(worked) + 2 * i32::from(left.is_ok())) };
+        }
+        let mut status = 0;
+        // SAFETY: one int to write to.
+        assert_eq!(unsafe { waitpid(child, &mut status, 0) }, child);
+        assert_eq!(status >> 8, 13);
+        assert_eq!(counted(&pool, 7), [1; 7]);
     }
 
     /// A panic of a thread is the caller's, once all have stopped; the threads are there for the next job.
