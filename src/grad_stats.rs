@@ -4,6 +4,7 @@
 //! of a reduced bucket, or [`Optimizer::stats`](crate::optim::Optimizer::stats). The optimizer's
 //! control stage only reads it.
 
+use crate::backend::cpu::environment::Environment;
 use crate::kernel::params::{FOLD_LANES, PARTIAL_CHUNK, Partial};
 use crate::{Buffer, Device, Error, Result, Stream, Write};
 
@@ -131,7 +132,9 @@ impl GradStats {
     /// # Errors
     /// [`Error::Device`](crate::Error::Device) if the stream is another device's.
     pub fn read(&self, stream: &Stream) -> Result<Summary> {
-        Ok(summarize(self.partials.to_vec(stream)?.iter().copied()))
+        let partials = self.partials.to_vec(stream)?;
+        let _environment = Environment::standard();
+        Ok(summarize(partials.iter().copied()))
     }
 }
 

@@ -68,21 +68,10 @@ fn threads_beyond_all_use_are_not_started() {
 #[cfg(target_arch = "x86_64")]
 #[test]
 fn d17_the_floating_point_mode_of_the_caller_is_not_ours() {
-    use std::arch::asm;
-
+    use common::mode;
     use halfstep::gemm::{Gemm, Operands};
     use halfstep::optim::{Config, Group, Optimizer, Sgd, Tensor};
 
-    fn mode() -> u32 {
-        let mut value = 0u32;
-        // SAFETY: stores four bytes at the address of `value`.
-        unsafe { asm!("stmxcsr [{}]", in(reg) &mut value) };
-        value & 0xffc0
-    }
-    fn set(value: u32) {
-        // SAFETY: a value that masks every exception.
-        unsafe { asm!("ldmxcsr [{}]", in(reg) &value) };
-    }
     fn results(threads: usize) -> Vec<u32> {
         const N: usize = 300;
         let device = common::cpu(threads);
@@ -97,17 +86,11 @@ fn d17_the_floating_point_mode_of_the_caller_is_not_ours() {
         optimizer.run(&stream, &mut [&mut d], &[Some(&a)]).unwrap();
         d.iter().map(|v| v.to_bits()).collect()
     }
-    let standard = mode();
     for threads in [1, 2] {
         let expected = results(threads);
         assert!(expected[0] != 0, "of subnormal factors");
-        // Flush to zero and denormals are zeros; rounding upwards, with all exceptions masked.
-        for foreign in [0x9fc0, 0x5f80] {
-            set(foreign);
-            let found = results(threads);
-            let kept = mode();
-            set(standard);
-            assert_eq!(kept, foreign, "the caller's own");
+        for foreign in mode::FOREIGN {
+            let found = mode::within(foreign, || results(threads));
             assert!(found == expected, "{threads} threads, mode {foreign:#x}");
         }
     }

@@ -2,6 +2,10 @@
 #![cfg(feature = "safetensors")]
 #![allow(missing_docs)]
 
+#[cfg(target_arch = "x86_64")]
+#[path = "common/mode.rs"]
+mod mode;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -176,6 +180,29 @@ fn files_have_the_bits_of_the_formula() {
                 assert!(found == [bits.0, bits.1, bits.2], "{name}, step {step}, piece {piece}");
             }
         }
+    }
+    fs::remove_dir_all(at).unwrap();
+}
+
+/// A library that flushes subnormals, or rounds upwards, in our thread changes no bit of the files.
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn files_do_not_depend_on_the_floating_point_mode() {
+    let at = folder("mode");
+    let [m, worker, next, v] = ["m", "worker", "next", "v"].map(|name| at.join(name));
+    let tiny = f32::from_bits(0x0012_3457);
+    write(&m, &[tiny, 1.0, 0.3]);
+    write(&worker, &[0.0, 0.1, tiny]);
+    let run = || {
+        let workers = [Worker { path: &worker, weight: 0.7 }];
+        let inputs = OuterInputs { master: &m, momentum: None, workers: &workers };
+        let outputs = OuterOutputs { master: &next, momentum: &v, start: None };
+        Outer::default().step(inputs, outputs).unwrap();
+        [&next, &v].map(|path| fs::read(path).unwrap())
+    };
+    let expected = run();
+    for foreign in mode::FOREIGN {
+        assert!(mode::within(foreign, run) == expected, "mode {foreign:#x}");
     }
     fs::remove_dir_all(at).unwrap();
 }

@@ -94,6 +94,35 @@ fn integers_are_exact_in_every_order() {
     }
 }
 
+/// A library that flushes subnormals, or rounds upwards, in the thread that makes a reducer, and so in the threads that
+/// are started from it, changes no sum.
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn sums_do_not_depend_on_the_floating_point_mode() {
+    let all = [1.0, 2.5, 0.7].map(|weight| brought(5, weight as usize, weight));
+    let all = all.map(|mut one| {
+        let every = one.gradients.iter_mut().flatten();
+        every.for_each(|tensor| tensor.iter_mut().step_by(3).for_each(|g: &mut f32| *g *= 1e-38));
+        one
+    });
+    let orders = [Sum::RankOrder, Sum::OrderFree, Sum::Communicator, Sum::Int8];
+    for (sum, views, wire) in orders.into_iter().flat_map(|sum| {
+        [(sum, false, Dtype::F32), (sum, true, Dtype::F32), (sum, false, Dtype::Bf16)]
+    }) {
+        let config = Config { scale: 0.3, views, ..config(sum) };
+        let run = || {
+            let device = common::cpu(1);
+            let (tensors, stats) = step(&device, &all, (wire, &config), Unscale::Factor(3.3));
+            (bits(&tensors), stats)
+        };
+        let expected = run();
+        for foreign in common::mode::FOREIGN {
+            let found = common::mode::within(foreign, run);
+            assert!(found == expected, "{sum:?}, views {views}, {wire}, mode {foreign:#x}");
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: cases().cases / 8, ..cases() })]
 

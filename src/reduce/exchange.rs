@@ -18,6 +18,7 @@ use super::trailer::Trailer;
 use super::whole::Integers;
 use super::wire::Wire;
 use super::{config, launch};
+use crate::backend::cpu::environment::Environment;
 use crate::{Buffer, Dtype, Event, Result, Stream};
 
 /// How a bucket lies in memory: blocks of `[shard elements][trailer]`, one for each rank that this one sends
@@ -177,6 +178,7 @@ pub(crate) struct Sums {
 impl Exchange {
     /// Serves until the sender is dropped.
     pub fn run(mut self, tasks: &Receiver<Task>, done: &Sender<Done>) {
+        let _environment = Environment::standard();
         while let Ok(task) = tasks.recv() {
             let mut job = match task {
                 Task::Bucket(job) => job,

@@ -12,6 +12,7 @@ use super::report::{BucketTimes, Log, Phase, Reduced};
 use super::sharded::cut::Place;
 use super::trailer::Trailer;
 use crate::backend::Address;
+use crate::backend::cpu::environment::Environment;
 use crate::{Error, Result, Storage, Stream};
 
 impl<G: Storage> Reducer<G> {
@@ -43,6 +44,7 @@ impl<G: Storage> Reducer<G> {
         param: usize,
         gradient: Span,
     ) -> Result<()> {
+        let _environment = Environment::standard();
         if !self.config.accumulate {
             return Err(Error::state(op, "Config::accumulate", "a reducer without it"));
         }
@@ -60,6 +62,7 @@ impl<G: Storage> Reducer<G> {
 
     /// A gradient is there.
     pub(super) fn mark(&mut self, stream: &Stream, param: usize, gradient: Span) -> Result<()> {
+        let _environment = Environment::standard();
         self.begin(stream)?;
         self.pack(stream, param, gradient)?;
         self.marked[param] = true;
@@ -73,6 +76,7 @@ impl<G: Storage> Reducer<G> {
         spans: &[Span],
         unscale: Unscale,
     ) -> Result<Reduced> {
+        let _environment = Environment::standard();
         self.begin(stream)?;
         let outcome = self.send_rest(stream).and_then(|()| self.unpack_all(stream, spans, unscale));
         if let Err(error) = &outcome {

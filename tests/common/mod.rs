@@ -9,6 +9,8 @@ pub mod files;
 pub mod gemm_case;
 pub mod guard;
 pub mod memory;
+#[cfg(target_arch = "x86_64")]
+pub mod mode;
 #[cfg(feature = "mpi")]
 pub mod mpi;
 #[cfg(any(feature = "nccl", feature = "rccl"))]

@@ -4,13 +4,13 @@
 /// The standard mode, from [`standard`](Self::standard) on: to nearest, subnormals kept, no traps. The mode that
 /// was there before comes back when this is dropped.
 #[must_use]
-pub(super) struct Environment {
+pub(crate) struct Environment {
     before: Register,
 }
 
 impl Environment {
     /// Sets the standard mode for this thread.
-    pub(super) fn standard() -> Self {
+    pub(crate) fn standard() -> Self {
         let before = read();
         if before & MODE != STANDARD {
             write(before & !MODE | STANDARD);

@@ -1,6 +1,6 @@
 //! The CPU backend: host memory, order by running each launch before the call returns, threads.
 
-mod environment;
+pub(crate) mod environment;
 mod fold;
 pub(crate) mod gemm;
 mod memory;

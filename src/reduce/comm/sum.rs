@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{ALIGN, Collective, Communicator, Part, check_parts};
+use crate::backend::cpu::environment::Environment;
 use crate::{Buffer, Dtype, Element, Error, Result, Storage, Stream, bf16, f16};
 
 /// What [`Communicator::all_reduce`] does to the values of all ranks.
@@ -53,6 +54,7 @@ pub(super) fn in_rank_order<C: Communicator + ?Sized>(
     deadline: Instant,
 ) -> Result<(Buffer<u8>, Duration)> {
     check(&buffer, len, reduction)?;
+    let _environment = Environment::standard();
     let (ranks, device) = (comm.size(), stream.device());
     let block = len.div_ceil(ranks).next_multiple_of(ALIGN);
     let mut send = device.zeros(block * ranks)?;

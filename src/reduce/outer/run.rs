@@ -11,6 +11,7 @@ use safetensors::Dtype;
 use super::sink::Sink;
 use super::source::{Source, wrong};
 use super::{OP, OnNonFinite, Outer, OuterInputs, OuterOutputs, OuterReport, Worker, rule};
+use crate::backend::cpu::environment::Environment;
 use crate::optim::state::little_endian;
 use crate::{Error, Result};
 
@@ -30,6 +31,7 @@ pub(super) fn run(
     outputs: OuterOutputs<'_>,
 ) -> Result<OuterReport> {
     little_endian(OP)?;
+    let _environment = Environment::standard();
     check_rule(rule, inputs.workers)?;
     check_paths(&inputs, &outputs)?;
     let mut master = Source::open(inputs.master)?;

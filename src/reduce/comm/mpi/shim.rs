@@ -12,7 +12,7 @@ use super::super::Reduction;
 use super::super::processes::{
     self, Delivery, Failed, Memory, Piece, Started, Transfer as _, check_pieces,
 };
-use crate::backend::cpu::reduce::add;
+use crate::backend::cpu::{environment::Environment, reduce::add};
 use crate::{Buffer, Dtype, Element, Storage, bf16, f16};
 
 /// Joins so many elements of the first to those of the second.
@@ -103,6 +103,7 @@ unsafe fn join<T: Element>(
     len: c_int,
     join: impl Fn(&[T], &mut [T]),
 ) {
+    let _environment = Environment::standard();
     let len = len as usize;
     // SAFETY: as above.
     let (from, to) = unsafe {
