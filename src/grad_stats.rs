@@ -4,7 +4,7 @@
 //! of a reduced bucket, or [`Optimizer::stats`](crate::optim::Optimizer::stats). The optimizer's
 //! control stage only reads it.
 
-use crate::backend::cpu::environment::Environment;
+use crate::environment::Environment;
 use crate::kernel::params::{FOLD_LANES, PARTIAL_CHUNK, Partial};
 use crate::{Buffer, Device, Error, Result, Stream, Write};
 

@@ -50,6 +50,7 @@ mod backend;
 mod buffer;
 mod device;
 mod dtype;
+mod environment;
 mod error;
 mod grad_stats;
 mod kernel;

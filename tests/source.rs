@@ -43,13 +43,14 @@ fn files_are_short() {
     }
 }
 
-/// `unsafe` has its rooms: backends, owned and lent memory, and one launch for each op. Each use
+/// `unsafe` has its rooms: backends, owned and lent memory, the floating-point mode, and one launch for each op. Each use
 /// says why it is sound.
 #[test]
 fn unsafe_stays_in_its_rooms() {
     let rooms = [
         "src/backend",
         "src/buffer.rs",
+        "src/environment.rs",
         "src/lend",
         "src/reduce/comm/mpi/shim.rs",
         "src/reduce/comm/nccl/library.rs",

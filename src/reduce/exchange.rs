@@ -18,7 +18,7 @@ use super::trailer::Trailer;
 use super::whole::Integers;
 use super::wire::Wire;
 use super::{config, launch};
-use crate::backend::cpu::environment::Environment;
+use crate::environment::Environment;
 use crate::{Buffer, Dtype, Event, Result, Stream};
 
 /// How a bucket lies in memory: blocks of `[shard elements][trailer]`, one for each rank that this one sends

@@ -12,7 +12,7 @@ use super::report::{BucketTimes, Log, Phase, Reduced};
 use super::sharded::cut::Place;
 use super::trailer::Trailer;
 use crate::backend::Address;
-use crate::backend::cpu::environment::Environment;
+use crate::environment::Environment;
 use crate::{Error, Result, Storage, Stream};
 
 impl<G: Storage> Reducer<G> {

@@ -1,6 +1,5 @@
 //! The CPU backend: host memory, order by running each launch before the call returns, threads.
 
-pub(crate) mod environment;
 mod fold;
 pub(crate) mod gemm;
 mod memory;
@@ -20,9 +19,9 @@ use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use self::environment::Environment;
 use self::threads::Threads;
 use super::{Address, Backend, Clock, GraphId, StreamId, Ticket};
+use crate::environment::Environment;
 use crate::kernel::Launch;
 use crate::{DeviceInfo, DeviceKind, Error, Result};
 

@@ -12,8 +12,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::environment::Environment;
 use super::placement::{Placed, Placement};
+use crate::environment::Environment;
 
 /// How long a thread watches for the next job: longer than a framework takes from one operation to the next.
 const AWAKE: Duration = Duration::from_millis(1);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{ALIGN, Collective, Communicator, Part, check_parts};
-use crate::backend::cpu::environment::Environment;
+use crate::environment::Environment;
 use crate::{Buffer, Dtype, Element, Error, Result, Storage, Stream, bf16, f16};
 
 /// What [`Communicator::all_reduce`] does to the values of all ranks.

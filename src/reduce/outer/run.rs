@@ -11,7 +11,7 @@ use safetensors::Dtype;
 use super::sink::Sink;
 use super::source::{Source, wrong};
 use super::{OP, OnNonFinite, Outer, OuterInputs, OuterOutputs, OuterReport, Worker, rule};
-use crate::backend::cpu::environment::Environment;
+use crate::environment::Environment;
 use crate::optim::state::little_endian;
 use crate::{Error, Result};
 

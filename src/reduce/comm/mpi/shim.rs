@@ -12,7 +12,8 @@ use super::super::Reduction;
 use super::super::processes::{
     self, Delivery, Failed, Memory, Piece, Started, Transfer as _, check_pieces,
 };
-use crate::backend::cpu::{environment::Environment, reduce::add};
+use crate::backend::cpu::reduce::add;
+use crate::environment::Environment;
 use crate::{Buffer, Dtype, Element, Storage, bf16, f16};
 
 /// Joins so many elements of the first to those of the second.
