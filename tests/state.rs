@@ -299,6 +299,19 @@ fn p03_p17_modes_and_links_stay() {
 }
 
 /// Between `control` and `step` the state is half a step ahead.
+/// The error names what was asked for, not the draft beside it.
+#[test]
+fn a_missing_folder_is_named() {
+    let folder = Folder::new("missing");
+    let group = Group::new(AdamW::default()).tensor(Tensor::new("w", 9));
+    let device = Device::cpu();
+    let optimizer = Optimizer::<f32, f32>::new(&device, &[group], Config::default()).unwrap();
+    let target = folder.0.join("none").join("state");
+    let error = optimizer.save(&device.stream().unwrap(), &target).unwrap_err();
+    let Error::Io { path, .. } = &error else { panic!("{error}") };
+    assert_eq!(path, &target.display().to_string());
+}
+
 #[test]
 fn half_a_step_is_not_saved() {
     let folder = Folder::new("half");

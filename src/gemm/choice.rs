@@ -66,7 +66,7 @@ pub(super) fn choose(block: &Product, info: &DeviceInfo) -> std::result::Result<
         (1, _) => vec![1],
         (2..=MOST_SPLITS, None) => vec![block.splits],
         (2..=MOST_SPLITS, Some(why)) => return Err(why.into()),
-        _ => return Err("1 to 64 parts of k".into()),
+        _ => return Err(too_many()),
     };
     let only_small = tiles == [SMALL_TILE];
     let ways = tiles.iter().flat_map(|&tile| splits.iter().map(move |&splits| (tile, splits)));
@@ -242,6 +242,10 @@ pub(super) fn launches(
     ])
 }
 
+fn too_many() -> String {
+    format!("1 to {MOST_SPLITS} parts of k")
+}
+
 fn refused(op: &'static str, block: &Product, why: String) -> Error {
     let Product { tile: code, splits, .. } = *block;
     let tile = Tile::from_code(code);
@@ -255,6 +259,9 @@ fn refused(op: &'static str, block: &Product, why: String) -> Error {
 
 /// What was pinned can be, as far as sizes say, and a launch counts tiles in 32 bits. Returns the parts of k.
 pub(super) fn check(op: &'static str, block: &Product, device: &Device) -> Result<u32> {
+    if block.splits > MOST_SPLITS {
+        return Err(refused(op, block, too_many()));
+    }
     if device.info().kind == DeviceKind::Cpu {
         return Ok(1);
     }

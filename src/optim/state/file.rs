@@ -93,7 +93,7 @@ impl Draft {
             match OpenOptions::new().read(true).write(true).create_new(true).open(&temporary) {
                 // Of a process that was killed and had this one's number, as each start in a container has.
                 Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
-                Err(e) => return Err(io(op, &temporary, e)),
+                Err(e) => return Err(io(op, &target, e)), // a missing folder, for one
                 Ok(file) => break (temporary, Some(file)),
             }
         };
