@@ -66,6 +66,7 @@ mod portable;
 mod prefetch;
 mod product;
 mod slices;
+mod sums;
 mod swiglu;
 mod tile;
 #[cfg(target_arch = "x86_64")]

@@ -4,12 +4,11 @@ use std::ops::Range;
 
 use super::form::Form;
 use super::fused::Fused;
-use super::pack::{self, LANES, Source};
+use super::pack::{self, Source};
 use super::pairs::Least;
 use super::product::{Job, Part};
 use crate::Storage;
 use crate::gemm::Activation;
-use crate::gemm::reference::SUM_BLOCK;
 use crate::kernel::params::gemm as params;
 
 /// Packed panels of A, some of a part's: `[range][panel]`.
@@ -214,10 +213,8 @@ impl<T: Storage> Job<'_, T> {
         }
         // Each column of blocks of D packs A again; the sums are of the first.
         if block.a_sums != 0 && part.column == 0 {
-            for panel in first..last {
-                // SAFETY: see above.
-                unsafe { self.sum_a::<F>(part, panel, packed) };
-            }
+            // SAFETY: see above.
+            unsafe { self.sum_a::<F>(part, first..last, packed) };
         }
         // What is stored of A and summed is f16: factors are rounded behind it.
         if self.has(params::FLAG_THROUGH_BF16) {
@@ -231,63 +228,6 @@ impl<T: Storage> Job<'_, T> {
                             count * F::MR,
                         ));
                     }
-                }
-            }
-        }
-    }
-
-    /// Adds a packed panel of A to the sums of its rows.
-    ///
-    /// # Safety
-    /// As for [`Self::pack_a`]; the panel is packed.
-    #[inline(always)]
-    unsafe fn sum_a<F: Form>(&self, part: Part, panel: usize, packed: PackedA) {
-        for first in (0..F::MR).step_by(LANES) {
-            // SAFETY: the caller's promise.
-            unsafe { self.sum_lanes::<F>(part, panel, first, packed) };
-        }
-    }
-
-    /// Adds lanes `first..` of a packed panel of A to the sums of its rows.
-    ///
-    /// # Safety
-    /// As for [`Self::sum_a`].
-    #[inline(always)]
-    unsafe fn sum_lanes<F: Form>(&self, part: Part, panel: usize, first: usize, packed: PackedA) {
-        let mut total = [0.0f32; LANES];
-        let mut sum = [0.0f32; LANES];
-        let all = LANES.min(F::MR - first);
-        let row = panel * F::MR + first;
-        let lanes = all.min(part.rows.saturating_sub(row));
-        // SAFETY: `a_sums` has a float for each row of the block, and the panel is packed.
-        unsafe {
-            let so_far = self.a_sums.wrapping_add(row);
-            if part.step > 0 {
-                for (i, total) in total.iter_mut().enumerate().take(lanes) {
-                    *total = *so_far.add(i);
-                }
-            }
-            for step in 0..part.steps {
-                let (i, inside) = (step / self.cut.steps, step % self.cut.steps);
-                let packed = packed.panel(i, panel);
-                for (lane, sum) in sum.iter_mut().enumerate().take(all) {
-                    *sum += pack::element::<F>(packed, F::MR, (first + lane, inside));
-                }
-                if (step + 1) % SUM_BLOCK == 0 || (part.last && step + 1 == part.steps) {
-                    for (total, sum) in total.iter_mut().zip(&mut sum) {
-                        *total += *sum;
-                        *sum = 0.0;
-                    }
-                }
-            }
-            let out = (self.block.a_sums as *mut f32).wrapping_add(part.row + row);
-            for (i, total) in total.iter().enumerate().take(lanes) {
-                if !part.last {
-                    *so_far.add(i) = *total;
-                } else if self.has(params::FLAG_ADD_A_SUMS) {
-                    *out.add(i) += *total;
-                } else {
-                    *out.add(i) = *total;
                 }
             }
         }
