@@ -110,7 +110,8 @@ impl Device {
         Ok(Self { backend: Arc::new(Cpu::new(threads.get(), path)) })
     }
 
-    /// NVIDIA GPU `index`, on the primary context that every library of the process shares.
+    /// NVIDIA GPU `index`, on the primary context that every library of the process shares. Calls leave it the thread's current
+    /// device: who works with several, and by a library that goes by that (cudarc frees slices on it), sets it again.
     ///
     /// # Errors
     /// [`Error::NoDevice`] where there is no driver, no such device, or no image in this build that
