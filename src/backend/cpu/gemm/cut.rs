@@ -212,6 +212,7 @@ mod tests {
             for (k, threads) in sizes.iter().flat_map(|k| [1, 4, 256].map(|t| (*k, t))) {
                 for (halves, in_place) in [(1, false), (2, false), (1, true)] {
                     let cut = Cut::new::<F>((m, n, k), halves, in_place, threads);
+                    assert!(cut.steps <= MOST_STEPS, "{m} {n} {k}: {cut:?}");
                     let sizes = cut.sizes::<F>(halves, in_place, k > cut.block_steps);
                     let floats = sizes.packed_a + sizes.packed_b + sizes.sums;
                     assert!(4 * floats <= 47_000_000, "{m} {n} {k} {threads}: {cut:?} {sizes:?}");

@@ -2,14 +2,12 @@
 
 use std::mem::MaybeUninit;
 
+use super::cut::MOST_STEPS;
 use super::form::Form;
 use super::map::times_derivative;
 use super::pack::{LANES, STEPS, Source};
 use crate::Storage;
 use crate::gemm::{Activation, reference};
-
-/// Steps of a panel, at most.
-const MOST_STEPS: usize = super::cut::MOST_STEPS;
 
 /// A few lanes of `round(A∘act'(z))`, lanes or steps together as in the source.
 pub(super) struct Fused<T> {
@@ -37,17 +35,16 @@ impl<T: Storage> Fused<T> {
         let together = a.lanes_together;
         let (rows, columns, ld) =
             if together { (steps, lanes, LANES) } else { (lanes, steps, MOST_STEPS) };
-        debug_assert!(rows * ld <= LANES * MOST_STEPS && columns <= ld);
+        debug_assert!(rows * ld <= LANES * MOST_STEPS && columns <= ld); // `cut` tests it
         let values: *mut T = self.values.as_mut_ptr().cast();
         // SAFETY: rows of `columns` elements, in the operands and in `values`; for the rest the caller's promise.
         unsafe {
             if together {
                 // Rows of a few elements, side by side.
-                let (mut dy, mut slopes) =
-                    ([T::zeroed(); STEPS * LANES], [T::zeroed(); STEPS * LANES]);
-                a.copy(rows, columns, dy.as_mut_ptr(), ld);
-                z.copy(rows, columns, slopes.as_mut_ptr(), ld);
-                let of = (dy.as_ptr(), slopes.as_ptr());
+                let [mut a_rows, mut z_rows] = [[T::zeroed(); STEPS * LANES]; 2];
+                a.copy(rows, columns, a_rows.as_mut_ptr(), ld);
+                z.copy(rows, columns, z_rows.as_mut_ptr(), ld);
+                let of = (a_rows.as_ptr(), z_rows.as_ptr());
                 times_derivative::<F, T>(activation, of, values, rows * ld);
             } else {
                 for row in 0..rows {
