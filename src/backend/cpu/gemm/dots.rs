@@ -1,4 +1,4 @@
-//! A vector times a matrix whose columns are stored apart: `Σ_p a[p]·B[j,p]`. Lines of rows of B are transposed in
+//! A few vectors times a matrix whose columns are stored apart: `Σ_p a[p]·B[j,p]`. Lines of rows of B are transposed in
 //! registers, so that each sum is the chain over `k` that every form computes.
 
 use std::arch::x86_64::*;
@@ -23,17 +23,17 @@ const LINE: usize = size_of::<[f32; WORDS]>();
 #[repr(align(64))]
 struct Lines([[f32; 16]; WORDS]);
 
-/// `sums[j] = Σ_p a[p]·B[j,p]` for `j < rows`, rows of B `ld` apart. Sums past those are overwritten with anything.
+/// `sums[r][j] = Σ_p a[p][r]·B[j,p]` for `j < rows`, rows of B and of sums so far apart.
 ///
 /// # Safety
-/// B has `rows` rows of as many elements as `a` has; there are sums for `rows` rounded up to 16. Inside
-/// `F::vectorized`, and `F::VECTOR`.
+/// B has `rows` rows of as many elements as `a` has steps; there are sums for `rows` rounded up to 16, and those past `rows`
+/// are overwritten with anything. Inside `F::vectorized`, and `F::VECTOR`.
 #[inline(always)]
-pub(super) unsafe fn dots<F: Form, T: Storage>(
-    a: &[f32],
+pub(super) unsafe fn dots<const R: usize, F: Form, T: Storage>(
+    a: &[[f32; R]],
     b: (*const T, usize),
     rows: usize,
-    sums: *mut f32,
+    sums: (*mut f32, usize),
 ) {
     // SAFETY: the caller's promise; the form says which instructions there are.
     unsafe {
@@ -41,29 +41,32 @@ pub(super) unsafe fn dots<F: Form, T: Storage>(
         if F::WIDE {
             // A line of f32 has half the steps: 16 chains keep up with memory.
             return match (amd(), T::DTYPE) {
-                (true, Dtype::F32) => groups::<1, 512, __m512, T>(a, b, rows, sums),
-                (true, _) => groups::<2, 0, __m512, T>(a, b, rows, sums),
-                (false, _) => groups::<2, 256, __m512, T>(a, b, rows, sums),
+                (true, Dtype::F32) => groups::<R, 1, 512, __m512, T>(a, b, rows, sums),
+                (true, _) => groups::<R, 2, 512, __m512, T>(a, b, rows, sums),
+                (false, _) => groups::<R, 2, 256, __m512, T>(a, b, rows, sums),
             };
         }
-        match amd() {
-            true => groups::<4, 0, __m256, T>(a, b, rows, sums),
-            false => groups::<4, 256, __m256, T>(a, b, rows, sums),
+        // As many chains as there are registers for.
+        match (amd(), R) {
+            (true, 1) => groups::<R, 4, 0, __m256, T>(a, b, rows, sums),
+            (true, _) => groups::<R, 2, 0, __m256, T>(a, b, rows, sums),
+            (false, 1) => groups::<R, 4, 256, __m256, T>(a, b, rows, sums),
+            (false, _) => groups::<R, 2, 256, __m256, T>(a, b, rows, sums),
         }
     }
 }
 
 /// [`dots`] by vectors of one kind, `G` of them side by side. The second cache is asked for what is so many bytes ahead in
-/// each row, if any: where processors read ahead by themselves, they do better undisturbed.
+/// each row, if any: some processors do better undisturbed, and some lose rows, depending on where the code lies.
 ///
 /// # Safety
 /// As for [`dots`], with the vectors' instructions.
 #[inline(always)]
-unsafe fn groups<const G: usize, const AHEAD: usize, V: Words, T: Storage>(
-    a: &[f32],
+unsafe fn groups<const R: usize, const G: usize, const AHEAD: usize, V: Words, T: Storage>(
+    a: &[[f32; R]],
     (b, ld): (*const T, usize),
     rows: usize,
-    sums: *mut f32,
+    (sums, apart): (*mut f32, usize),
 ) {
     const { assert!(G * V::N <= ROWS) };
     let together = G * V::N;
@@ -71,10 +74,12 @@ unsafe fn groups<const G: usize, const AHEAD: usize, V: Words, T: Storage>(
     // SAFETY: so many rows, and sums of them.
     unsafe {
         for first in (0..whole).step_by(together) {
-            group::<G, AHEAD, V, T>(a, (b.add(first * ld), ld), together, sums.add(first));
+            let (b, sums) = ((b.add(first * ld), ld), (sums.add(first), apart));
+            group::<R, G, AHEAD, V, T>(a, b, together, sums);
         }
         for first in (whole..rows).step_by(V::N) {
-            group::<1, AHEAD, V, T>(a, (b.add(first * ld), ld), rows - first, sums.add(first));
+            let (b, sums) = ((b.add(first * ld), ld), (sums.add(first), apart));
+            group::<R, 1, AHEAD, V, T>(a, b, rows - first, sums);
         }
     }
 }
@@ -84,11 +89,11 @@ unsafe fn groups<const G: usize, const AHEAD: usize, V: Words, T: Storage>(
 /// # Safety
 /// As for [`dots`].
 #[inline(always)]
-unsafe fn group<const G: usize, const AHEAD: usize, V: Words, T: Storage>(
-    a: &[f32],
+unsafe fn group<const R: usize, const G: usize, const AHEAD: usize, V: Words, T: Storage>(
+    a: &[[f32; R]],
     (b, ld): (*const T, usize),
     rows: usize,
-    sums: *mut f32,
+    (sums, apart): (*mut f32, usize),
 ) {
     let (line, k) = (LINE / size_of::<T>(), a.len());
     let mut copies = MaybeUninit::<[[f32; WORDS]; ROWS]>::uninit();
@@ -108,7 +113,7 @@ unsafe fn group<const G: usize, const AHEAD: usize, V: Words, T: Storage>(
             }
             (b, ld, last, end) = (to, line, ROWS - 1, k);
         }
-        let mut chains = [V::zero(); G];
+        let mut chains = [[V::zero(); R]; G];
         // Where fewer steps are wanted than a line has, others of the row are read with them.
         let mut step = 0;
         while step < k {
@@ -135,11 +140,13 @@ unsafe fn group<const G: usize, const AHEAD: usize, V: Words, T: Storage>(
                     );
                 },
             );
-            add::<G, V, T>(&mut chains, &a[step..end], step - start, &words);
+            add::<R, G, V, T>(&mut chains, &a[step..end], step - start, &words);
             (step, end) = (end, end + line);
         }
-        for (i, chain) in chains.into_iter().enumerate() {
-            chain.store(sums.add(i * V::N));
+        for (i, chains) in chains.into_iter().enumerate() {
+            for (row, chain) in chains.into_iter().enumerate() {
+                chain.store(sums.add(row * apart + i * V::N));
+            }
         }
     }
 }
@@ -171,41 +178,69 @@ unsafe fn transpose<V: Words, T: Storage>(
 /// # Safety
 /// The vectors' instructions are there.
 #[inline(always)]
-unsafe fn add<const G: usize, V: Words, T: Storage>(
-    chains: &mut [V; G],
-    mut a: &[f32],
+unsafe fn add<const R: usize, const G: usize, V: Words, T: Storage>(
+    chains: &mut [[V; R]; G],
+    mut a: &[[f32; R]],
     first: usize,
     lines: &[Lines; G],
 ) {
-    // SAFETY: the caller's promise; as many lines as chains.
+    let steps = size_of::<f32>() / size_of::<T>();
+    let mut word = first / steps;
+    // SAFETY: the caller's promise.
     unsafe {
-        if T::DTYPE == Dtype::F32 {
-            for (j, &a) in a.iter().enumerate() {
-                for (chain, Lines(words)) in chains.iter_mut().zip(lines) {
-                    *chain = V::load(words[first + j].as_ptr()).times(a, *chain);
-                }
+        if a.len() == steps * WORDS {
+            // A whole line: code without a condition, that the processor runs through while it reads the next line.
+            for word in 0..WORDS {
+                add_word::<R, G, V, T>(chains, &a[steps * word..][..steps], (word, 0), lines);
             }
             return;
         }
-        if first % 2 == 1 {
-            for (chain, Lines(words)) in chains.iter_mut().zip(lines) {
-                *chain = halves::<V, T>(&words[first / 2])[1].times(a[0], *chain);
-            }
-            a = &a[1..];
+        if first % steps == 1 {
+            add_word::<R, G, V, T>(chains, &a[..1], (word, 1), lines);
+            (word, a) = (word + 1, &a[1..]);
         }
-        let first = first.div_ceil(2);
-        let (pairs, last) = a.as_chunks::<2>();
-        for (j, a) in pairs.iter().enumerate() {
-            for (chain, Lines(words)) in chains.iter_mut().zip(lines) {
-                let [low, high] = halves::<V, T>(&words[first + j]);
-                *chain = high.times(a[1], low.times(a[0], *chain));
+        for a in a.chunks(steps) {
+            add_word::<R, G, V, T>(chains, a, (word, 0), lines);
+            word += 1;
+        }
+    }
+}
+
+/// Adds the terms of a word's steps, from one of them on, as many as `a` has.
+///
+/// # Safety
+/// As for [`add`].
+#[inline(always)]
+unsafe fn add_word<const R: usize, const G: usize, V: Words, T: Storage>(
+    chains: &mut [[V; R]; G],
+    a: &[[f32; R]],
+    (word, first): (usize, usize),
+    lines: &[Lines; G],
+) {
+    for (chains, Lines(words)) in chains.iter_mut().zip(lines) {
+        // SAFETY: words of as many rows as a vector has, at least.
+        unsafe {
+            if T::DTYPE == Dtype::F32 {
+                add_step(chains, V::load(words[word].as_ptr()), &a[0]);
+                continue;
+            }
+            let halves = halves::<V, T>(&words[word]);
+            for (half, a) in halves[first..].iter().zip(a) {
+                add_step(chains, *half, a);
             }
         }
-        if let [a] = last {
-            for (chain, Lines(words)) in chains.iter_mut().zip(lines) {
-                *chain = halves::<V, T>(&words[first + pairs.len()])[0].times(*a, *chain);
-            }
-        }
+    }
+}
+
+/// Adds a step's terms to the chains of a vector of rows of B.
+///
+/// # Safety
+/// The vector's instructions are there.
+#[inline(always)]
+unsafe fn add_step<const R: usize, V: Words>(chains: &mut [V; R], b: V, a: &[f32; R]) {
+    for (chain, &a) in chains.iter_mut().zip(a) {
+        // SAFETY: the caller's promise.
+        *chain = unsafe { b.times(a, *chain) };
     }
 }
 

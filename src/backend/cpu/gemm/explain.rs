@@ -1,7 +1,7 @@
 //! What a product does here, in words, by the functions that decide it when it runs.
 
 #[cfg(target_arch = "x86_64")]
-use super::{amx, avx2, avx512, avx512bf16, vector};
+use super::{amx, avx2, avx512, avx512bf16, few};
 use super::{form::Form, path::Path, portable};
 use crate::kernel::params::gemm::{self as params, Product};
 use crate::{DeviceInfo, Dtype};
@@ -10,17 +10,17 @@ use crate::{DeviceInfo, Dtype};
 struct Way {
     /// Rows and columns of a tile in registers.
     tile: (usize, usize),
-    /// One row, which needs no tiles.
-    one_row: bool,
+    /// Few rows, which need no tiles.
+    few_rows: bool,
 }
 
 impl Way {
     fn of<F: Form>(block: &Product) -> Self {
         #[cfg(target_arch = "x86_64")]
-        let one_row = vector::fits::<F>(block);
+        let few_rows = few::fits::<F>(block);
         #[cfg(not(target_arch = "x86_64"))]
-        let (one_row, _) = (false, block);
-        Self { tile: (F::MR, F::NR), one_row }
+        let (few_rows, _) = (false, block);
+        Self { tile: (F::MR, F::NR), few_rows }
     }
 }
 
@@ -34,8 +34,8 @@ pub(crate) fn explain(block: &Product, info: &DeviceInfo) -> String {
     let (how, form) = match way {
         None => ("one element at a time".to_string(), path),
         // Its loops are those around tiles, which are of no type alone.
-        Some(Way { one_row: true, .. }) => {
-            ("one row: B is read once, as it lies, without tiles".into(), path.of(Dtype::F32))
+        Some(Way { few_rows: true, .. }) => {
+            ("few rows: B is read once, as it lies, without tiles".into(), path.of(Dtype::F32))
         }
         Some(Way { tile: (rows, columns), .. }) => {
             (format!("tiles of {rows}×{columns} sums in registers"), path.of(input))
@@ -73,24 +73,25 @@ mod tests {
         Some(explain(&block, device.info()))
     }
 
-    /// The tile of each form, on the machines that have it; types that it has no tiles for; a row.
+    /// The tile of each form, on the machines that have it; types that it has no tiles for; few rows.
     #[test]
     fn forms_say_what_they_do() {
         let tiles =
             |size: &str, form: &str| format!("tiles of {size} sums in registers, by {form}");
-        let (bits, row) = ("the reference's bits", "one row: B is read once, as it lies, without");
+        let (bits, few) = ("the reference's bits", "few rows: B is read once, as it lies, without");
         let wide = tiles("8×48", "avx512f");
         let cases = [
             ("portable", Dtype::F16, 1, tiles("4×16", "portable"), bits),
             ("reference", Dtype::F32, 2, "one element at a time, by reference".into(), bits),
-            ("avx2+fma", Dtype::F32, 2, tiles("6×16", "avx2+fma"), bits),
-            ("avx2+fma", Dtype::Bf16, 1, row.into(), bits),
-            ("avx512f", Dtype::Bf16, 2, wide.clone(), bits),
-            ("avx512bf16", Dtype::Bf16, 2, tiles("8×48", "avx512bf16"), bits),
-            ("avx512bf16", Dtype::F16, 2, format!("{wide} (what avx512bf16 does not do)"), bits),
-            ("amx-bf16", Dtype::Bf16, 2, tiles("32×32", "amx-bf16"), "within the error bound"),
-            ("amx-bf16", Dtype::F32, 2, format!("{wide} (what amx-bf16 does not do)"), bits),
-            ("amx-bf16", Dtype::Bf16, 1, row.into(), bits),
+            ("avx2+fma", Dtype::F32, 5, tiles("6×16", "avx2+fma"), bits),
+            ("avx2+fma", Dtype::Bf16, 4, few.into(), bits),
+            ("avx512f", Dtype::Bf16, 9, wide.clone(), bits),
+            ("avx512f", Dtype::Bf16, 8, few.into(), bits),
+            ("avx512bf16", Dtype::Bf16, 9, tiles("8×48", "avx512bf16"), bits),
+            ("avx512bf16", Dtype::F16, 9, format!("{wide} (what avx512bf16 does not do)"), bits),
+            ("amx-bf16", Dtype::Bf16, 9, tiles("32×32", "amx-bf16"), "within the error bound"),
+            ("amx-bf16", Dtype::F32, 9, format!("{wide} (what amx-bf16 does not do)"), bits),
+            ("amx-bf16", Dtype::Bf16, 1, few.into(), bits),
         ];
         for (form, input, m, starts, ends) in cases {
             let Some(text) = explained(form, input, m) else { continue };

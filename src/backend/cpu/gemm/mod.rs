@@ -48,11 +48,15 @@ mod avx2;
 mod avx512;
 #[cfg(target_arch = "x86_64")]
 mod avx512bf16;
+#[cfg(target_arch = "x86_64")]
+mod by_rows;
 mod cut;
 #[cfg(target_arch = "x86_64")]
 mod dots;
 mod epilogue;
 mod explain;
+#[cfg(target_arch = "x86_64")]
+mod few;
 mod finish;
 mod form;
 mod fused;
@@ -73,8 +77,6 @@ mod tile;
 mod tile512;
 #[cfg(target_arch = "x86_64")]
 mod unrolled;
-#[cfg(target_arch = "x86_64")]
-mod vector;
 #[cfg(target_arch = "x86_64")]
 mod vendor;
 #[cfg(target_arch = "x86_64")]
@@ -248,8 +250,8 @@ unsafe fn by_form<F: form::Form, T: Storage, O: Storage>(threads: &Threads, bloc
     // SAFETY: the caller's promise.
     unsafe {
         #[cfg(target_arch = "x86_64")]
-        if vector::fits::<F>(block) {
-            return vector::product::<F, T, O>(threads, block);
+        if few::fits::<F>(block) {
+            return few::product::<F, T, O>(threads, block);
         }
         product::product::<F, T, O>(threads, block);
     }

@@ -1,4 +1,4 @@
-//! Words of many rows side by side: what a product with one row makes of a matrix that is stored by columns.
+//! Words of many rows side by side: what a product of few rows makes of a matrix that is stored by columns.
 
 // What needs a newer compiler than the oldest we support is behind `halfstep_avx512`.
 #![allow(clippy::incompatible_msrv)]
