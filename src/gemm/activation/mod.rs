@@ -101,6 +101,17 @@ impl Activation {
         }
     }
 
+    /// [`apply_to`](Self::apply_to) and [`derivative_of`](Self::derivative_of), with their bits: what SiLU's have in common
+    /// is computed once.
+    #[inline(always)]
+    pub(crate) fn both_of<R: Real>(self, z: R) -> (R, R) {
+        match self {
+            // σ is 0 or 1 long before 110.
+            Self::Silu => (z.at_least(-110.0) * logistic(limited(z, 110.0)), silu_derivative(z)),
+            _ => (self.apply_to(z), self.derivative_of(z)),
+        }
+    }
+
     /// The name used in golden files: `none`, `relu`, `gelu_tanh`, `gelu_erf`, `silu`.
     pub const fn name(self) -> &'static str {
         match self {

@@ -106,7 +106,7 @@ unsafe fn product<V: Vector, T: Storage>(
 }
 
 /// Elements of the widest [`Vector`].
-const MOST: usize = 32;
+pub(super) const MOST: usize = 32;
 
 /// One number, or as many as some vectors hold, of elements that lie side by side.
 pub(super) trait Vector: Real {

@@ -1,13 +1,14 @@
-//! The gradients of SwiGLU's two halves: of each row a strip at a time, by short loops over f32 values, in the order
-//! that `gemm::reference` defines.
+//! The gradients of SwiGLU's two halves, in one pass over each row.
 
 use std::slice::{from_raw_parts, from_raw_parts_mut};
 
 use super::super::threads::Threads;
-use super::epilogue::{WIDEST, store};
 use super::form::Form;
-use super::map::{apply, derivative};
-use super::pack::load;
+use super::map::{MOST, Vector};
+#[cfg(target_arch = "x86_64")]
+use super::wide::Wide256;
+#[cfg(halfstep_avx512)]
+use super::wide::Wide512;
 use crate::Storage;
 use crate::gemm::{Activation, reference};
 use crate::kernel::params::gemm::{self as params, SwigluGrad};
@@ -47,50 +48,94 @@ fn flushes(block: &SwigluGrad) -> bool {
 /// # Safety
 /// As for `super::run`; the processor has the form's instructions.
 pub(super) unsafe fn gradients<F: Form, T: Storage>(threads: &Threads, block: &SwigluGrad) {
-    let n = block.n as usize;
     threads.run(block.rows as usize, |i| {
         // SAFETY: the caller's promise; each row is one task's.
         unsafe {
-            let mut row = row::<T>(block, i);
+            let row = row::<T>(block, i);
+            by_form::<F::Around, T>(block, row);
+        }
+    });
+}
+
+/// A row's gradients, by the form's vectors.
+///
+/// # Safety
+/// The processor has the form's instructions.
+unsafe fn by_form<F: Form, T: Storage>(block: &SwigluGrad, row: Row<'_, T>) {
+    let activation = Activation::from_number(block.activation);
+    for_activation!(activation, |ACT| {
+        // SAFETY: the caller's promise; the form says which instructions there are.
+        unsafe {
             F::vectorized(
                 #[inline(always)]
                 || {
-                    for first in (0..n).step_by(WIDEST) {
-                        strip::<F::Around, T>(block, &mut row, first);
+                    #[cfg(halfstep_avx512)]
+                    if F::WIDE {
+                        return by_vectors::<Wide512, T>(ACT, flushes(block), row);
                     }
+                    #[cfg(target_arch = "x86_64")]
+                    if F::VECTOR {
+                        return by_vectors::<Wide256, T>(ACT, flushes(block), row);
+                    }
+                    by_vectors::<f32, T>(ACT, flushes(block), row);
                 },
             );
         }
     });
 }
 
-/// At most [`WIDEST`] columns of a row, from `first` on.
+/// # Safety
+/// In code compiled for the instructions of `V`.
+#[inline(always)]
+unsafe fn by_vectors<V: Vector, T: Storage>(
+    activation: Activation,
+    flushing: bool,
+    row: Row<'_, T>,
+) {
+    let Row { dy, gate, up, d_gate, d_up } = row;
+    let whole = dy.len() / V::LEN * V::LEN;
+    let rest = whole..dy.len();
+    let mut few = [[T::zeroed(); MOST]; 5];
+    let [few_dy, few_gate, few_up, few_d_gate, few_d_up] = &mut few;
+    // SAFETY: a vector's elements of each.
+    unsafe {
+        for i in (0..whole).step_by(V::LEN) {
+            let of = (&raw const dy[i], &raw const gate[i], &raw const up[i]);
+            vector::<V, T>(activation, of, (&raw mut d_gate[i], &raw mut d_up[i]));
+        }
+        if !rest.is_empty() {
+            few_dy[..rest.len()].copy_from_slice(&dy[rest.clone()]);
+            few_gate[..rest.len()].copy_from_slice(&gate[rest.clone()]);
+            few_up[..rest.len()].copy_from_slice(&up[rest.clone()]);
+            let of = (few_dy.as_ptr(), few_gate.as_ptr(), few_up.as_ptr());
+            vector::<V, T>(activation, of, (few_d_gate.as_mut_ptr(), few_d_up.as_mut_ptr()));
+            d_gate[rest.clone()].copy_from_slice(&few_d_gate[..rest.len()]);
+            d_up[rest.clone()].copy_from_slice(&few_d_up[..rest.len()]);
+        }
+    }
+    if flushing {
+        for value in d_gate.iter_mut().chain(d_up) {
+            *value = reference::flushed(*value, true);
+        }
+    }
+}
+
+/// The gradients of a vector's elements.
 ///
 /// # Safety
-/// Where `F::VECTOR`, inside `F::vectorized`.
+/// Addresses of as many elements, valid for reads and writes. In code compiled for the instructions of `V`.
 #[inline(always)]
-unsafe fn strip<F: Form, T: Storage>(block: &SwigluGrad, row: &mut Row<'_, T>, first: usize) {
-    let activation = Activation::from_number(block.activation);
-    let how = (flushes(block), false);
-    let columns = first..row.dy.len().min(first + WIDEST);
-    let mut lines = [[0.0f32; WIDEST]; 4];
-    let [dy, up, value, slope] = lines.each_mut().map(|line| &mut line[..columns.len()]);
-    // SAFETY: as many elements as the lines have; the form's instructions are there.
+unsafe fn vector<V: Vector, T: Storage>(
+    activation: Activation,
+    (dy, gate, up): (*const T, *const T, *const T),
+    (d_gate, d_up): (*mut T, *mut T),
+) {
+    // SAFETY: the caller's promise.
     unsafe {
-        load::<F, T>(row.dy[columns.clone()].as_ptr(), dy);
-        load::<F, T>(row.up[columns.clone()].as_ptr(), up);
-        load::<F, T>(row.gate[columns.clone()].as_ptr(), value);
-        slope.copy_from_slice(value);
-        apply::<F>(activation, value);
-        derivative::<F>(activation, slope);
-    }
-    for (((dy, up), value), slope) in dy.iter().zip(up).zip(&mut *value).zip(&mut *slope) {
-        (*slope, *value) = ((dy * *up) * *slope, dy * *value);
-    }
-    // SAFETY: as above.
-    unsafe {
-        store::<F, T>(slope, row.d_gate[columns.clone()].as_mut_ptr(), how);
-        store::<F, T>(value, row.d_up[columns].as_mut_ptr(), how);
+        let (dy, gate, up) = (V::widened(dy), V::widened(gate), V::widened(up));
+        let (value, slope) = activation.both_of(gate);
+        ((dy * up) * slope).narrowed(d_gate);
+        (dy * value).narrowed(d_up);
     }
 }
 
