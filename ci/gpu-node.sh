@@ -29,35 +29,31 @@ case "$vendor" in
     *) usage ;;
 esac
 
+# The program of a target, as cargo says of what it has built.
+executable() { sed -n "s/.*\"name\":\"$1\",.*\"executable\":\"\([^\"]*\)\".*/\1/p" | tail -n 1; }
+
 pack() {
     cd "$here/.."
-    local stage="target/gpu-node/$vendor" suite binary suites
+    local stage="target/gpu-node/$vendor" features="cli,$vendor,$collectives" suite built binary suites
     rm -rf "$stage"
     mkdir -p "$stage/bin" "$stage/suites"
     HALFSTEP_COMMIT="$(git describe --always --dirty --abbrev=12 2>/dev/null || echo unknown)"
     export HALFSTEP_COMMIT # what records say
     source ci/device-suites.sh
     read -r -a suites <<< "${GPU_NODE_SUITES:-${device_suites[*]} reduce_nccl}"
-    cargo build --release --features "cli,$vendor,$collectives"
-    cp target/release/halfstep "$stage/bin/"
+    # Of one profile, with the same features: kernels, and what all depend on, are compiled once.
+    built="$(cargo build --release --features "$features" --message-format=json-render-diagnostics)"
+    cp "$(executable halfstep <<< "$built")" "$stage/bin/"
+    built="$(cargo test --release --no-run --features "$features" "${suites[@]/#/--test=}" --message-format=json-render-diagnostics)"
     for suite in "${suites[@]}"; do
         # `golden` reads files of the repository: `verify` does the same with those that are built in.
         [ "$suite" != golden ] || continue
-        binary="$(cargo test --no-run --features "$vendor,$collectives" --test "$suite" --message-format=json |
-            sed -n "s/.*\"name\":\"$suite\".*\"executable\":\"\([^\"]*\)\".*/\1/p" | tail -n 1)"
+        binary="$(executable "$suite" <<< "$built")"
         [ -n "$binary" ] || { echo "gpu-node: the suite $suite was not built" >&2; exit 1; }
         cp "$binary" "$stage/suites/$suite"
     done
     cp ci/gpu-node.sh "$stage/"
-    {
-        echo "commit   $HALFSTEP_COMMIT"
-        echo "rust     $(rustc --version)"
-        if [ "$vendor" = cuda ]; then
-            echo "nvcc     $("${NVCC:-nvcc}" --version | grep release || true)"
-        else
-            echo "hipcc    $("${HIPCC:-hipcc}" --version | head -n 1 || true)"
-        fi
-    } > "$stage/built.txt"
+    printf 'commit   %s\nrust     %s\n' "$HALFSTEP_COMMIT" "$(rustc --version)" > "$stage/built.txt"
     tar -C target/gpu-node -czf "target/gpu-node-$vendor.tar.gz" "$vendor"
     echo "target/gpu-node-$vendor.tar.gz"
 }
@@ -88,6 +84,7 @@ run() {
     local suite gpus
     gpus="$(grep -Ec "^ +(ok|PROBLEM) +$vendor:[0-9]" out/doctor.txt || true)"
     for suite in ${GPU_NODE_SUITES:-$(ls suites)}; do
+        [ "$suite" != golden ] || continue # it is not packed
         if [ "$suite" = reduce_nccl ] && [ "$gpus" -lt 2 ]; then
             printf '\n== suite-%s\nskipped: %s GPU(s), 2 needed\n' "$suite" "$gpus" | tee "out/suite-$suite.txt"
         elif [ "$suite" = reduce_nccl ] && [ "$gpus" -eq 2 ]; then
