@@ -4,8 +4,10 @@
 //!
 //! Standard library only, and for `mpi` the crate `cc`. No shell, no network, nothing written outside `OUT_DIR`.
 
+use std::collections::BTreeSet;
 use std::env;
 use std::error::Error;
+use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -65,8 +67,10 @@ struct Compiler {
     /// Variables that name a folder with `bin/<program>`.
     roots: &'static [&'static str],
     usual: &'static str,
+    /// Variable that names architectures, those there are unless it is set, and how they are named.
     archs: &'static str,
     default_arch: &'static str,
+    named: &'static str,
     cure: &'static str,
 }
 
@@ -81,6 +85,7 @@ const COMPILERS: [Compiler; 2] = [
         usual: "/usr/local/cuda/bin/nvcc",
         archs: "HALFSTEP_CUDA_ARCHS",
         default_arch: "80",
+        named: "numbers, as in 80,90",
         cure: "install the CUDA toolkit (on a cluster: `module load CUDA`), or set NVCC",
     },
     Compiler {
@@ -93,6 +98,7 @@ const COMPILERS: [Compiler; 2] = [
         usual: "/opt/rocm/bin/hipcc",
         archs: "HALFSTEP_HIP_ARCHS",
         default_arch: "gfx90a",
+        named: "names without features, as in gfx90a,gfx942",
         cure: "install ROCm (on a cluster: `module load rocm`), or set HIPCC",
     },
 ];
@@ -129,13 +135,16 @@ fn main() {
     }
 }
 
+/// What a variable says; one that is empty says nothing.
+fn said(variable: &str) -> Option<OsString> {
+    println!("cargo:rerun-if-env-changed={variable}");
+    env::var_os(variable).filter(|value| !value.is_empty())
+}
+
 /// The variable that says that nothing but Rust is to be compiled.
 fn skip() -> Option<&'static str> {
-    let variables = ["HALFSTEP_SKIP_KERNELS", "DOCS_RS"];
-    for variable in variables {
-        println!("cargo:rerun-if-env-changed={variable}");
-    }
-    variables.into_iter().find(|variable| env::var_os(variable).is_some())
+    let set = |variable: &&str| said(variable).is_some_and(|value| value != "0");
+    ["HALFSTEP_SKIP_KERNELS", "DOCS_RS"].into_iter().find(set)
 }
 
 /// What a compiler says that it is: the line with its release (nvcc), or the first.
@@ -170,11 +179,8 @@ fn build(wanted: &[&Compiler]) -> Result<()> {
         versions.extend(version(&program));
         let source = out.join(format!("kernels.{}", compiler.suffix));
         fs::write(&source, format!("{}HS_ABI({abi:#x}ull)\n", kernels(compiler.target)))?;
-        println!("cargo:rerun-if-env-changed={}", compiler.archs);
-        println!("cargo:rerun-if-env-changed=HALFSTEP_HIP_FLAGS");
-        let archs = env::var(compiler.archs).unwrap_or(compiler.default_arch.into());
-        for arch in archs.split(',').map(str::trim).filter(|arch| !arch.is_empty()) {
-            chains.push(compiler.jobs(&program, &source, &out, arch));
+        for arch in compiler.architectures()? {
+            chains.push(compiler.jobs(&program, &source, &out, &arch));
         }
     }
     println!("cargo:rustc-env=HALFSTEP_DEVICE_COMPILERS={}", versions.join("; "));
@@ -256,6 +262,8 @@ fn kernels(target: &str) -> String {
 /// One image to make.
 struct Job {
     command: Vec<String>,
+    /// Where the command cannot be run.
+    cure: &'static str,
     target: &'static str,
     arch: String,
     format: &'static str,
@@ -264,17 +272,12 @@ struct Job {
 
 impl Compiler {
     fn find(&self) -> Result<PathBuf> {
-        println!("cargo:rerun-if-env-changed={}", self.variable);
-        if let Some(path) = env::var_os(self.variable) {
+        if let Some(path) = said(self.variable) {
             return Ok(path.into());
         }
-        let mut places = Vec::new();
-        for root in self.roots {
-            println!("cargo:rerun-if-env-changed={root}");
-            places.extend(
-                env::var_os(root).map(|root| Path::new(&root).join("bin").join(self.program)),
-            );
-        }
+        let rooted = |root: OsString| Path::new(&root).join("bin").join(self.program);
+        let mut places: Vec<PathBuf> =
+            self.roots.iter().filter_map(|root| said(root)).map(rooted).collect();
         let path = env::var_os("PATH").unwrap_or_default();
         places.extend(env::split_paths(&path).map(|folder| folder.join(self.program)));
         places.push(self.usual.into());
@@ -287,6 +290,38 @@ impl Compiler {
             )
             .into()
         })
+    }
+
+    /// The architectures to compile for, each once: those that are named, with or without the prefix that the compiler
+    /// gives them, or else the usual one. What no device would be found to have is refused.
+    fn architectures(&self) -> Result<BTreeSet<String>> {
+        let named = said(self.archs).unwrap_or_default();
+        let named = named.to_string_lossy();
+        let mut archs = BTreeSet::new();
+        for name in named.split([',', ';', ' ']).filter(|name| !name.is_empty()) {
+            let (arch, known) = match self.target == table::CUDA {
+                true => {
+                    let number = name.trim_start_matches("compute_").trim_start_matches("sm_");
+                    (number, number.parse::<u32>().is_ok())
+                }
+                false => {
+                    let plain = name.chars().all(|c| c.is_ascii_alphanumeric());
+                    (name, plain && name.starts_with("gfx"))
+                }
+            };
+            if !known {
+                let Self { archs: variable, named, default_arch, .. } = self;
+                return Err(format!(
+                    "{variable}: expected {named}, found {name}\ncure: set it so, or unset it for {default_arch}"
+                )
+                .into());
+            }
+            archs.insert(arch.to_string());
+        }
+        if archs.is_empty() {
+            archs.insert(self.default_arch.into());
+        }
+        Ok(archs)
     }
 
     /// The images of an architecture, in the order in which they are made.
@@ -308,7 +343,7 @@ impl Compiler {
                 output.display().to_string(),
                 source.display().to_string(),
             ]);
-            Job { command, target: self.target, arch, format, output }
+            Job { command, cure: self.cure, target: self.target, arch, format, output }
         };
         let text = |flags: &[&str]| flags.iter().map(|flag| flag.to_string()).collect::<Vec<_>>();
         if self.target == table::HIP {
@@ -320,8 +355,8 @@ impl Compiler {
                 true => flags.extend(text(&["-x", "hip", "--offload-device-only"])),
                 false => flags.push("--genco".into()),
             }
-            let more = env::var("HALFSTEP_HIP_FLAGS").unwrap_or_default();
-            flags.extend(more.split_whitespace().map(str::to_string));
+            let more = said("HALFSTEP_HIP_FLAGS").unwrap_or_default();
+            flags.extend(more.to_string_lossy().split_whitespace().map(str::to_string));
             return vec![job("co", arch.into(), flags, source)];
         }
         // PTX that the driver compiles for newer architectures, and from it a cubin for this one.
@@ -348,7 +383,7 @@ impl Job {
             // Where nvcc is in PATH too, hipcc would call it.
             .env("HIP_PLATFORM", "amd")
             .output()
-            .map_err(|error| format!("{}: {error}", self.command[0]))?;
+            .map_err(|error| format!("{}: {error}\ncure: {}", self.command[0], self.cure))?;
         if !output.status.success() {
             let said = String::from_utf8_lossy(&output.stderr);
             return Err(format!("{} failed:\n{said}", self.command.join(" ")).into());
