@@ -86,6 +86,10 @@ fn verify_fails_in_words() {
         assert!(error.contains(file) && !error.contains("panicked"), "{error}");
         assert!(out.contains("2 passed, 0 failed"), "the other file is still checked: {out}");
     }
+    let output = halfstep(&["verify", "--filter", "no such case", &golden("loss_scaler")]);
+    let error = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "nothing was checked: {}", text(&output.stdout));
+    assert!(error.contains("no case contains \"no such case\""), "{error}");
     std::fs::remove_dir_all(folder).unwrap();
 }
 
