@@ -7,6 +7,7 @@ use halfstep::{Device, Storage, bf16};
 
 use super::finding::Finding;
 use super::programs::{on_path, output};
+use crate::built;
 
 /// What to look for: the kernel driver's traces, and the vendor's program with what to ask of it.
 struct Vendor {
@@ -136,7 +137,11 @@ fn images(feature: &str) -> Finding {
         );
     }
     let kernels = halfstep::device_symbols(feature).count();
-    Finding::fine(format!("{kernels} kernels in this build for {}", list.join(", ")))
+    let compilers = built::device_compilers();
+    Finding::fine(format!(
+        "{kernels} kernels in this build for {}, by {compilers}",
+        list.join(", ")
+    ))
 }
 
 /// Opening a device loads its image and resolves every kernel; then a step has to give the CPU's bits.
