@@ -473,5 +473,16 @@ fn outer_merges_workers_and_says_so() {
         let said = text(&output.stdout);
         assert!(said.ends_with("3 workers\n"), "{worker}: {said}{}", text(&output.stderr));
     }
+    // And what is not UTF-8.
+    #[cfg(target_os = "linux")]
+    {
+        use std::os::unix::ffi::OsStrExt;
+        let name = folder.join(std::ffi::OsStr::from_bytes(b"w\xff"));
+        std::fs::copy(&run, &name).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_halfstep"));
+        let output = command.args(&args[..args.len() - 1]).arg(&name).output().unwrap();
+        let said = text(&output.stdout);
+        assert!(said.ends_with("3 workers\n"), "{said}{}", text(&output.stderr));
+    }
     std::fs::remove_dir_all(folder).unwrap();
 }

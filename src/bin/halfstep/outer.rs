@@ -1,9 +1,10 @@
 //! `halfstep outer`: one outer step of low-communication training, from file to file.
 
-use std::convert::Infallible;
+use std::ffi::OsString;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use halfstep::reduce::{OnNonFinite, Outer, OuterInputs, OuterOutputs, Worker};
 
 use crate::output::Failure;
@@ -20,8 +21,9 @@ pub struct Args {
     /// list workers in the same order.
     ///
     /// A weight is the number behind the last `=`. Where all of the text names a file that is there, it is that
-    /// file, of weight 1: `lr=0.7`, or with a weight `lr=0.7=3`.
-    #[arg(required = true, value_name = "FILE[=WEIGHT]", value_parser = weighted)]
+    /// file, of weight 1: `lr=0.7`, or with a weight `lr=0.7=3`. What is not UTF-8 is a file's name.
+    #[arg(required = true, value_name = "FILE[=WEIGHT]",
+          value_parser = OsStringValueParser::new().map(weighted))]
     workers: Vec<(PathBuf, f64)>,
     /// Where the new master goes; it may be the old one's place.
     #[arg(long, value_name = "FILE")]
@@ -47,16 +49,13 @@ pub struct Args {
 }
 
 /// `FILE` or `FILE=WEIGHT`; a name may have `=` in it.
-fn weighted(text: &str) -> Result<(PathBuf, f64), Infallible> {
-    let whole = (text.into(), 1.0);
-    if Path::new(text).is_file() {
-        return Ok(whole);
-    }
-    let split = text.rsplit_once('=').and_then(|(path, weight)| {
-        let weight = weight.parse().ok()?;
-        Some((path.into(), weight))
-    });
-    Ok(split.unwrap_or(whole))
+fn weighted(text: OsString) -> (PathBuf, f64) {
+    let split = || {
+        let (path, weight) = text.to_str()?.rsplit_once('=')?;
+        Some((path.into(), weight.parse().ok()?))
+    };
+    let split = if Path::new(&text).is_file() { None } else { split() };
+    split.unwrap_or_else(|| (text.into(), 1.0))
 }
 
 /// Takes the step, and says which it was.
