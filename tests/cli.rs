@@ -408,16 +408,21 @@ fn bench_measures_draws_keeps_and_compares() {
     let out = text(&output.stdout);
     assert!(!out.contains("another device"), "{out}");
     assert!(out.contains(&format!("geometric mean of {}", 4 * devices)), "{out}");
+    assert!(out.contains("\nbefore: commit ") && !out.contains("not measured now"), "{out}");
     std::fs::write(folder.join("other.json"), "{\"format\": \"another\"}").unwrap();
+    let no_folder = format!("--record={}", path("other.json/record"));
     for (more, word) in [
         (["--filter", "no such case"], "contains \"no such case\""),
         (["--compare", &path("other.json")], "expected format"),
         (["--compare", "no/such/file"], "no/such/file: "),
         (["--json", "--compare=no/such/file"], "--json=FILE"),
+        (["convert", &no_folder], "other.json"),
+        (["convert", "--json=no/such/file"], "no/such/file: "),
     ] {
         let output = run(&more);
         let error = text(&output.stderr);
         assert_eq!(output.status.code(), Some(1), "{more:?}");
+        assert_eq!(text(&output.stdout), "", "before anything is measured: {more:?}");
         assert!(error.contains(word) && error.lines().count() == 1, "{error}");
     }
     // The CPU with another form of its products.

@@ -27,12 +27,17 @@ pub fn family() -> String {
 }
 
 /// Family and model, or what there is of them.
-pub fn model() -> String {
+fn model() -> String {
     let text = cpuinfo();
     let number = |key: &str, name: &str| value(&text, key).map(|number| format!("{name} {number}"));
     let known: Vec<String> =
         number("cpu family", "family").into_iter().chain(number("model", "model")).collect();
     if known.is_empty() { "model unknown".into() } else { known.join(" ") }
+}
+
+/// Its name, family and model.
+pub fn described() -> String {
+    format!("{}, {}", processor(), model())
 }
 
 /// The clock now, the highest of all processors', and the one they may reach.

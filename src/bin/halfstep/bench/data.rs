@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 
 use super::Outcome;
 use crate::output::Failure;
-use crate::suite::{Roof, Traffic};
+use crate::suite::{Line, Roof, Traffic};
+use crate::{built, machine};
 
 const FORMAT: &str = "halfstep bench/1";
 
@@ -47,6 +48,8 @@ pub fn json(outcome: &Outcome) -> Value {
     });
     json!({
         "format": FORMAT,
+        "commit": built::commit(),
+        "processor": machine::described(),
         "devices": outcome.devices,
         "roofs": roofs.collect::<Value>(),
         "lines": lines.collect::<Value>(),
@@ -64,6 +67,8 @@ pub fn roof(roof: Option<Roof>) -> Option<&'static str> {
 /// Another run.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Before {
+    commit: String,
+    processor: String,
     devices: Vec<String>,
     lines: Vec<Timed>,
 }
@@ -73,6 +78,11 @@ pub struct Before {
 struct Timed {
     key: [String; 4],
     seconds: f64,
+}
+
+/// What tells a line apart.
+fn key(line: &Line) -> [&String; 4] {
+    [&line.op, &line.name, &line.size, &line.device]
 }
 
 /// Reads what `--json` printed.
@@ -97,26 +107,27 @@ pub fn read(path: &Path) -> Result<Before, Failure> {
     let devices = value["devices"].as_array().into_iter().flatten();
     let devices = devices.filter_map(|device| device.as_str().map(str::to_string)).collect();
     let lines: Result<Vec<Timed>, Failure> = lines.iter().enumerate().map(line).collect();
-    Ok(Before { devices, lines: lines? })
+    let said = |name: &str| value[name].as_str().unwrap_or("unknown").to_string();
+    Ok(Before { commit: said("commit"), processor: said("processor"), devices, lines: lines? })
 }
 
-/// The lines that both have, with how much faster they have become.
+/// What both are of, and the lines that both have, with how much faster they have become.
 pub fn compare(before: &Before, outcome: &Outcome, out: &mut dyn Write) -> io::Result<()> {
+    writeln!(out, "\nbefore: commit {} on {}", before.commit, before.processor)?;
+    writeln!(out, "now:    commit {} on {}", built::commit(), machine::described())?;
     let other: Vec<_> =
         before.devices.iter().filter(|device| !outcome.devices.contains(device)).collect();
     for device in other {
-        writeln!(out, "\nbefore, it was measured on another device: {device}")?;
+        writeln!(out, "before, it was measured on another device: {device}")?;
     }
     writeln!(
         out,
         "\n{:>10} {:>10} {:>7}  times faster than before",
         "before ms", "now ms", "ratio"
     )?;
-    let (mut logs, mut alone) = (0.0, 0);
-    let mut count = 0;
+    let (mut logs, mut alone, mut count) = (0.0, 0, 0);
     for line in &outcome.lines {
-        let key = [&line.op, &line.name, &line.size, &line.device];
-        let Some(old) = before.lines.iter().find(|old| old.key.iter().eq(key)) else {
+        let Some(old) = before.lines.iter().find(|old| old.key.iter().eq(key(line))) else {
             alone += 1;
             continue;
         };
@@ -134,11 +145,16 @@ pub fn compare(before: &Before, outcome: &Outcome, out: &mut dyn Write) -> io::R
         )?;
     }
     if count > 0 {
-        let mean = (logs / f64::from(count)).exp();
+        let mean = (logs / count as f64).exp();
         writeln!(out, "{:>10} {:>10} {mean:>7.2}  geometric mean of {count}", "", "")?;
     }
     if alone > 0 {
         writeln!(out, "{alone} lines have no counterpart there")?;
+    }
+    let now = |old: &&Timed| outcome.lines.iter().any(|line| old.key.iter().eq(key(line)));
+    let gone = before.lines.len() - before.lines.iter().filter(now).count();
+    if gone > 0 {
+        writeln!(out, "{gone} lines of it were not measured now")?;
     }
     Ok(())
 }
@@ -146,7 +162,6 @@ pub fn compare(before: &Before, outcome: &Outcome, out: &mut dyn Write) -> io::R
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::suite::Line;
 
     fn line(name: &str, seconds: f64) -> Line {
         let (op, size, device) = ("gemm".into(), "1".into(), "cpu×1".into());
@@ -162,7 +177,12 @@ mod tests {
             let (devices, gpus, roofs) = (vec![device.to_string()], Vec::new(), Vec::new());
             Outcome { devices, gpus, roofs, lines }
         };
-        let before = json(&outcome("one", vec![line("a", 2.0), line("b", 8.0)]));
+        let lines = ["a", "b", "gone"].into_iter().zip([2.0, 8.0, 1.0]);
+        let lines = lines.map(|(name, seconds)| line(name, seconds)).collect();
+        let mut before = json(&outcome("one", lines));
+        assert_eq!(before["processor"], machine::described());
+        before["processor"] = "a slower one".into();
+        before["commit"] = json!(null); // as in files of old
         let path = std::env::temp_dir().join(format!("halfstep-data-{}.json", std::process::id()));
         std::fs::write(&path, before.to_string()).unwrap();
         let before = read(&path).unwrap();
@@ -175,5 +195,7 @@ mod tests {
         assert!(out.contains("  2000.000   1000.000    2.00  gemm a 1 cpu×1"), "{out}");
         assert!(out.contains("   4.00  geometric mean of 2"), "{out}");
         assert!(out.contains("1 lines have no counterpart"), "{out}");
+        assert!(out.contains("1 lines of it were not measured now"), "{out}");
+        assert!(out.contains("before: commit unknown on a slower one\nnow:    commit "), "{out}");
     }
 }

@@ -5,6 +5,7 @@ mod record;
 mod roofline;
 mod summary;
 
+use std::fs::OpenOptions;
 use std::io::Write;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -90,6 +91,13 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<bool, Failure> {
     if entries.is_empty() {
         let reason = format!("no case of {} contains {:?}", ops.join(", "), args.filter);
         return Err(Failure::Reason(reason));
+    }
+    // Nor are minutes spent on what cannot be kept.
+    for folder in args.svg.iter().chain(&args.record) {
+        write(folder, ".halfstep", writable)?;
+    }
+    if let Some(file) = args.json.as_deref().filter(|_| !instead) {
+        writable(file)?;
     }
     // Drawn on standard error, and only if that is a terminal.
     let bar = ProgressBar::new(entries.len() as u64);
@@ -185,6 +193,17 @@ fn devices(name: Option<&str>) -> Result<(Vec<Device>, Vec<String>), Failure> {
     let devices: Result<Vec<Device>, String> = threads.into_iter().map(open).collect();
     let devices = devices.map_err(|reason| format!("--device {name}: {reason}"))?;
     Ok((devices, Vec::new()))
+}
+
+/// Whether a file could be written; what it holds is kept, and it is not made.
+fn writable(path: &Path) -> Result<(), String> {
+    let new = !path.exists();
+    let opened = OpenOptions::new().append(true).create(true).open(path);
+    opened.map_err(|error| format!("{}: {error}", path.display()))?;
+    if new {
+        let _ = std::fs::remove_file(path);
+    }
+    Ok(())
 }
 
 /// Writes a file of a folder, which is made.

@@ -52,7 +52,7 @@ pub fn keep(outcome: &Outcome, table: &str, folder: &Path) -> Result<PathBuf, Fa
         ("commit", built::commit()),
         ("compiler", built::compiler().into()),
         ("kernels", built::device_compilers().into()),
-        ("processor", format!("{}, {}", machine::processor(), machine::model())),
+        ("processor", machine::described()),
         ("threads", machine::threads().to_string()),
         ("clocks", machine::clocks()),
         ("flags", machine::flags(&flags).join(" ")),
