@@ -191,8 +191,9 @@ fn scale_refuses_in_words() {
         (["--ranks", "8..4"], "8..4 is empty"),
         (["--ranks", "none"], "none"),
         (["--baseline", "1000000000000"], "expected 1 to 1000000 ranks"),
-        (["--share", "2"], "at most 1"),
-        (["--inside", "0"], "above 0"),
+        (["--share", "2"], "to 1"),
+        (["--inside", "0"], "GB/s from"),
+        (["--inside", "1e-320"], "GB/s from"),
         (["--spread", "nan"], "from 0 to 10"),
         (["--alpha", "20"], "--rate"),
         (["--rate", "20"], "--alpha"),
@@ -211,6 +212,28 @@ fn scale_refuses_in_words() {
     assert_eq!(text(&output.stderr).lines().count(), 1);
     assert!(text(&output.stderr).starts_with("halfstep scale: no/such/folder/x.svg: "));
     assert_eq!(halfstep(&["scale", "--model", "x", "--machine", "lumi"]).status.code(), Some(2));
+}
+
+/// What is pinned is said, and counts wherever the strategy is shown. Nodes of different sizes are no choice.
+#[test]
+fn scale_says_what_is_not_usual() {
+    let base = ["scale", "--model", "wav2vec2-base", "--machine", "juwels-booster"];
+    let run = |more: &[&str]| text(&halfstep(&[&base[..], more].concat()).stdout);
+    let pinned = ["--ranks", "64", "--algorithm", "ring"];
+    let out = run(&pinned);
+    assert!(out.contains("; here by ring alone") && !out.contains("from 64 ranks on"), "{out}");
+    let value: serde_json::Value =
+        serde_json::from_str(&run(&[&pinned[..], &["--json"]].concat())).unwrap();
+    assert_eq!(value["rows"], value["strategies"]["halfstep"]);
+    assert_eq!(value["algorithm"], "ring");
+
+    let out = run(&["--ranks", "1001,2001"]);
+    assert!(
+        out.contains("two-level takes nodes of as many ranks each: of 1001 ranks and others"),
+        "{out}"
+    );
+    assert!(!out.contains("ranks on: `reduce::Hierarchical`"), "{out}");
+    assert!(run(&["--ranks", "1001,2000"]).contains("from 2000 ranks on: `reduce::Hierarchical`"));
 }
 
 /// Nobody reads on: the program stops, and says nothing.

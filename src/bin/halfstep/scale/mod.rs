@@ -72,17 +72,17 @@ pub struct Args {
     #[arg(long, value_name = "SIGMA", default_value_t = SPREAD, value_parser = sigma)]
     spread: f64,
     /// GB/s of a rank to its neighbour inside a node; the machine's unless given.
-    #[arg(long, value_name = "GB/s", value_parser = positive)]
+    #[arg(long, value_name = "GB/s", value_parser = rate)]
     inside: Option<f64>,
     /// GB/s of a node to others; the machine's unless given.
-    #[arg(long, value_name = "GB/s", value_parser = positive)]
+    #[arg(long, value_name = "GB/s", value_parser = rate)]
     between: Option<f64>,
     /// Measured, in the place of what is nominal between nodes: microseconds that an exchange between all ranks
     /// of two nodes takes however small it is, 1e6·alpha of what `reduce::calibrate` gives there.
-    #[arg(long, value_name = "US", requires = "rate", conflicts_with = "between", value_parser = not_negative)]
+    #[arg(long, value_name = "US", requires = "rate", conflicts_with = "between", value_parser = microseconds)]
     alpha: Option<f64>,
     /// With it: gradients exchanged in GB/s, beyond that, 1e-9/beta.
-    #[arg(long, value_name = "GB/s", requires = "alpha", value_parser = positive)]
+    #[arg(long, value_name = "GB/s", requires = "alpha", value_parser = rate)]
     rate: Option<f64>,
     /// Of the spread.
     #[arg(long, default_value_t = 1)]
@@ -103,12 +103,13 @@ fn number(text: &str, good: impl Fn(f64) -> bool, expected: &str) -> Result<f64,
     if value.is_finite() && good(value) { Ok(value) } else { Err(format!("expected {expected}")) }
 }
 
-fn positive(text: &str) -> Result<f64, String> {
-    number(text, |value| value > 0.0, "a number above 0")
+/// GB/s: more and less than any link's.
+fn rate(text: &str) -> Result<f64, String> {
+    number(text, |value| (1e-6..=1e6).contains(&value), "GB/s from 0.000001 to 1000000")
 }
 
-fn not_negative(text: &str) -> Result<f64, String> {
-    number(text, |value| value >= 0.0, "a number, 0 or above")
+fn microseconds(text: &str) -> Result<f64, String> {
+    number(text, |value| (0.0..=1e9).contains(&value), "microseconds from 0 to 1000000000")
 }
 
 fn sigma(text: &str) -> Result<f64, String> {
@@ -116,20 +117,29 @@ fn sigma(text: &str) -> Result<f64, String> {
 }
 
 fn share(text: &str) -> Result<f64, String> {
-    number(text, |value| value > 0.0 && value <= 1.0, "a share above 0, at most 1")
+    number(text, |value| (1e-6..=1.0).contains(&value), "a share from 0.000001 to 1")
 }
 
 /// What was simulated: rows of the chosen strategy, and of all, for the same ranks.
 pub struct Outcome {
     pub job: Job,
+    /// By the algorithm that is pinned, if one is.
     pub chosen: Strategy,
+    pub pinned: Option<Algorithm>,
     pub baseline: Step,
     pub rows: Vec<Step>,
-    /// Every strategy with its steps.
+    /// Every strategy with its steps, the chosen one among them.
     pub others: Vec<(Strategy, Step, Vec<Step>)>,
 }
 
 impl Outcome {
+    /// Numbers of ranks that leave room in their last node: `reduce::Hierarchical` refuses them.
+    pub fn uneven(&self) -> Vec<usize> {
+        let per_node = self.job.machine.per_node;
+        let ranks = self.rows.iter().map(|row| row.ranks);
+        ranks.filter(|ranks| *ranks > per_node && ranks % per_node != 0).collect()
+    }
+
     /// From which of these numbers of ranks on this crate's steps are shorter inside nodes first, each by more
     /// than a share.
     pub fn two_level_from(&self, gain: f64) -> Option<usize> {
@@ -138,6 +148,8 @@ impl Outcome {
             Some(rows)
         };
         let pairs = of("halfstep")?.iter().zip(of("two-level")?).rev();
+        let uneven = self.uneven();
+        let pairs = pairs.filter(|(all, _)| !uneven.contains(&all.ranks));
         let shorter = |(all, two): &(&Step, &Step)| two.seconds() < (1.0 - gain) * all.seconds();
         pairs.take_while(shorter).last().map(|(all, _)| all.ranks)
     }
@@ -148,10 +160,7 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<bool, Failure> {
     let unknown = |name: &str| Failure::Reason(format!("{name} is not known"));
     let mut machine = Machine::named(&args.machine).ok_or_else(|| unknown(&args.machine))?;
     let model = Model::named(&args.model).ok_or_else(|| unknown(&args.model))?;
-    let mut chosen = Strategy::named(&args.strategy).ok_or_else(|| unknown(&args.strategy))?;
-    if let Some(algorithm) = args.algorithm {
-        chosen.algorithms = algorithm.alone();
-    }
+    let chosen = Strategy::named(&args.strategy).ok_or_else(|| unknown(&args.strategy))?;
     machine.inside_rate = args.inside.map_or(machine.inside_rate, |rate| rate * 1e9);
     machine.between = match (args.between, args.alpha, args.rate) {
         (_, Some(alpha), Some(rate)) => {
@@ -167,7 +176,7 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<bool, Failure> {
     let precision = if args.precision == "f32" { Dtype::F32 } else { Dtype::Bf16 };
     let (spread, steps, seed) = (args.spread, args.steps.into(), args.seed);
     let job = Job { model, machine, precision, batch, share: args.share, spread, steps, seed };
-    let outcome = simulate(job, chosen, args.ranks.list(), args.baseline)?;
+    let outcome = simulate(job, chosen, args.algorithm, args.ranks.list(), args.baseline)?;
     if let Some(path) = &args.svg {
         chart::write_svg(&report::chart(&outcome), path)?;
     }
@@ -183,10 +192,12 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<bool, Failure> {
 
 fn simulate(
     job: Job,
-    chosen: Strategy,
+    mut chosen: Strategy,
+    pinned: Option<Algorithm>,
     ranks: &[usize],
     baseline: usize,
 ) -> halfstep::Result<Outcome> {
+    chosen.algorithms = pinned.map_or(chosen.algorithms, Algorithm::alone);
     let row = |strategy: &Strategy| -> halfstep::Result<(Step, Vec<Step>)> {
         let rows: halfstep::Result<_> = ranks.iter().map(|&n| job.step(n, strategy)).collect();
         Ok((job.step(baseline, strategy)?, rows?))
@@ -194,8 +205,9 @@ fn simulate(
     let (first, rows) = row(&chosen)?;
     let mut others = Vec::new();
     for strategy in STRATEGIES {
+        let strategy = if strategy.name == chosen.name { chosen } else { strategy };
         let (baseline, rows) = row(&strategy)?;
         others.push((strategy, baseline, rows));
     }
-    Ok(Outcome { job, chosen, baseline: first, rows, others })
+    Ok(Outcome { job, chosen, pinned, baseline: first, rows, others })
 }

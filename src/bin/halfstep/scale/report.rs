@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::exchange::NETWORK_SHARE;
 use super::step::{STATE_BYTES, UPDATE_BYTES};
-use super::{Batch, Between, Outcome, Step};
+use super::{Batch, Between, Outcome, Step, Strategy};
 use crate::chart::{Axis, Chart, Kind, Point, Series};
 
 /// A share of a step that is worth an effort: 1 %.
@@ -14,11 +14,14 @@ const CLEAR: f64 = 0.01;
 
 /// Assumptions, table, comparison, curve.
 pub fn print(outcome: &Outcome, out: &mut dyn Write) -> io::Result<()> {
-    let Outcome { job, chosen, baseline, rows, others } = outcome;
+    let Outcome { job, chosen, baseline, rows, others, .. } = outcome;
     writeln!(
         out,
         "{} on {}, {}: {}\n",
-        job.model.name, job.machine.name, chosen.name, chosen.about
+        job.model.name,
+        job.machine.name,
+        chosen.name,
+        about(outcome, chosen)
     )?;
     for line in assumptions(outcome) {
         writeln!(out, "  {line}")?;
@@ -72,13 +75,22 @@ pub fn print(outcome: &Outcome, out: &mut dyn Write) -> io::Result<()> {
         writeln!(out)?;
     }
     for (strategy, ..) in others {
-        writeln!(out, "  {:<10} {}", strategy.name, strategy.about)?;
+        writeln!(out, "  {:<10} {}", strategy.name, about(outcome, strategy))?;
     }
-    writeln!(out, "  {}", two_level(outcome))?;
+    if outcome.pinned.is_none() {
+        writeln!(out, "  {}", two_level(outcome))?;
+    }
     if rows.len() > 1 {
         writeln!(out, "\n{}", crate::chart::draw_text(&chart(outcome)))?;
     }
     Ok(())
+}
+
+/// What a strategy is, and by which algorithm if one is pinned.
+fn about(outcome: &Outcome, strategy: &Strategy) -> String {
+    let pinned = outcome.pinned.filter(|_| strategy.name == outcome.chosen.name);
+    let pinned = pinned.map(|algorithm| format!("; here by {} alone", algorithm.name()));
+    format!("{}{}", strategy.about, pinned.unwrap_or_default())
 }
 
 /// Which of this crate's exchanges is for how many ranks.
@@ -134,6 +146,13 @@ fn assumptions(outcome: &Outcome) -> Vec<String> {
         "exchange  one bucket at a time, latencies of NCCL's model; it slows nothing else down"
             .into(),
     ];
+    let uneven = outcome.uneven();
+    if let Some(first) = uneven.first() {
+        lines.push(format!(
+            "nodes     two-level takes nodes of as many ranks each: of {first} ranks{}, as if the last were full, too",
+            if uneven.len() > 1 { " and others" } else { "" }
+        ));
+    }
     let state = STATE_BYTES * model.len() as f64;
     if state > machine.memory {
         lines.push(format!(
@@ -168,7 +187,7 @@ fn between(between: &Between) -> String {
 /// Efficiency over ranks, a curve for each strategy.
 pub fn chart(outcome: &Outcome) -> Chart {
     let Outcome { job, rows, others, .. } = outcome;
-    let curve = |(strategy, baseline, rows): &(super::Strategy, Step, Vec<Step>)| {
+    let curve = |(strategy, baseline, rows): &(Strategy, Step, Vec<Step>)| {
         let point = |row: &Step| {
             let (name, efficiency) = (strategy.name, 100.0 * row.efficiency(baseline));
             let about = format!("{name}: {} ranks, {efficiency:.1} %", row.ranks);
@@ -191,7 +210,7 @@ pub fn chart(outcome: &Outcome) -> Chart {
 
 /// The same as data.
 pub fn json(outcome: &Outcome) -> Value {
-    let Outcome { job, chosen, baseline, rows, others } = outcome;
+    let Outcome { job, chosen, pinned, baseline, rows, others } = outcome;
     let steps = |baseline: &Step, rows: &[Step]| -> Value {
         let row = |row: &Step| {
             json!({
@@ -214,17 +233,20 @@ pub fn json(outcome: &Outcome) -> Value {
         .iter()
         .map(|(strategy, baseline, rows)| (strategy.name.to_string(), steps(baseline, rows)))
         .collect();
+    // Of what this crate does, whatever else is pinned.
+    let two_level_from = |gain| outcome.two_level_from(gain).filter(|_| pinned.is_none());
     json!({
         "format": "halfstep scale/1",
         "model": job.model.name,
         "machine": job.machine.name,
         "strategy": chosen.name,
+        "algorithm": pinned.map(|algorithm| algorithm.name()),
         "baseline_ranks": baseline.ranks,
         "assumptions": assumptions(outcome),
         "rows": steps(baseline, rows),
         "strategies": strategies,
-        "two_level_from_ranks": outcome.two_level_from(0.0),
-        "two_level_clearly_from_ranks": outcome.two_level_from(CLEAR),
+        "two_level_from_ranks": two_level_from(0.0),
+        "two_level_clearly_from_ranks": two_level_from(CLEAR),
     })
 }
 
@@ -234,7 +256,7 @@ mod tests {
 
     use super::*;
     use crate::chart::tests::assert_readable;
-    use crate::scale::{Job, Machine, Ranks, Strategy, simulate};
+    use crate::scale::{Job, Machine, Ranks, simulate};
     use crate::workloads::Model;
 
     /// Whatever is asked for, nothing lies on anything, the first and the last number of ranks are named, and
@@ -257,7 +279,7 @@ mod tests {
                 };
                 let chosen = Strategy::named("halfstep").unwrap();
                 let ranks: Ranks = ranks.parse().unwrap();
-                let chart = chart(&simulate(job, chosen, ranks.list(), 4).unwrap());
+                let chart = chart(&simulate(job, chosen, None, ranks.list(), 4).unwrap());
                 if ranks.list() != [999_999, 1_000_000] {
                     assert_readable(&chart); // those lie on each other
                 }
