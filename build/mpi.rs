@@ -34,15 +34,48 @@ pub fn build() -> crate::Result<()> {
         .warnings_into_errors(false)
         .try_compile("halfstep_mpi")
         .map_err(|error| format!("feature `mpi`: {name} cannot compile {SHIM}: {error}"))?;
-    for flag in shown.split_whitespace() {
-        if let Some(folder) = flag.strip_prefix("-L") {
+    link(&shown);
+    Ok(())
+}
+
+/// Links what a command links.
+fn link(command: &str) {
+    let (mut words, mut linker) = (words(command).into_iter(), Vec::new());
+    while let Some(word) = words.next() {
+        if let Some(folder) = word.strip_prefix("-L") {
             println!("cargo:rustc-link-search=native={folder}");
-        } else if let Some(library) = flag.strip_prefix("-l") {
+        } else if let Some(library) = word.strip_prefix("-l") {
             println!("cargo:rustc-link-lib=dylib={library}");
-        } else if flag.starts_with("-Wl,") && flag.contains("-rpath") {
-            // Reaches the programs of this package; others have the loader's own ways.
-            println!("cargo:rustc-link-arg={flag}");
+        } else if let Some(options) = word.strip_prefix("-Wl,") {
+            linker.extend(options.split(',').map(str::to_string));
+        } else if word == "-Xlinker" {
+            linker.extend(words.next());
         }
     }
-    Ok(())
+    // Open MPI and MPICH write `-Wl,-rpath -Wl,FOLDER`, Intel's `-Xlinker -rpath -Xlinker FOLDER`, some with `=`.
+    let mut linker = linker.iter().map(String::as_str);
+    while let Some(option) = linker.next() {
+        let (name, folder) = option.split_once('=').unzip();
+        if let "-rpath" | "--rpath" = name.unwrap_or(option)
+            && let Some(folder) = folder.or_else(|| linker.next())
+        {
+            // Reaches the programs of this package; others have the loader's own ways.
+            println!("cargo:rustc-link-arg=-Wl,-rpath,{folder}");
+        }
+    }
+}
+
+/// The words of a command, in which quotes may hold spaces.
+fn words(command: &str) -> Vec<String> {
+    let (mut words, mut word, mut quote) = (Vec::new(), String::new(), None);
+    for c in command.chars() {
+        match quote {
+            Some(open) if c == open => quote = None,
+            None if c == '"' || c == '\'' => quote = Some(c),
+            None if c.is_whitespace() => words.push(std::mem::take(&mut word)),
+            _ => word.push(c),
+        }
+    }
+    words.push(word);
+    words
 }
