@@ -1,7 +1,7 @@
 //! Collective libraries and network plugins: whether a loader would find them.
 
-use std::cell::LazyCell;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use super::finding::Finding;
 use super::gpus;
@@ -46,16 +46,19 @@ const PLUGIN: Library = Library { names: &[], what: "", needed: false, oldest: (
 
 pub fn look(env: &dyn Fn(&str) -> Option<String>) -> Vec<Finding> {
     let folders = folders(env);
-    // What the loader has a list of; asked only where a library is in none of the folders.
-    let cache = LazyCell::new(|| {
-        let places = ["/sbin/ldconfig", "/usr/sbin/ldconfig"].map(Path::new);
-        let program = places.into_iter().find(|path| path.is_file())?;
-        output(program, &["-p"])
-    });
-    let place =
-        |name: &&str| find(&folders, name).or_else(|| find(&cached(cache.as_deref()?, name), name));
+    let place = |name: &&str| place(&folders, name);
     let finding = |library: &Library| library.finding(library.names.iter().find_map(place));
     libraries().iter().map(finding).collect()
+}
+
+/// What the loader has a list of; asked once, where a library is in none of the folders.
+fn loaders_list() -> Option<&'static str> {
+    static LIST: OnceLock<Option<String>> = OnceLock::new();
+    let ask = || {
+        let places = ["/sbin/ldconfig", "/usr/sbin/ldconfig"].map(Path::new);
+        output(places.into_iter().find(|path| path.is_file())?, &["-p"])
+    };
+    LIST.get_or_init(ask).as_deref()
 }
 
 impl Library {
@@ -121,15 +124,20 @@ fn folders(env: &dyn Fn(&str) -> Option<String>) -> Vec<PathBuf> {
     folders
 }
 
+/// Where a loader would find it: in these folders, or those of its list.
+fn place(folders: &[PathBuf], name: &str) -> Option<PathBuf> {
+    find(folders, name).or_else(|| find(&cached(loaders_list()?, name), name))
+}
+
 /// The first; a link is followed, because its end has the whole version in its name.
-pub fn find(folders: &[PathBuf], name: &str) -> Option<PathBuf> {
+fn find(folders: &[PathBuf], name: &str) -> Option<PathBuf> {
     let path = folders.iter().map(|folder| folder.join(name)).find(|path| path.exists())?;
     Some(std::fs::canonicalize(&path).unwrap_or(path))
 }
 
 /// Whether a loader would find it.
 pub fn is_there(env: &dyn Fn(&str) -> Option<String>, name: &str) -> bool {
-    find(&folders(env), name).is_some()
+    place(&folders(env), name).is_some()
 }
 
 #[cfg(test)]
