@@ -93,8 +93,9 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<bool, Failure> {
         return Err(Failure::Reason(reason));
     }
     // Nor are minutes spent on what cannot be kept.
+    let name = format!(".halfstep-{}", std::process::id());
     for folder in args.svg.iter().chain(&args.record) {
-        write(folder, ".halfstep", writable)?;
+        write(folder, &name, writable)?;
     }
     if let Some(file) = args.json.as_deref().filter(|_| !instead) {
         writable(file)?;
