@@ -55,7 +55,7 @@ pub enum Error {
         address: u64,
     },
     /// Two arguments share memory in a way the operation cannot allow.
-    #[error("{op}: {first} and {second} overlap in memory")]
+    #[error("{op}: {first} and {second} overlap")]
     Overlap {
         /// The operation.
         op: &'static str,
