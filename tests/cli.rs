@@ -195,6 +195,7 @@ fn scale_refuses_in_words() {
         (["--inside", "0"], "GB/s from"),
         (["--inside", "1e-320"], "GB/s from"),
         (["--spread", "nan"], "from 0 to 10"),
+        (["--spread", "-1"], "from 0 to 10"),
         (["--alpha", "20"], "--rate"),
         (["--rate", "20"], "--alpha"),
         (["--strategy", "hope"], "halfstep"),
@@ -297,6 +298,7 @@ fn plan_explains_products() {
         (&["--product", "weight-grad", "--batch", "4"], 1, "--batch is of the forward product"),
         (&["--product", "weight-grad", "--output", "bf16"], 1, "weight gradients are f32"),
         (&["--split", "65"], 2, "1..=64"),
+        (&["--batch", "-1"], 2, "'-1' for '--batch"),
     ] {
         let output = run(more);
         let error = text(&output.stderr);
@@ -345,6 +347,8 @@ fn plan_draws_a_lists_timeline() {
     assert_eq!(halfstep(&["plan", "buckets"]).status.code(), Some(2));
     let absent = halfstep(&["plan", "buckets", "--list", "no/such/file"]);
     assert!(text(&absent.stderr).starts_with("halfstep plan: no/such/file: "));
+    let negative = halfstep(&["plan", "buckets", "--model", "resnet50", "--alpha", "-1"]);
+    assert!(text(&negative.stderr).contains("link.alpha: expected a finite number of at least 0"));
     let both = ["plan", "buckets", "--model", "resnet50", "--machine", "lumi", "--ranks", "8"];
     assert!(text(&halfstep(&both).stdout).contains("resnet50: 161 tensors"));
 }

@@ -58,11 +58,13 @@ enum Command {
     /// With files: safetensors in the format golden/1, a line for each case with its worst error over its bound.
     ///
     /// Exits with 1 if a case fails or a file cannot be read.
+    #[command(allow_negative_numbers = true)]
     Verify(verify::Args),
     /// Time products, optimizer steps, reductions and conversions.
     ///
     /// Each is checked before it is timed, and printed as a share of what the machine's arithmetic or memory
     /// reaches beside it. Exits with 1 if a case is wrong.
+    #[command(allow_negative_numbers = true)]
     Bench(bench::Args),
     /// Explain the kernel of a product, or the buckets of a model's gradients.
     #[command(subcommand)]
@@ -71,11 +73,13 @@ enum Command {
     ///
     /// SGD with Nesterov momentum on an f32 master. The files' bits depend on the workers' files, their weights
     /// and their order alone, so that every site can compute them for itself.
+    #[command(allow_negative_numbers = true)]
     Outer(outer::Args),
     /// Simulate data-parallel training of a named model on a named machine.
     ///
     /// For one rank to thousands. Prints what is assumed, the time of a step and what it consists of, and
     /// draws efficiency, this crate's plan beside the usual ones.
+    #[command(allow_negative_numbers = true)]
     Scale(scale::Args),
 }
 

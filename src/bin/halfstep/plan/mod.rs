@@ -12,8 +12,10 @@ use crate::output::Failure;
 #[derive(clap::Subcommand)]
 pub enum Plan {
     /// The kernel of a matrix product, or the form of the CPU's instructions, its tile, and why they are chosen.
+    #[command(allow_negative_numbers = true)]
     Gemm(gemm::Args),
     /// The buckets of a list of gradients, and when each is exchanged.
+    #[command(allow_negative_numbers = true)]
     Buckets(buckets::Args),
 }
 
