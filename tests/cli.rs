@@ -431,6 +431,7 @@ fn bench_measures_draws_keeps_and_compares() {
     let output = run(&["convert", &json]);
     let out = text(&output.stdout);
     assert!(out.contains("share of the roof, geometric mean") && out.contains("lowest"), "{out}");
+    assert!(out.contains("arrays of 10000 elements may stay in caches"), "{out}");
     let output = run(&["convert", "--compare", &path("before.json")]);
     let out = text(&output.stdout);
     assert!(!out.contains("another device"), "{out}");

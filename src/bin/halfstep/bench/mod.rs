@@ -143,7 +143,12 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<bool, Failure> {
         bar.inc(1);
     }
     bar.finish_and_clear();
-    let summary = summary::summary(&outcome.lines);
+    let mut summary = summary::summary(&outcome.lines);
+    if let Some(len) = args.len.filter(|len| *len < suite::large()) {
+        summary += &format!(
+            "arrays of {len} elements may stay in caches, which are faster than memory, their roof\n"
+        );
+    }
     if !instead {
         write!(out, "{summary}")?;
     }

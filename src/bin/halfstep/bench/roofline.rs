@@ -49,11 +49,14 @@ fn about(line: &Line) -> String {
 
 /// The processor or GPU.
 fn title(outcome: &Outcome, roofs: &Roofs) -> String {
-    match (roofs.threads, outcome.gpus.first()) {
-        (Some(1), _) => format!("{}, 1 thread: roofline", machine::processor()),
-        (Some(threads), _) => format!("{}, {threads} threads: roofline", machine::processor()),
-        (None, Some(gpu)) => format!("{gpu} ({}): roofline", roofs.device),
-        (None, None) => format!("{}: roofline", roofs.device),
+    match roofs.threads {
+        Some(1) => format!("{}, 1 thread: roofline", machine::processor()),
+        Some(threads) => format!("{}, {threads} threads: roofline", machine::processor()),
+        None => {
+            let named = format!("{} (", roofs.device);
+            let own = outcome.devices.iter().find(|device| device.starts_with(&named));
+            format!("{}: roofline", own.unwrap_or(&roofs.device))
+        }
     }
 }
 
@@ -128,9 +131,10 @@ mod tests {
             speedup: None,
         };
         let lines = OPS.into_iter().zip([10.0, 0.3, 0.2, 0.02]).map(line).collect();
-        let gpus = threads.is_none().then(|| "A GPU with a name".to_string());
-        let gpus = gpus.into_iter().collect();
-        Outcome { devices: Vec::new(), gpus, roofs: vec![roofs], lines }
+        let gpus = ["Another GPU", "A GPU with a name"].map(String::from).to_vec();
+        let devices = ["cuda:0 (Another GPU, sm_90)", "cuda:1 (A GPU with a name, sm_80)"];
+        let devices = devices.map(String::from).to_vec();
+        Outcome { devices, gpus, roofs: vec![roofs], lines }
     }
 
     /// Each slope and each ceiling is drawn once, whatever their number, and nothing lies on anything.
@@ -140,7 +144,7 @@ mod tests {
         for (device, threads, bf16, slopes, ceilings) in [
             ("cpu×2", Some(2), 100e9, &slopes[..], &["100 GFLOP/s"][..]),
             ("cpu×1", Some(1), 130e9, &slopes, &["130 GFLOP/s bf16", "100 GFLOP/s f32"]),
-            ("cuda:0", None, 900e9, &["copy 10.0 GB/s"], &["900 GFLOP/s bf16", "100 GFLOP/s f32"]),
+            ("cuda:1", None, 900e9, &["copy 10.0 GB/s"], &["900 GFLOP/s bf16", "100 GFLOP/s f32"]),
         ] {
             let (name, chart) = charts(&outcome(device, threads, bf16)).remove(0);
             assert_eq!(name, format!("roofline-{}", device.replace(['×', ':'], "")));
@@ -153,7 +157,7 @@ mod tests {
             let words = match threads {
                 Some(2) => format!("{}, 2 threads", machine::processor()),
                 Some(_) => format!("{}, 1 thread:", machine::processor()),
-                None => "A GPU with a name (cuda:0)".into(),
+                None => "cuda:1 (A GPU with a name, sm_80)".into(),
             };
             assert!(chart.title.contains(&words), "{}", chart.title);
         }
