@@ -143,7 +143,8 @@ pub const MACHINES: [Machine; 6] = [
     },
     Machine {
         name: "v100-100gbe",
-        about: "32 servers of 8 V100 (NVLink), one 100 Gb/s adapter each: the cluster of the DDP paper",
+        about: "32 servers of 8 V100 (NVLink; of 16 bits they multiply f16), one 100 Gb/s adapter each: the cluster of the \
+                DDP paper",
         source: "Li et al., VLDB 2020 (arXiv 2006.15704); NVIDIA V100 data sheet; 20 GB/s of each of 6 NVLinks",
         per_node: 8,
         nodes: 32,
