@@ -403,7 +403,8 @@ fn bench_measures_draws_keeps_and_compares() {
     let path = |name: &str| folder.join(name).to_str().unwrap().to_string();
     let base = ["bench", "--device", "cpu", "--rounds", "1", "--len", "10000"];
     let run = |more: &[&str]| halfstep(&[&base[..], more].concat());
-    let output = run(&["convert", "--json", "--svg", &path("svg"), "--record", &path("record")]);
+    let output =
+        run(&["convert", "convert", "--json", "--svg", &path("svg"), "--record", &path("record")]);
     assert!(output.status.success(), "{}", text(&output.stderr));
     assert_eq!(text(&output.stderr), "", "no progress bar without a terminal");
     let value: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
