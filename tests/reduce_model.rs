@@ -31,6 +31,8 @@ struct Schedule {
     config: Config,
     unscale: Unscale,
     gradient: Dtype,
+    /// Whether ranks that pause say that they are threads.
+    lends: bool,
     /// `[step][rank]`.
     steps: Vec<Vec<Turn>>,
 }
@@ -80,7 +82,7 @@ impl Schedule {
             stats: rng.below(4) > 0,
             sum: match rng.below(4) {
                 0 => Sum::OrderFree,
-                1 if wire == Dtype::F32 => Sum::Communicator, // other wires round in between
+                1 if wire == Dtype::F32 => Sum::Communicator, // other wires may round in between
                 _ => Sum::RankOrder,
             },
             scale: [1.0, 0.5, 4.0][rng.below(3)],
@@ -109,7 +111,14 @@ impl Schedule {
         };
         let count = 1 + rng.below(3);
         let steps = (0..count).map(|_| (0..ranks).map(|_| turn(&mut rng)).collect()).collect();
-        Self { plan, config, unscale, gradient: Dtype::ALL[rng.below(3)], steps }
+        let lends = seed.is_multiple_of(2);
+        Self { plan, config, unscale, gradient: Dtype::ALL[rng.below(3)], lends, steps }
+    }
+
+    /// Whether the communicator adds up: none of the ranks says that it is a thread.
+    fn reduces(&self) -> bool {
+        let late = self.steps[0].iter().all(|turn| turn.pauses > 0);
+        self.config.sum == Sum::Communicator && late && !self.lends
     }
 
     fn ranks(&self) -> usize {
@@ -163,7 +172,7 @@ impl Schedule {
                     let weight = if self.config.average { 1.0 } else { turns[0].weight as f32 };
                     return G::narrow(unscale * weight * own);
                 }
-                if self.config.sum != Sum::RankOrder {
+                if self.config.sum == Sum::OrderFree || self.reduces() {
                     return G::narrow(unscale * factor * sum as f32);
                 }
                 let sent = match self.plan.wire() {
@@ -237,12 +246,7 @@ fn rank<G: Storage>(schedule: &Schedule, comm: Local, seed: u64) -> Vec<(Vec<Vec
     let pauses = schedule.steps[0][index].pauses;
     let comm: Box<dyn Communicator> = match pauses {
         0 => Box::new(comm),
-        _ => Box::new(Late {
-            inner: comm,
-            rng: Rng(rng.0 ^ 1),
-            pauses,
-            lends: seed.is_multiple_of(2),
-        }),
+        _ => Box::new(Late { inner: comm, rng: Rng(rng.0 ^ 1), pauses, lends: schedule.lends }),
     };
     let (plan, config) = (schedule.plan.clone(), schedule.config.clone());
     let mut reducer = Reducer::<G>::new(&device, plan, comm, config).unwrap();

@@ -5,7 +5,7 @@ mod common;
 
 use common::data::{Distribution, Rng};
 use common::reduction::params_from;
-use common::{cases, devices, ranks, reduction};
+use common::{cases, cpu, devices, ranks, reduction};
 use halfstep::reduce::{BucketPlan, Communicator, Config, Fault, Reducer, Reduction, Sum, Unscale};
 use halfstep::{Device, Dtype, Error, Storage, bf16, f16};
 use proptest::prelude::*;
@@ -30,14 +30,28 @@ fn brought<G: Storage>(seed: u64, rank: usize, weight: f64) -> Brought<G> {
 fn step<G: Storage>(
     device: &Device,
     all: &[Brought<G>],
+    how: (Dtype, &Config),
+    unscale: Unscale,
+) -> (Vec<Vec<G>>, [u64; 2]) {
+    step_of(device, all, how, unscale, true)
+}
+
+/// As [`step`]; `told`, unless the last rank does not say that it is a thread.
+fn step_of<G: Storage>(
+    device: &Device,
+    all: &[Brought<G>],
     (wire, config): (Dtype, &Config),
     unscale: Unscale,
+    told: bool,
 ) -> (Vec<Vec<G>>, [u64; 2]) {
     let plan = BucketPlan::ddp(&params_from(&LENGTHS), wire, 4000, 9000).unwrap();
     let results = ranks::run(all.len(), |comm| {
         let mine = &all[comm.rank()];
         let stream = device.stream().unwrap();
-        let comm = Box::new(comm);
+        let comm: Box<dyn Communicator> = match told || comm.rank() + 1 < all.len() {
+            true => Box::new(comm),
+            false => Box::new(ranks::Plain(comm)),
+        };
         let mut reducer = Reducer::<G>::new(device, plan.clone(), comm, config.clone()).unwrap();
         reducer.set_weight(mine.weight).unwrap();
         let zeros = |&len: &usize| vec![G::narrow(0.0); len];
@@ -94,6 +108,29 @@ fn integers_are_exact_in_every_order() {
     }
 }
 
+/// Threads have no library: in the communicator's order is in rank order, to the bit, packed and in place; also where one
+/// rank does not say that it is a thread.
+#[test]
+fn threads_add_up_in_rank_order() {
+    fn check<G: Storage>(wire: Dtype) {
+        let all: Vec<Brought<G>> = (0..3).map(|rank| brought(4, rank, 0.7 + rank as f64)).collect();
+        for (views, told) in [(false, true), (true, true), (false, false), (true, false)] {
+            let run = |sum| {
+                let config = Config { views, scale: 0.75, ..config(sum) };
+                step_of(&cpu(1), &all, (wire, &config), Unscale::Factor(0.3), told)
+            };
+            let ((found, stats), (expected, squares)) =
+                (run(Sum::Communicator), run(Sum::RankOrder));
+            assert!(bits(&found) == bits(&expected), "{} over {wire}, {views} {told}", G::DTYPE);
+            assert_eq!(stats, squares);
+        }
+    }
+    for wire in Dtype::ALL {
+        check::<f32>(wire);
+        check::<bf16>(wire);
+    }
+}
+
 /// A library that flushes subnormals, or rounds upwards, in the thread that makes a reducer, and so in the threads that
 /// are started from it, changes no sum.
 #[cfg(target_arch = "x86_64")]
@@ -111,7 +148,7 @@ fn sums_do_not_depend_on_the_floating_point_mode() {
     }) {
         let config = Config { scale: 0.3, views, ..config(sum) };
         let run = || {
-            let device = common::cpu(1);
+            let device = cpu(1);
             let (tensors, stats) = step(&device, &all, (wire, &config), Unscale::Factor(3.3));
             (bits(&tensors), stats)
         };
@@ -329,7 +366,7 @@ fn what_does_not_fit_is_refused() {
         };
         let errors = [run(17, Reduction::MaxU8), run(6, Reduction::SumI32)];
         let plan = BucketPlan::ddp(&params_from(&LENGTHS), Dtype::F32, 4000, 9000).unwrap();
-        let config = Config { scale: 1e30, ..config(Sum::Communicator) };
+        let config = Config { scale: 1e30, ..config(Sum::Int8) };
         let mut reducer = Reducer::<f32>::new(&device, plan, Box::new(comm), config).unwrap();
         let weight = reducer.set_weight(1e18).unwrap_err();
         reducer.set_weight(1e3).unwrap();

@@ -4,42 +4,14 @@
 
 mod common;
 
-use std::sync::{Arc, Barrier};
-use std::time::Instant;
+use std::sync::Barrier;
 
 use common::data::{Distribution, Rng};
 use common::reduction::{params_from, refs};
 use common::{cpu, ranks};
-use halfstep::reduce::{
-    Abort, BucketPlan, Collective, Communicator, Config, Fault, Local, Parts, Reduced, Reducer,
-    Unscale,
-};
-use halfstep::{Buffer, Device, Dtype, Error, Storage, Stream, bf16, f16};
+use halfstep::reduce::{BucketPlan, Communicator, Config, Fault, Local, Reduced, Reducer, Unscale};
+use halfstep::{Device, Dtype, Error, Storage, bf16, f16};
 use proptest::prelude::*;
-
-/// A communicator between threads that does not say that it is one.
-struct Plain(Local);
-
-impl Communicator for Plain {
-    fn rank(&self) -> usize {
-        self.0.rank()
-    }
-    fn size(&self) -> usize {
-        self.0.size()
-    }
-    fn exchange(
-        &mut self,
-        how: Collective,
-        send: &Arc<Buffer<u8>>,
-        stream: &Stream,
-        deadline: Instant,
-    ) -> Result<Parts, Fault> {
-        self.0.exchange(how, send, stream, deadline)
-    }
-    fn aborter(&self) -> Arc<dyn Abort> {
-        self.0.aborter()
-    }
-}
 
 /// How gradients reach the reducer.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -84,7 +56,7 @@ fn run<G: Storage>(case: &Case, way: Way) -> Vec<Vec<Seen>> {
         let device = cpu(1 + rank % 3);
         let stream = device.stream().unwrap();
         let comm: Box<dyn Communicator> = match way {
-            Way::Views if rank == 0 => Box::new(Plain(comm)),
+            Way::Views if rank == 0 => Box::new(ranks::Plain(comm)),
             _ => Box::new(comm),
         };
         let config = Config { views: way != Way::Packed, ..case.config.clone() };

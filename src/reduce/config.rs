@@ -21,7 +21,8 @@ pub enum Sum {
     /// In the communicator's order, in the wire's type ([`Communicator::all_reduce`](super::Communicator::all_reduce)): over
     /// `NcclComm` and `MpiComm` that of the library, whose rings and trees round to the wire's type at every hop, so
     /// that bf16 sums lose 17 % of the signal at 1,024 ranks, and f16 sums may overflow. For f32 wires, few ranks,
-    /// and networks that add up by themselves.
+    /// and networks that add up by themselves. Threads have no library: between them it is [`RankOrder`](Self::RankOrder), to the
+    /// bit, and as fast.
     Communicator,
     /// In rank order, of 8-bit integers with error feedback: 1.02 bytes an element travel, each way, whatever the
     /// plan's wire. `v = weight · scale · gradient + e` is rounded to 127 steps on either side of 0, blocks of 256

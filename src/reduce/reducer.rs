@@ -194,7 +194,13 @@ impl<G: Storage> Reducer<G> {
             return Err(Error::range(NEW, "comm", "a rank below the number of ranks", found));
         }
         let stream = device.stream()?;
-        let wire = match config.sum {
+        let threads = comm.threads().is_some();
+        // Threads have no library that would add up: their order is that of ranks.
+        let sum = match config.sum {
+            Sum::Communicator if threads => Sum::RankOrder,
+            sum => sum,
+        };
+        let wire = match sum {
             _ if ranks == 1 => G::DTYPE,
             Sum::OrderFree | Sum::Int8 => Dtype::F32,
             Sum::RankOrder | Sum::Communicator => plan.wire(),
@@ -206,11 +212,11 @@ impl<G: Storage> Reducer<G> {
         let shape = comm.nodes().map(|comm| comm.shape());
         let way = match G::DTYPE == wire {
             _ if sharded.is_some() => Way::Scattered,
-            _ if config.sum == Sum::Int8 && ranks > 1 => Way::Quantized,
-            _ if config.sum != Sum::RankOrder && ranks > 1 => Way::Whole,
+            _ if sum == Sum::Int8 && ranks > 1 => Way::Quantized,
+            _ if sum != Sum::RankOrder && ranks > 1 => Way::Whole,
             _ if shape.is_some() => Way::Nodes,
             _ if !plain => Way::Packed,
-            same if comm.threads().is_some() && (same || G::DTYPE == Dtype::F32) => Way::Lent,
+            same if threads && (same || G::DTYPE == Dtype::F32) => Way::Lent,
             true if comm.has_sections() => Way::Sections,
             _ => Way::Packed,
         };
@@ -293,7 +299,7 @@ impl<G: Storage> Reducer<G> {
                 _ => None,
             };
             let longest = geometry.iter().map(|shape| shape.shard).max().unwrap_or(0);
-            let integers = (config.sum == Sum::OrderFree)
+            let integers = (sum == Sum::OrderFree)
                 .then(|| Integers::new(device, longest, ranks))
                 .transpose()?;
             let sums = Sums {
@@ -303,7 +309,7 @@ impl<G: Storage> Reducer<G> {
                 layouts,
                 way,
                 hash,
-                sum: config.sum,
+                sum,
                 average: config.average,
                 scale: config.scale,
                 stats: config.stats,

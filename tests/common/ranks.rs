@@ -1,6 +1,10 @@
 //! Ranks as threads.
 
-use halfstep::reduce::{Local, local};
+use std::sync::Arc;
+use std::time::Instant;
+
+use halfstep::reduce::{Abort, Collective, Communicator, Fault, Local, Parts, local};
+use halfstep::{Buffer, Stream};
 
 /// Runs `rank` once for each of `size` ranks, each on a thread of its own, and returns what they
 /// returned, in rank order. Panics of a rank are passed on.
@@ -40,4 +44,28 @@ pub fn of_nodes<R: Send>(
         };
         threads.into_iter().map(join).collect()
     })
+}
+
+/// A communicator between threads that does not say that it is one.
+pub struct Plain(pub Local);
+
+impl Communicator for Plain {
+    fn rank(&self) -> usize {
+        self.0.rank()
+    }
+    fn size(&self) -> usize {
+        self.0.size()
+    }
+    fn exchange(
+        &mut self,
+        how: Collective,
+        send: &Arc<Buffer<u8>>,
+        stream: &Stream,
+        deadline: Instant,
+    ) -> Result<Parts, Fault> {
+        self.0.exchange(how, send, stream, deadline)
+    }
+    fn aborter(&self) -> Arc<dyn Abort> {
+        self.0.aborter()
+    }
 }

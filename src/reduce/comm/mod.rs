@@ -218,7 +218,8 @@ pub trait Communicator: Send {
 
     /// The communicator itself, if its ranks are threads of this process: a
     /// [`Reducer`](super::Reducer) whose gradients are views then averages them where they lie, in
-    /// every rank's memory at once. One that wraps another may pass that one's on.
+    /// every rank's memory at once, and [`Sum::Communicator`](super::Sum::Communicator) is in rank order. One that wraps
+    /// another may pass that one's on.
     fn threads(&mut self) -> Option<&mut Local> {
         None
     }
