@@ -172,8 +172,11 @@ impl Schedule {
                     let weight = if self.config.average { 1.0 } else { turns[0].weight as f32 };
                     return G::narrow(unscale * weight * own);
                 }
-                if self.config.sum == Sum::OrderFree || self.reduces() {
+                if self.reduces() {
                     return G::narrow(unscale * factor * sum as f32);
+                }
+                if self.config.sum == Sum::OrderFree && self.plan.wire() != G::DTYPE {
+                    return G::narrow(unscale * (sum as f32 * factor));
                 }
                 let sent = match self.plan.wire() {
                     Dtype::F32 => sum as f32 * factor,

@@ -131,6 +131,35 @@ fn threads_add_up_in_rank_order() {
     }
 }
 
+/// Threads add up without an order what others encode, send and decode: the same bits, packed, accumulated, scaled and in place.
+#[test]
+fn sums_without_order_are_those_of_an_all_reduce() {
+    fn check<G: Storage>(wire: Dtype) {
+        let mut all: Vec<Brought<G>> =
+            (0..3).map(|rank| brought(8, rank, 0.7 + rank as f64)).collect();
+        // A NaN takes its block along, and the parameters in it.
+        all[1].gradients[4].as_mut().unwrap()[0] = G::narrow(f32::NAN);
+        for (scale, accumulate) in [(1.0, false), (0.75, false), (1.0, true)] {
+            let run = |views, told| {
+                let config = Config { views, scale, accumulate, ..config(Sum::OrderFree) };
+                let (tensors, stats) =
+                    step_of(&cpu(1), &all, (wire, &config), Unscale::Factor(0.3), told);
+                (bits(&tensors), stats)
+            };
+            let expected = run(false, false);
+            for views in [false, true] {
+                let found = run(views, true);
+                assert!(found == expected, "{} {wire} {views} {scale} {accumulate}", G::DTYPE);
+            }
+        }
+    }
+    for wire in Dtype::ALL {
+        check::<f32>(wire);
+        check::<bf16>(wire);
+        check::<f16>(wire);
+    }
+}
+
 /// A library that flushes subnormals, or rounds upwards, in the thread that makes a reducer, and so in the threads that
 /// are started from it, changes no sum.
 #[cfg(target_arch = "x86_64")]

@@ -9,7 +9,9 @@ use std::sync::Barrier;
 use common::data::{Distribution, Rng};
 use common::reduction::{params_from, refs};
 use common::{cpu, ranks};
-use halfstep::reduce::{BucketPlan, Communicator, Config, Fault, Local, Reduced, Reducer, Unscale};
+use halfstep::reduce::{
+    BucketPlan, Communicator, Config, Fault, Local, Reduced, Reducer, Sum, Unscale,
+};
 use halfstep::{Device, Dtype, Error, Storage, bf16, f16};
 use proptest::prelude::*;
 
@@ -122,7 +124,7 @@ proptest! {
     fn views_have_the_bits_of_packed_gradients(
         seed: u64, size in 1usize..5, types in 0usize..9, scale in 0usize..3, factor in 0usize..3,
         lens in proptest::collection::vec(0usize..700, 1..9), long in 0usize..40_000,
-        average: bool, allow_unused: bool, bad: bool,
+        average: bool, allow_unused: bool, bad: bool, ordered: bool,
     ) {
         let mut lens = lens;
         lens[0] += long; // several pieces, of which the last is not whole
@@ -133,6 +135,7 @@ proptest! {
                 average,
                 allow_unused,
                 scale: [1.0, 0.5, 3.0][scale],
+                sum: if ordered { Sum::RankOrder } else { Sum::OrderFree },
                 ..Config::default()
             },
             unscale: [Unscale::Keep, Unscale::Factor(0.25), Unscale::Factor(0.3)][factor],

@@ -65,6 +65,7 @@ impl Launch {
             Self::Reduce(reduce::Block::Pack(_)) => table::reduce::Row::Pack.entry(),
             Self::Reduce(reduce::Block::Accumulate(_)) => table::reduce::Row::Accumulate.entry(),
             Self::Reduce(reduce::Block::Sum(_)) => table::reduce::Row::Sum.entry(),
+            Self::Reduce(reduce::Block::SumFixed(_)) => table::reduce::Row::SumFixed.entry(),
             Self::Reduce(reduce::Block::Unpack(_)) => table::reduce::Row::Unpack.entry(),
             Self::Reduce(reduce::Block::InPlace(_)) => table::reduce::Row::InPlace.entry(),
             Self::Reduce(reduce::Block::Measure(_)) => table::reduce::Row::Measure.entry(),
@@ -112,7 +113,7 @@ impl Launch {
             Self::Optim(O::Convert(block)) => block.chunk_count * PIECES,
             Self::Reduce(R::Pack(block)) => block.len.div_ceil(STRIP),
             Self::Reduce(R::Accumulate(block)) => block.len.div_ceil(STRIP),
-            Self::Reduce(R::Sum(block)) => block.len.div_ceil(STRIP),
+            Self::Reduce(R::Sum(block) | R::SumFixed(block)) => block.len.div_ceil(STRIP),
             Self::Reduce(R::Measure(block) | R::Encode(block) | R::Decode(block)) => {
                 block.len.div_ceil(STRIP)
             }
@@ -139,7 +140,7 @@ impl Launch {
             Self::Optim(optim::Block::Convert(block)) => bytes_of(block),
             Self::Reduce(reduce::Block::Pack(block)) => bytes_of(block),
             Self::Reduce(reduce::Block::Accumulate(block)) => bytes_of(block),
-            Self::Reduce(reduce::Block::Sum(block)) => bytes_of(block),
+            Self::Reduce(R::Sum(block) | R::SumFixed(block)) => bytes_of(block),
             Self::Reduce(reduce::Block::Unpack(block)) => bytes_of(block),
             Self::Reduce(R::InPlace(block)) => bytes_of(block),
             Self::Reduce(R::Measure(block) | R::Encode(block) | R::Decode(block)) => {

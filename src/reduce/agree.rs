@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use super::comm::{Collective, Communicator, Fault, check_parts};
-use super::config::{self, Config};
+use super::config::{self, Config, Sum};
 use super::exchange::Way;
 use super::plan::BucketPlan;
 use crate::{Device, Dtype, Error, Result};
@@ -37,7 +37,12 @@ pub(super) fn agree(
     let all = gather(comm, config, device, vec![hash, count, way as u64])?;
     let Some(rank) = all.iter().position(|theirs| theirs[0] != all[0][0]) else {
         let same = all.iter().all(|theirs| theirs[2] == way as u64);
-        return Ok((hash, if same { way } else { Way::Packed }));
+        // Else a way that all have.
+        let common = match config.sum {
+            Sum::OrderFree => Way::Whole,
+            _ => Way::Packed,
+        };
+        return Ok((hash, if same { way } else { common }));
     };
     // They differ: find the first parameter that does. Lists may have different lengths.
     let longest = all.iter().map(|theirs| theirs[1]).max().unwrap_or(0) as usize;

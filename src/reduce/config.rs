@@ -15,7 +15,9 @@ pub enum Sum {
     /// In no order: integers of a common exponent are added ([`FixedPoint`](super::FixedPoint)), by an all-reduce of the communicator's, so
     /// that the bits do not depend on its algorithm, on the number of ranks in a node, or on the order of
     /// ranks. Four bytes an element travel, whatever the plan's wire, and one exponent for 256 elements of a
-    /// bucket. The error of a sum is at most `ranks · 2^(h−30)·M`, `h = ⌈log2 ranks⌉`, `M` the largest
+    /// bucket. Between threads of a CPU nothing does: each block is measured, made integers, added up and read where gradients lie,
+    /// or where they are packed, with the same bits. The average is of the gradients' type, where that is the plan's wire, and else
+    /// f32, until it is unscaled. The error of a sum is at most `ranks · 2^(h−30)·M`, `h = ⌈log2 ranks⌉`, `M` the largest
     /// `|weight · scale · gradient|` of the block on any rank. A NaN or ±Inf makes its block NaN.
     OrderFree,
     /// In the communicator's order, in the wire's type ([`Communicator::all_reduce`](super::Communicator::all_reduce)): over
@@ -57,7 +59,7 @@ pub struct Config {
     /// Gradients lie in memory of the reducer, from the backward pass to the optimizer:
     /// [`Reducer::gradient_mut`](super::Reducer::gradient_mut). On a CPU, and without accumulators, they
     /// are then averaged where they lie: between threads in every rank's memory at once (gradients in the
-    /// wire's type, or in f32); between processes of MPI sent from there and received there (gradients in
+    /// wire's type, or in f32; for sums in no order with a [`scale`](Self::scale) of 1); between processes of MPI sent from there and received there (gradients in
     /// the wire's type). Otherwise they are packed, as gradients of the caller's are. The bits are the
     /// same.
     pub views: bool,
@@ -65,8 +67,8 @@ pub struct Config {
     /// [`Reducer::stats`](super::Reducer::stats), which clipping and loss scaling need. Without it,
     /// averaging in place takes about two thirds of the arithmetic.
     pub stats: bool,
-    /// The order of sums, and in what they are made. All but [`Sum::RankOrder`] weigh gradients before they are rounded,
-    /// and pack those that are views, too.
+    /// The order of sums, and in what they are made. What a communicator adds up, and 8-bit integers, are weighed before they are
+    /// rounded, and packed, also where they are views.
     pub sum: Sum,
     /// Factor on every gradient before it is rounded to the wire type.
     pub scale: f32,

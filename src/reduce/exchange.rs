@@ -74,6 +74,8 @@ pub(crate) struct Blocks {
 pub(crate) struct Job {
     pub bucket: usize,
     pub step: u64,
+    /// This rank's.
+    pub weight: f64,
     /// When the step began.
     pub started: Instant,
     pub blocks: Blocks,
@@ -160,6 +162,10 @@ pub(crate) struct Sums {
     pub way: Way,
     pub hash: u64,
     pub sum: Sum,
+    /// In what gradients are packed.
+    pub wire: Dtype,
+    /// In what averages are, until they are unscaled.
+    pub mean: Dtype,
     pub average: bool,
     pub scale: f32,
     pub stats: bool,
@@ -244,7 +250,8 @@ impl Exchange {
             &self.sums.stream,
             deadline,
         )?;
-        check_parts(&shards.parts, &self.sums.stream, self.sums.parts.len(), geometry.shard_bytes)?;
+        let bytes = job.blocks.result.len();
+        check_parts(&shards.parts, &self.sums.stream, self.sums.parts.len(), bytes)?;
         log.add_exchange(job.bucket, start, shards.skew);
         Ok(Exchanged { shards: shards.parts, trailers, factor: 1.0, log })
     }
@@ -314,8 +321,16 @@ impl Sums {
         let factor = self.weigh(trailers)?;
         let to = exclusive(&mut job.blocks.result, deadline)?;
         let (parts, weights) = ((&self.parts, blocks.len()), (&self.weights, 0));
-        let types = (Wire::Elements(self.plan.wire()), self.plan.wire());
-        launch::sum(&self.stream, parts, weights, to, geometry.shard, factor, types)
+        match self.sum {
+            Sum::OrderFree => {
+                let types = (self.wire, self.mean);
+                launch::sum_fixed(&self.stream, parts, weights, to, geometry.shard, factor, types)
+            }
+            _ => {
+                let types = (Wire::Elements(self.wire), self.mean);
+                launch::sum(&self.stream, parts, weights, to, geometry.shard, factor, types)
+            }
+        }
     }
 }
 

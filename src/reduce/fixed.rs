@@ -1,7 +1,7 @@
 //! Sums that do not depend on their order: 32-bit fixed point with an exponent for each block.
 #![forbid(unsafe_code)]
 
-use super::launch;
+use super::{launch, reference};
 use crate::kernel::params::reduce::{Block, FIXED_BLOCK, Fixed};
 use crate::{Element, Error, Read, Result, Storage, Stream, Write};
 
@@ -66,7 +66,7 @@ impl FixedPoint {
         if !(1..=MOST_RANKS).contains(&ranks) {
             return Err(Error::range("FixedPoint::new", "ranks", "from 1 to 1048576", ranks));
         }
-        Ok(Self { headroom: ranks.next_power_of_two().trailing_zeros() })
+        Ok(Self { headroom: reference::headroom(ranks) })
     }
 
     /// log2 of the number of ranks, rounded up.

@@ -5,6 +5,9 @@
 //! ```text
 //! meet ─ read trailers ─ average pieces, in every rank's bucket ─ meet
 //! ```
+//!
+//! For sums in no order each rank first writes down its own exponents, behind the elements: blocks are of the bucket, pieces of
+//! parameters, so that what a rank writes may be in a block of what another one is reading.
 
 #![forbid(unsafe_code)]
 
@@ -12,7 +15,8 @@ use std::ops::Range;
 use std::time::Instant;
 
 use super::comm::{Communicator, Local, check_parts};
-use super::exchange::{Exchange, Exchanged, Job, Sums, addresses};
+use super::exchange::{Exchange, Exchanged, Job, Sums, addresses, exclusive};
+use super::fixed::FixedPoint;
 use super::launch::Buckets;
 use super::plan::{Bucket, Param};
 use super::report::{Log, Phase};
@@ -29,15 +33,19 @@ const ALIGN: usize = 256;
 /// little more than its bytes.
 const SECTION: usize = 1 << 20;
 
-/// How such a bucket lies in memory: `[elements][trailer][partials][counts][next]`.
+/// How such a bucket lies in memory: `[elements][trailer][partials][exponents][counts][next]`.
 #[derive(Debug)]
 pub(crate) struct Layout {
     /// Storage type of the elements.
     pub value: Dtype,
+    /// How many there are.
+    pub len: usize,
     /// Where the owner's trailer is, in bytes.
     pub trailer: usize,
     /// Where the partials are: one of each piece.
     pub partials: usize,
+    /// Where the exponents of fixed point are, where that is what sums are made in: one of each block.
+    pub exponents: Option<Range<usize>>,
     /// Where the counts are: `[by][of]`, how many non-finite values rank `by` has found of rank `of`.
     pub counts: usize,
     /// Where the counters are that ranks claim pieces with, one of each rank's range; those of rank 0's
@@ -66,7 +74,7 @@ impl Layout {
         device: &Device,
         params: &[Param],
         bucket: &Bucket,
-        value: Dtype,
+        (value, fixed): (Dtype, bool),
         ranks: usize,
     ) -> Result<Self> {
         let of = |(&param, &offset): (&usize, &usize)| (param, offset, params[param].len);
@@ -77,7 +85,9 @@ impl Layout {
         }
         let trailer = (bucket.len * value.bytes()).next_multiple_of(ALIGN);
         let partials = trailer + Trailer::bytes(bucket.params.len()).next_multiple_of(ALIGN);
-        let counts = partials + (pieces.len() * size_of::<Partial>()).next_multiple_of(ALIGN);
+        let end = partials + (pieces.len() * size_of::<Partial>()).next_multiple_of(ALIGN);
+        let exponents = fixed.then(|| end..end + FixedPoint::exponents(bucket.len));
+        let counts = exponents.as_ref().map_or(end, |range| range.end).next_multiple_of(ALIGN);
         let next = counts + ranks * ranks * size_of::<u64>();
         let bytes = (next + ranks * size_of::<u64>()).next_multiple_of(ALIGN);
         // As many elements for each rank, to within a piece; and for each section of a part.
@@ -98,8 +108,10 @@ impl Layout {
         let (pieces, tensors) = (device.upload(&pieces)?, params.len());
         Ok(Self {
             value,
+            len: bucket.len,
             trailer,
             partials,
+            exponents,
             counts,
             next,
             bytes,
@@ -163,6 +175,12 @@ impl Exchange {
         let deadline = config::deadline(sums.deadline);
         let mut log = Log::new(job.started);
 
+        if layout.exponents.is_some() {
+            let start = Instant::now();
+            let bucket = exclusive(&mut job.blocks.send, deadline)?;
+            launch::measure_in_place(&sums.stream, bucket, &layout, job.weight as f32)?;
+            log.add(job.bucket, Phase::Sum, start, start.elapsed());
+        }
         let bucket = &job.blocks.send;
         let ranks = sums.parts.len();
         let comm = threads(&mut **comm, ranks)?;
@@ -188,7 +206,7 @@ impl Exchange {
         };
         let skipped = skipped.then_some(&sums.skipped);
         let factors = (sums.scale, factor);
-        let wire = sums.plan.wire();
+        let wire = sums.wire;
         let pieces = (&*layout, 0..layout.pieces.len());
         launch::in_place(&sums.stream, &buckets, pieces, skipped, wire, factors, sums.stats)?;
         sums.stream.sync()?;

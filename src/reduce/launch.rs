@@ -123,6 +123,31 @@ pub(super) fn sum(
     enqueue(stream, Block::Sum(block))
 }
 
+/// The same in fixed point, which is of the host's memory. The first element begins a block of the bucket.
+pub(super) fn sum_fixed(
+    stream: &Stream,
+    (parts, ranks): (&Buffer<u64>, usize),
+    (weights, first): (&Buffer<f32>, usize),
+    to: &mut Buffer<u8>,
+    len: usize,
+    factor: f32,
+    (from, into): (Dtype, Dtype),
+) -> Result<()> {
+    assert!(ranks <= parts.len() && first + ranks <= weights.len(), "one of each rank");
+    assert!(to.len() >= len * into.bytes(), "sized for it");
+    let block = Sum {
+        parts: parts.address(),
+        weights: weights.address() + (first * size_of::<f32>()) as u64,
+        to: to.address(),
+        len: len as u64,
+        ranks: ranks as u32,
+        from_type: from as u32,
+        to_type: into as u32,
+        factor,
+    };
+    enqueue(stream, Block::SumFixed(block))
+}
+
 /// Rounds `len` f32 to blocks of 8-bit integers, in shards of so many elements that start so many bytes
 /// after each other; with what was lost before. What that loses stays in `values`.
 pub(super) fn quantize(
@@ -200,6 +225,28 @@ pub(super) struct Buckets<'a> {
     pub shared: Option<&'a Buffer<u8>>,
 }
 
+/// Writes down the exponents of a bucket that is averaged in place, of its elements times `weight`.
+pub(super) fn measure_in_place(
+    stream: &Stream,
+    bucket: &mut Buffer<u8>,
+    layout: &Layout,
+    weight: f32,
+) -> Result<()> {
+    let Some(exponents) = &layout.exponents else { return Ok(()) };
+    assert!(bucket.len() == layout.bytes, "a bucket of the layout");
+    let block = Fixed {
+        values: bucket.address(),
+        exponents: bucket.address() + exponents.start as u64,
+        sums: 0,
+        len: layout.len as u64,
+        factor: weight,
+        value_type: layout.value as u32,
+        headroom: 0,
+        padding: 0,
+    };
+    enqueue(stream, Block::Measure(block))
+}
+
 /// Averages a run of pieces of buckets in place, with or without partials. `skipped` has a byte for each parameter that is not 0 where
 /// it is left alone; or nothing: none is.
 pub(super) fn in_place(
@@ -218,6 +265,8 @@ pub(super) fn in_place(
     assert!(rank < layout.ranks && ranks <= layout.ranks, "inside the bucket");
     assert!(shared.is_none_or(|bucket| bucket.len() == layout.bytes), "a bucket of the layout");
     assert!(skipped.is_none_or(|table| table.len() >= layout.tensors), "one of each parameter");
+    // One bucket alone is not summed.
+    let exponents = layout.exponents.as_ref().filter(|_| shared.is_some());
     let row = layout.counts + rank * layout.ranks * size_of::<u64>();
     let block = InPlace {
         buckets: addresses.address(),
@@ -232,6 +281,7 @@ pub(super) fn in_place(
             0
         },
         non_finite: row as u64,
+        exponents: exponents.map_or(0, |exponents| exponents.start as u64),
         count: run.len() as u64,
         ranks: ranks as u32,
         written_count: written.1 as u32,

@@ -20,6 +20,7 @@ use super::targets::Targets;
 use super::trailer::Trailer;
 use super::whole::Integers;
 use super::wire::{Int8Geometry, Wire};
+use crate::kernel::params::reduce::FIXED_BLOCK;
 use crate::{
     Buffer, Device, DeviceKind, Dtype, Error, GradStats, Read, Result, Storage, Stream, Write,
 };
@@ -200,24 +201,22 @@ impl<G: Storage> Reducer<G> {
             Sum::Communicator if threads => Sum::RankOrder,
             sum => sum,
         };
-        let wire = match sum {
-            _ if ranks == 1 => G::DTYPE,
-            Sum::OrderFree | Sum::Int8 => Dtype::F32,
-            Sum::RankOrder | Sum::Communicator => plan.wire(),
-        };
         // What is accumulated, what only a device can reach, and averages that gradients do not hold
         // exactly, have to be packed.
         let host = device.info().kind == DeviceKind::Cpu;
         let plain = config.views && !config.accumulate && host;
+        let same = G::DTYPE == plan.wire();
         let shape = comm.nodes().map(|comm| comm.shape());
-        let way = match G::DTYPE == wire {
+        let way = match sum {
             _ if sharded.is_some() => Way::Scattered,
-            _ if sum == Sum::Int8 && ranks > 1 => Way::Quantized,
-            _ if sum != Sum::RankOrder && ranks > 1 => Way::Whole,
-            _ if shape.is_some() => Way::Nodes,
+            Sum::Int8 => Way::Quantized,
+            Sum::Communicator => Way::Whole,
+            Sum::OrderFree if !(threads && host) => Way::Whole,
+            Sum::RankOrder if shape.is_some() => Way::Nodes,
             _ if !plain => Way::Packed,
-            same if threads && (same || G::DTYPE == Dtype::F32) => Way::Lent,
-            true if comm.has_sections() => Way::Sections,
+            Sum::OrderFree if config.scale != 1.0 => Way::Packed,
+            _ if threads && (same || G::DTYPE == Dtype::F32) => Way::Lent,
+            _ if same && comm.has_sections() => Way::Sections,
             _ => Way::Packed,
         };
         let (hash, way) = agree(
@@ -229,6 +228,17 @@ impl<G: Storage> Reducer<G> {
             way,
         )?;
         let in_place = matches!(way, Way::Lent | Way::Sections);
+        // In what gradients are packed, and averages are until they are unscaled.
+        let (wire, mean) = match sum {
+            _ if ranks == 1 => (G::DTYPE, G::DTYPE),
+            Sum::Int8 => (Dtype::F32, Dtype::F32),
+            Sum::OrderFree => {
+                let exact = way != Way::Whole && !config.accumulate && config.scale == 1.0;
+                let or_f32 = |gradients| if gradients { G::DTYPE } else { Dtype::F32 };
+                (or_f32(exact), or_f32(same))
+            }
+            Sum::RankOrder | Sum::Communicator => (plan.wire(), plan.wire()),
+        };
         let nodes = match way {
             Way::Whole => (1, 1), // one block
             Way::Nodes => shape.unwrap_or((ranks, 1)),
@@ -244,12 +254,17 @@ impl<G: Storage> Reducer<G> {
             let shape = match &own {
                 _ if way == Way::Quantized => Int8Geometry::packed(bucket.len, params, ranks),
                 Some(own) => Geometry::of_parts(largest(own), params, wire, nodes),
+                None if sum == Sum::OrderFree => {
+                    let part = bucket.len.div_ceil(nodes.0).next_multiple_of(FIXED_BLOCK);
+                    Geometry::of_parts(part, params, wire, nodes)
+                }
                 None => Geometry::new(bucket.len, params, wire, nodes),
             };
             let send = shape.block_bytes * shape.blocks;
-            let (mut send, mut result) = (send, shape.part * wire.bytes());
+            let (mut send, mut result) = (send, shape.part * mean.bytes());
             if in_place {
-                let layout = Layout::new(device, plan.params(), bucket, G::DTYPE, ranks)?;
+                let fixed = sum == Sum::OrderFree;
+                let layout = Layout::new(device, plan.params(), bucket, (G::DTYPE, fixed), ranks)?;
                 (send, result) = (layout.bytes, 0);
                 layouts.push(Arc::new(layout));
             } else if way == Way::Whole {
@@ -299,7 +314,7 @@ impl<G: Storage> Reducer<G> {
                 _ => None,
             };
             let longest = geometry.iter().map(|shape| shape.shard).max().unwrap_or(0);
-            let integers = (sum == Sum::OrderFree)
+            let integers = (sum == Sum::OrderFree && way == Way::Whole)
                 .then(|| Integers::new(device, longest, ranks))
                 .transpose()?;
             let sums = Sums {
@@ -310,6 +325,8 @@ impl<G: Storage> Reducer<G> {
                 way,
                 hash,
                 sum,
+                wire,
+                mean,
                 average: config.average,
                 scale: config.scale,
                 stats: config.stats,
@@ -331,7 +348,7 @@ impl<G: Storage> Reducer<G> {
             wire,
             returned: match way {
                 Way::Quantized => Wire::Int8,
-                _ => Wire::Elements(wire),
+                _ => Wire::Elements(mean),
             },
             geometry,
             buckets,
@@ -455,8 +472,10 @@ impl<G: Storage> Reducer<G> {
 
     /// What gradients are multiplied by when they are packed.
     pub(super) fn scale(&self, weight: f64) -> f32 {
-        match self.way {
-            Way::Whole | Way::Quantized => (f64::from(self.config.scale) * weight) as f32,
+        match (self.way, self.config.sum) {
+            (Way::Whole, Sum::Communicator) | (Way::Quantized, _) => {
+                (f64::from(self.config.scale) * weight) as f32
+            }
             _ => self.config.scale,
         }
     }

@@ -159,23 +159,29 @@ pub(crate) fn narrow_number<W: Storage>(value: f32) -> W {
 }
 
 /// The exponent of a block of fixed point: the largest exponent field of its f32 products; 255 where
-/// one is not finite.
-#[inline(always)]
+/// one is not finite. What computes it is compared with this.
+#[cfg(test)]
 pub(crate) fn measure<G: Storage>(values: &[G], factor: f32) -> u8 {
     let exponent = |value: &G| (factor * value.widen()).to_bits() >> 23 & 0xff;
     values.iter().map(exponent).max().unwrap_or(0) as u8
 }
 
+/// log2 of a number of ranks, rounded up: bits that integers leave free, so that so many can be added.
+#[inline(always)]
+pub(crate) fn headroom(ranks: usize) -> u32 {
+    ranks.next_power_of_two().trailing_zeros()
+}
+
 /// log2 of what f32 products of a block with this exponent are multiplied by: they are below
 /// 2^(exponent − 126), so that sums of 2^headroom of them stay within 2³⁰.
 #[inline(always)]
-fn shift(exponent: u8, headroom: u32) -> i64 {
+pub(crate) fn shift(exponent: u8, headroom: u32) -> i64 {
     30 - i64::from(headroom) + 126 - i64::from(exponent)
 }
 
 /// 2^n in f64.
 #[inline(always)]
-fn power(n: i64) -> f64 {
+pub(crate) fn power(n: i64) -> f64 {
     f64::from_bits(((1023 + n) as u64) << 52)
 }
 

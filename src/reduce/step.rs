@@ -248,7 +248,8 @@ impl<G: Storage> Reducer<G> {
         let mut filled = std::mem::take(&mut bucket.filled);
         filled.clear();
         filled.push(stream.record()?); // packed by all streams, and the trailers written
-        let job = Job { bucket: index, step: self.step, started, blocks, filled };
+        let (step, weight) = (self.step, self.weight);
+        let job = Job { bucket: index, step, weight, started, blocks, filled };
         self.outbox.send(job, trailer, geometry)
     }
 

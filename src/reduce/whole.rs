@@ -6,8 +6,8 @@
 //!                 └ largest exponent of each block ─ encode ─ sum of integers ─ decode
 //! ```
 //!
-//! Values carry their rank's weight already; what the sum is divided by goes into the factor that they are
-//! unpacked with.
+//! What the communicator adds up carries its rank's weight already, and what the sum is divided by goes into the factor
+//! that it is unpacked with. Integers are made of weighted values, and read as averages.
 
 #![forbid(unsafe_code)]
 
@@ -92,36 +92,44 @@ impl Exchange {
         let index = job.bucket;
         let (comm, sum) = (&mut *self.comm, self.sums.sum);
         let mut all = AllReduce { comm, stream: &stream, deadline, log: &mut log, bucket: index };
-        let bucket = match (sum, &mut self.integers) {
+        let mean = self.sums.mean;
+        let (bucket, factor) = match (sum, &mut self.integers) {
             (Sum::OrderFree, Some(integers)) => {
-                order_free(&mut all, bucket, geometry.shard, integers)?
+                // No further: what is behind the elements is never written but here, and would keep a NaN.
+                let len = self.sums.plan.buckets()[index].len.max(1);
+                let factors = (job.weight as f32, factor);
+                (order_free(&mut all, bucket, len, integers, factors, mean)?, 1.0)
             }
-            _ => all.run(bucket, geometry.shard_bytes, Reduction::Sum(self.sums.plan.wire()))?,
+            _ => (all.run(bucket, geometry.shard_bytes, Reduction::Sum(mean))?, factor),
         };
         job.blocks.send = Arc::new(bucket);
-        let whole = Part { buffer: job.blocks.send.clone(), start: 0, len: geometry.shard_bytes };
+        let len = geometry.shard * mean.bytes();
+        let whole = Part { buffer: job.blocks.send.clone(), start: 0, len };
         Ok(Exchanged { shards: vec![whole], trailers, factor, log })
     }
 }
 
-/// Sums of `len` f32 by integers, put in their place.
+/// Sums of `len` f32 by integers, and in their place averages, in the type `mean`.
 fn order_free(
     all: &mut AllReduce<'_>,
     bucket: Buffer<u8>,
     len: usize,
     integers: &mut Integers,
+    (weight, factor): (f32, f32),
+    mean: Dtype,
 ) -> Result<Buffer<u8>> {
     let lost = || Error::state("Reducer", "a communicator", "that it has failed");
     let exponents = integers.exponents.take().ok_or_else(lost)?;
     let sums = integers.sums.take().ok_or_else(lost)?;
-    let block = |exponents: &Buffer<u8>, sums: &Buffer<u8>| Fixed {
+    let headroom = integers.fixed.headroom();
+    let block = |exponents: &Buffer<u8>, sums: &Buffer<u8>, (factor, dtype)| Fixed {
         values: bucket.address(),
         exponents: exponents.address(),
         sums: sums.address(),
         len: len as u64,
-        factor: 1.0,
-        value_type: Dtype::F32 as u32,
-        headroom: integers.fixed.headroom(),
+        factor,
+        value_type: dtype as u32,
+        headroom,
         padding: 0,
     };
     assert!(bucket.len() >= 4 * len && sums.len() >= 4 * len, "sized for the largest bucket");
@@ -134,11 +142,12 @@ fn order_free(
         all.log.add(index, Phase::Sum, start, start.elapsed());
         Ok::<(), Error>(())
     };
-    work(all, Block::Measure, block(&exponents, &sums))?;
+    let (values, means) = ((weight, Dtype::F32), (factor, mean));
+    work(all, Block::Measure, block(&exponents, &sums, values))?;
     let exponents = all.run(exponents, FixedPoint::exponents(len), Reduction::MaxU8)?;
-    work(all, Block::Encode, block(&exponents, &sums))?;
+    work(all, Block::Encode, block(&exponents, &sums, values))?;
     let sums = all.run(sums, 4 * len, Reduction::SumI32)?;
-    work(all, Block::Decode, block(&exponents, &sums))?;
+    work(all, Block::Decode, block(&exponents, &sums, means))?;
     (integers.exponents, integers.sums) = (Some(exponents), Some(sums));
     Ok(bucket)
 }

@@ -2,8 +2,9 @@
 //! processor's vector units.
 
 use super::threads::Threads;
+use super::wide::{Work, vector};
 use crate::kernel::params::PARTIAL_CHUNK;
-use crate::kernel::params::reduce::{Accumulate, Block, FIXED_BLOCK, Fixed, INT8};
+use crate::kernel::params::reduce::{Accumulate, Block, INT8};
 use crate::reduce::reference;
 use crate::{Dtype, Storage, bf16, f16};
 use std::slice::{from_raw_parts, from_raw_parts_mut};
@@ -40,6 +41,7 @@ macro_rules! with_type {
     }};
 }
 
+mod fixed;
 mod in_place;
 mod int8;
 mod pack;
@@ -49,38 +51,19 @@ mod sum;
 mod tests;
 mod unpack;
 
-/// Compiles a call of an `#[inline(always)]` reference loop for AVX2 where the processor has it.
-/// The loops' arithmetic is explicit, so vector code gives the same bits.
-macro_rules! vectorized {
-    ($($visibility:vis fn $name:ident<$($T:ident),*>($($arg:ident: $type:ty),* $(,)?) $(-> $ret:ty)?;)*) => {$(
-        $visibility fn $name<$($T: Storage),*>($($arg: $type),*) $(-> $ret)? {
-            #[cfg(target_arch = "x86_64")]
-            {
-                #[target_feature(enable = "avx2,fma,f16c")]
-                fn avx2<$($T: Storage),*>($($arg: $type),*) $(-> $ret)? {
-                    reference::$name($($arg),*)
-                }
-                if crate::backend::cpu::has_avx2() {
-                    // SAFETY: the processor has the features, checked just now.
-                    return unsafe { avx2($($arg),*) };
-                }
-            }
-            reference::$name($($arg),*)
-        }
-    )*};
-}
-
-vectorized! {
-    fn accumulate<G>(g: &[G], accumulated: &mut [f32]);
-    fn measure<G>(values: &[G], factor: f32) -> u8;
-    fn encode<G>(values: &[G], exponent: u8, to: &mut [i32], factor: f32, headroom: u32);
-    fn decode<G>(sums: &[i32], exponent: u8, to: &mut [G], factor: f32, headroom: u32);
-}
-
-// What MPI adds with.
+/// What MPI adds with: [`reference::add`].
 #[cfg(feature = "mpi")]
-vectorized! {
-    pub(crate) fn add<T>(from: &[T], to: &mut [T]);
+pub(crate) fn add<T: Storage>(from: &[T], to: &mut [T]) {
+    struct Adding<'a, T>(&'a [T], &'a mut [T]);
+    impl<T: Storage> Work for Adding<'_, T> {
+        type Output = ();
+
+        #[inline(always)]
+        fn run<const FUSED: bool>(self) {
+            reference::add(self.0, self.1);
+        }
+    }
+    vector(Adding(from, to));
 }
 
 /// Runs one kernel.
@@ -107,6 +90,10 @@ pub(super) unsafe fn run(threads: &Threads, block: &Block) {
             // SAFETY: as above.
             sum::run::<W, T>(threads, b)
         }),
+        Block::SumFixed(b) => with_types!(b.from_type, b.to_type, |V, T| unsafe {
+            // SAFETY: as above.
+            fixed::run_sum::<V, T>(threads, b)
+        }),
         Block::Unpack(b) if b.wire == INT8 => with_type!(b.gradient_type, |G| unsafe {
             // SAFETY: as above.
             unpack::run::<G, int8::Blocks>(threads, b)
@@ -126,46 +113,10 @@ pub(super) unsafe fn run(threads: &Threads, block: &Block) {
         Block::Measure(b) | Block::Encode(b) | Block::Decode(b) => {
             with_type!(b.value_type, |G| unsafe {
                 // SAFETY: as above.
-                run_fixed::<G>(threads, block, b)
+                fixed::run::<G>(threads, block, b)
             })
         }
     }
-}
-
-/// `measure`, `encode` or `decode`.
-///
-/// # Safety
-/// See [`run`].
-unsafe fn run_fixed<G: Storage>(threads: &Threads, row: &Block, block: &Fixed) {
-    let len = block.len as usize;
-    let Fixed { factor, headroom, .. } = *block;
-    threads.run(len.div_ceil(TASK), |i| {
-        let (start, len) = task(i, len);
-        for start in (start..start + len).step_by(FIXED_BLOCK) {
-            let len = FIXED_BLOCK.min(block.len as usize - start);
-            let exponent = (block.exponents as *mut u8).wrapping_add(start / FIXED_BLOCK);
-            let values = (block.values as *mut G).wrapping_add(start);
-            let sums = (block.sums as *mut i32).wrapping_add(start);
-            // SAFETY: the caller's promise; tasks are whole blocks, and do not overlap.
-            unsafe {
-                match row {
-                    Block::Measure(_) => {
-                        *exponent = measure(from_raw_parts(values, len), factor);
-                    }
-                    Block::Encode(_) => {
-                        let (values, sums) =
-                            (from_raw_parts(values, len), from_raw_parts_mut(sums, len));
-                        encode(values, *exponent, sums, factor, headroom);
-                    }
-                    _ => {
-                        let (values, sums) =
-                            (from_raw_parts_mut(values, len), from_raw_parts(sums, len));
-                        decode(sums, *exponent, values, factor, headroom);
-                    }
-                }
-            }
-        }
-    });
 }
 
 /// Whether shards of so many elements are too long for the caches, with those of other ranks beside them.
@@ -192,6 +143,21 @@ unsafe fn run_accumulate<G: Storage>(threads: &Threads, block: &Accumulate) {
                 from_raw_parts_mut((block.accumulated as *mut f32).add(start), len),
             )
         };
-        accumulate(g, sum);
+        vector(Accumulating { gradient: g, sum });
     });
+}
+
+/// A gradient, and what it is added to.
+struct Accumulating<'a, G> {
+    gradient: &'a [G],
+    sum: &'a mut [f32],
+}
+
+impl<G: Storage> Work for Accumulating<'_, G> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<const FUSED: bool>(self) {
+        reference::accumulate(self.gradient, self.sum);
+    }
 }

@@ -140,6 +140,9 @@ block! {
         pub partials: u64,
         /// Where the `[ranks]` u64 counts are in each bucket, in bytes.
         pub non_finite: u64,
+        /// Where the exponents of blocks of [`FIXED_BLOCK`] elements, from the first one on, are in each bucket, in bytes: the
+        /// sum is in fixed point, with the largest of all ranks, of values that are not scaled and have the type `wire`. 0: there are none.
+        pub exponents: u64,
         /// Pieces.
         pub count: u64,
         /// Ranks.
@@ -242,6 +245,9 @@ pub enum Block {
     Pack(Pack),
     Accumulate(Accumulate),
     Sum(Sum),
+    /// The same sum in fixed point, in no order: with `v = weights[r] · parts[r][i]` in f32, what `measure`, `encode`
+    /// and `decode` make of it, where all ranks' exponents and integers are in reach.
+    SumFixed(Sum),
     Unpack(Unpack),
     InPlace(InPlace),
     Measure(Fixed),

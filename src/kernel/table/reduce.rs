@@ -10,6 +10,7 @@ pub enum Row {
     Pack,
     Accumulate,
     Sum,
+    SumFixed,
     Unpack,
     InPlace,
     Measure,
@@ -20,10 +21,11 @@ pub enum Row {
 
 impl Row {
     /// Every row.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Pack,
         Self::Accumulate,
         Self::Sum,
+        Self::SumFixed,
         Self::Unpack,
         Self::InPlace,
         Self::Measure,
@@ -44,6 +46,9 @@ impl Row {
             // Buckets in one address space are those of threads, and of the host's memory.
             Self::InPlace => {
                 return Entry { symbol: "hs_reduce_in_place", block: "InPlace", device: None };
+            }
+            Self::SumFixed => {
+                return Entry { symbol: "hs_reduce_sum_fixed", block: "Sum", device: None };
             }
             Self::Measure => ("hs_reduce_measure", "Fixed", "reduce/fixed.h", "measure"),
             Self::Encode => ("hs_reduce_encode", "Fixed", "reduce/fixed.h", "encode"),

@@ -6,14 +6,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::super::fold;
 use super::super::threads::Threads;
+use super::fixed::Point;
 use crate::kernel::params::Partial;
-use crate::kernel::params::reduce::{InPlace, Piece};
+use crate::kernel::params::reduce::{FIXED_BLOCK, InPlace, Piece};
 use crate::optim::round::Lane;
 use crate::reduce::reference::{self, non_finite};
 use crate::{Dtype, Storage};
 
-/// Elements that are worked on at a time: of every rank, and in f32, they fit the first-level cache.
-const STRIP: usize = 256;
+/// Elements that are worked on at a time: of every rank, and in f32, they fit the first-level cache. A block of fixed point.
+const STRIP: usize = FIXED_BLOCK;
 
 /// What all pieces of a launch share.
 struct Job<'a, G> {
@@ -22,6 +23,8 @@ struct Job<'a, G> {
     /// Those that are written.
     written: &'a [*mut G],
     weights: &'a [f32],
+    /// Where the exponents are in each bucket, in bytes, if sums are made in fixed point.
+    exponents: Option<usize>,
     /// How many non-finite values each rank has brought.
     bad: &'a [AtomicU64],
     scale: f32,
@@ -57,9 +60,9 @@ pub(super) unsafe fn run<G: Lane, W: Storage>(threads: &Threads, block: &InPlace
     let bad: Vec<AtomicU64> = read.iter().map(|_| AtomicU64::new(0)).collect();
     let (scale, factor) = (block.scale, block.factor);
     let stats = block.partials != 0;
-    let job =
-        Job { buckets: &buckets, written: &written, weights, bad: &bad, scale, factor, stats };
-    let job = &job;
+    let exponents = (block.exponents != 0).then_some(block.exponents as usize);
+    let (buckets, written, bad) = (&buckets[..], &written[..], &bad[..]);
+    let job = &Job { buckets, written, weights, exponents, bad, scale, factor, stats };
     let skipped = |piece: &Piece| {
         let table = block.skipped as *const u8;
         // SAFETY: the caller's promise: one of each tensor.
@@ -157,15 +160,20 @@ unsafe fn body<G: Lane, W: Storage, const FUSED: bool>(
         // SAFETY: the caller's promise.
         partial = Some(unsafe { sum_squares::<G, FUSED>(job, piece, job.factor) });
     }
-    for at in (start..start + len).step_by(STRIP) {
+    let (mut at, end) = (start, start + len);
+    while at < end {
+        // A block has one exponent.
+        let most = if job.exponents.is_some() { STRIP - at % STRIP } else { STRIP };
         // A length that the compiler knows makes better loops.
-        let left = start + len - at;
-        if left >= STRIP {
+        if most == STRIP && end - at >= STRIP {
             // SAFETY: the caller's promise.
             unsafe { strip::<G, W>(job, at, STRIP) }
+            at += STRIP;
         } else {
+            let some = most.min(end - at);
             // SAFETY: the caller's promise.
-            unsafe { strip::<G, W>(job, at, left) }
+            unsafe { strip::<G, W>(job, at, some) }
+            at += some;
         }
     }
     if job.stats && !alone {
@@ -191,7 +199,7 @@ unsafe fn sum_squares<G: Lane, const FUSED: bool>(
     fold::partial::<G, FUSED>(piece.tensor, values, factor)
 }
 
-/// One strip of `len` elements, from element `start` of the buckets on.
+/// One strip of `len` elements, from element `start` of the buckets on; of one block, where those have exponents.
 ///
 /// # Safety
 /// As for [`piece`].
@@ -199,15 +207,11 @@ unsafe fn sum_squares<G: Lane, const FUSED: bool>(
 unsafe fn strip<G: Storage, W: Storage>(job: &Job<'_, G>, start: usize, len: usize) {
     let (mut sums, mut out) = ([0.0f32; STRIP], [G::narrow(0.0); STRIP]);
     let (sums, out) = (&mut sums[..len], &mut out[..len]);
-    // Values that the wire type holds exactly, and that nothing scales, need no rounding.
-    let exact = job.scale == 1.0 && (W::DTYPE == G::DTYPE || W::DTYPE == Dtype::F32);
-    for (rank, (&bucket, &weight)) in job.buckets.iter().zip(job.weights).enumerate() {
-        // SAFETY: the caller's promise; the slice ends before the strip is written.
-        let values = unsafe { from_raw_parts(bucket.wrapping_add(start), len) };
-        match exact {
-            true => reference::add_weighted::<G, G>(values, sums, weight, 1.0, rank == 0),
-            false => reference::add_weighted::<G, W>(values, sums, weight, job.scale, rank == 0),
-        }
+    match job.exponents {
+        // SAFETY: the caller's promise.
+        None => unsafe { sum::<G, W>(job, start, sums) },
+        // SAFETY: the caller's promise.
+        Some(exponents) => unsafe { sum_fixed(job, start, exponents, sums) },
     }
     if !reference::round_mean::<G, W>(sums, out, job.factor) {
         // Before the strip is overwritten: who brought what is not finite? (Maybe nobody: a sum can
@@ -223,4 +227,51 @@ unsafe fn strip<G: Storage, W: Storage>(job: &Job<'_, G>, start: usize, len: usi
         // SAFETY: the caller's promise; no other slice of the strip is alive.
         unsafe { from_raw_parts_mut(bucket.wrapping_add(start), len) }.copy_from_slice(out);
     }
+}
+
+/// A strip's weighted sums, in f32, in rank order.
+///
+/// # Safety
+/// As for [`piece`].
+#[inline(always)]
+unsafe fn sum<G: Storage, W: Storage>(job: &Job<'_, G>, start: usize, sums: &mut [f32]) {
+    let len = sums.len();
+    // Values that the wire type holds exactly, and that nothing scales, need no rounding.
+    let exact = job.scale == 1.0 && (W::DTYPE == G::DTYPE || W::DTYPE == Dtype::F32);
+    for (rank, (&bucket, &weight)) in job.buckets.iter().zip(job.weights).enumerate() {
+        // SAFETY: the caller's promise; the slice ends before the strip is written.
+        let values = unsafe { from_raw_parts(bucket.wrapping_add(start), len) };
+        match exact {
+            true => reference::add_weighted::<G, G>(values, sums, weight, 1.0, rank == 0),
+            false => reference::add_weighted::<G, W>(values, sums, weight, job.scale, rank == 0),
+        }
+    }
+}
+
+/// The same in fixed point, in no order.
+///
+/// # Safety
+/// As for [`piece`]; the strip is of one block, whose exponent on each rank is in that one's bucket.
+#[inline(always)]
+unsafe fn sum_fixed<G: Storage>(
+    job: &Job<'_, G>,
+    start: usize,
+    exponents: usize,
+    sums: &mut [f32],
+) {
+    let mut exponent = 0;
+    for &bucket in job.buckets {
+        let own = bucket.cast::<u8>().wrapping_add(exponents + start / STRIP);
+        // SAFETY: the caller's promise.
+        exponent = exponent.max(unsafe { *own });
+    }
+    let point = Point::new(exponent, reference::headroom(job.buckets.len()));
+    let mut integers = [0; STRIP];
+    let integers = &mut integers[..sums.len()];
+    for (&bucket, &weight) in job.buckets.iter().zip(job.weights) {
+        // SAFETY: the caller's promise; the slice ends before the strip is written.
+        let values = unsafe { from_raw_parts(bucket.wrapping_add(start), sums.len()) };
+        point.add(values, integers, weight);
+    }
+    point.widen(integers, sums);
 }

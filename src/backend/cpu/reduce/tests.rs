@@ -2,9 +2,9 @@
 
 use super::super::wide::{Work, vector};
 use super::strips::Making;
-use super::{int8, pack, sum, unpack};
+use super::{fixed, int8, pack, sum, unpack};
 use crate::grad_stats;
-use crate::kernel::params::reduce::{INT8_BLOCK, INT8_BYTES};
+use crate::kernel::params::reduce::{FIXED_BLOCK, INT8_BLOCK, INT8_BYTES};
 use crate::optim::round::Lane;
 use crate::reduce::reference;
 use crate::{bf16, f16};
@@ -190,5 +190,83 @@ fn sums_of_8_bit_integers_have_the_bits_of_the_definition() {
             run(portable, Making { maker, to: &mut to, past });
             assert_eq!(bits(&to), bits(&expected[start..start + len]), "{start} {len}");
         }
+    }
+}
+
+/// Integers of every exponent, those too that are not of the values: which then do not fit, or are all 0.
+#[test]
+fn fixed_point_has_the_bits_of_the_definition() {
+    fn check<G: Lane>(len: usize, special: &[f32]) {
+        for (exponent, headroom) in (0..=255).flat_map(|e| [0, 1, 5, 20].map(|h| (e, h))) {
+            let seed = u32::from(exponent) + 300 * headroom + 1;
+            let scale = 2f32.powi((i32::from(exponent) - 126).max(-126));
+            let values: Vec<G> = values::<f32>(seed, len, special)
+                .into_iter()
+                .map(|value| G::narrow(value * if seed % 3 == 0 { 1.0 } else { scale }))
+                .collect();
+            let factor = [1.0, 0.3, 1e-6, 0.0][seed as usize % 4];
+            let (mut codes, mut means) = (vec![7; len], vec![G::narrow(7.0); len]);
+            let measured = reference::measure(&values, factor);
+            reference::encode(&values, exponent, &mut codes, factor, headroom);
+            reference::decode(&codes, exponent, &mut means, factor, headroom);
+            for portable in [false, true] {
+                let values = &values[..];
+                assert_eq!(run(portable, fixed::Measuring { values, factor }), measured);
+                let (mut found, mut to) = (vec![7; len], vec![G::narrow(7.0); len]);
+                let point = fixed::Point::new(exponent, headroom);
+                run(portable, fixed::Encoding { values, to: &mut found, factor, point });
+                assert_eq!(found, codes, "{} {exponent} {headroom}", G::DTYPE);
+                run(portable, fixed::Decoding { sums: &found, to: &mut to, factor, point });
+                assert_eq!(bits(&to), bits(&means), "{} {exponent} {headroom}", G::DTYPE);
+            }
+        }
+    }
+    for len in [FIXED_BLOCK, 37] {
+        for special in [&SPECIAL[..0], &SPECIAL] {
+            check::<f32>(len, special);
+            check::<bf16>(len, special);
+            check::<f16>(len, special);
+        }
+    }
+}
+
+/// Sums of parts that end inside a block, from where blocks begin and inside of them.
+#[test]
+fn sums_in_fixed_point_have_the_bits_of_the_definition() {
+    fn check<V: Lane, T: Lane>(special: &[f32]) {
+        const LEN: usize = 4 * FIXED_BLOCK + 9;
+        let (weights, factor) = ([0.5, 3.0, 0.7], 0.3);
+        let parts = [1, 2, 3].map(|seed| values::<V>(seed, LEN, special));
+        let mut expected: Vec<T> = Vec::new();
+        for at in (0..LEN).step_by(FIXED_BLOCK) {
+            let blocks = parts.each_ref().map(|part| &part[at..LEN.min(at + FIXED_BLOCK)]);
+            let measured = blocks.iter().zip(weights).map(|(b, w)| reference::measure(b, w));
+            let exponent = measured.max().unwrap();
+            let mut sums = vec![0i32; blocks[0].len()];
+            for (block, weight) in blocks.iter().zip(weights) {
+                let mut codes = vec![0; block.len()];
+                reference::encode(block, exponent, &mut codes, weight, reference::headroom(3));
+                sums.iter_mut().zip(codes).for_each(|(sum, code)| *sum += code);
+            }
+            let mut means = vec![T::narrow(7.0); sums.len()];
+            reference::decode(&sums, exponent, &mut means, factor, reference::headroom(3));
+            expected.extend(means);
+        }
+        let parts = parts.each_ref().map(|part| part.as_ptr() as u64);
+        for (start, end) in [(0, LEN), (256, 1024), (300, 700), (1024, LEN), (512, 512)] {
+            for (portable, past) in FORMS {
+                let mut to = vec![T::narrow(7.0); end - start];
+                let (parts, weights) = (&parts[..], &weights[..]);
+                let maker = fixed::Sums::<V>::new(parts, weights, (start, LEN), factor);
+                run(portable, Making { maker, to: &mut to, past });
+                assert_eq!(bits(&to), bits(&expected[start..end]), "{start} {end}");
+            }
+        }
+    }
+    for special in [&SPECIAL[..0], &SPECIAL] {
+        check::<f32, f32>(special);
+        check::<bf16, bf16>(special);
+        check::<f16, f32>(special);
+        check::<f32, f16>(special);
     }
 }
