@@ -207,14 +207,11 @@ impl<G: Storage> Reducer<G> {
             bucket.params.iter().enumerate().filter(|(at, _)| self.config.stats && used(*at))
         {
             let pieces = layout.of(position);
-            let mut partials = vec![0; pieces.len() * size_of::<Partial>()];
             let start = layout.partials + pieces.start * size_of::<Partial>();
-            blocks.send.read(stream, start, &mut partials)?;
-            let partials: Vec<Partial> = partials
-                .chunks_exact(size_of::<Partial>())
-                .map(bytemuck::pod_read_unaligned)
-                .collect();
-            self.stats.partials.write(stream, self.targets.first_partial(param), &partials)?;
+            let from = blocks.send.view_as::<Partial>(start, pieces.len())?;
+            let first = self.targets.first_partial(param);
+            let mut to = self.stats.partials.view_mut(first..first + pieces.len())?;
+            to.copy_from_view(stream, &from)?;
         }
         self.buckets[index].blocks = Some(blocks);
         Ok(exchanged)

@@ -117,15 +117,20 @@ impl Ranks {
 }
 
 impl Round {
-    fn missing(&self) -> Vec<usize> {
-        (0..self.posts.len()).filter(|&rank| self.posts[rank].is_none()).collect()
+    fn missing(&self) -> impl Iterator<Item = usize> {
+        (0..self.posts.len()).filter(|&rank| self.posts[rank].is_none())
+    }
+
+    /// Whether all ranks have posted.
+    fn complete(&self) -> bool {
+        self.posts.iter().all(Option::is_some)
     }
 
     /// Whom rank `rank` waits for: those that have not posted, or before it could post itself,
     /// those that have not taken the parts of the last round.
     fn waiting_on(&self, posted: bool) -> Vec<usize> {
         if posted {
-            return self.missing();
+            return self.missing().collect();
         }
         (0..self.taken.len()).filter(|&rank| !self.taken[rank]).collect()
     }
@@ -220,19 +225,19 @@ impl Local {
             if !posted && round.posts[self.rank].is_none() {
                 round.posts[self.rank] = Some(Post { kind, buffer: send.clone() });
                 posted = true;
-                if round.missing().is_empty() {
+                if round.complete() {
                     if let Some(fault) = round.mismatch() {
                         return Err(ranks.fail(&mut round, fault));
                     }
                     ranks.changed.notify_all();
                 }
             }
-            let missing = round.missing();
-            if posted && missing.is_empty() {
+            if posted && round.complete() {
                 break;
             }
             let sequence = round.sequence;
-            if let Some(&rank) = missing.iter().find(|&&rank| round.gone[rank]) {
+            let lost = round.missing().find(|&rank| round.gone[rank]);
+            if let Some(rank) = lost {
                 return Err(ranks.fail(&mut round, Fault::PeerLost { sequence, rank }));
             }
             let left = deadline.saturating_duration_since(Instant::now());
