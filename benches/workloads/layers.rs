@@ -34,5 +34,6 @@ pub const LAYERS: [Shape; 5] = [
 pub const LARGE: [Shape; 2] =
     [shape("wav2vec2-large-mlp", 2048, 1024, 4096), shape("llama-3-8b-gate", 512, 4096, 14_336)];
 
-/// One row: bound by memory.
+/// One row, and a few: bound by memory.
 pub const ROW: Shape = shape("row", 1, 4096, 4096);
+pub const FEW: Shape = shape("few-rows", 4, 4096, 4096);

@@ -8,7 +8,7 @@ mod layers;
 mod speech;
 mod vision;
 
-pub use layers::{LARGE, LAYERS, ROW, Shape};
+pub use layers::{FEW, LARGE, LAYERS, ROW, Shape};
 
 use halfstep::reduce::Param;
 

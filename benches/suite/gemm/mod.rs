@@ -10,7 +10,7 @@ use halfstep::gemm::{Activation, Gemm, Layout, Operands, Plan, Subnormals};
 use halfstep::{Buffer, Device, Dtype, Storage, Stream, bf16, f16};
 
 use super::{Arithmetic, Case, Entry, Failure, On, Traffic, caches, signals, text};
-use crate::workloads::{LARGE, LAYERS, ROW, Shape};
+use crate::workloads::{FEW, LARGE, LAYERS, ROW, Shape};
 use data_grad::Data;
 use weight_grad::{Wanted, Weights};
 
@@ -23,6 +23,8 @@ pub fn entries(all: &mut Vec<Entry>) {
     layer::<bf16>(all, ROW, "bf16 NT plain", Layout::NT, None);
     layer::<f16>(all, ROW, "f16 NN plain", Layout::NN, None);
     layer::<f32>(all, ROW, "f32 NN plain", Layout::NN, None);
+    layer::<bf16>(all, FEW, "bf16 NN plain", Layout::NN, None);
+    layer::<bf16>(all, FEW, "bf16 NT plain", Layout::NT, None);
 }
 
 /// Those of one shape.
@@ -167,8 +169,8 @@ impl<T: Storage> Layer<T> {
             .activation(activation.unwrap_or_default())
             .subnormals(policy(device, T::DTYPE));
         let upload = |values: Vec<T>| device.upload(&values).map_err(text);
-        // A product of one row is all about where B comes from.
-        let copies = if m == 1 { caches::copies(device, k * n * size_of::<T>()) } else { 1 };
+        // A product of few rows is all about where B comes from.
+        let copies = if m <= FEW.rows { caches::copies(device, k * n * size_of::<T>()) } else { 1 };
         Ok(Self {
             shape,
             layout,
