@@ -216,6 +216,8 @@ fn plan_draws_a_lists_timeline() {
     assert!(text(&negative.stderr).contains("link.alpha: expected a finite number of at least 0"));
     let both = ["plan", "buckets", "--model", "resnet50", "--machine", "lumi", "--ranks", "8"];
     assert!(text(&halfstep(&both).stdout).contains("resnet50: 161 tensors"));
+    let alone = text(&halfstep(&[&both[..6], &["--ranks", "1"]].concat()).stdout);
+    assert!(alone.contains("\none rank exchanges nothing; the backward pass 50.00 ms"), "{alone}");
 }
 
 /// What is found is told as data too, the exit status says whether there is a problem, and a trap in the

@@ -85,13 +85,13 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<bool, Failure> {
         return Ok(true);
     }
     writeln!(out, "{what}: {} tensors, {total} elements, {wire} on the wire", params.len())?;
-    writeln!(
-        out,
-        "an exchange takes {:.1} µs and {:.2} GB/s; the backward pass {:.2} ms\n",
-        1e6 * link.alpha,
-        1e-9 / link.beta,
-        1e3 * backward
-    )?;
+    let exchange = match link {
+        Link { alpha: 0.0, beta: 0.0 } => "one rank exchanges nothing".into(),
+        Link { alpha, beta } => {
+            format!("an exchange takes {:.1} µs and {:.2} GB/s", 1e6 * alpha, 1e-9 / beta)
+        }
+    };
+    writeln!(out, "{exchange}; the backward pass {:.2} ms\n", 1e3 * backward)?;
     timeline.print(out)?;
     writeln!(out, "\nexposed after the backward pass:")?;
     let mut others = vec![("this plan", plan.clone())];
