@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use super::comm::{Collective, Communicator, Fault, check_parts};
 use super::config::{self, Config, Sum};
-use super::exchange::Way;
 use super::plan::BucketPlan;
+use super::way::Way;
 use crate::{Device, Dtype, Error, Result};
 
 /// Agrees on plan and configuration; returns the hash that every bucket's trailer repeats, and the way

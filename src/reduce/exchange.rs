@@ -15,6 +15,7 @@ use super::in_place::Layout;
 use super::plan::BucketPlan;
 use super::report::{Log, Phase};
 use super::trailer::Trailer;
+use super::way::Way;
 use super::whole::Integers;
 use super::wire::Wire;
 use super::{config, launch};
@@ -100,25 +101,6 @@ pub(crate) struct Exchanged {
     /// What the result has still to be multiplied by.
     pub factor: f32,
     pub log: Log,
-}
-
-/// How buckets are exchanged: the same on every rank.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Way {
-    /// Packed in blocks.
-    Packed,
-    /// Packed in blocks, summed by nodes.
-    Nodes,
-    /// Lent between threads.
-    Lent,
-    /// Section by section, between processes.
-    Sections,
-    /// Whole, by all-reduces of the communicator's.
-    Whole,
-    /// As 8-bit integers.
-    Quantized,
-    /// Packed in blocks, and each rank keeps its part of the result.
-    Scattered,
 }
 
 /// What the communication thread is asked for, in the same order on every rank.

@@ -48,6 +48,7 @@ mod targets;
 mod trace;
 mod trailer;
 mod views;
+mod way;
 mod whole;
 mod wire;
 

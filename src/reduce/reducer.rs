@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 use super::agree::agree;
 use super::comm::Communicator;
 use super::config::{Config, Sum, Unscale};
-use super::exchange::{Blocks, Exchange, Geometry, Sums, Way};
+use super::exchange::{Blocks, Exchange, Geometry, Sums};
 use super::feedback::Feedback;
 use super::flight::Flight;
 use super::in_place::Layout;
@@ -18,12 +18,11 @@ use super::report::{Log, Reduced};
 use super::sharded::cut::Cut;
 use super::targets::Targets;
 use super::trailer::Trailer;
+use super::way::Way;
 use super::whole::Integers;
 use super::wire::{Int8Geometry, Wire};
 use crate::kernel::params::reduce::FIXED_BLOCK;
-use crate::{
-    Buffer, Device, DeviceKind, Dtype, Error, GradStats, Read, Result, Storage, Stream, Write,
-};
+use crate::{Buffer, Device, Dtype, Error, GradStats, Read, Result, Storage, Stream, Write};
 
 /// Averages gradients of storage type `G` over the ranks of a communicator, bucket by bucket,
 /// while the backward pass goes on:
@@ -195,30 +194,14 @@ impl<G: Storage> Reducer<G> {
             return Err(Error::range(NEW, "comm", "a rank below the number of ranks", found));
         }
         let stream = device.stream()?;
-        let threads = comm.threads().is_some();
         // Threads have no library that would add up: their order is that of ranks.
         let sum = match config.sum {
-            Sum::Communicator if threads => Sum::RankOrder,
+            Sum::Communicator if comm.threads().is_some() => Sum::RankOrder,
             sum => sum,
         };
-        // What is accumulated, what only a device can reach, and averages that gradients do not hold
-        // exactly, have to be packed.
-        let host = device.info().kind == DeviceKind::Cpu;
-        let plain = config.views && !config.accumulate && host;
-        let same = G::DTYPE == plan.wire();
         let shape = comm.nodes().map(|comm| comm.shape());
-        let way = match sum {
-            _ if sharded.is_some() => Way::Scattered,
-            Sum::Int8 => Way::Quantized,
-            Sum::Communicator => Way::Whole,
-            Sum::OrderFree if !(threads && host) => Way::Whole,
-            Sum::RankOrder if shape.is_some() => Way::Nodes,
-            _ if !plain => Way::Packed,
-            Sum::OrderFree if config.scale != 1.0 => Way::Packed,
-            _ if threads && (same || G::DTYPE == Dtype::F32) => Way::Lent,
-            _ if same && comm.has_sections() => Way::Sections,
-            _ => Way::Packed,
-        };
+        let (types, same) = ((G::DTYPE, plan.wire()), G::DTYPE == plan.wire());
+        let way = Way::of(&mut *comm, device, &config, types, (sum, sharded.is_some()));
         let (hash, way) = agree(
             &mut *comm,
             &plan,

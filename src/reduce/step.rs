@@ -5,12 +5,13 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use super::config::{Unscale, deadline};
-use super::exchange::{Done, Exchanged, Job, Way, exclusive};
+use super::exchange::{Done, Exchanged, Job, exclusive};
 use super::launch::{self, Span};
 use super::reducer::{FINISH, Gradients, Reducer, Started};
 use super::report::{BucketTimes, Log, Phase, Reduced};
 use super::sharded::cut::Place;
 use super::trailer::Trailer;
+use super::way::Way;
 use crate::backend::Address;
 use crate::environment::Environment;
 use crate::{Error, Result, Storage, Stream};

@@ -3,10 +3,11 @@
 #![forbid(unsafe_code)]
 
 use super::config::{Unscale, deadline};
-use super::exchange::{Done, Exchanged, Geometry, Way, exclusive};
+use super::exchange::{Done, Exchanged, Geometry, exclusive};
 use super::launch::{self, Buckets, Span};
 use super::reducer::{Gradients, Reducer};
 use super::report::Reduced;
+use super::way::Way;
 use super::wire::Int8Geometry;
 use crate::backend::Address;
 use crate::kernel::params::Partial;
