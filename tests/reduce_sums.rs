@@ -33,22 +33,22 @@ fn step<G: Storage>(
     how: (Dtype, &Config),
     unscale: Unscale,
 ) -> (Vec<Vec<G>>, [u64; 2]) {
-    step_of(device, all, how, unscale, true)
+    step_of(device, all, how, unscale, all.len())
 }
 
-/// As [`step`]; `told`, unless the last rank does not say that it is a thread.
+/// As [`step`], of ranks of which so many, from the first on, say that they are threads.
 fn step_of<G: Storage>(
     device: &Device,
     all: &[Brought<G>],
     (wire, config): (Dtype, &Config),
     unscale: Unscale,
-    told: bool,
+    threads: usize,
 ) -> (Vec<Vec<G>>, [u64; 2]) {
     let plan = BucketPlan::ddp(&params_from(&LENGTHS), wire, 4000, 9000).unwrap();
     let results = ranks::run(all.len(), |comm| {
         let mine = &all[comm.rank()];
         let stream = device.stream().unwrap();
-        let comm: Box<dyn Communicator> = match told || comm.rank() + 1 < all.len() {
+        let comm: Box<dyn Communicator> = match comm.rank() < threads {
             true => Box::new(comm),
             false => Box::new(ranks::Plain(comm)),
         };
@@ -114,14 +114,14 @@ fn integers_are_exact_in_every_order() {
 fn threads_add_up_in_rank_order() {
     fn check<G: Storage>(wire: Dtype) {
         let all: Vec<Brought<G>> = (0..3).map(|rank| brought(4, rank, 0.7 + rank as f64)).collect();
-        for (views, told) in [(false, true), (true, true), (false, false), (true, false)] {
+        for (views, threads) in [(false, 3), (true, 3), (false, 2), (true, 2)] {
             let run = |sum| {
                 let config = Config { views, scale: 0.75, ..config(sum) };
-                step_of(&cpu(1), &all, (wire, &config), Unscale::Factor(0.3), told)
+                step_of(&cpu(1), &all, (wire, &config), Unscale::Factor(0.3), threads)
             };
             let ((found, stats), (expected, squares)) =
                 (run(Sum::Communicator), run(Sum::RankOrder));
-            assert!(bits(&found) == bits(&expected), "{} over {wire}, {views} {told}", G::DTYPE);
+            assert!(bits(&found) == bits(&expected), "{} over {wire}, {views} {threads}", G::DTYPE);
             assert_eq!(stats, squares);
         }
     }
@@ -131,7 +131,8 @@ fn threads_add_up_in_rank_order() {
     }
 }
 
-/// Threads add up without an order what others encode, send and decode: the same bits, packed, accumulated, scaled and in place.
+/// Threads add up without an order what others encode, send and decode: the same bits, packed, accumulated, scaled and in
+/// place; also where one rank does not say that it is a thread.
 #[test]
 fn sums_without_order_are_those_of_an_all_reduce() {
     fn check<G: Storage>(wire: Dtype) {
@@ -140,16 +141,16 @@ fn sums_without_order_are_those_of_an_all_reduce() {
         // A NaN takes its block along, and the parameters in it.
         all[1].gradients[4].as_mut().unwrap()[0] = G::narrow(f32::NAN);
         for (scale, accumulate) in [(1.0, false), (0.75, false), (1.0, true)] {
-            let run = |views, told| {
+            let run = |views, threads| {
                 let config = Config { views, scale, accumulate, ..config(Sum::OrderFree) };
                 let (tensors, stats) =
-                    step_of(&cpu(1), &all, (wire, &config), Unscale::Factor(0.3), told);
+                    step_of(&cpu(1), &all, (wire, &config), Unscale::Factor(0.3), threads);
                 (bits(&tensors), stats)
             };
-            let expected = run(false, false);
-            for views in [false, true] {
-                let found = run(views, true);
-                assert!(found == expected, "{} {wire} {views} {scale} {accumulate}", G::DTYPE);
+            let expected = run(false, 0);
+            for (views, threads) in [(false, 3), (true, 3), (false, 2), (true, 2)] {
+                let how = (wire, views, threads, scale, accumulate);
+                assert!(run(views, threads) == expected, "{} {how:?}", G::DTYPE);
             }
         }
     }

@@ -17,7 +17,7 @@ pub enum Sum {
     /// ranks. Four bytes an element travel, whatever the plan's wire, and one exponent for 256 elements of a
     /// bucket. Between threads of a CPU nothing does: each block is measured, made integers, added up and read where gradients lie,
     /// or where they are packed, with the same bits. The average is of the gradients' type, where that is the plan's wire, and else
-    /// f32, until it is unscaled. The error of a sum is at most `ranks · 2^(h−30)·M`, `h = ⌈log2 ranks⌉`, `M` the largest
+    /// f32, until it is unscaled. The error of a sum before it is rounded to that type is at most `ranks · 2^(h−30)·M`, `h = ⌈log2 ranks⌉`, `M` the largest
     /// `|weight · scale · gradient|` of the block on any rank. A NaN or ±Inf makes its block NaN.
     OrderFree,
     /// In the communicator's order, in the wire's type ([`Communicator::all_reduce`](super::Communicator::all_reduce)): over

@@ -1,5 +1,5 @@
-//! The CPU backend's threads. How work is cut into tasks never depends on how many there are, so
-//! results have the same bits for any number.
+//! The CPU backend's threads. How work is cut into tasks, which may depend on how many there are, changes no element: results
+//! have the same bits for any number.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
