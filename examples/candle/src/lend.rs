@@ -4,8 +4,8 @@ use std::cell::Cell;
 
 use candle_core::backend::BackendStorage;
 use candle_core::{
-    CpuStorage, DeviceLocation, Error, InplaceOp1, Layout, Result, Storage, StorageRef, Tensor,
-    Var, WithDType,
+    CpuStorage, DeviceLocation, Error, InplaceOp1, Layout, Result, Shape, Storage, StorageRef,
+    Tensor, Var, WithDType,
 };
 
 use crate::Element;
@@ -30,6 +30,15 @@ fn range(op: &'static str, arg: &str, layout: &Layout) -> Result<(usize, usize)>
     })
 }
 
+/// Refuses a tensor of another shape; `msg` is its name.
+pub(crate) fn expect_shape(msg: &str, expected: &Shape, got: &Shape) -> Result<()> {
+    if expected == got {
+        return Ok(());
+    }
+    let (msg, expected, got) = (msg.to_string(), expected.clone(), got.clone());
+    Err(Error::UnexpectedShape { msg, expected, got }.bt())
+}
+
 /// A tensor that is not written while this lives.
 pub(crate) struct Locked<'t> {
     storage: StorageRef<'t>,
@@ -40,6 +49,10 @@ impl<'t> Locked<'t> {
     pub fn new(tensor: &'t Tensor) -> Self {
         let (storage, layout) = tensor.storage_and_layout();
         Self { storage, layout }
+    }
+
+    pub fn shape(&self) -> &Shape {
+        self.layout.shape()
     }
 
     /// As [`elements`], of tensors wherever they are.

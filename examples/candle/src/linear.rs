@@ -11,7 +11,7 @@ use halfstep::{Read, Write};
 
 use crate::Element;
 use crate::element::zeros;
-use crate::lend::{Locked, elements};
+use crate::lend::{Locked, elements, expect_shape};
 use crate::products::Products;
 
 const OP: &str = "halfstep-linear";
@@ -78,13 +78,10 @@ impl<T: Element> Module for Linear<T> {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let (outputs, inputs) = self.weight.dims2()?;
         let mut dims = x.dims().to_vec();
-        let rows = dims.split_last().map_or(1, |(_, rows)| rows.iter().product());
-        match dims.last_mut() {
-            Some(last) => *last = inputs,
-            None => dims.push(inputs),
-        }
-        expect_shape("x", &dims.clone().into(), x.shape())?;
-        *dims.last_mut().expect("x has a last dimension") = outputs;
+        dims.pop();
+        let rows = dims.iter().product();
+        expect_shape("x", &[&dims[..], &[inputs]].concat().into(), x.shape())?;
+        dims.push(outputs);
         let trained = [x, &self.weight, &self.bias].iter().any(|tensor| tensor.track_op());
         let product = Product {
             products: self.products(rows)?,
@@ -179,12 +176,4 @@ impl<T: Element> CustomOp3 for Product<T> {
         let db = Tensor::from_vec(db, bias.shape(), bias.device())?;
         Ok((dx, weight.track_op().then_some(dw), bias.track_op().then_some(db)))
     }
-}
-
-fn expect_shape(msg: &str, expected: &Shape, got: &Shape) -> Result<()> {
-    if expected == got {
-        return Ok(());
-    }
-    let (msg, expected, got) = (msg.to_string(), expected.clone(), got.clone());
-    Err(Error::UnexpectedShape { msg, expected, got }.bt())
 }

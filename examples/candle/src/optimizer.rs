@@ -8,7 +8,7 @@ use halfstep::optim::{Config, Group, Report, Rule, Tensor};
 use halfstep::{Device, Read, Stream, Write};
 
 use crate::Element;
-use crate::lend::{Locked, with_all};
+use crate::lend::{Locked, expect_shape, with_all};
 
 const OP: &str = "halfstep-optimizer";
 
@@ -65,7 +65,7 @@ impl<T: Element> Optimizer<T> {
     pub fn step(&mut self, grads: &GradStore) -> Result<()> {
         let locked: Vec<_> = self.vars.iter().map(|var| grads.get(var).map(Locked::new)).collect();
         let mut elements: Vec<Option<&[T]>> = Vec::with_capacity(locked.len());
-        for (name, grad) in self.names.iter().zip(&locked) {
+        for ((name, var), grad) in self.names.iter().zip(&self.vars).zip(&locked) {
             let Some(grad) = grad else {
                 elements.push(None);
                 continue;
@@ -74,6 +74,7 @@ impl<T: Element> Optimizer<T> {
             if let Some(owner) = self.owners.get(&grad.storage()) {
                 return Err(shared(&arg, owner));
             }
+            expect_shape(&arg, var.shape(), grad.shape())?;
             elements.push(Some(grad.elements(OP, &arg)?));
         }
         let grads: Vec<_> =

@@ -130,6 +130,15 @@ fn each_call_of_a_layer_keeps_its_own_preactivation() -> Result<()> {
 }
 
 #[test]
+fn rows_of_a_tensor_are_lent_as_they_lie() -> Result<()> {
+    let layer = layer::<f32>(&uniform(1, (4, 3))?, &uniform(2, 4)?, Activation::Relu);
+    let all = uniform(3, (9, 3))?;
+    let some = layer.forward(&all.narrow(0, 2, 5)?)?;
+    assert_eq!(some.to_vec2::<f32>()?, layer.forward(&all)?.narrow(0, 2, 5)?.to_vec2::<f32>()?);
+    Ok(())
+}
+
+#[test]
 fn only_variables_have_gradients() -> Result<()> {
     let (x, w) = (uniform(1, (4, 8))?, uniform(2, (8, 8))?);
     let b = Var::from_tensor(&uniform(3, 8)?)?;
