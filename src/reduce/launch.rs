@@ -107,10 +107,37 @@ pub(super) fn sum(
     factor: f32,
     (from, into): (Wire, Dtype),
 ) -> Result<()> {
+    assert!(from != Wire::Int8 || into == Dtype::F32 && len.is_multiple_of(INT8_BLOCK), "blocks");
+    let block = of_parts((parts, ranks), (weights, first), to, len, factor, (from, into));
+    enqueue(stream, Block::Sum(block))
+}
+
+/// The same in fixed point, which is of the host's memory. The first element begins a block of the bucket.
+pub(super) fn sum_fixed(
+    stream: &Stream,
+    parts: (&Buffer<u64>, usize),
+    weights: (&Buffer<f32>, usize),
+    to: &mut Buffer<u8>,
+    len: usize,
+    factor: f32,
+    (from, into): (Dtype, Dtype),
+) -> Result<()> {
+    let block = of_parts(parts, weights, to, len, factor, (Wire::Elements(from), into));
+    enqueue(stream, Block::SumFixed(block))
+}
+
+/// What both sums are told.
+fn of_parts(
+    (parts, ranks): (&Buffer<u64>, usize),
+    (weights, first): (&Buffer<f32>, usize),
+    to: &mut Buffer<u8>,
+    len: usize,
+    factor: f32,
+    (from, into): (Wire, Dtype),
+) -> Sum {
     assert!(ranks <= parts.len() && first + ranks <= weights.len(), "one of each rank");
     assert!(to.len() >= len * into.bytes(), "sized for it");
-    assert!(from != Wire::Int8 || into == Dtype::F32 && len.is_multiple_of(INT8_BLOCK), "blocks");
-    let block = Sum {
+    Sum {
         parts: parts.address(),
         weights: weights.address() + (first * size_of::<f32>()) as u64,
         to: to.address(),
@@ -119,33 +146,7 @@ pub(super) fn sum(
         from_type: from.code(),
         to_type: into as u32,
         factor,
-    };
-    enqueue(stream, Block::Sum(block))
-}
-
-/// The same in fixed point, which is of the host's memory. The first element begins a block of the bucket.
-pub(super) fn sum_fixed(
-    stream: &Stream,
-    (parts, ranks): (&Buffer<u64>, usize),
-    (weights, first): (&Buffer<f32>, usize),
-    to: &mut Buffer<u8>,
-    len: usize,
-    factor: f32,
-    (from, into): (Dtype, Dtype),
-) -> Result<()> {
-    assert!(ranks <= parts.len() && first + ranks <= weights.len(), "one of each rank");
-    assert!(to.len() >= len * into.bytes(), "sized for it");
-    let block = Sum {
-        parts: parts.address(),
-        weights: weights.address() + (first * size_of::<f32>()) as u64,
-        to: to.address(),
-        len: len as u64,
-        ranks: ranks as u32,
-        from_type: from as u32,
-        to_type: into as u32,
-        factor,
-    };
-    enqueue(stream, Block::SumFixed(block))
+    }
 }
 
 /// Rounds `len` f32 to blocks of 8-bit integers, in shards of so many elements that start so many bytes
