@@ -31,6 +31,10 @@ const fn most<F: Form>() -> u64 {
     4
 }
 
+/// Columns of a B that is stored by rows, at least, where rows are several: a vector's. Fewer are added one by one, which
+/// takes longer than packing them.
+const LEAST_BY_ROWS: u64 = 16;
+
 /// Whether the product is one that [`product`] computes.
 pub(super) fn fits<F: Form>(block: &Product) -> bool {
     // What is done to all of B, or with A besides, is done to packed panels.
@@ -38,7 +42,9 @@ pub(super) fn fits<F: Form>(block: &Product) -> bool {
     let plain = block.flags & of_panels == 0 && block.a_sums == 0;
     let dz = block.fused_a != 0 && block.role != params::ROLE_FUSED_A;
     let few = (1..=most::<F>()).contains(&block.m);
-    few && block.n > 0 && block.k > 0 && plain && !dz && F::VECTOR
+    let by_rows = block.flags & params::FLAG_B_TRANSPOSED == 0;
+    let narrow = by_rows && block.m > 1 && block.n < LEAST_BY_ROWS;
+    few && !narrow && block.n > 0 && block.k > 0 && plain && !dz && F::VECTOR
 }
 
 /// # Safety
