@@ -53,7 +53,8 @@ fn main() -> halfstep::Result<()> {
 
     // Gradients in f32, added to what earlier micro-batches left there; dz is reused.
     let (mut dw, mut db) = (vec![0.0f32; OUTPUT * INPUT], vec![0.0f32; OUTPUT]);
-    let weight = WeightGrad::new(ROWS, INPUT, OUTPUT).accumulate(true).plan::<bf16>(&device)?;
+    let weight =
+        WeightGrad::new(ROWS, INPUT, OUTPUT).accumulate(true).plan::<bf16, f32>(&device)?;
     for _ in 0..2 {
         let operands =
             WeightGradOperands { db: Some(&mut db), ..WeightGradOperands::new(&dz, &x, &mut dw) };

@@ -90,7 +90,7 @@ impl GradStats {
     /// let (dy, x, mut dw) = (vec![2.0f32], vec![3.0f32], vec![0.0f32]);
     /// let mut operands = WeightGradOperands::new(&dy, &x, &mut dw);
     /// operands.stats = Some(Stats { stats: &mut stats, weight: 0, bias: None });
-    /// WeightGrad::new(1, 1, 1).plan::<f32>(&device)?.run(&stream, operands)?;
+    /// WeightGrad::new(1, 1, 1).plan::<f32, f32>(&device)?.run(&stream, operands)?;
     /// assert_eq!(stats.read(&stream)?.sum_squares, 36.0);
     /// stats.clear(&stream)?;
     /// assert_eq!(stats.read(&stream)?.sum_squares, 0.0);

@@ -85,7 +85,8 @@ fn products_allocate_only_their_workspace_once() {
     let (mut dw, mut db) = (vec![0.0f32; k * n], vec![0.0f32; n]);
     let forward = Gemm::new(m, n, k).activation(Activation::GeluErf).plan::<bf16, bf16>(&device);
     let data = DataGrad::new(m, k, n).activation(Activation::GeluErf).plan::<bf16, bf16>(&device);
-    let weight = WeightGrad::new(m, k, n).activation(Activation::GeluErf).plan::<bf16>(&device);
+    let weight =
+        WeightGrad::new(m, k, n).activation(Activation::GeluErf).plan::<bf16, f32>(&device);
     let (forward, data, weight) = (forward.unwrap(), data.unwrap(), weight.unwrap());
     for call in 0..4 {
         let count = allocations(|| {

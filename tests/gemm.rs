@@ -383,8 +383,10 @@ fn g28_a_derivative_without_its_preactivation_is_refused() {
             DataGrad::new(1, 1, 1).activation(Activation::Silu).plan::<f32, f32>(&device).unwrap();
         let error = plan.run(&stream, DataGradOperands::new(&x, &x, &mut d)).unwrap_err();
         assert_eq!(arg(&error), "z");
-        let plan =
-            WeightGrad::new(1, 1, 1).activation(Activation::Silu).plan::<f32>(&device).unwrap();
+        let plan = WeightGrad::new(1, 1, 1)
+            .activation(Activation::Silu)
+            .plan::<f32, f32>(&device)
+            .unwrap();
         let error = plan.run(&stream, WeightGradOperands::new(&x, &x, &mut d)).unwrap_err();
         assert_eq!(arg(&error), "z");
         assert_eq!(d, [5.0]);

@@ -27,6 +27,8 @@ struct Layer {
     weight: WeightLayout,
     accumulate: bool,
     flush: bool,
+    /// `dw` and `db` have the operands' type; else they are f32.
+    narrow: bool,
     data: Distribution,
     seed: u64,
     shift: usize,
@@ -36,29 +38,41 @@ fn any_layer() -> impl Strategy<Value = Layer> {
     (
         (prop_oneof![0usize..70, 1usize..9], 1usize..70, 1usize..70),
         proptest::sample::select(Activation::ALL.to_vec()),
-        (any::<bool>(), any::<bool>(), any::<bool>()),
+        any::<[bool; 4]>(),
         proptest::sample::select(Distribution::REAL.to_vec()),
         (any::<u64>(), 0usize..8),
     )
         .prop_map(|((rows, input, output), activation, flags, data, (seed, shift))| {
-            let (in_out, accumulate, flush) = flags;
+            let [in_out, accumulate, flush, narrow] = flags;
             let weight = if in_out { WeightLayout::InOut } else { WeightLayout::OutIn };
             // Few rows are multiplied by a derivative a piece at a time.
             let output = if rows < 9 { 16 * output } else { output };
-            Layer { rows, input, output, activation, weight, accumulate, flush, data, seed, shift }
+            Layer {
+                rows,
+                input,
+                output,
+                activation,
+                weight,
+                accumulate,
+                flush,
+                narrow,
+                data,
+                seed,
+                shift,
+            }
         })
 }
 
-struct Tensors<T> {
+struct Tensors<T, O> {
     x: Vec<T>,
     w: Vec<T>,
     dy: Vec<T>,
     z: Vec<T>,
-    dw: Vec<f32>,
-    db: Vec<f32>,
+    dw: Vec<O>,
+    db: Vec<O>,
 }
 
-fn tensors<T: Storage>(layer: &Layer) -> Tensors<T> {
+fn tensors<T: Storage, O: Storage>(layer: &Layer) -> Tensors<T, O> {
     let Layer { rows, input, output, data, .. } = *layer;
     let mut rng = Rng(layer.seed);
     Tensors {
@@ -72,13 +86,14 @@ fn tensors<T: Storage>(layer: &Layer) -> Tensors<T> {
 }
 
 #[derive(Debug, PartialEq)]
-struct Gradients<T> {
+struct Gradients<T, O> {
     dx: Vec<T>,
     dz: Vec<T>,
     dz_again: Vec<T>,
-    dw: Vec<f32>,
-    db: Vec<f32>,
-    copy: Vec<bf16>,
+    dw: Vec<O>,
+    db: Vec<O>,
+    /// Of a `dw` of f32.
+    copy: Option<Vec<bf16>>,
     stats: halfstep::Summary,
 }
 
@@ -88,7 +103,11 @@ fn on<T: Storage>(layer: &Layer, device: &Device) -> Layer {
     Layer { flush: layer.flush || flushes, ..*layer }
 }
 
-fn run<T: Storage>(layer: &Layer, t: &Tensors<T>, device: &Device) -> Gradients<T> {
+fn run<T: Storage, O: Storage>(
+    layer: &Layer,
+    t: &Tensors<T, O>,
+    device: &Device,
+) -> Gradients<T, O> {
     let layer = &on::<T>(layer, device);
     let Layer { rows, input, output, shift, .. } = *layer;
     let stream = device.stream().unwrap();
@@ -104,14 +123,14 @@ fn run<T: Storage>(layer: &Layer, t: &Tensors<T>, device: &Device) -> Gradients<
         .weight_layout(layer.weight)
         .accumulate(layer.accumulate)
         .subnormals(policy)
-        .plan::<T>(device)
+        .plan::<T, O>(device)
         .unwrap();
     let pads = |values: &[T]| Guarded::new(values, shift);
     let (x, w, dy, z) = (pads(&t.x), pads(&t.w), pads(&t.dy), pads(&t.z));
     let mut dx = Guarded::<T>::output(rows * input, shift);
     let (mut dz, mut again) =
         (Guarded::<T>::output(rows * output, shift), Guarded::<T>::output(rows * output, shift));
-    let old = |values: &[f32]| {
+    let old = |values: &[O]| {
         if layer.accumulate {
             Guarded::new(values, shift)
         } else {
@@ -130,7 +149,7 @@ fn run<T: Storage>(layer: &Layer, t: &Tensors<T>, device: &Device) -> Gradients<
         operands.z = Some(&z);
         operands.d_preactivation = Some(&mut again);
         operands.db = Some(&mut db);
-        operands.copy = Some(Copy::Bf16(&mut copy));
+        operands.copy = (O::DTYPE == Dtype::F32).then_some(Copy::Bf16(&mut copy));
         operands.stats = Some(Stats { stats: &mut stats, weight: 1, bias: Some(2) });
         weight.run(&stream, operands).unwrap();
     }
@@ -148,13 +167,13 @@ fn run<T: Storage>(layer: &Layer, t: &Tensors<T>, device: &Device) -> Gradients<
         dz_again: again.get().to_vec(),
         dw: dw.get().to_vec(),
         db: db.get().to_vec(),
-        copy: copy.get().to_vec(),
+        copy: (O::DTYPE == Dtype::F32).then(|| copy.get().to_vec()),
         stats: stats.read(&stream).unwrap(),
     }
 }
 
 /// Everything against the oracle.
-fn check<T: Storage>(layer: &Layer, t: &Tensors<T>, got: &Gradients<T>) {
+fn check<T: Storage, O: Storage>(layer: &Layer, t: &Tensors<T, O>, got: &Gradients<T, O>) {
     let Layer { rows, input, output, activation, .. } = *layer;
     let growth = if layer.data.zero_mean() && activation == Activation::None {
         Growth::ZeroMean
@@ -210,26 +229,32 @@ fn check<T: Storage>(layer: &Layer, t: &Tensors<T>, got: &Gradients<T>) {
             near("dx", f64::from(got.dx[r * input + i].widen()), 0.0, &mut terms, T::DTYPE);
         }
     }
-    let start = |old: f32| if layer.accumulate { f64::from(old) } else { 0.0 };
+    let start = |old: O| if layer.accumulate { f64::from(old.widen()) } else { 0.0 };
     for o in 0..output {
         for i in 0..input {
             let at = w_at(o, i);
             let mut terms = (0..rows).map(|r| (r * output + o, wide(&t.x, r * input + i)));
-            near("dw", f64::from(got.dw[at]), start(t.dw[at]), &mut terms, Dtype::F32);
-            assert_eq!(got.copy[at].to_bits(), bf16::narrow(got.dw[at]).to_bits());
+            near("dw", f64::from(got.dw[at].widen()), start(t.dw[at]), &mut terms, O::DTYPE);
         }
         let mut terms = (0..rows).map(|r| (r * output + o, 1.0));
-        near("db", f64::from(got.db[o]), start(t.db[o]), &mut terms, Dtype::F32);
+        near("db", f64::from(got.db[o].widen()), start(t.db[o]), &mut terms, O::DTYPE);
+    }
+    let wide = |values: &[O]| values.iter().map(|v| v.widen()).collect::<Vec<_>>();
+    let (dw, db) = (wide(&got.dw), wide(&got.db));
+    if let Some(copy) = &got.copy {
+        assert!(dw.iter().zip(copy).all(|(v, c)| c.to_bits() == bf16::narrow(*v).to_bits()));
     }
     assert_eq!(got.dz.len(), got.dz_again.len());
     assert!(
         got.dz.iter().zip(&got.dz_again).all(|(x, y)| x.widen().to_bits() == y.widen().to_bits())
     );
-    let squares: f64 = got.dw.iter().chain(&got.db).map(|v| f64::from(*v) * f64::from(*v)).sum();
+    // Of f16 some overflow.
+    let finite = || dw.iter().chain(&db).filter(|v| v.is_finite());
+    let squares: f64 = finite().map(|v| f64::from(*v) * f64::from(*v)).sum();
     // Each square is exact in f64, and each of two sums of them rounds as often.
-    let rounding = (got.dw.len() + got.db.len()) as f64 * f64::EPSILON;
+    let rounding = (dw.len() + db.len()) as f64 * f64::EPSILON;
     assert!((got.stats.sum_squares - squares).abs() <= rounding * squares);
-    assert_eq!(got.stats.non_finite, 0);
+    assert_eq!(got.stats.non_finite, (dw.len() + db.len() - finite().count()) as u64);
 }
 
 fn reference() -> Device {
@@ -250,17 +275,30 @@ fn property<T: Storage>() {
     let (exact, devices) = (reference(), devices());
     let amx = common::amx();
     proptest!(common::cases(), |(layer in any_layer())| {
-        let tensors = tensors::<T>(&layer);
-        let expected = run(&layer, &tensors, &exact);
-        check(&layer, &tensors, &expected);
-        for device in &devices {
-            let got = run(&layer, &tensors, device);
-            assert!(got == expected, "{layer:?} on {}", device.info());
-        }
-        if let Some(device) = &amx {
-            check_own_order(&layer, &tensors, &expected, device);
+        if layer.narrow {
+            on_all::<T, T>(&layer, &exact, &devices, amx.as_ref());
+        } else {
+            on_all::<T, f32>(&layer, &exact, &devices, amx.as_ref());
         }
     });
+}
+
+fn on_all<T: Storage, O: Storage>(
+    layer: &Layer,
+    exact: &Device,
+    devices: &[Device],
+    amx: Option<&Device>,
+) {
+    let tensors = tensors::<T, O>(layer);
+    let expected = run(layer, &tensors, exact);
+    check(layer, &tensors, &expected);
+    for device in devices {
+        let got = run(layer, &tensors, device);
+        assert!(got == expected, "{layer:?} on {}", device.info());
+    }
+    if let Some(device) = amx {
+        check_own_order(layer, &tensors, &expected, device);
+    }
 }
 
 /// On GPUs.
@@ -278,24 +316,32 @@ fn property_of_gpus<T: Storage>() {
                 weight: [WeightLayout::OutIn, WeightLayout::InOut][rng.below(2)],
                 accumulate: rng.below(2) == 0,
                 flush: false,
+                narrow: i % 3 == 1,
                 data: Distribution::REAL[i % 7],
                 seed: rng.next(),
                 shift: if i == 2 { 0 } else { rng.below(8) },
             };
             let layer = on::<T>(&layer, &device);
-            let tensors = tensors::<T>(&layer);
-            let expected = run(&layer, &tensors, &exact);
-            check_own_order(&layer, &tensors, &expected, &device);
+            if layer.narrow {
+                on_gpu::<T, T>(&layer, &exact, &device);
+            } else {
+                on_gpu::<T, f32>(&layer, &exact, &device);
+            }
         }
     }
 }
 
+fn on_gpu<T: Storage, O: Storage>(layer: &Layer, exact: &Device, device: &Device) {
+    let tensors = tensors::<T, O>(layer);
+    check_own_order(layer, &tensors, &run(layer, &tensors, exact), device);
+}
+
 /// What devices promise whose products of 16 bits add in an order of their own: everything within its bounds; what has
 /// one order of arithmetic (dz, db, the statistics, and with f32 storage all of it) to the bit; twice the same.
-fn check_own_order<T: Storage>(
+fn check_own_order<T: Storage, O: Storage>(
     layer: &Layer,
-    tensors: &Tensors<T>,
-    expected: &Gradients<T>,
+    tensors: &Tensors<T, O>,
+    expected: &Gradients<T, O>,
     device: &Device,
 ) {
     let got = run(layer, tensors, device);
@@ -348,16 +394,17 @@ fn g23_accumulating_twice_is_the_sum_of_both_and_an_error_in_between_changes_not
                 weight,
                 accumulate: true,
                 flush: false,
+                narrow: false,
                 data: Distribution::Integer(7),
                 seed: 3,
                 shift: 1,
             };
-            let mut t = tensors::<bf16>(&layer);
+            let mut t = tensors::<bf16, f32>(&layer);
             let first = run(&layer, &t, &device);
             (t.dw, t.db) = (first.dw.clone(), first.db.clone());
             let second = run(&layer, &t, &device);
             let fresh = run(&Layer { accumulate: false, ..layer }, &t, &device);
-            let start = tensors::<bf16>(&layer);
+            let start = tensors::<bf16, f32>(&layer);
             for i in 0..first.dw.len() {
                 assert_eq!(first.dw[i], start.dw[i] + fresh.dw[i]);
                 assert_eq!(second.dw[i], first.dw[i] + fresh.dw[i]);
@@ -377,37 +424,12 @@ fn g23_accumulating_twice_is_the_sum_of_both_and_an_error_in_between_changes_not
             assert_eq!(second.db[5], start.db[5] + 2.0 * fresh.db[5]);
             // An error leaves the buffer as it was.
             let plan = WeightGrad::new(600, 50, 33).accumulate(true).subnormals(policy(&device));
-            let plan = plan.plan::<bf16>(&device).unwrap();
+            let plan = plan.plan::<bf16, f32>(&device).unwrap();
             let (mut dw, dy) = (Values::from(first.dw.clone()), Values::from(t.dy.clone()));
             let short = Values::from(vec![bf16::ONE; 600 * 50 - 1]);
             let operands = WeightGradOperands::new(&dy, &short, &mut dw);
             let error = plan.run(&device.stream().unwrap(), operands).unwrap_err();
             assert!(matches!(error, Error::Shape { .. }) && dw == first.dw, "{error}");
-        }
-    }
-}
-
-#[test]
-fn statistics_count_non_finite_gradients_and_refuse_foreign_lists() {
-    for device in common::product_devices() {
-        let stream = device.stream().unwrap();
-        let plan = WeightGrad::new(2, 200, 100).plan::<f32>(&device).unwrap(); // 20,000: two partials
-        let (mut dy, x) = (Values::from(vec![1.0f32; 200]), Values::from(vec![1.0f32; 400]));
-        dy[99] = f32::INFINITY;
-        let (mut dw, mut db) = (Values::from(vec![0.0f32; 20_000]), Values::from([0.0f32; 100]));
-        let mut stats = GradStats::new(&device, &[20_000, 100, 7]).unwrap();
-        let mut operands = WeightGradOperands::new(&dy, &x, &mut dw);
-        operands.db = Some(&mut db);
-        operands.stats = Some(Stats { stats: &mut stats, weight: 0, bias: Some(1) });
-        plan.run(&stream, operands).unwrap();
-        let summary = stats.read(&stream).unwrap();
-        assert_eq!((summary.non_finite, summary.first_non_finite), (201, Some(0)));
-        assert_eq!(summary.sum_squares, 4.0 * (19_800 + 99) as f64);
-        for (weight, bias) in [(1, None), (3, None), (usize::MAX, None), (0, Some(0)), (0, Some(2))]
-        {
-            let mut operands = WeightGradOperands::new(&dy, &x, &mut dw);
-            operands.stats = Some(Stats { stats: &mut stats, weight, bias });
-            assert!(plan.run(&stream, operands).is_err(), "{weight} {bias:?}");
         }
     }
 }
@@ -426,11 +448,12 @@ fn long_batches_have_the_references_bits() {
                 weight: WeightLayout::OutIn,
                 accumulate,
                 flush: false,
+                narrow: false,
                 data: Distribution::Normal,
                 seed: rows as u64,
                 shift: 1,
             };
-            let tensors = tensors::<bf16>(&layer);
+            let tensors = tensors::<bf16, f32>(&layer);
             let expected = run(&layer, &tensors, &exact);
             check(&layer, &tensors, &expected);
             for device in common::gemm_devices() {
@@ -455,11 +478,12 @@ fn tall_products_have_the_references_bits() {
         weight: WeightLayout::OutIn,
         accumulate: true,
         flush: false,
+        narrow: true,
         data: Distribution::Normal,
         seed: 3,
         shift: 1,
     };
-    let tensors = tensors::<bf16>(&layer);
+    let tensors = tensors::<bf16, bf16>(&layer);
     let expected = run(&layer, &tensors, &exact);
     check(&layer, &tensors, &expected);
     for device in devices() {

@@ -32,7 +32,7 @@ fn layers_without_inputs_have_a_bias_gradient_and_nothing_else() {
                 let mut operands = WeightGradOperands::new(&dy, &none, &mut dw);
                 operands.db = wanted.then_some(&mut db);
                 operands.group_ends = Some(&ends);
-                weight.plan::<f32>(&device).unwrap().run(&stream, operands).unwrap();
+                weight.plan::<f32, f32>(&device).unwrap().run(&stream, operands).unwrap();
                 stream.sync().unwrap();
                 let of = |group: usize| match groups {
                     Some(_) => [1, rows - 1][group],

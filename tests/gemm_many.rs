@@ -120,7 +120,7 @@ fn empty_groups_have_gradients_of_zero_in_every_tile() {
         let dy: Values<bf16> = small.fill(&mut rng, rows * output).into();
         for tile in large(Layout::TN, &device).into_iter().chain([SMALL]) {
             let plan = WeightGrad::new(rows, input, output).subnormals(policy(&device)).groups(4);
-            let plan = plan.tile(tile).plan::<bf16>(&device).unwrap();
+            let plan = plan.tile(tile).plan::<bf16, f32>(&device).unwrap();
             let mut dw = Guarded::<f32>::output(4 * output * input, 0);
             let mut operands = WeightGradOperands::new(&dy, &x, &mut dw);
             operands.group_ends = Some(&ends);
@@ -174,7 +174,7 @@ fn groups_are_their_members_forward_and_backward() {
         let plan = WeightGrad::new(rows, input, output)
             .subnormals(policy(&device))
             .groups(5)
-            .plan::<bf16>(&device)
+            .plan::<bf16, f32>(&device)
             .unwrap();
         let mut dw = Guarded::<f32>::output(5 * output * input, 0);
         let mut db = Guarded::<f32>::output(5 * output, 0);

@@ -28,7 +28,9 @@ fn fold(values: impl Iterator<Item = f64>) -> f64 {
     lanes[0]
 }
 
-fn expected(tensors: [&[f32]; 2]) -> Summary {
+fn expected<O: Storage>(tensors: [&[O]; 2]) -> Summary {
+    let tensors = tensors.map(|values| values.iter().map(|v| v.widen()).collect::<Vec<f32>>());
+    let tensors = [&tensors[0][..], &tensors[1][..]];
     let squares = |chunk: &[f32]| {
         fold(chunk.iter().map(|v| if v.is_finite() { f64::from(*v) * f64::from(*v) } else { 0.0 }))
     };
@@ -69,7 +71,7 @@ fn way(rows: usize, input: usize, output: usize) -> Way {
 }
 
 /// Twice into the same statistics, the second time added to the first: nothing of a launch may be left for the next.
-fn check<T: Storage>(device: &Device, way: &Way) {
+fn check<T: Storage, O: Storage>(device: &Device, way: &Way) {
     let Way { rows, input, output, .. } = *way;
     let mut plan = WeightGrad::new(rows, input, output)
         .weight_layout(way.layout)
@@ -83,15 +85,15 @@ fn check<T: Storage>(device: &Device, way: &Way) {
     if let Some(ends) = &way.ends {
         plan = plan.groups(ends.len());
     }
-    let plan = plan.plan::<T>(device).unwrap();
+    let plan = plan.plan::<T, O>(device).unwrap();
     let members = way.ends.as_ref().map_or(1, Vec::len);
     let (dw_len, db_len) = (members * output * input, members * output);
     let mut rng = Rng((rows * 31 + input * 7 + output) as u64);
     let mut fill = |len| Values::<T>::from(Distribution::Normal.fill(&mut rng, len));
     let (dy, x, z) = (fill(rows * output), fill(rows * input), fill(rows * output));
     let ends = Values::from(way.ends.clone().unwrap_or_default());
-    let mut dw = Guarded::new(&vec![0.0f32; dw_len], 0);
-    let mut db = Guarded::new(&vec![0.0f32; db_len], 1);
+    let mut dw = Guarded::new(&vec![O::zeroed(); dw_len], 0);
+    let mut db = Guarded::new(&vec![O::zeroed(); db_len], 1);
     let mut stats = GradStats::new(device, &[dw_len, db_len]).unwrap();
     let stream = device.stream().unwrap();
     for turn in 0..2 {
@@ -120,11 +122,15 @@ fn tiles<T: Storage>(device: &Device) {
     if T::DTYPE != Dtype::F32 {
         tiles.extend(large(Layout::TN, device));
     }
-    for tile in tiles {
+    for (turn, tile) in tiles.into_iter().enumerate() {
         for layout in [WeightLayout::OutIn, WeightLayout::InOut] {
             for split in if T::DTYPE == Dtype::F32 { 1..=1 } else { 1..=2 } {
-                let sizes = way(72, 264, 136);
-                check::<T>(device, &Way { tile: Some(tile), split, layout, ..sizes });
+                let way = Way { tile: Some(tile), split, layout, ..way(72, 264, 136) };
+                if (turn + split as usize).is_multiple_of(2) {
+                    check::<T, T>(device, &way);
+                } else {
+                    check::<T, f32>(device, &way);
+                }
             }
         }
     }
@@ -150,15 +156,18 @@ fn every_tile_of_f32() {
 #[test]
 fn long_rows_derivatives_and_groups() {
     for device in common::product_devices() {
-        check::<bf16>(&device, &way(2, 40_000, 3));
-        check::<bf16>(&device, &Way { split: 2, ..way(64, 16_390, 3) });
-        check::<bf16>(&device, &Way { layout: WeightLayout::InOut, ..way(3, 2, 17_000) });
-        check::<bf16>(&device, &Way { layout: WeightLayout::InOut, split: 2, ..way(64, 3, 6_000) });
-        check::<f16>(&device, &Way { activation: Activation::GeluTanh, ..way(5, 3, 16_500) });
+        check::<bf16, f32>(&device, &way(2, 40_000, 3));
+        check::<bf16, bf16>(&device, &Way { split: 2, ..way(64, 16_390, 3) });
+        check::<bf16, bf16>(&device, &Way { layout: WeightLayout::InOut, ..way(3, 2, 17_000) });
+        check::<bf16, f32>(
+            &device,
+            &Way { layout: WeightLayout::InOut, split: 2, ..way(64, 3, 6_000) },
+        );
+        check::<f16, f16>(&device, &Way { activation: Activation::GeluTanh, ..way(5, 3, 16_500) });
         for layout in [WeightLayout::OutIn, WeightLayout::InOut] {
             let ends = Some(vec![3, 3, 11, 20]);
-            check::<bf16>(&device, &Way { layout, ends: ends.clone(), ..way(20, 72, 130) });
-            check::<f32>(&device, &Way { layout, ends, ..way(20, 31, 170) });
+            check::<bf16, bf16>(&device, &Way { layout, ends: ends.clone(), ..way(20, 72, 130) });
+            check::<f32, f32>(&device, &Way { layout, ends, ..way(20, 31, 170) });
         }
     }
 }
@@ -171,7 +180,7 @@ fn not_finite() {
             let (rows, input, output) = (64, 72, 300);
             let plan =
                 WeightGrad::new(rows, input, output).subnormals(policy(&device)).split(split);
-            let plan = plan.plan::<bf16>(&device).unwrap();
+            let plan = plan.plan::<bf16, f32>(&device).unwrap();
             let mut rng = Rng(split.into());
             let mut dy: Vec<bf16> = Distribution::Normal.fill(&mut rng, rows * output);
             let mut x: Vec<bf16> = Distribution::Normal.fill(&mut rng, rows * input);
@@ -189,8 +198,34 @@ fn not_finite() {
             };
             plan.run(&stream, operands).unwrap();
             let found = stats.read(&stream).unwrap();
-            assert_eq!(found, expected([&dw, &db]));
+            assert_eq!(found, expected::<f32>([&dw, &db]));
             assert_eq!(found.non_finite, (input + output - 1 + 1) as u64);
+        }
+    }
+}
+
+/// A `dw` of two chunks, and lists that it is not in.
+#[test]
+fn statistics_count_non_finite_gradients_and_refuse_foreign_lists() {
+    for device in common::product_devices() {
+        let stream = device.stream().unwrap();
+        let plan = WeightGrad::new(2, 200, 100).plan::<f32, f32>(&device).unwrap(); // 20,000: two partials
+        let (mut dy, x) = (Values::from(vec![1.0f32; 200]), Values::from(vec![1.0f32; 400]));
+        dy[99] = f32::INFINITY;
+        let (mut dw, mut db) = (Values::from(vec![0.0f32; 20_000]), Values::from([0.0f32; 100]));
+        let mut stats = GradStats::new(&device, &[20_000, 100, 7]).unwrap();
+        let mut operands = WeightGradOperands::new(&dy, &x, &mut dw);
+        operands.db = Some(&mut db);
+        operands.stats = Some(Stats { stats: &mut stats, weight: 0, bias: Some(1) });
+        plan.run(&stream, operands).unwrap();
+        let summary = stats.read(&stream).unwrap();
+        assert_eq!((summary.non_finite, summary.first_non_finite), (201, Some(0)));
+        assert_eq!(summary.sum_squares, 4.0 * (19_800 + 99) as f64);
+        for (weight, bias) in [(1, None), (3, None), (usize::MAX, None), (0, Some(0)), (0, Some(2))]
+        {
+            let mut operands = WeightGradOperands::new(&dy, &x, &mut dw);
+            operands.stats = Some(Stats { stats: &mut stats, weight, bias });
+            assert!(plan.run(&stream, operands).is_err(), "{weight} {bias:?}");
         }
     }
 }
@@ -201,7 +236,7 @@ fn statistics_made_for_other_lengths_are_refused() {
     for device in common::product_devices() {
         let stream = device.stream().unwrap();
         let (dy, x) = (Values::from([1.0f32; 4]), Values::from([1.0f32; 6]));
-        let plan = WeightGrad::new(2, 3, 2).plan::<f32>(&device).unwrap();
+        let plan = WeightGrad::new(2, 3, 2).plan::<f32, f32>(&device).unwrap();
         for (lengths, arg) in [([5, 2], "stats.weight"), ([6, 3], "stats.bias")] {
             let mut stats = GradStats::new(&device, &lengths).unwrap();
             let (mut dw, mut db) = (Values::from([7.0f32; 6]), Values::from([7.0f32; 2]));
@@ -222,7 +257,7 @@ fn statistics_made_for_other_lengths_are_refused() {
 fn cleared_statistics_hold_nothing_of_an_earlier_step() {
     for device in common::product_devices() {
         let stream = device.stream().unwrap();
-        let plan = WeightGrad::new(1, 1, 1).plan::<f32>(&device).unwrap();
+        let plan = WeightGrad::new(1, 1, 1).plan::<f32, f32>(&device).unwrap();
         let mut stats = GradStats::new(&device, &[1, 1]).unwrap();
         let write = |value: f32, weight: usize, stats: &mut GradStats| {
             let (dy, x) = (Values::from([value]), Values::from([1.0f32]));

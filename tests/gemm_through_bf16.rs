@@ -168,7 +168,7 @@ fn gradients_of_a_layer() {
         assert!(dx == product(gemm, &rounded_dz, &rounded_w, rows * input, &device));
 
         let plan = WeightGrad::new(rows, input, output).activation(Activation::Silu);
-        let plan = plan.subnormals(Subnormals::ThroughBf16).plan::<f16>(&device).unwrap();
+        let plan = plan.subnormals(Subnormals::ThroughBf16).plan::<f16, f32>(&device).unwrap();
         let (mut dw, mut db) =
             (Values::from(vec![0.0f32; output * input]), Values::from(vec![0.0f32; output]));
         let operands = WeightGradOperands::new(&dy, &x, &mut dw);
@@ -199,7 +199,7 @@ fn it_is_for_f16() {
         let data = DataGrad::new(2, 2, 2).subnormals(Subnormals::ThroughBf16);
         refused(data.plan::<bf16, bf16>(&device).unwrap_err(), "bf16");
         let weight = WeightGrad::new(2, 2, 2).subnormals(Subnormals::ThroughBf16);
-        refused(weight.plan::<f32>(&device).unwrap_err(), "f32");
+        refused(weight.plan::<f32, f32>(&device).unwrap_err(), "f32");
         let explained = gemm.plan::<f16, f16>(&device).unwrap().explain();
         let says = match device.info().kind {
             DeviceKind::Cpu => explained.ends_with("factors are rounded to bf16"),

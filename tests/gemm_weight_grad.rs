@@ -7,6 +7,7 @@ mod common;
 use common::data::{Distribution, Rng};
 use common::gemm_case::{LARGE, SMALL, flushed, large};
 use common::guard::Guarded;
+use common::memory::Values;
 use common::policy;
 use halfstep::gemm::{
     Activation, Copy, DataGrad, DataGradOperands, Layout, Subnormals, Tile, WeightGrad,
@@ -27,33 +28,39 @@ struct Way {
     accumulate: bool,
 }
 
-struct Found {
-    dw: Vec<f32>,
-    db: Option<Vec<f32>>,
+struct Found<O> {
+    dw: Vec<O>,
+    db: Option<Vec<O>>,
     copy: Option<Vec<bf16>>,
 }
 
-fn start(len: usize) -> Vec<f32> {
-    (0..len).map(|i| 0.1 * i as f32).collect()
+fn start<O: Storage>(len: usize) -> Vec<O> {
+    (0..len).map(|i| O::narrow(0.1 * i as f32)).collect()
 }
 
-/// One gradient, between guard pads; with `more` the sums and the copy, too.
-fn run<T: Storage>(device: &Device, way: Way, dy: &[T], x: &[T], more: bool) -> Found {
+/// One gradient, between guard pads; with `more` the sums and, of f32, the copy, too.
+fn run<T: Storage, O: Storage>(
+    device: &Device,
+    way: Way,
+    dy: &[T],
+    x: &[T],
+    more: bool,
+) -> Found<O> {
     let plan = WeightGrad::new(way.rows, INPUT, OUTPUT)
         .weight_layout(way.layout)
         .subnormals(policy(device))
         .accumulate(way.accumulate)
         .split(way.split);
-    let plan = way.tile.map_or(plan.clone(), |tile| plan.tile(tile)).plan::<T>(device).unwrap();
+    let plan = way.tile.map_or(plan.clone(), |tile| plan.tile(tile)).plan::<T, O>(device).unwrap();
     let (dy, x) = (Guarded::new(dy, 0), Guarded::new(x, 0));
-    let mut dw = Guarded::new(&start(OUTPUT * INPUT), 0);
-    let mut db = Guarded::new(&start(OUTPUT), 1);
+    let mut dw = Guarded::new(&start::<O>(OUTPUT * INPUT), 0);
+    let mut db = Guarded::new(&start::<O>(OUTPUT), 1);
     let mut copy = Guarded::<bf16>::output(OUTPUT * INPUT, 3);
     let stream = device.stream().unwrap();
     let mut operands = WeightGradOperands::new(&dy, &x, &mut dw);
     if more {
         operands.db = Some(&mut db);
-        operands.copy = Some(Copy::Bf16(&mut copy));
+        operands.copy = (O::DTYPE == Dtype::F32).then_some(Copy::Bf16(&mut copy));
     }
     plan.run(&stream, operands).unwrap();
     stream.sync().unwrap();
@@ -63,12 +70,13 @@ fn run<T: Storage>(device: &Device, way: Way, dy: &[T], x: &[T], more: bool) -> 
     Found {
         dw: dw.get().to_vec(),
         db: more.then(|| db.get().to_vec()),
-        copy: more.then(|| copy.get().to_vec()),
+        copy: (more && O::DTYPE == Dtype::F32).then(|| copy.get().to_vec()),
     }
 }
 
-/// Blocks of 256 rows, each from 0, then the blocks from 0; of flushed values where the device's policy flushes.
-fn sums<T: Storage>(way: Way, dy: &[T], policy: Subnormals) -> Vec<f32> {
+/// Blocks of 256 rows, each from 0, then the blocks from 0, rounded once; of flushed values where the device's policy flushes.
+/// (The sums themselves are not subnormal.)
+fn sums<T: Storage, O: Storage>(way: Way, dy: &[T], policy: Subnormals) -> Vec<O> {
     let value = |v: &T| match policy {
         Subnormals::Flush => flushed(v.widen().into(), T::DTYPE) as f32,
         _ => v.widen(),
@@ -77,12 +85,13 @@ fn sums<T: Storage>(way: Way, dy: &[T], policy: Subnormals) -> Vec<f32> {
         let values: Vec<f32> = dy.iter().skip(o).step_by(OUTPUT).map(value).collect();
         values.chunks(256).fold(0.0f32, |sum, block| sum + block.iter().fold(0.0f32, |s, v| s + v))
     };
-    let old = start(OUTPUT);
-    (0..OUTPUT).map(|o| if way.accumulate { old[o] + column(o) } else { column(o) }).collect()
+    let old = start::<O>(OUTPUT);
+    let before = |o: usize| if way.accumulate { old[o].widen() } else { 0.0 };
+    (0..OUTPUT).map(|o| O::narrow(before(o) + column(o))).collect()
 }
 
-fn bits(values: &[f32]) -> Vec<u32> {
-    values.iter().map(|v| v.to_bits()).collect()
+fn bits<O: Storage>(values: &[O]) -> Vec<u32> {
+    values.iter().map(|v| v.widen().to_bits()).collect()
 }
 
 fn all_tiles<T: Storage>(device: &Device) {
@@ -102,13 +111,44 @@ fn all_tiles<T: Storage>(device: &Device) {
             let mut rng = Rng(rows as u64);
             let dy: Vec<T> = Distribution::Normal.fill(&mut rng, rows * OUTPUT);
             let x: Vec<T> = Distribution::Normal.fill(&mut rng, rows * INPUT);
-            let (found, alone) =
-                (run(device, way, &dy, &x, true), run(device, way, &dy, &x, false));
-            assert_eq!(bits(&found.db.unwrap()), bits(&sums(way, &dy, policy(device))), "{way:?}");
-            assert_eq!(bits(&found.dw), bits(&alone.dw), "{way:?}: the product is another");
-            let rounded: Vec<bf16> = found.dw.iter().map(|v| bf16::from_f32(*v)).collect();
-            assert!(found.copy.unwrap() == rounded, "{way:?}: copy");
+            let of_f32 = one::<T, f32>(device, way, &dy, &x);
+            let rounded: Vec<bf16> = of_f32.dw.iter().map(|v| bf16::from_f32(*v)).collect();
+            assert!(of_f32.copy.unwrap() == rounded, "{way:?}: copy");
+            // In the operands' type: the same sums, rounded.
+            let narrow = one::<T, T>(device, way, &dy, &x);
+            if !way.accumulate {
+                let rounded: Vec<T> = of_f32.dw.iter().map(|v| T::narrow(*v)).collect();
+                assert_eq!(bits(&narrow.dw), bits(&rounded), "{way:?}");
+            }
         }
+    }
+}
+
+/// The sums are right, and beside them the product is what it is alone.
+fn one<T: Storage, O: Storage>(device: &Device, way: Way, dy: &[T], x: &[T]) -> Found<O> {
+    let (found, alone) = (run(device, way, dy, x, true), run(device, way, dy, x, false));
+    let db = found.db.as_deref().unwrap();
+    assert_eq!(bits(db), bits(&sums::<T, O>(way, dy, policy(device))), "{way:?}");
+    assert_eq!(bits(&found.dw), bits::<O>(&alone.dw), "{way:?}: the product is another");
+    found
+}
+
+/// A copy is of f32: of 16 bits it would be rounded twice. Nothing is written.
+#[test]
+fn copies_of_16_bits_are_refused() {
+    for device in common::product_devices() {
+        let (dy, x) = (Values::from([bf16::ONE; 2]), Values::from([bf16::ONE; 2]));
+        let (mut dw, mut copy) = (Values::from([bf16::ZERO]), Values::from([bf16::ZERO]));
+        let plan = WeightGrad::new(2, 1, 1).subnormals(policy(&device));
+        let mut operands = WeightGradOperands::new(&dy, &x, &mut dw);
+        operands.copy = Some(Copy::Bf16(&mut copy));
+        let plan = plan.plan::<bf16, bf16>(&device).unwrap();
+        let error = plan.run(&device.stream().unwrap(), operands).unwrap_err();
+        assert!(matches!(error, Error::Unsupported { .. }), "{error}");
+        assert!(error.to_string().contains("a copy of a dw of bf16"), "{error}");
+        assert!(dw[0] == bf16::ZERO && copy[0] == bf16::ZERO);
+        let error = WeightGrad::new(2, 1, 1).plan::<f16, bf16>(&device).unwrap_err();
+        assert!(error.to_string().contains("f16 in, bf16 out"), "{error}");
     }
 }
 
@@ -147,7 +187,7 @@ fn pinned_tiles_need_the_stored_derivative() {
         let data = data.activation(Activation::Silu).subnormals(policy(&device));
         let weight = weight.activation(Activation::Silu).subnormals(policy(&device));
         let data = data.tile(LARGE[0]).split(1).plan::<bf16, bf16>(&device).unwrap();
-        let weight = weight.tile(LARGE[0]).split(1).plan::<bf16>(&device).unwrap();
+        let weight = weight.tile(LARGE[0]).split(1).plan::<bf16, f32>(&device).unwrap();
 
         let operands = DataGradOperands { z: Some(&z), ..DataGradOperands::new(&dy, &w, &mut dx) };
         let refused = data.run(&stream, operands).unwrap_err();

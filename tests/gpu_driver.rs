@@ -220,7 +220,7 @@ fn g25_statistics_after_a_failed_launch_are_of_the_next_run() {
             .activation(Activation::GeluTanh)
             .subnormals(policy(&device))
             .split(2)
-            .plan::<bf16>(&device)
+            .plan::<bf16, f32>(&device)
             .unwrap();
         let values = |len: usize| {
             let values: Vec<bf16> =

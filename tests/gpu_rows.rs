@@ -57,7 +57,8 @@ fn products(device: &Device) {
         stats: Some(Stats { stats: &mut stats, weight: 0, bias: None }),
         ..WeightGradOperands::new(&dy, &x, &mut dw)
     };
-    let plan = WeightGrad::new(4, 5, 3).activation(Activation::Relu).plan::<f32>(device).unwrap();
+    let plan =
+        WeightGrad::new(4, 5, 3).activation(Activation::Relu).plan::<f32, f32>(device).unwrap();
     plan.run(&stream, operands).unwrap();
     assert_eq!((dw[14], copy[14], db[2]), (8.0, bf16::from_f32(8.0), 4.0));
 

@@ -23,7 +23,7 @@ struct Layer<T: Storage> {
     hidden: Plan<T, T>,
     /// The last layer: to f32 logits.
     output: Plan<T, f32>,
-    weight_grad: WeightGradPlan<T>,
+    weight_grad: WeightGradPlan<T, f32>,
     data_grad: DataGradPlan<T, T>,
     z: Vec<T>,  // [rows, out]  pre-activation
     y: Vec<T>,  // [rows, out]  activation

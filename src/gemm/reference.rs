@@ -27,7 +27,7 @@ pub(crate) struct Slices<'a, T, O> {
     pub d: &'a mut [O],
     pub preactivation: Option<&'a mut [T]>,
     pub fused_a: Option<&'a mut [T]>,
-    pub a_sums: Option<&'a mut [f32]>,
+    pub a_sums: Option<&'a mut [O]>,
 }
 
 /// Rows of A whose sum starts again from 0; see [`a_sum`].
@@ -109,7 +109,8 @@ pub(crate) fn product<T: Storage, O: Storage>(block: &Product, s: Slices<'_, T, 
     if let Some(sums) = a_sums {
         for (i, sum) in sums.iter_mut().enumerate() {
             let row = a_sum(fused[i * k..(i + 1) * k].iter().map(|value| value.widen()));
-            *sum = if has(params::FLAG_ADD_A_SUMS) { *sum + row } else { row };
+            let row = if has(params::FLAG_ADD_A_SUMS) { sum.widen() + row } else { row };
+            *sum = flushed(O::narrow(row), flush);
         }
     }
 

@@ -9,7 +9,7 @@ use super::data_grad::missing;
 use super::dispatch::Dispatch;
 use super::layout::{Subnormals, WeightLayout};
 use super::operands::Bound;
-use super::plan::{check_stream, check_subnormals, ends_shape, explain};
+use super::plan::{check_stream, check_subnormals, check_types, ends_shape, explain};
 use crate::grad_stats::Addresses;
 use crate::kernel::params::gemm as params;
 use crate::kernel::params::gemm::Product;
@@ -18,26 +18,30 @@ use crate::{Device, Dtype, Error, GradStats, Read, Result, Storage, Stream, Writ
 
 const OP: &str = "weight_grad";
 
-/// `dw (+)= dzᵀ·x` and `db (+)= Σ_rows dz`, with `dz = round(dy ∘ act'(z))`, in f32; in the same call Σg²
-/// and the non-finite count of both, and a 16-bit copy of `dw`. On a GPU all of that is one launch; `dz`, where it is stored
-/// here, is one before it, and parts that [`split`](Self::split) or the plan cuts the sums in are added by one after it.
+/// `dw (+)= dzᵀ·x` and `db (+)= Σ_rows dz`, with `dz = round(dy ∘ act'(z))`, summed in f32; in the same call Σg²
+/// and the non-finite count of both, and a 16-bit copy of an f32 `dw`. On a GPU all of that is one launch; `dz`, where it is
+/// stored here, is one before it, and parts that [`split`](Self::split) or the plan cuts the sums in are added by one after it.
 ///
 /// Pass `dy` and `z`, or the `dz` that [`DataGrad`](super::DataGrad) stored (then with no activation).
 ///
-/// **Shapes.** `dy`, `z` `[rows,out]`; `x` `[rows,in]`; `dw` f32 `[out,in]` (or `[in,out]`); `db` f32
+/// **Shapes.** `dy`, `z` `[rows,out]`; `x` `[rows,in]`; `dw` `[out,in]` (or `[in,out]`); `db`
 /// `[out]`; all dense. `rows = 0` is a sum of 0: without [`accumulate`](Self::accumulate) `dw` and `db`
 /// become 0.
 ///
+/// **Types.** `dy`, `z` and `x` are of `T`; `dw` and `db` are f32, or of `T` where a framework keeps its gradients so. What is
+/// accumulated over many micro-batches belongs in f32: in 16 bits what is less than half an ulp of a sum is lost.
+///
 /// **Numerics.** `dw` is one fma chain over the rows, then one addition where accumulated. `db` adds
-/// blocks of 256 rows, each from 0 in the order of the rows, then the blocks in their order. Σg² and
-/// the non-finite counts are of the finished `dw` and `db`, to the bit those that
+/// blocks of 256 rows, each from 0 in the order of the rows, then the blocks in their order. Both are f32 up to there, and
+/// rounded once, as they are stored. Σg² and
+/// the non-finite counts are of the finished `dw` and `db`, as stored: to the bit those that
 /// the optimizer's own pass over them would find.
 ///
 /// ```
 /// # fn main() -> halfstep::Result<()> {
 /// use halfstep::gemm::{WeightGrad, WeightGradOperands};
 /// let device = halfstep::Device::cpu();
-/// let plan = WeightGrad::new(2, 2, 1).accumulate(true).plan::<f32>(&device)?;
+/// let plan = WeightGrad::new(2, 2, 1).accumulate(true).plan::<f32, f32>(&device)?;
 /// let (dy, x) = (vec![1.0f32, 10.0], vec![1.0f32, 2.0, 3.0, 4.0]);
 /// let (mut dw, mut db) = (vec![0.5f32, 0.5], vec![0.0f32]);
 /// let operands = WeightGradOperands { db: Some(&mut db), ..WeightGradOperands::new(&dy, &x, &mut dw) };
@@ -122,12 +126,13 @@ impl WeightGrad {
         self
     }
 
-    /// Checks everything but memory. `T` is the type of `dy`, `z` and `x`.
+    /// Checks everything but memory. `T` is the type of `dy`, `z` and `x`, `O` of `dw` and `db`.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] for a policy or pinned tile that does not exist here, [`Error::Shape`] for sizes that
-    /// overflow.
-    pub fn plan<T: Storage>(&self, device: &Device) -> Result<WeightGradPlan<T>> {
+    /// [`Error::Unsupported`] for an `O` that is neither `T` nor f32, and for a policy or pinned tile that does not exist
+    /// here, [`Error::Shape`] for sizes that overflow.
+    pub fn plan<T: Storage, O: Storage>(&self, device: &Device) -> Result<WeightGradPlan<T, O>> {
+        check_types::<T, O>(OP)?;
         check_subnormals::<T>(OP, self.subnormals, device)?;
         let Self { rows, input, output, .. } = *self;
         let members = self.groups.unwrap_or(1);
@@ -167,7 +172,7 @@ impl WeightGrad {
             alpha: 1.0,
             beta: if self.accumulate { 1.0 } else { 0.0 },
             input: T::DTYPE as u32,
-            output: Dtype::F32 as u32,
+            output: O::DTYPE as u32,
             activation: self.activation as u32,
             role: if fused { params::ROLE_FUSED_A } else { params::ROLE_FORWARD },
             flags,
@@ -193,7 +198,7 @@ impl WeightGrad {
     }
 }
 
-/// A 16-bit copy of `dw`: where the reduction's bucket has its place for it.
+/// A 16-bit copy of a `dw` that is f32: where the reduction's bucket has its place for it.
 #[allow(missing_debug_implementations)] // references to trait objects
 pub enum Copy<'a> {
     /// Rounded to bf16.
@@ -216,7 +221,7 @@ pub enum Copy<'a> {
 /// let mut operands = WeightGradOperands::new(&dy, &x, &mut dw);
 /// operands.db = Some(&mut db);
 /// operands.stats = Some(Stats { stats: &mut stats, weight: 0, bias: Some(1) });
-/// WeightGrad::new(2, 2, 1).plan::<f32>(&device)?.run(&stream, operands)?;
+/// WeightGrad::new(2, 2, 1).plan::<f32, f32>(&device)?.run(&stream, operands)?;
 /// assert_eq!(stats.read(&stream)?.sum_squares, 27.0); // all three are 3
 /// # Ok(())
 /// # }
@@ -234,7 +239,7 @@ pub struct Stats<'a> {
 
 /// The tensors of one [`WeightGradPlan::run`].
 #[allow(missing_debug_implementations)] // references to trait objects
-pub struct WeightGradOperands<'a, T: Storage> {
+pub struct WeightGradOperands<'a, T: Storage, O: Storage> {
     /// Gradient of the layer's output, `[rows,out]`; or `dz`, and no activation.
     pub dy: &'a dyn Read<T>,
     /// The stored pre-activation, `[rows,out]`; needed where there is an activation.
@@ -247,18 +252,18 @@ pub struct WeightGradOperands<'a, T: Storage> {
     pub d_preactivation: Option<&'a mut dyn Write<T>>,
     /// The gradient of the weight, `[out,in]`, or `[in,out]` where [`weight_layout`](WeightGrad::weight_layout) says so; one
     /// behind the other where grouped.
-    pub dw: &'a mut dyn Write<f32>,
+    pub dw: &'a mut dyn Write<O>,
     /// The gradient of the bias, `[out]`; one behind the other where grouped.
-    pub db: Option<&'a mut dyn Write<f32>>,
-    /// A copy of the finished `dw` in 16 bits.
+    pub db: Option<&'a mut dyn Write<O>>,
+    /// A copy of the finished `dw`, which is f32 then, in 16 bits.
     pub copy: Option<Copy<'a>>,
     /// Statistics of the finished `dw` and `db`.
     pub stats: Option<Stats<'a>>,
 }
 
-impl<'a, T: Storage> WeightGradOperands<'a, T> {
+impl<'a, T: Storage, O: Storage> WeightGradOperands<'a, T, O> {
     /// `dw` from `dy` and `x` alone.
-    pub fn new(dy: &'a dyn Read<T>, x: &'a dyn Read<T>, dw: &'a mut dyn Write<f32>) -> Self {
+    pub fn new(dy: &'a dyn Read<T>, x: &'a dyn Read<T>, dw: &'a mut dyn Write<O>) -> Self {
         Self {
             dy,
             z: None,
@@ -275,7 +280,7 @@ impl<'a, T: Storage> WeightGradOperands<'a, T> {
 
 /// A [`WeightGrad`] that has been checked, for one device.
 #[derive(Debug)]
-pub struct WeightGradPlan<T> {
+pub struct WeightGradPlan<T, O> {
     device: Device,
     dispatch: Dispatch,
     block: Product,
@@ -285,17 +290,18 @@ pub struct WeightGradPlan<T> {
     db: Footprint,
     ends: Footprint,
     empty: bool,
-    types: PhantomData<T>,
+    types: PhantomData<(T, O)>,
 }
 
-impl<T: Storage> WeightGradPlan<T> {
+impl<T: Storage, O: Storage> WeightGradPlan<T, O> {
     /// Enqueues the product on `stream`.
     ///
     /// # Errors
+    /// [`Error::Unsupported`] for a copy of a `dw` that is not f32,
     /// [`Error::Shape`] for an operand that is missing or too short, or statistics made for other lengths,
     /// [`Error::Overlap`] for an output that shares memory with another operand, [`Error::Align`],
     /// [`Error::Device`]. Nothing is written then.
-    pub fn run(&self, stream: &Stream, operands: WeightGradOperands<'_, T>) -> Result<()> {
+    pub fn run(&self, stream: &Stream, operands: WeightGradOperands<'_, T, O>) -> Result<()> {
         check_stream(OP, stream, &self.device)?;
         let WeightGradOperands { dy, z, x, group_ends, d_preactivation, dw, db, copy, stats } =
             operands;
@@ -315,6 +321,10 @@ impl<T: Storage> WeightGradPlan<T> {
         }
         if let Some(db) = db {
             block.a_sums = bound.write("db", db, &self.db)?;
+        }
+        if copy.is_some() && O::DTYPE != Dtype::F32 {
+            let reason = format!("a copy of a dw of {}; it is for one of f32", O::DTYPE);
+            return Err(Error::unsupported(OP, reason));
         }
         match copy {
             Some(Copy::Bf16(copy)) => {

@@ -153,7 +153,9 @@ fn plan_explains_products() {
         let output = run(&["--product", product, "--tile", "64x64", "--split", "2"]);
         assert!(output.status.success(), "{product}: {}", text(&output.stderr));
     }
-    assert!(run(&["--product", "weight-grad", "--output", "f32"]).status.success());
+    for output in ["f32", "bf16"] {
+        assert!(run(&["--product", "weight-grad", "--output", output]).status.success());
+    }
     for (more, code, word) in [
         (&["--output", "f16"][..], 1, "bf16 in, f16 out"),
         (&["--device", "tpu"], 1, "--device tpu: expected cpu"),
@@ -161,7 +163,7 @@ fn plan_explains_products() {
         (&["--layout", "nn2"], 2, "possible values"),
         (&["--product", "data-grad", "--layout", "nn"], 1, "--layout is of the forward product"),
         (&["--product", "weight-grad", "--batch", "4"], 1, "--batch is of the forward product"),
-        (&["--product", "weight-grad", "--output", "bf16"], 1, "weight gradients are f32"),
+        (&["--product", "weight-grad", "--output", "f16"], 1, "bf16 in, f16 out"),
         (&["--split", "65"], 2, "1..=64"),
         (&["--batch", "-1"], 2, "'-1' for '--batch"),
     ] {

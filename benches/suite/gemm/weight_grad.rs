@@ -21,7 +21,7 @@ pub struct Weights {
     shape: Shape,
     wanted: Wanted,
     stream: Rc<Stream>,
-    plan: WeightGradPlan<bf16>,
+    plan: WeightGradPlan<bf16, f32>,
     dy: Buffer<bf16>,
     x: Buffer<bf16>,
     dw: Buffer<f32>,

@@ -3,9 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use candle_core::{
-    CpuStorage, CustomOp3, DType, Error, Layout, Module, Result, Shape, Tensor, WithDType,
-};
+use candle_core::{CpuStorage, CustomOp3, Error, Layout, Module, Result, Shape, Tensor, WithDType};
 use halfstep::gemm::{Activation, DataGradOperands, Operands, WeightGradOperands};
 use halfstep::{Read, Write};
 
@@ -160,19 +158,12 @@ impl<T: Element> CustomOp3 for Product<T> {
             return Ok((dx, None, None));
         }
 
-        // Sums are f32; the weight's are rounded as they are stored, the bias's here.
         let (mut dw, mut db) = (zeros(weight.elem_count()), zeros(bias.elem_count()));
-        let mut rounded = zeros(dw.len());
         let mut operands = WeightGradOperands::new(&dy, &x_elements, &mut dw);
         operands.z = z;
         operands.db = Some(&mut db);
-        operands.copy = T::copy(&mut rounded);
         weight_grad.run(stream, operands).map_err(Error::wrap)?;
-        let dw = match <T as WithDType>::DTYPE {
-            DType::F32 => Tensor::from_vec(dw, weight.shape(), weight.device())?,
-            _ => Tensor::from_vec(rounded, weight.shape(), weight.device())?,
-        };
-        let db: Vec<T> = db.into_iter().map(T::narrow).collect();
+        let dw = Tensor::from_vec(dw, weight.shape(), weight.device())?;
         let db = Tensor::from_vec(db, bias.shape(), bias.device())?;
         Ok((dx, weight.track_op().then_some(dw), bias.track_op().then_some(db)))
     }

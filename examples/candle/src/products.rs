@@ -13,7 +13,7 @@ pub(crate) struct Products<T> {
     /// `dx = (dy ∘ act'(z))·w`
     pub data_grad: DataGradPlan<T, T>,
     /// `dw = (dy ∘ act'(z))ᵀ·x`, `db = Σ dy ∘ act'(z)`
-    pub weight_grad: WeightGradPlan<T>,
+    pub weight_grad: WeightGradPlan<T, T>,
     pub stream: Stream,
 }
 

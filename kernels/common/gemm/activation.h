@@ -164,5 +164,8 @@ HS_DEVICE void store8_result(float (&v)[8], uint64_t base, uint64_t i, uint32_t 
   }
   store8(v, base, i, count, type);
 }
+HS_DEVICE void store1_result(float x, uint64_t base, uint64_t i, uint32_t type, bool flush) {
+  store1(flush ? flushed(rounded(x, type), type) : x, base, i, type);
+}
 
 }  // namespace hs

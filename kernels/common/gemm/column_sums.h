@@ -1,5 +1,5 @@
-// a_sums[i] (+)= Σ_k A[k,i] of an A that is stored [k,m], with what a product does to it on its way: the gradient of a
-// bias, where A is the gradient of a layer's output.
+// a_sums[i] (+)= Σ_k A[k,i] of an A that is stored [k,m], with what a product does to it on its way, in f32, rounded once to
+// the output type: the gradient of a bias, where A is the gradient of a layer's output.
 //
 // Deterministic: a sum adds blocks of 256 steps, each from 0 in order, then the blocks in order, from 0, as
 // src/gemm/reference.rs has it. A block of the device takes a strip of 32 columns, with blocks of steps side by side.
@@ -48,9 +48,9 @@ HS_DEVICE void column_sums(const Product& block, uint32_t strip, char* shared, R
       barrier();
     }
     if (side == 0 && column < p.m) {
-      const uint64_t at = p.a_sums + 4 * (g * p.m + column);
-      const float old = (p.flags & ADD_A_SUMS) != 0 ? from_bits(load4(at)) : 0.0f;
-      store4(at, bits((p.flags & ADD_A_SUMS) != 0 ? old + total : total));
+      const uint64_t at = g * p.m + column;
+      if ((p.flags & ADD_A_SUMS) != 0) total = load1(p.a_sums, at, p.output) + total;
+      store1_result(total, p.a_sums, at, p.output, (p.flags & FLUSH) != 0);
     }
     if (p.a_sums_partials != 0) {
       const uint32_t columns = static_cast<uint32_t>(p.m - first < STRIP_COLUMNS ? p.m - first : STRIP_COLUMNS);

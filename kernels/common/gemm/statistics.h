@@ -1,4 +1,5 @@
-// Statistics of a finished weight gradient D (f32, dense), and of finished sums of A, in the launch that stores them:
+// Statistics of a finished weight gradient D (dense), and of finished sums of A, as they are stored, in the launch that
+// stores them:
 //
 //   partials[c] = Σ d² and how many d are not finite, over chunk c
 //
@@ -18,16 +19,17 @@ namespace hs {
 struct Statistics {
   uint64_t partials, counts;
   uint64_t values, len;
+  uint32_t type;  // of the values
   uint32_t tensor;
 };
 
 HS_DEVICE uint64_t members_of(const Product& p) { return p.groups > 0 ? p.groups : 1; }
 
 HS_DEVICE Statistics statistics_of_d(const Product& p) {
-  return {p.partials, p.counts, p.d, members_of(p) * p.m * p.n, p.tensor};
+  return {p.partials, p.counts, p.d, members_of(p) * p.m * p.n, p.output, p.tensor};
 }
 HS_DEVICE Statistics statistics_of_sums(const Product& p) {
-  return {p.a_sums_partials, p.a_sums_counts, p.a_sums, members_of(p) * p.m, p.a_sums_tensor};
+  return {p.a_sums_partials, p.a_sums_counts, p.a_sums, members_of(p) * p.m, p.output, p.a_sums_tensor};
 }
 
 // What a block has stored: elements side by side, at most a chunk's.
@@ -59,7 +61,7 @@ HS_DEVICE void sum_chunk(const Statistics& s, uint64_t c, StatisticsMemory& memo
     for (uint32_t i = 8 * thread; i < len; i += STRIP) {
       float g[8];
       const uint32_t count = len - i < 8 ? len - i : 8;
-      load8_f32(g, s.values, first + i, count);
+      load8(g, s.values, first + i, count, s.type);
 #pragma unroll
       for (uint32_t e = 0; e < 8; e++) {
         const bool finite = !non_finite(g[e]);

@@ -42,9 +42,9 @@ block! {
         pub preactivation: u64,
         /// `A∘act'(z)` rounded to the input type, stored like `a`.
         pub fused_a: u64,
-        /// f32 sums of the rows of A over `k`, `[m]`.
+        /// Sums of the rows of A over `k`, `[m]` of the output type.
         pub a_sums: u64,
-        /// `D`, which is f32, once more: laid out alike, of `copy_type`.
+        /// `D`, which is f32 then, once more: laid out alike, of `copy_type`.
         pub copy: u64,
         /// [`Partial`](super::Partial)s of `d`.
         pub partials: u64,
@@ -108,7 +108,7 @@ block! {
         pub beta: f32,
         /// Storage type of `a`, `b`, `bias`, `z`, `preactivation`, `fused_a`.
         pub input: u32,
-        /// Storage type of `c`, `residual`, `d`.
+        /// Storage type of `c`, `residual`, `d`, `a_sums`.
         pub output: u32,
         /// Storage type of `copy`.
         pub copy_type: u32,

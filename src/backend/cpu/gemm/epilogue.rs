@@ -8,7 +8,7 @@ use super::map::{apply, derivative};
 use super::pack::{flush, load};
 use crate::Storage;
 use crate::gemm::Activation;
-use crate::gemm::reference::smallest_normal;
+use crate::gemm::reference::{flushed, smallest_normal};
 use crate::kernel::params::gemm::{self as params, Product};
 
 /// The widest tile, in columns.
@@ -65,7 +65,8 @@ pub(super) unsafe fn epilogue<F: Form, T: Storage, O: Storage>(block: &Product, 
     }
     let mut other = [0.0f32; WIDEST]; // C, z or the residual
     let beyond = past_caches::<F>(block);
-    let how = (has(params::FLAG_FLUSH), beyond);
+    let flushing = has(params::FLAG_FLUSH);
+    let how = (flushing, beyond);
     for i in tile.row..tile.row + tile.rows {
         // SAFETY: row `i` of the tile's sums.
         let sums = unsafe {
@@ -151,7 +152,9 @@ pub(super) unsafe fn epilogue<F: Form, T: Storage, O: Storage>(block: &Product, 
             let to = row(block.d, block.ldd);
             if has(params::FLAG_D_TRANSPOSED) {
                 for (j, v) in first[..tile.columns].iter().enumerate() {
-                    (to as *mut O).add(j * block.ldd as usize).write(O::narrow(*v));
+                    (to as *mut O)
+                        .add(j * block.ldd as usize)
+                        .write(flushed(O::narrow(*v), flushing));
                 }
             } else {
                 store::<F, O>(&first[..tile.columns], to as *mut O, how);

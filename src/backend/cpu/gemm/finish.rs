@@ -5,11 +5,12 @@ use std::slice::from_raw_parts;
 use super::super::fold;
 use super::super::threads::Threads;
 use super::super::wide::{Work, vector};
-use super::{BF16, form::Form, lanes::narrow_all, path::Path, portable};
+use super::{BF16, F16, form::Form, lanes::narrow_all, path::Path, portable};
 #[cfg(target_arch = "x86_64")]
 use super::{amx, avx2, avx512, avx512bf16};
 use crate::kernel::params::gemm::Product;
 use crate::kernel::params::{PARTIAL_CHUNK, Partial};
+use crate::optim::round::Lane;
 use crate::{Storage, bf16, f16};
 
 /// The copy and the statistics of the finished D of all members.
@@ -20,6 +21,13 @@ pub(super) unsafe fn finish(threads: &Threads, path: Path, block: &Product) {
     if block.copy == 0 && block.partials == 0 && block.a_sums_partials == 0 {
         return;
     }
+    // SAFETY: the caller's promise.
+    unsafe { by_type!(block.output, finish_of, threads, path, block) }
+}
+
+/// # Safety
+/// As for `super::run`; D and the sums are of `O`, which is f32 where there is a copy.
+unsafe fn finish_of<O: Lane>(threads: &Threads, path: Path, block: &Product) {
     // A weight gradient is dense.
     let members = block.groups.max(1);
     let d_len = (members * block.m * block.n) as usize;
@@ -28,14 +36,10 @@ pub(super) unsafe fn finish(threads: &Threads, path: Path, block: &Product) {
         let start = chunk * PARTIAL_CHUNK;
         let len = PARTIAL_CHUNK.min(d_len - start);
         // SAFETY: D has `d_len` elements, and is not written any more.
-        let d = unsafe { from_raw_parts((block.d as *const f32).add(start), len) };
-        // SAFETY: the copy is as long as D; each chunk is written by one task.
-        unsafe {
-            match (block.copy, block.copy_type) {
-                (0, _) => {}
-                (copy, BF16) => narrow_into(path, (copy as *mut bf16).add(start), d),
-                (copy, _) => narrow_into(path, (copy as *mut f16).add(start), d),
-            }
+        let d = unsafe { from_raw_parts((block.d as *const O).add(start), len) };
+        if block.copy != 0 {
+            // SAFETY: the caller's promise; each chunk is written by one task.
+            unsafe { copy(path, block, start, len) };
         }
         if block.partials != 0 {
             let partial = vector(Sum { tensor: block.tensor, values: d });
@@ -46,11 +50,26 @@ pub(super) unsafe fn finish(threads: &Threads, path: Path, block: &Product) {
     if block.a_sums_partials != 0 {
         let len = (members * block.m) as usize;
         // SAFETY: `a_sums` has one element for each row, written by now.
-        let sums = unsafe { from_raw_parts(block.a_sums as *const f32, len) };
+        let sums = unsafe { from_raw_parts(block.a_sums as *const O, len) };
         for (i, values) in sums.chunks(PARTIAL_CHUNK).enumerate() {
             let partial = vector(Sum { tensor: block.a_sums_tensor, values });
             // SAFETY: as above.
             unsafe { (block.a_sums_partials as *mut Partial).add(i).write(partial) };
+        }
+    }
+}
+
+/// `len` elements of D, which are f32, from `start` on, rounded into the copy.
+///
+/// # Safety
+/// D and the copy have these elements, which nothing else uses. `Path::runs_here` held when the device was made.
+unsafe fn copy(path: Path, block: &Product, start: usize, len: usize) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let d = from_raw_parts((block.d as *const f32).add(start), len);
+        match block.copy_type {
+            BF16 => narrow_into(path, (block.copy as *mut bf16).add(start), d),
+            _ => narrow_into(path, (block.copy as *mut f16).add(start), d),
         }
     }
 }
@@ -73,12 +92,12 @@ unsafe fn narrow_into<T: Storage>(path: Path, to: *mut T, from: &[f32]) {
 }
 
 /// The partial of a chunk of a gradient.
-struct Sum<'a> {
+struct Sum<'a, O> {
     tensor: u32,
-    values: &'a [f32],
+    values: &'a [O],
 }
 
-impl Work for Sum<'_> {
+impl<O: Lane> Work for Sum<'_, O> {
     type Output = Partial;
 
     #[inline(always)]

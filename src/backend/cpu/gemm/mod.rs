@@ -40,6 +40,17 @@ macro_rules! with_form {
     }};
 }
 
+/// Calls a function generic over the storage type whose number is given.
+macro_rules! by_type {
+    ($number:expr, $function:ident $(::<$($more:ty),*>)?, $($argument:expr),*) => {
+        match $number {
+            BF16 => $function::<bf16 $($(, $more)*)?>($($argument),*),
+            F16 => $function::<f16 $($(, $more)*)?>($($argument),*),
+            _ => $function::<f32 $($(, $more)*)?>($($argument),*),
+        }
+    };
+}
+
 #[cfg(target_arch = "x86_64")]
 mod amx;
 #[cfg(target_arch = "x86_64")]
@@ -99,17 +110,6 @@ const F16: u32 = Dtype::F16 as u32;
 /// Multiply-adds of a product below which the members of a batch run side by side.
 const SMALL: f64 = 1.6e7;
 
-/// Calls a function generic over the storage type whose number is given.
-macro_rules! by_type {
-    ($number:expr, $function:ident $(::<$($more:ty),*>)?, $($argument:expr),*) => {
-        match $number {
-            BF16 => $function::<bf16 $($(, $more)*)?>($($argument),*),
-            F16 => $function::<f16 $($(, $more)*)?>($($argument),*),
-            _ => $function::<f32 $($(, $more)*)?>($($argument),*),
-        }
-    };
-}
-
 /// Runs one kernel.
 ///
 /// # Safety
@@ -166,7 +166,7 @@ unsafe fn members(threads: &Threads, block: &Product, each: impl Fn(&Threads, Pr
             group.b = block.b + start * block.ldb * input;
             group.z = skip(block.z, start * block.ldz * input);
             group.fused_a = skip(block.fused_a, start * block.ldf * input);
-            group.a_sums = skip(block.a_sums, g * block.m * 4);
+            group.a_sums = skip(block.a_sums, g * block.m * output);
         } else {
             group.m = end - start;
             group.a = block.a + start * block.lda * input;

@@ -8,9 +8,10 @@ use super::pack::{self, LANES};
 use super::pairs;
 use super::panels::PackedA;
 use super::product::{Job, Part};
-use crate::Storage;
-use crate::gemm::reference::SUM_BLOCK;
-use crate::kernel::params::gemm as params;
+use super::{BF16, F16};
+use crate::gemm::reference::{SUM_BLOCK, flushed};
+use crate::kernel::params::gemm::{self as params, Product};
+use crate::{Storage, bf16, f16};
 
 /// Panels whose sums are made side by side, since each is one chain of additions.
 const PANELS: usize = 4;
@@ -83,18 +84,32 @@ impl<T: Storage> Job<'_, T> {
                 }
             }
             for (n, total) in totals.iter().enumerate() {
-                let so_far = self.a_sums.wrapping_add(row(n));
-                let out = (self.block.a_sums as *mut f32).wrapping_add(part.row + row(n));
-                for (lane, total) in total.iter().enumerate().take(lanes(n)) {
-                    if !part.last {
-                        *so_far.add(lane) = *total;
-                    } else if self.has(params::FLAG_ADD_A_SUMS) {
-                        *out.add(lane) += *total;
-                    } else {
-                        *out.add(lane) = *total;
-                    }
+                let total = &total[..lanes(n)];
+                if part.last {
+                    let first = part.row + row(n);
+                    by_type!(self.block.output, store, self.block, first, total);
+                } else {
+                    let so_far = self.a_sums.wrapping_add(row(n));
+                    so_far.copy_from_nonoverlapping(total.as_ptr(), total.len());
                 }
             }
+        }
+    }
+}
+
+/// Sums of rows from `first` on, as they are asked for: added to what is there or not, rounded, flushed.
+///
+/// # Safety
+/// The block's `a_sums` have these rows, of `O`, and nothing else uses them.
+#[inline(always)]
+unsafe fn store<O: Storage>(block: &Product, first: usize, totals: &[f32]) {
+    let has = |flag: u32| block.flags & flag != 0;
+    for (i, total) in totals.iter().enumerate() {
+        let to = (block.a_sums as *mut O).wrapping_add(first + i);
+        // SAFETY: the caller's promise.
+        unsafe {
+            let sum = if has(params::FLAG_ADD_A_SUMS) { (*to).widen() + total } else { *total };
+            *to = flushed(O::narrow(sum), has(params::FLAG_FLUSH));
         }
     }
 }

@@ -66,7 +66,7 @@ fn typed<T: Storage>(device: &Device, case: &Case) -> Result<f64, Reason> {
         db: Some(&mut db),
         ..WeightGradOperands::new(&dy_lent, &x_lent, &mut dw)
     };
-    weight_grad.plan::<T>(device).and_then(|p| p.run(&stream, operands)).map_err(failed)?;
+    weight_grad.plan::<T, f32>(device).and_then(|p| p.run(&stream, operands)).map_err(failed)?;
     let (z, dz) = (z.to_vec(&stream).map_err(failed)?, dz.to_vec(&stream).map_err(failed)?);
     let f32s = |buffer: &Buffer<f32>| buffer.to_vec(&stream).map_err(failed);
     let (dx, dw, db) = (f32s(&dx)?, f32s(&dw)?, f32s(&db)?);

@@ -30,7 +30,7 @@ pub struct Args {
     /// Type of the operands.
     #[arg(long, value_enum, default_value = "bf16")]
     input: Type,
-    /// Type of the result, the operands' unless given; weight gradients are f32.
+    /// Type of the result: the operands', or f32. The operands' unless given; of weight gradients f32.
     #[arg(long, value_enum)]
     output: Option<Type>,
     /// Of the forward product: so many of the same shape.
@@ -97,11 +97,7 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<bool, Failure> {
         }
     }
     let output = match (args.product, args.output) {
-        (Product::WeightGrad, None | Some(Type::F32)) => Type::F32,
-        (Product::WeightGrad, Some(other)) => {
-            let reason = format!("--output {}: weight gradients are f32", other.dtype());
-            return Err(Failure::Reason(reason));
-        }
+        (Product::WeightGrad, None) => Type::F32,
         (_, output) => output.unwrap_or(args.input),
     };
     let text = match (args.input, output) {
@@ -172,6 +168,8 @@ fn explain<T: Storage, O: Storage>(args: &Args, device: &Device) -> halfstep::Re
             Ok(pinned!(gemm).plan::<T, O>(device)?.explain())
         }
         Product::DataGrad => Ok(pinned!(DataGrad::new(m, k, n)).plan::<T, O>(device)?.explain()),
-        Product::WeightGrad => Ok(pinned!(WeightGrad::new(m, k, n)).plan::<T>(device)?.explain()),
+        Product::WeightGrad => {
+            Ok(pinned!(WeightGrad::new(m, k, n)).plan::<T, O>(device)?.explain())
+        }
     }
 }

@@ -31,13 +31,18 @@ fn group<T: Storage>(devices: &Devices, all: &mut Vec<Group>) {
                 let case =
                     format!("{name} {weight:?} {rows}x{input}x{output} {}", activation.name());
                 let layer = Layer { rows, input, output, weight, activation, seed: seed(&case) };
-                cases.push((case, Box::new(move |devices| check::<T>(&layer, devices))));
+                if T::DTYPE != Dtype::F32 {
+                    let case = format!("{case}, dw of {}", T::DTYPE);
+                    cases.push((case, Box::new(move |devices| check::<T, T>(&layer, devices))));
+                }
+                cases.push((case, Box::new(move |devices| check::<T, f32>(&layer, devices))));
             }
         }
     }
     all.push(Group { name, bits: devices.bits_of_products(T::DTYPE), cases });
 }
 
+#[derive(Clone, Copy)]
 struct Layer {
     rows: usize,
     input: usize,
@@ -65,17 +70,21 @@ impl Layer {
     }
 }
 
-struct Data<T> {
+struct Data<T, O> {
     dy: Vec<T>,
     z: Vec<T>,
     x: Vec<T>,
     w: Vec<T>,
     /// What gradients are added to.
-    dw: Vec<f32>,
-    db: Vec<f32>,
+    dw: Vec<O>,
+    db: Vec<O>,
 }
 
-fn run<T: Storage>(layer: &Layer, data: &Data<T>, device: &Device) -> halfstep::Result<Outputs> {
+fn run<T: Storage, O: Storage>(
+    layer: &Layer,
+    data: &Data<T, O>,
+    device: &Device,
+) -> halfstep::Result<Outputs> {
     let Layer { rows, input, output, weight, activation, .. } = *layer;
     let stream = device.stream()?;
     let (dy, z) = (device.upload(&data.dy)?, device.upload(&data.z)?);
@@ -103,17 +112,17 @@ fn run<T: Storage>(layer: &Layer, data: &Data<T>, device: &Device) -> halfstep::
         .weight_layout(weight)
         .accumulate(true)
         .subnormals(subnormals::<T>(device))
-        .plan::<T>(device)?
+        .plan::<T, O>(device)?
         .run(&stream, operands)?;
     let [dz, dx] = [read(&dz, &stream)?, read(&dx, &stream)?];
     let [dw, db] = [read(&dw, &stream)?, read(&db, &stream)?];
     Ok(vec![("dz", dz), ("dx", dx), ("dw", dw), ("db", db)])
 }
 
-fn check<T: Storage>(layer: &Layer, devices: &Devices) -> Result<f64, Reason> {
+fn check<T: Storage, O: Storage>(layer: &Layer, devices: &Devices) -> Result<f64, Reason> {
     let Layer { rows, input, output, activation, .. } = *layer;
     let rng = &mut Rng(layer.seed);
-    let data = Data::<T> {
+    let data = Data::<T, O> {
         dy: values(Distribution::Normal, rng, rows * output),
         z: values(Distribution::Normal, rng, rows * output),
         x: values(Distribution::Normal, rng, rows * input),
@@ -150,6 +159,9 @@ fn check<T: Storage>(layer: &Layer, devices: &Devices) -> Result<f64, Reason> {
                 bound::backward(Growth::Expected, terms, magnitude, inherited, exact, output);
             (exact, error)
         };
+    // Stored in 16 bits, what is subnormal may be zero.
+    let flush_sums = flushed::<O>(&devices.device);
+    let of_sums = |(exact, error): (f64, f64)| (exact, error + flush_sums);
     let mut worst = Worst::default();
     for (name, found) in &outputs {
         match *name {
@@ -165,11 +177,11 @@ fn check<T: Storage>(layer: &Layer, devices: &Devices) -> Result<f64, Reason> {
             "dw" => worst.add(name, found, |at| {
                 let (o, i) = layer.of(at);
                 let factor = |r| (r * output + o, wide(data.x[r * input + i]));
-                gradient(rows, data.dw[at].into(), &factor, Dtype::F32)
+                of_sums(gradient(rows, data.dw[at].widen().into(), &factor, O::DTYPE))
             }),
             _ => worst.add(name, found, |o| {
                 let factor = |r| (r * output + o, 1.0);
-                gradient(rows, data.db[o].into(), &factor, Dtype::F32)
+                of_sums(gradient(rows, data.db[o].widen().into(), &factor, O::DTYPE))
             }),
         }
     }

@@ -1,7 +1,7 @@
 //! The kernels of `gemm` before and after a product, and beside it.
 
 use super::product::{ACTIVATIONS, empty, matrix, statistics};
-use super::{Builder, Case, F32_TYPE, Plain, TYPES};
+use super::{Builder, Case, Plain, TYPES};
 use crate::params::gemm::*;
 
 pub fn cases(name: &str) -> Vec<Case> {
@@ -35,7 +35,8 @@ fn prepare(i: usize) -> Case {
     if sums {
         p.flags |= FLAG_A_TRANSPOSED;
         let values = b.noise(columns * groups.max(1) as usize, turn > 5);
-        p.a_sums = b.values(&values, F32_TYPE, 0);
+        p.output = TYPES[(i + 2 * turn) % 3];
+        p.a_sums = b.values(&values, p.output, turn % 4 / 2);
         if turn % 2 == 1 {
             (p.a_sums_partials, p.a_sums_counts) = statistics(&mut b, values.len());
         }

@@ -226,7 +226,7 @@ fn product(
         false => matrix(b, shape, stored, even, odd),
     };
     let a = operand(b, a_shape, draw[6] % 6 == 5);
-    let y = operand(b, b_shape, false);
+    let y = operand(b, b_shape, draw[6] % 6 == 4);
     let mut p = empty();
     (p.a, p.lda, p.stride_a) = (a.at, a.ld as u64, (a_shape[1] * a.ld) as u64);
     (p.b, p.ldb, p.stride_b) = (y.at, y.ld as u64, (b_shape[1] * y.ld) as u64);
@@ -255,7 +255,6 @@ fn product(
     p.input = if own && !through && !sums { TYPES[draw[27] % 3] } else { stored };
     p.output = [F32_TYPE, BF16_TYPE, F16_TYPE, ty][draw[4] % 4];
     if counted {
-        p.output = F32_TYPE;
         (p.partials, p.counts) = statistics(b, members * m * n);
     }
     surround(b, &mut p, &draw, !large && splits == 1 && !sums);
@@ -274,7 +273,7 @@ fn product(
     let strips = if sums { m.div_ceil(32) as u32 } else { 0 };
     if sums {
         let values = b.noise(groups.max(1) * m, many);
-        p.a_sums = b.values(&values, F32_TYPE, 0);
+        p.a_sums = b.values(&values, p.output, draw[14] % 2);
         p.flags |= u32::from(draw[16] % 2 == 1) * FLAG_ADD_A_SUMS;
         if draw[15] % 2 == 1 || many {
             (p.a_sums_partials, p.a_sums_counts) = statistics(b, groups.max(1) * m);
@@ -379,7 +378,6 @@ fn combine(i: usize) -> Case {
     let gated = draw[0] % 5 == 1;
     p.flags = u32::from(gated) * FLAG_GATED;
     if !gated && draw[2] % 3 == 1 {
-        p.output = F32_TYPE;
         (p.partials, p.counts) = statistics(&mut b, m * n);
     }
     surround(&mut b, &mut p, &draw, false);
