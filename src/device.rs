@@ -212,7 +212,8 @@ impl Device {
         self.same_as(owner) || (cpu(self) && cpu(owner))
     }
 
-    /// Whether both handles are the same device.
+    /// Whether both handles are the same device: clones of one. A second call of a constructor makes another, with threads (of
+    /// the CPU) and streams of its own, whose streams run none of the first one's plans.
     pub fn same_as(&self, other: &Device) -> bool {
         Arc::ptr_eq(&self.backend, &other.backend)
     }

@@ -100,6 +100,18 @@ impl Stream {
         &self.device
     }
 
+    /// Refuses to work for an object of another device.
+    pub(crate) fn expect_device(&self, op: &'static str, device: &Device) -> Result<()> {
+        if self.device.same_as(device) {
+            return Ok(());
+        }
+        let (expected, mut found) = (device.info().to_string(), self.device.info().to_string());
+        if expected == found {
+            found += ", opened another time; clone the one there is";
+        }
+        Err(Error::Device { op, arg: "stream".into(), expected, found })
+    }
+
     /// Marks the point after all work enqueued so far; on a framework's stream, after the framework's own, too.
     ///
     /// # Errors

@@ -338,6 +338,20 @@ fn g26_memory_and_streams_of_other_devices() {
     }
 }
 
+/// Two that look the same: the error says what to do.
+#[test]
+fn a_device_that_was_opened_twice_is_two() {
+    let (device, again) = (common::cpu(2), common::cpu(2));
+    let plan = Gemm::new(1, 1, 1).plan::<f32, f32>(&device).unwrap();
+    let run = |stream: &halfstep::Stream| {
+        let mut d = [0.0];
+        plan.run(stream, Operands::new(&[1.0f32], &[1.0f32], &mut d))
+    };
+    run(&device.clone().stream().unwrap()).unwrap();
+    let error = run(&again.stream().unwrap()).unwrap_err();
+    assert!(error.to_string().contains("opened another time; clone the one there is"), "{error}");
+}
+
 /// Pins are a GPU's; one that no device could have is refused by all.
 #[test]
 fn more_parts_of_k_than_there_can_be_are_refused() {

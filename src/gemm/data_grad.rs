@@ -8,7 +8,7 @@ use super::checks::Footprint;
 use super::dispatch::Dispatch;
 use super::layout::{Subnormals, WeightLayout};
 use super::operands::Bound;
-use super::plan::{check_stream, check_subnormals, check_types, ends_shape, explain};
+use super::plan::{check_subnormals, check_types, ends_shape, explain};
 use crate::kernel::params::gemm as params;
 use crate::kernel::params::gemm::Product;
 use crate::kernel::table::gemm::Tile;
@@ -212,7 +212,7 @@ impl<T: Storage, O: Storage> DataGradPlan<T, O> {
     /// [`Error::Shape`] for an operand that is missing or too short, [`Error::Overlap`] for an output that
     /// shares memory with another operand, [`Error::Align`], [`Error::Device`]. Nothing is written then.
     pub fn run(&self, stream: &Stream, operands: DataGradOperands<'_, T, O>) -> Result<()> {
-        check_stream(OP, stream, &self.device)?;
+        stream.expect_device(OP, &self.device)?;
         let DataGradOperands { dy, z, w, group_ends, d_preactivation, dx } = operands;
         let mut block = self.block;
         let mut bound = Bound::new(OP, stream);

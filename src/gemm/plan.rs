@@ -194,7 +194,7 @@ impl<T: Storage, O: Storage> Plan<T, O> {
     /// (D may be exactly C or the residual), [`Error::Align`](crate::Error::Align),
     /// [`Error::Device`](crate::Error::Device). Nothing is written then.
     pub fn run(&self, stream: &Stream, operands: Operands<'_, T, O>) -> Result<()> {
-        check_stream(OP, stream, &self.device)?;
+        stream.expect_device(OP, &self.device)?;
         let Operands { a, b, c, bias, residual, derivative_of, group_ends, preactivation, d } =
             operands;
         let [a_shape, b_shape, c_shape, bias_shape, residual_shape, z_shape, d_shape] =
@@ -267,19 +267,6 @@ impl<T: Storage, O: Storage> Plan<T, O> {
     pub fn explain(&self) -> String {
         explain(&self.block, &self.device)
     }
-}
-
-/// A run's stream has to be of the plan's device.
-pub(super) fn check_stream(op: &'static str, stream: &Stream, device: &Device) -> Result<()> {
-    if stream.device().same_as(device) {
-        return Ok(());
-    }
-    Err(Error::Device {
-        op,
-        arg: "stream".into(),
-        expected: device.info().to_string(),
-        found: stream.device().info().to_string(),
-    })
 }
 
 /// What is computed, where, how, and why that way.

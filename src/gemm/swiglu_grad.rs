@@ -6,7 +6,6 @@ use std::marker::PhantomData;
 use super::checks::Footprint;
 use super::layout::Subnormals;
 use super::operands::Bound;
-use super::plan::check_stream;
 use super::{Activation, launch};
 use crate::kernel::params::gemm as params;
 use crate::kernel::params::gemm::Block;
@@ -114,7 +113,7 @@ impl<T: Storage> SwigluGradPlan<T> {
         z: &dyn Read<T>,
         dz: &mut dyn Write<T>,
     ) -> Result<()> {
-        check_stream(OP, stream, &self.device)?;
+        stream.expect_device(OP, &self.device)?;
         let mut block = self.block;
         let mut bound = Bound::new(OP, stream);
         block.dy = bound.read("dy", dy, &self.dy)?;

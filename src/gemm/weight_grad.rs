@@ -9,7 +9,7 @@ use super::data_grad::missing;
 use super::dispatch::Dispatch;
 use super::layout::{Subnormals, WeightLayout};
 use super::operands::Bound;
-use super::plan::{check_stream, check_subnormals, check_types, ends_shape, explain};
+use super::plan::{check_subnormals, check_types, ends_shape, explain};
 use crate::grad_stats::Addresses;
 use crate::kernel::params::gemm as params;
 use crate::kernel::params::gemm::Product;
@@ -302,7 +302,7 @@ impl<T: Storage, O: Storage> WeightGradPlan<T, O> {
     /// [`Error::Overlap`] for an output that shares memory with another operand, [`Error::Align`],
     /// [`Error::Device`]. Nothing is written then.
     pub fn run(&self, stream: &Stream, operands: WeightGradOperands<'_, T, O>) -> Result<()> {
-        check_stream(OP, stream, &self.device)?;
+        stream.expect_device(OP, &self.device)?;
         let WeightGradOperands { dy, z, x, group_ends, d_preactivation, dw, db, copy, stats } =
             operands;
         let mut block = self.block;

@@ -93,7 +93,7 @@ impl<P: Storage, G: Storage> Optimizer<P, G> {
     ) -> Result<Vec<f32>> {
         const OP: &str = "optim::master";
         self.between_steps(OP)?;
-        self.same_device(OP, stream)?;
+        stream.expect_device(OP, &self.device)?;
         let Some(row) = self.row(OP, tensor)? else { return Ok(Vec::new()) };
         let len = self.layout.items[tensor].len;
         let lent = param.lend(stream)?;

@@ -40,7 +40,7 @@ impl<P: Storage, G: Storage> Optimizer<P, G> {
         stream: &Stream,
         grads: &[Option<&dyn Read<G>>],
     ) -> Result<()> {
-        self.same_device(op, stream)?;
+        stream.expect_device(op, &self.device)?;
         let arguments = Arguments::parts(op, "grads", stream, &self.layout.items);
         arguments.read(grads.len(), |index| grads[index], &mut self.grad_addresses)
     }
@@ -51,7 +51,7 @@ impl<P: Storage, G: Storage> Optimizer<P, G> {
         stream: &Stream,
         params: &mut [&mut dyn Write<P>],
     ) -> Result<()> {
-        self.same_device(op, stream)?;
+        stream.expect_device(op, &self.device)?;
         let arguments = Arguments::whole(op, "params", stream, &self.layout.items);
         arguments.write(params, &mut self.param_addresses)
     }
@@ -62,7 +62,7 @@ impl<P: Storage, G: Storage> Optimizer<P, G> {
         stream: &Stream,
         params: &[&dyn Read<P>],
     ) -> Result<()> {
-        self.same_device(op, stream)?;
+        stream.expect_device(op, &self.device)?;
         let arguments = Arguments::whole(op, "params", stream, &self.layout.items);
         arguments.read(params.len(), |index| Some(params[index]), &mut self.param_addresses)
     }
@@ -89,18 +89,6 @@ impl<P: Storage, G: Storage> Optimizer<P, G> {
         let read = ("values", self.value_addresses.rows.as_slice(), crate::Dtype::F32);
         self.param_addresses.unchecked = true;
         plan::check_overlap(op, &self.layout, written, read, &mut self.spans)
-    }
-
-    pub(super) fn same_device(&self, op: &'static str, stream: &Stream) -> Result<()> {
-        if stream.device().same_as(&self.device) {
-            return Ok(());
-        }
-        Err(Error::Device {
-            op,
-            arg: "stream".into(),
-            expected: self.device.info().to_string(),
-            found: stream.device().info().to_string(),
-        })
     }
 
     pub(super) fn upload_grads(&mut self, stream: &Stream) -> Result<()> {

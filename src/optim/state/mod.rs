@@ -150,7 +150,7 @@ impl<P: Storage, G: Storage> Optimizer<P, G> {
         if self.phase == Phase::Decided {
             return Err(Error::state(LOAD, "`step`, since `control` has run", "`load`"));
         }
-        self.same_device(LOAD, stream)?;
+        stream.expect_device(LOAD, &self.device)?;
         let mut reader = Reader::new(LOAD, path)?;
         let header = Header::parse(&reader.header, reader.data)?;
         let status = self.read_status(stream)?;
