@@ -238,6 +238,36 @@ fn p10_other_lengths_types_and_groups_are_refused() {
     assert!(other.load(&stream, folder.file()).unwrap_err().to_string().contains("2 groups"));
 }
 
+/// Rates are restored by group: where tensors are in other groups, they would be those of other tensors.
+#[test]
+fn tensors_that_had_another_rate_are_refused() {
+    let folder = Folder::new("regrouped");
+    let device = Device::cpu();
+    let stream = device.stream().unwrap();
+    let new = |names: [&str; 3], first: usize| {
+        let group = |lr, names: &[&str]| {
+            let tensors = names.iter().map(|&name| Tensor::new(name, name.len() - 1));
+            Group::new(Lion { lr, ..Lion::default() }).tensors(tensors)
+        };
+        let groups = [group(0.5, &names[..first]), group(0.25, &names[first..])];
+        Optimizer::<f32, f32>::new(&device, &groups, Config::default()).unwrap()
+    };
+    let mut optimizer = new(["aaa", "b", "cc"], 1); // b is empty
+    optimizer.save(&stream, folder.file()).unwrap();
+    new(["aaa", "cc", "b"], 1).load(&stream, folder.file()).unwrap();
+    for (names, first, name) in [(["b", "cc", "aaa"], 2, "aaa"), (["aaa", "b", "cc"], 2, "b")] {
+        let mut other = new(names, first);
+        let error = other.load(&stream, folder.file()).unwrap_err();
+        let Error::Checkpoint { item, expected, .. } = &error else { panic!("{error}") };
+        assert_eq!((item.as_str(), &expected[..9]), (name, "in groups"), "{error}");
+        let options = LoadOptions { strict: false, ..LoadOptions::default() };
+        other.load_with(&stream, folder.file(), options).unwrap();
+    }
+    optimizer.set_lr(1, 0.5).unwrap();
+    optimizer.save(&stream, folder.file()).unwrap();
+    new(["b", "cc", "aaa"], 2).load(&stream, folder.file()).unwrap();
+}
+
 /// P-13, O-34.
 #[test]
 fn p13_state_that_is_not_finite_loads_only_when_allowed() {
@@ -298,7 +328,6 @@ fn p03_p17_modes_and_links_stay() {
     assert_eq!(folder.names().len(), 2);
 }
 
-/// Between `control` and `step` the state is half a step ahead.
 /// The error names what was asked for, not the draft beside it.
 #[test]
 fn a_missing_folder_is_named() {
@@ -312,6 +341,7 @@ fn a_missing_folder_is_named() {
     assert_eq!(path, &target.display().to_string());
 }
 
+/// Between `control` and `step` the state is half a step ahead.
 #[test]
 fn half_a_step_is_not_saved() {
     let folder = Folder::new("half");

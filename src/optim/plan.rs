@@ -20,6 +20,8 @@ const STATE_ALIGN: usize = 64;
 pub(super) struct Item {
     pub(super) name: String,
     pub(super) len: usize,
+    /// Whose rates it has.
+    pub(super) group: usize,
     /// The elements whose state is here: all of them, or this rank's.
     pub(super) part: Range<usize>,
     /// Row of the tensor table; none for an empty part.
@@ -94,8 +96,8 @@ impl Layout {
         let part = parts.map_or(0..tensor.len, |parts| parts[id as usize].clone());
         let cut = |at: usize| at.is_multiple_of(PARTIAL_CHUNK) || at == tensor.len;
         assert!(part.end <= tensor.len && cut(part.start) && cut(part.end), "cut between chunks");
-        let item =
-            Item { name: tensor.name.clone(), len: tensor.len, part: part.clone(), row: None };
+        let (name, len) = (tensor.name.clone(), tensor.len);
+        let item = Item { name, len, group, part: part.clone(), row: None };
         self.items.push(item);
         let first = self.whole_chunks;
         let end = first.checked_add(tensor.len.div_ceil(PARTIAL_CHUNK));

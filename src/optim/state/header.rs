@@ -82,6 +82,8 @@ pub(super) struct Counted {
     pub(super) name: String,
     len: usize,
     pub(super) progress: Progress,
+    /// Its group; older files do not say.
+    group: Option<usize>,
 }
 
 /// Everything in a header.
@@ -126,7 +128,8 @@ impl Header {
         let arrays: Vec<_> = master.into_iter().chain(slots).collect();
         let (mut tensors, mut entries, mut offset) = (Vec::new(), Vec::new(), 0);
         for (item, &progress) in optimizer.layout.items.iter().zip(progress) {
-            tensors.push(Counted { name: item.name.clone(), len: item.len, progress });
+            let (name, group) = (item.name.clone(), Some(item.group));
+            tensors.push(Counted { name, len: item.len, progress, group });
             let state = item.row.map_or(0, |row| optimizer.layout.first_state(row));
             for &(slot, array, dtype) in &arrays {
                 let name = format!("{}/{slot}", item.name);
@@ -166,7 +169,8 @@ impl Header {
         own.insert("lr".into(), json!(rates));
         let tensors = self.tensors.iter().map(|tensor| {
             let Progress { step, beta1_power, beta2_power } = tensor.progress;
-            json!([tensor.name, tensor.len, step, bits(beta1_power), bits(beta2_power)])
+            let (one, two) = (bits(beta1_power), bits(beta2_power));
+            json!([tensor.name, tensor.len, step, one, two, tensor.group])
         });
         own.insert("tensors".into(), Value::Array(tensors.collect()));
         let hashes: Vec<String> = self.hashes.iter().map(|&hash| digits(hash)).collect();
@@ -283,11 +287,20 @@ impl Header {
                 found.map(|(what, names)| format!("{what}: {}", names.join(", "))).collect();
             return Err(wrong("tensors", expected, found.join("; ")));
         }
-        let lengths: HashMap<&str, usize> =
-            here.tensors.iter().map(|tensor| (tensor.name.as_str(), tensor.len)).collect();
-        for Counted { name, len, .. } in &self.tensors {
-            if let Some(&ours) = lengths.get(name.as_str()).filter(|&ours| ours != len) {
-                return Err(wrong(name, format!("{ours} elements"), len));
+        let tensors: HashMap<&str, &Counted> =
+            here.tensors.iter().map(|tensor| (tensor.name.as_str(), tensor)).collect();
+        for Counted { name, len, group, .. } in &self.tensors {
+            let Some(ours) = tensors.get(name.as_str()) else { continue };
+            if ours.len != *len {
+                return Err(wrong(name, format!("{} elements", ours.len), len));
+            }
+            // Rates are restored by group: this is where it would get another's.
+            if let (Some(ours), Some(theirs)) = (ours.group, *group)
+                && strict
+                && self.rates.get(ours) != self.rates.get(theirs)
+            {
+                let found = format!("in groups[{theirs}], of another rate");
+                return Err(wrong(name, format!("in groups[{ours}]"), found));
             }
         }
         let ours: HashMap<&str, &Entry> =
@@ -350,9 +363,18 @@ fn entry(name: String, info: &safetensors::tensor::TensorInfo) -> Result<Entry> 
 
 /// A tensor's counters.
 fn counted(value: &Value) -> Result<Counted> {
-    let bad = || wrong("tensors", "name, length, step and two powers each", value);
-    let [name, len, step, one, two] = value.as_array().ok_or_else(bad)?.as_slice() else {
+    let bad = || wrong("tensors", "name, length, step, two powers and group each", value);
+    let [name, len, step, one, two, group @ ..] = value.as_array().ok_or_else(bad)?.as_slice()
+    else {
         return Err(bad());
+    };
+    let size = |value: &Value| {
+        value.as_u64().and_then(|value| usize::try_from(value).ok()).ok_or_else(bad)
+    };
+    let group = match group {
+        [] => None,
+        [group] => Some(size(group)?),
+        _ => return Err(bad()),
     };
     let name = name.as_str().ok_or_else(bad)?.to_string();
     let power = |value: &Value| -> Result<f64> {
@@ -368,8 +390,7 @@ fn counted(value: &Value) -> Result<Counted> {
     if progress.step == 0 && (progress.beta1_power, progress.beta2_power) != (1.0, 1.0) {
         return Err(wrong(&name, "powers of 1 at step 0", progress.beta1_power));
     }
-    let len = len.as_u64().and_then(|len| usize::try_from(len).ok()).ok_or_else(bad)?;
-    Ok(Counted { name, len, progress })
+    Ok(Counted { name, len: size(len)?, progress, group })
 }
 
 /// 16 digits.

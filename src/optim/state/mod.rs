@@ -24,8 +24,8 @@ const PIECE: usize = 1 << 18;
 /// What [`Optimizer::load_with`] lets pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LoadOptions {
-    /// Whether tensors that the file lacks, or has too many, are errors. Otherwise what is in both
-    /// is loaded.
+    /// Whether tensors that the file lacks, or has too many, or had in a group of another rate, are
+    /// errors. Otherwise what is in both is loaded.
     pub strict: bool,
     /// Whether state may hold NaN or ±Inf.
     pub allow_non_finite: bool,
@@ -122,9 +122,10 @@ impl<P: Storage, G: Storage> Optimizer<P, G> {
     }
 
     /// Reads state that [`save`](Self::save) wrote, from an optimizer with the same rule, kinds of
-    /// state, types, seed and tensors. Nothing is cast. The next step has the bits it would have
-    /// had without the interruption. Learning rates are restored; the other hyper-parameters stay
-    /// as they are here.
+    /// state, types, seed and tensors. Nothing is cast. The next step has the bits it would have had
+    /// without the interruption, if tensors are in the same order: in another, norms are summed
+    /// otherwise and random numbers are others. Learning rates are restored, those of the first group
+    /// to the first; the other hyper-parameters stay as they are here.
     ///
     /// Everything is checked before anything is written: checksums of header and data, names,
     /// types and lengths, counters, the loss scale against its rules, and that moments are finite
