@@ -268,6 +268,34 @@ fn tensors_that_had_another_rate_are_refused() {
     new(["b", "cc", "aaa"], 2).load(&stream, folder.file()).unwrap();
 }
 
+/// A file of masters that never got values has none to give: they are not loaded as zeros.
+#[test]
+fn masters_without_values_stay_without() {
+    let folder = Folder::new("valueless");
+    let device = Device::cpu();
+    let stream = device.stream().unwrap();
+    let groups = [Group::new(AdamW::default()).tensor(Tensor::new("a", 5))];
+    let new = || Optimizer::<bf16, bf16>::new(&device, &groups, Config::default()).unwrap();
+    new().save(&stream, folder.file()).unwrap();
+    let (mut w, g) = (vec![bf16::ONE; 5], vec![bf16::ONE; 5]);
+    let mut optimizer = new();
+    optimizer.load_params(&stream, &[&w]).unwrap();
+    optimizer.load(&stream, folder.file()).unwrap();
+    let error = optimizer.run(&stream, &mut [&mut w], &[Some(&g)]).unwrap_err();
+    assert!(matches!(error, Error::State { .. }), "{error}");
+    let error = optimizer.write_params(&stream, &mut [&mut w]).unwrap_err();
+    assert!(matches!(error, Error::State { .. }), "{error}");
+    assert_eq!(w, [bf16::ONE; 5]);
+    // Of tensors that the file lacks, nothing has changed.
+    let groups = [Group::new(AdamW::default()).tensor(Tensor::new("b", 5))];
+    let mut other = Optimizer::<bf16, bf16>::new(&device, &groups, Config::default()).unwrap();
+    other.load_params(&stream, &[&w]).unwrap();
+    let options = LoadOptions { strict: false, ..LoadOptions::default() };
+    other.load_with(&stream, folder.file(), options).unwrap();
+    other.write_params(&stream, &mut [&mut w]).unwrap();
+    assert_eq!(w, [bf16::ONE; 5]);
+}
+
 /// P-13, O-34.
 #[test]
 fn p13_state_that_is_not_finite_loads_only_when_allowed() {

@@ -196,7 +196,11 @@ impl<P: Storage, G: Storage> Optimizer<P, G> {
         for (group, lr) in header.rates.iter().enumerate() {
             self.set_lr(group, *lr)?;
         }
-        self.loaded |= header.loaded && loaded.missing.is_empty();
+        self.loaded = match header.loaded {
+            true => self.loaded || loaded.missing.is_empty(),
+            // Masters that had no values when they were saved have none here, if any came.
+            false => self.loaded && loaded.missing.len() == here.tensors.len(),
+        };
         self.phase = Phase::Idle;
         Ok(loaded)
     }
