@@ -268,6 +268,25 @@ fn tensors_that_had_another_rate_are_refused() {
     new(["b", "cc", "aaa"], 2).load(&stream, folder.file()).unwrap();
 }
 
+/// What a file brings is counts, not a step: there is none to report.
+#[test]
+fn a_report_is_of_a_step_made_here() {
+    let folder = Folder::new("report");
+    let (stream, mut stepped, ..) = small(&folder);
+    let group = Group::new(AdamW::default()).tensors([Tensor::new("a", 90), Tensor::new("b", 40)]);
+    let mut fresh = Optimizer::new(stream.device(), &[group], Config::default()).unwrap();
+    for optimizer in [&mut stepped, &mut fresh] {
+        optimizer.load(&stream, folder.file()).unwrap();
+        let error = optimizer.report(&stream).unwrap_err();
+        assert!(matches!(error, Error::State { op: "optim::report", .. }), "{error}");
+        let (mut a, mut b) = (vec![1.0f32; 90], vec![2.0f32; 40]);
+        let g = vec![bf16::ONE; 90];
+        optimizer.run(&stream, &mut [&mut a, &mut b], &[Some(&g), None]).unwrap();
+        let report = optimizer.report(&stream).unwrap();
+        assert_eq!((report.attempts, report.applied, report.scale), (2, 2, 1.0));
+    }
+}
+
 /// A file of masters that never got values has none to give: they are not loaded as zeros.
 #[test]
 fn masters_without_values_stay_without() {

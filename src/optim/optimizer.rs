@@ -245,11 +245,15 @@ impl<P: Storage, G: Storage> Optimizer<P, G> {
     /// What the last `control` decided. Waits for it.
     ///
     /// # Errors
-    /// [`Error::State`] before the first `control`; [`Error::Device`] for another device's stream.
+    /// [`Error::State`] before the first `control`, and before the first of a state that was loaded: files
+    /// hold how many steps there were, not what the last one did; [`Error::Device`] for another device's
+    /// stream.
     pub fn report(&self, stream: &Stream) -> Result<Report> {
         let status = self.read_status(stream)?;
-        if status.attempts == 0 {
-            return Err(Error::state("optim::report", "a `control` before it", "none"));
+        // Gradients of a step have carried a scale, and none is 0.
+        if status.used_scale == 0.0 {
+            let found = if status.attempts == 0 { "none" } else { "none since `load`" };
+            return Err(Error::state("optim::report", "a `control` before it", found));
         }
         Ok(Report::of(&status))
     }

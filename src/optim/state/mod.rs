@@ -371,6 +371,6 @@ fn status_of(header: &Header, now: Status, scale: &LossScale) -> Result<Status> 
         growth_tracker: saved.growth_tracker,
         hysteresis: saved.hysteresis,
         skips: saved.skips,
-        ..now
+        ..bytemuck::Zeroable::zeroed() // the last step is not one of here
     })
 }
