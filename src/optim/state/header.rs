@@ -99,6 +99,9 @@ pub(super) struct Header {
     pub(super) hashes: Vec<u64>,
 }
 
+/// Below this, there is room to count on.
+const MOST: u64 = 1 << 63;
+
 const IDENTITY: [&str; 6] = ["rule", "params", "master", "moments", "slots", "seed"];
 
 impl Header {
@@ -383,7 +386,7 @@ fn counted(value: &Value) -> Result<Counted> {
         if ok { Ok(power) } else { Err(wrong(&name, "a power of beta from 0 to 1", power)) }
     };
     let progress = Progress {
-        step: step.as_u64().ok_or_else(bad)?,
+        step: step.as_u64().filter(|&step| step < MOST).ok_or_else(bad)?,
         beta1_power: power(one)?,
         beta2_power: power(two)?,
     };
@@ -415,7 +418,8 @@ impl<'a> Own<'a> {
 
     fn number(&self, field: &str) -> Result<u64> {
         let value = self.get(field)?;
-        value.as_u64().ok_or_else(|| wrong(field, "a whole number", value))
+        let number = value.as_u64().filter(|&number| number < MOST);
+        number.ok_or_else(|| wrong(field, "a whole number below 2^63", value))
     }
 
     fn small(&self, field: &str) -> Result<u32> {
