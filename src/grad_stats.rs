@@ -110,6 +110,11 @@ impl GradStats {
         Some(self.tensors.get(tensor)?.1)
     }
 
+    /// Elements of all tensors.
+    pub(crate) fn elements(&self) -> usize {
+        self.tensors.iter().map(|&(_, len)| len).sum()
+    }
+
     /// Where a kernel on `stream` writes a tensor's partials.
     pub(crate) fn lend(
         &mut self,

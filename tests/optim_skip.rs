@@ -303,3 +303,40 @@ fn partials_from_elsewhere_decide_as_our_own() {
         assert!(matches!(error, Error::Shape { .. }), "{error}");
     }
 }
+
+/// A gradient that `stats` has not seen is not stepped with on the word of the others.
+#[test]
+fn gradients_are_those_that_were_measured() {
+    for device in devices() {
+        let (stream, mut optimizer, mut params, mut rng) =
+            setup::<f32, f32>(&device, rules()[0], Config::default(), &[40, 0, 50]);
+        let mut grads = normal::<f32>(&mut rng, &[40, 0, 50]);
+        grads[2][7] = f32::NAN;
+        let all = reads(&grads);
+        let seen = [all[0], None, None];
+        optimizer.stats(&stream, &seen).unwrap();
+        let error = optimizer.control(&stream, Source::Own, &all).unwrap_err();
+        let found = "grads[2]: expected none, as in `stats`, found a gradient";
+        assert!(
+            matches!(error, Error::Shape { .. }) && error.to_string().contains(found),
+            "{error}"
+        );
+        // After the error the decision is still to be made; empty tensors may have gradients.
+        let with_empty = [all[0], all[1], None];
+        optimizer.control(&stream, Source::Own, &with_empty).unwrap();
+        optimizer.step(&stream, &mut writes(&mut params), &with_empty).unwrap();
+        assert_eq!(optimizer.report(&stream).unwrap().applied, 1);
+        optimizer.stats(&stream, &all).unwrap();
+        let error = optimizer.control(&stream, Source::Own, &seen).unwrap_err();
+        assert!(error.to_string().contains("grads[2]: expected a gradient, as in"), "{error}");
+        // Elsewhere, more may have been measured, and not less.
+        let [whole, part] =
+            [&[40, 0, 50][..], &[40]].map(|lengths| GradStats::new(&device, lengths).unwrap());
+        for source in [Source::Scaled(&[]), Source::Unscaled(&[]), Source::Scaled(&[&part])] {
+            let error = optimizer.control(&stream, source, &all).unwrap_err();
+            let expected = "source: expected statistics of 90 elements";
+            assert!(error.to_string().contains(expected), "{error}");
+        }
+        optimizer.control(&stream, Source::Scaled(&[&whole]), &seen).unwrap();
+    }
+}

@@ -59,7 +59,8 @@ impl<P: Storage, G: Storage> Optimizer<P, G> {
     /// scale, and for an applied step the counters and constants of each tensor that has a
     /// gradient. The host learns nothing of it unless it asks ([`report`](Self::report)).
     ///
-    /// `grads` as in `stats`: which tensors have a gradient. A [`GradStats`] made elsewhere names
+    /// `grads` says which tensors have a gradient: those that had one in `stats`; or, where `source` is
+    /// others' statistics, no more elements than those are of. A [`GradStats`] made elsewhere names
     /// tensors by their place in this optimizer's list; their partials are summed in the order of
     /// `source`, and there may be as many as tensors. Partials of still-scaled gradients cannot
     /// show an overflow made by unscaling with S < 1: then a norm beyond f32 skips the step. All that a `GradStats` holds
@@ -83,13 +84,24 @@ impl<P: Storage, G: Storage> Optimizer<P, G> {
             (Phase::Idle, Source::Own) => {
                 return Err(Error::state(OP, "`stats` before `control`", "`control`"));
             }
-            (_, Source::Own) => (&own, false, true),
+            (_, Source::Own) => {
+                self.check_present(OP, "stats", grads)?;
+                (&own, false, true)
+            }
             (_, Source::Scaled(sources)) => (sources, true, true),
             (_, Source::Unscaled(sources)) => (sources, false, false),
         };
         if sources.len() > self.sources.len() {
             let expected = format!("at most {} lists of partials", self.sources.len());
             return Err(Error::shape(OP, "source", expected, sources.len()));
+        }
+        // What nobody has measured would be stepped with unseen.
+        let given = grads.iter().zip(&self.layout.items).filter(|(grad, _)| grad.is_some());
+        let given: usize = given.map(|(_, item)| item.part.len()).sum();
+        let measured = sources.iter().map(|stats| stats.elements()).sum::<usize>();
+        if measured < given {
+            let expected = format!("statistics of {given} elements, as `grads` has");
+            return Err(Error::shape(OP, "source", expected, measured));
         }
         let mut rows = std::mem::take(&mut self.spare_sources);
         rows.clear();
@@ -171,15 +183,7 @@ impl<P: Storage, G: Storage> Optimizer<P, G> {
         if self.phase != Phase::Decided {
             return Err(Error::state(OP, "`control` before `step`", "`step`"));
         }
-        for (index, grad) in grads.iter().enumerate().take(self.layout.items.len()) {
-            let Some(row) = self.layout.items[index].row else { continue };
-            if grad.is_some() != (self.grad_addresses.rows[row] != 0) {
-                let name = |some| if some { "a gradient" } else { "none" };
-                let expected = format!("{}, as in `control`", name(grad.is_none()));
-                let found = name(grad.is_some());
-                return Err(Error::shape(OP, format!("grads[{index}]"), expected, found));
-            }
-        }
+        self.check_present(OP, "control", grads)?;
         self.check_step(OP, stream, params, grads)?;
         self.upload_grads(stream)?;
         self.upload_params(stream)?;
@@ -190,6 +194,25 @@ impl<P: Storage, G: Storage> Optimizer<P, G> {
             launch(stream, Block::Step(self.step_block(row)))?;
         }
         self.phase = Phase::Idle;
+        Ok(())
+    }
+
+    /// There are gradients where there were in an earlier stage of this step.
+    fn check_present(
+        &self,
+        op: &'static str,
+        stage: &str,
+        grads: &[Option<&dyn Read<G>>],
+    ) -> Result<()> {
+        for (index, (grad, item)) in grads.iter().zip(&self.layout.items).enumerate() {
+            let Some(row) = item.row else { continue };
+            if grad.is_some() != (self.grad_addresses.rows[row] != 0) {
+                let name = |some| if some { "a gradient" } else { "none" };
+                let expected = format!("{}, as in `{stage}`", name(grad.is_none()));
+                let found = name(grad.is_some());
+                return Err(Error::shape(op, format!("grads[{index}]"), expected, found));
+            }
+        }
         Ok(())
     }
 
@@ -205,6 +228,7 @@ impl<P: Storage, G: Storage> Optimizer<P, G> {
     ) -> Result<()> {
         const OP: &str = "optim::run";
         self.phase.begin(OP)?;
+        self.phase = Phase::Idle; // statistics of earlier gradients are not of these
         self.check_step(OP, stream, params, grads)?;
         self.stats(stream, grads)?;
         self.control(stream, Source::Own, grads)?;
