@@ -306,6 +306,34 @@ fn s10_the_inverse_is_divided_in_f64() {
     }
 }
 
+/// A thread in another floating-point mode makes the same scale, the same inverse of it, by which norms are unscaled, and
+/// the same first state.
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn s10_no_scale_depends_on_the_floating_point_mode() {
+    use common::mode;
+    for scale in [2f64.powi(127), 3.3] {
+        let decided = || {
+            let device = common::cpu(1);
+            let stream = device.stream().unwrap();
+            let config = Config { clip: Some(0.1), ..Config::default() };
+            let config = Config { scaler: Scaler::Fixed(scale), ..config };
+            let rule = Adagrad { initial_accumulator_value: 0.7, ..Adagrad::default() };
+            let groups = [Group::new(rule).tensor(Tensor::new("w", 2))];
+            let mut optimizer = Optimizer::<f32, f32>::new(&device, &groups, config).unwrap();
+            let machine = LossScale::new(config.scaler).unwrap();
+            let (mut w, g) = ([1.0f32; 2], [machine.scale(); 2]);
+            let start = optimizer.moment(&stream, 0, 0).unwrap();
+            optimizer.run(&stream, &mut [&mut w], &[Some(&g)]).unwrap();
+            (optimizer.report(&stream).unwrap(), machine.scale(), machine.inverse(), start)
+        };
+        let expected = decided();
+        for foreign in mode::FOREIGN {
+            assert_eq!(mode::within(foreign, decided), expected, "mode {foreign:#x}");
+        }
+    }
+}
+
 /// S-11 and S-13: a skip is in the report; f16 gradients are unscaled in f32.
 #[test]
 fn s13_f16_gradients_lose_nothing_to_unscaling() {

@@ -7,6 +7,7 @@ use std::ops::Range;
 use super::plan::{self, Addresses, Layout, Span};
 use super::{Config, Group, LossScale, Moments, Report, Rule};
 use crate::buffer::HostCell;
+use crate::environment::Environment;
 use crate::kernel::params::optim::{
     self as params, Chunk, MASTER_F32, MASTER_REMAINDER, Progress, Scalars, Status,
 };
@@ -168,6 +169,7 @@ impl<P: Storage, G: Storage> Optimizer<P, G> {
         config: Config,
         parts: Option<&[Range<usize>]>,
     ) -> Result<Self> {
+        let _environment = Environment::standard();
         plan::check_rules(groups)?;
         plan::check_config(&config)?;
         let mode = plan::mode(P::DTYPE, &config)?;

@@ -1,6 +1,9 @@
 //! Loss scaling: how the scale follows overflows, as a pure function of their history.
 #![forbid(unsafe_code)]
 
+use std::hint::black_box;
+
+use crate::environment::Environment;
 use crate::kernel::params::optim::ScaleRules;
 use crate::{Error, Result};
 
@@ -141,6 +144,8 @@ impl LossScale {
     /// # Errors
     /// [`Error::Range`] where a rule is outside the range that [`Dynamic`] gives for it.
     pub fn new(scaler: Scaler) -> Result<Self> {
+        let _environment = Environment::standard();
+        let scaler = black_box(scaler);
         let rules = rules(scaler)?;
         let scale = match scaler {
             Scaler::Off => 1.0,
@@ -172,6 +177,7 @@ impl LossScale {
 
     /// Takes note of one step, which overflowed or did not.
     pub fn update(&mut self, overflow: bool) {
+        let _environment = Environment::standard();
         let state = (self.scale, self.growth_tracker, self.hysteresis);
         (self.scale, self.growth_tracker, self.hysteresis) = advance(&self.rules, state, overflow);
     }
@@ -187,7 +193,9 @@ impl LossScale {
 
 /// 1/S, divided in f64 and rounded once.
 pub(crate) fn inverse(scale: f32) -> f32 {
-    (1.0 / f64::from(scale)) as f32
+    // Without it, a thread that flushes subnormals makes 0 of 2^-127. What is a number only, the compiler may move.
+    let _environment = Environment::standard();
+    black_box((1.0 / f64::from(black_box(scale))) as f32)
 }
 
 /// One step of (scale, growth tracker, hysteresis left).
