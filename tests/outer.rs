@@ -83,6 +83,27 @@ fn faults_leave_files_untouched() {
     fs::remove_dir_all(at).unwrap();
 }
 
+/// Folders that are missing are what is said of them, not that what would be in them is one file.
+#[test]
+fn missing_folders_are_named() {
+    let at = folder("missing");
+    let (m, a) = (at.join("m"), at.join("a"));
+    write(&m, &[1.0, 2.0]);
+    write(&a, &[1.0, 2.0]);
+    let (next, v) = (at.join("1").join("f"), at.join("2").join("f"));
+    let workers = [Worker { path: &a, weight: 1.0 }];
+    let inputs = OuterInputs { master: &m, momentum: None, workers: &workers };
+    let step = |v: &Path| {
+        let outputs = OuterOutputs { master: &next, momentum: v, start: None };
+        Outer::default().step(inputs, outputs).unwrap_err()
+    };
+    let error = step(&v);
+    let Error::Io { path, .. } = &error else { panic!("{error}") };
+    assert_eq!(path, &next.display().to_string());
+    assert!(matches!(step(&next), Error::Overlap { .. }));
+    fs::remove_dir_all(at).unwrap();
+}
+
 /// A file of tensors, each of a type, as values that the type holds.
 fn write_all(path: &Path, tensors: &[(&str, Dtype, Vec<f32>)]) {
     let bytes: Vec<Vec<u8>> = tensors

@@ -232,7 +232,9 @@ fn same(one: &Path, two: &Path) -> bool {
     let whole = |path: &Path| -> PathBuf {
         fs::canonicalize(path).unwrap_or_else(|_| {
             let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-            let folder = fs::canonicalize(folder.unwrap_or(Path::new("."))).unwrap_or_default();
+            let folder = folder.unwrap_or(Path::new("."));
+            // Of folders that are not there, each is its own.
+            let folder = fs::canonicalize(folder).unwrap_or_else(|_| folder.to_path_buf());
             folder.join(path.file_name().unwrap_or_default())
         })
     };
