@@ -16,8 +16,9 @@ pub enum Skip {
         /// How many elements of all tensors.
         count: u64,
     },
-    /// Gradients are finite, but their norm is so large that f32 holds no factor to clip them by;
-    /// or a norm beyond f32 shows that unscaling by a scale below 1 overflows.
+    /// Gradients are finite, but the factor clip/scale that would clip them is below all normal f32:
+    /// their norm or the scale is too large; or a norm beyond f32 shows that unscaling by a scale
+    /// below 1 overflows.
     NormOverflow,
 }
 
