@@ -377,6 +377,32 @@ fn c09_strangers_are_ignored() {
     });
 }
 
+/// Who never comes to an end is not listened to for longer than who says nothing.
+#[test]
+fn c09_a_stranger_that_speaks_slowly_holds_nobody_up() {
+    const LEN: usize = 1000;
+    let port = port();
+    std::thread::scope(|scope| {
+        let first = scope.spawn(move || connect(0, 2, port, SHORT).map(drop));
+        let mut stream = loop {
+            if let Ok(stream) = TcpStream::connect(("127.0.0.1", port)) {
+                break stream;
+            }
+        };
+        stream.write_all(&(LEN as u32).to_le_bytes()).unwrap();
+        let mut said = 0;
+        // Until hung up on.
+        while said < LEN && stream.write_all(b" ").is_ok() {
+            said += 1;
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        assert!(said < LEN, "listened to the end");
+        let error = first.join().unwrap().unwrap_err();
+        let expected = Fault::Deadline { sequence: 0, waiting_on: vec![1] };
+        assert_eq!(error, Error::Comm(expected));
+    });
+}
+
 /// Who was let in by rank 0, and then says another job's number, is not taken for a rank.
 #[test]
 fn connections_of_another_job_are_ignored() {

@@ -10,7 +10,7 @@
 
 #![forbid(unsafe_code)]
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::ErrorKind;
 use std::net::{IpAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -19,15 +19,14 @@ use serde::{Deserialize, Serialize};
 
 use super::super::Fault;
 use super::channel::{Channel, Mailbox};
+use super::talk::{hear, say};
 use super::transport;
 use crate::reduce::Rendezvous;
 
 /// How often what is not there yet is asked for again.
 const AGAIN: Duration = Duration::from_millis(10);
-/// How long a stranger, who says nothing, is listened to.
+/// How long a stranger, who says nothing, or not all of it, is listened to.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Longest message: an address of each of 10,000 ranks.
-const LONGEST: usize = 1 << 20;
 
 /// To rank 0.
 #[derive(Debug, Serialize, Deserialize)]
@@ -67,31 +66,9 @@ fn left(deadline: Instant, most: Duration) -> Duration {
     deadline.saturating_duration_since(Instant::now()).min(most).max(Duration::from_millis(1))
 }
 
-fn say<T: Serialize>(mut stream: &TcpStream, what: &T) -> std::io::Result<()> {
-    let text = serde_json::to_vec(what)?;
-    let mut bytes = (text.len() as u32).to_le_bytes().to_vec();
-    bytes.extend(text);
-    stream.write_all(&bytes)
-}
-
-fn hear<T: for<'a> Deserialize<'a>>(
-    mut stream: &TcpStream,
-    deadline: Instant,
-    most: Duration,
-) -> std::io::Result<T> {
-    let mut read = |to: &mut [u8]| {
-        stream.set_read_timeout(Some(left(deadline, most)))?;
-        stream.read_exact(to)
-    };
-    let mut len = [0; 4];
-    read(&mut len)?;
-    let len = u32::from_le_bytes(len) as usize;
-    if len > LONGEST {
-        return Err(std::io::Error::new(ErrorKind::InvalidData, format!("{len} bytes")));
-    }
-    let mut text = vec![0; len];
-    read(&mut text)?;
-    Ok(serde_json::from_slice(&text)?)
+/// A moment from now, or the deadline if that is earlier.
+fn soon(deadline: Instant) -> Instant {
+    deadline.min(Instant::now() + PATIENCE)
 }
 
 /// The next who calls; `None` at the deadline.
@@ -191,8 +168,7 @@ fn gather(
             Ok(None) => break Answer::Stop(Fault::Deadline { sequence: 0, waiting_on: missing }),
             Err(error) => break Answer::Stop(transport(0, "accept", &error)),
         };
-        let (Ok(hello), Ok(from)) =
-            (hear::<Hello>(&stream, deadline, PATIENCE), stream.peer_addr())
+        let (Ok(hello), Ok(from)) = (hear::<Hello>(&stream, soon(deadline)), stream.peer_addr())
         else {
             continue; // no rank
         };
@@ -203,14 +179,14 @@ fn gather(
         if !known || !(1..meet.size).contains(&rank) || here[rank].is_some() {
             let found = if known { format!("{found}, a second time") } else { found };
             let fault = Fault::Mismatch { sequence: 0, rank, expected, found };
-            let _ = say(&stream, &Answer::Stop(fault.clone()));
+            let _ = say(&stream, &Answer::Stop(fault.clone()), Instant::now() + PATIENCE);
             break Answer::Stop(fault);
         }
         here[rank] = Some((stream, (from.ip().to_canonical().to_string(), hello.port)));
     };
     for (stream, _) in here.iter().flatten() {
         // Who has gone meanwhile is missed when all connect.
-        let _ = say(stream, &answer);
+        let _ = say(stream, &answer, Instant::now() + PATIENCE);
     }
     match answer {
         Answer::Go(job, addresses) => Ok((job, addresses)),
@@ -233,7 +209,7 @@ fn join(
         let stream = stream.ok_or_else(silent)?;
         // Rank 0 answers by the deadline that it has, which may have begun a little later.
         let answer = deadline + PATIENCE;
-        let heard = say(&stream, &hello).and_then(|()| hear(&stream, answer, Duration::MAX));
+        let heard = say(&stream, &hello, answer).and_then(|()| hear(&stream, answer));
         match heard {
             Ok(Answer::Go(job, addresses)) => return Ok((job, addresses)),
             Ok(Answer::Stop(fault)) => return Err(fault),
@@ -265,8 +241,8 @@ fn mesh(
             let stream = call(host, port, deadline).map_err(failed("connect"))?;
             let silent = || Fault::Deadline { sequence: 0, waiting_on: vec![below] };
             let stream = stream.ok_or_else(silent)?;
-            say(&stream, &Peer { job, rank: meet.rank, bulk: bulk == 1 })
-                .map_err(failed("send"))?;
+            let peer = Peer { job, rank: meet.rank, bulk: bulk == 1 };
+            say(&stream, &peer, Instant::now() + PATIENCE).map_err(failed("send"))?;
             to[below] = Some(stream);
         }
     }
@@ -279,7 +255,7 @@ fn mesh(
         let Some(stream) = accept(listener, deadline).map_err(failed("accept"))? else {
             return Err(Fault::Deadline { sequence: 0, waiting_on: missing });
         };
-        if let Ok(peer) = hear::<Peer>(&stream, deadline, PATIENCE)
+        if let Ok(peer) = hear::<Peer>(&stream, soon(deadline))
             && (peer.job, missing.contains(&peer.rank)) == (job, true)
         {
             found[usize::from(peer.bulk)][peer.rank] = Some(stream);

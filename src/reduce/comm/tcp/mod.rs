@@ -8,6 +8,7 @@
 
 mod channel;
 mod meet;
+mod talk;
 mod transfer;
 
 use std::time::Instant;
