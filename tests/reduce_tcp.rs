@@ -403,6 +403,44 @@ fn c09_a_stranger_that_speaks_slowly_holds_nobody_up() {
     });
 }
 
+const FILES: &str = "HALFSTEP_TEST_TCP_FILES";
+
+#[test]
+fn the_process_of_the_next_test() {
+    if std::env::var(FILES).is_err() {
+        println!("skipped: the process of a_rank_that_may_open_no_more_files_says_so");
+        return;
+    }
+    let mut files = Vec::new();
+    while let Ok(file) = std::fs::File::open("/dev/null") {
+        files.push(file);
+    }
+    files.pop(); // where it listens
+    let error = connect(1, 2, port_of_nobody(), SHORT).unwrap_err();
+    drop(files);
+    println!("\n{error}");
+}
+
+/// As [`port`], which would need a file.
+fn port_of_nobody() -> u16 {
+    9
+}
+
+/// A rank that cannot call another does not say that the other has not come.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_rank_that_may_open_no_more_files_says_so() {
+    let output = Command::new("sh")
+        .args(["-c", "ulimit -n 64 && exec \"$0\" \"$@\""])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", "the_process_of_the_next_test", "--nocapture"])
+        .env(FILES, "")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.contains("connect: Too many open files"), "{said}");
+}
+
 /// Who was let in by rank 0, and then says another job's number, is not taken for a rank.
 #[test]
 fn connections_of_another_job_are_ignored() {

@@ -27,6 +27,8 @@ use crate::reduce::Rendezvous;
 const AGAIN: Duration = Duration::from_millis(10);
 /// How long a stranger, who says nothing, or not all of it, is listened to.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// EMFILE and ENFILE: a process, or all of them, may open no more files.
+const NO_MORE_FILES: [i32; 2] = [24, 23];
 
 /// To rank 0.
 #[derive(Debug, Serialize, Deserialize)]
@@ -100,8 +102,13 @@ fn call(host: &str, port: u16, deadline: Instant) -> std::io::Result<Option<TcpS
         let mut addresses = (host, port).to_socket_addrs().into_iter().flatten().peekable();
         let known = addresses.peek().is_some();
         for address in addresses {
-            if let Ok(stream) = TcpStream::connect_timeout(&address, left(deadline, PATIENCE)) {
-                return Ok(Some(stream));
+            match TcpStream::connect_timeout(&address, left(deadline, PATIENCE)) {
+                Ok(stream) => return Ok(Some(stream)),
+                // No fault of the other side's, which may well be there.
+                Err(error) if error.raw_os_error().is_some_and(|e| NO_MORE_FILES.contains(&e)) => {
+                    return Err(error);
+                }
+                Err(_) => {}
             }
         }
         if Instant::now() >= deadline {
