@@ -441,26 +441,49 @@ fn a_rank_that_may_open_no_more_files_says_so() {
     assert!(said.contains("connect: Too many open files"), "{said}");
 }
 
+/// Says something to whoever listens at a port.
+fn say(port: u16, text: &str) -> TcpStream {
+    let mut stream = loop {
+        if let Ok(stream) = TcpStream::connect(("127.0.0.1", port)) {
+            break stream;
+        }
+    };
+    stream.write_all(&(text.len() as u32).to_le_bytes()).unwrap();
+    stream.write_all(text.as_bytes()).unwrap();
+    stream
+}
+
+/// What a rank introduces itself with.
+fn hello(rank: usize, size: usize) -> String {
+    let protocol = format!("halfstep {}", env!("CARGO_PKG_VERSION"));
+    format!(r#"{{"protocol":"{protocol}","rank":{rank},"size":{size},"port":9}}"#)
+}
+
+/// A rank that ends before all have come, and is started again, before the last one or after, has come once.
+#[test]
+fn a_rank_may_be_started_again_until_all_have_come() {
+    for first in [1, 2] {
+        let port = port();
+        std::thread::scope(|scope| {
+            let rank = |rank| scope.spawn(move || connect(rank, 3, port, LONG).map(drop));
+            let zero = rank(0);
+            drop(say(port, &hello(1, 3)));
+            let ranks = [zero, rank(first), rank(3 - first)];
+            ranks.into_iter().for_each(|rank| rank.join().unwrap().unwrap());
+        });
+    }
+}
+
 /// Who was let in by rank 0, and then says another job's number, is not taken for a rank.
 #[test]
 fn connections_of_another_job_are_ignored() {
     let port = port();
-    let say = |text: String| {
-        let mut stream = loop {
-            if let Ok(stream) = TcpStream::connect(("127.0.0.1", port)) {
-                break stream;
-            }
-        };
-        stream.write_all(&(text.len() as u32).to_le_bytes()).unwrap();
-        stream.write_all(text.as_bytes()).unwrap();
-        stream
-    };
     std::thread::scope(|scope| {
         let first = scope.spawn(move || connect(0, 2, port, 4 * SHORT).map(drop));
-        let protocol = format!("halfstep {}", env!("CARGO_PKG_VERSION"));
-        let hello = say(format!(r#"{{"protocol":"{protocol}","rank":1,"size":2,"port":9}}"#));
+        let hello = say(port, &hello(1, 2));
         assert_eq!((&hello).read(&mut [0]).unwrap(), 1, "let in");
-        let wrong = [0, 1].map(|bulk| say(format!(r#"{{"job":7,"rank":1,"bulk":{}}}"#, bulk == 1)));
+        let peer = |bulk| format!(r#"{{"job":7,"rank":1,"bulk":{bulk}}}"#);
+        let wrong = [false, true].map(|bulk| say(port, &peer(bulk)));
         let error = first.join().unwrap().unwrap_err();
         let expected = Fault::Deadline { sequence: 0, waiting_on: vec![1] };
         assert_eq!(error, Error::Comm(expected));

@@ -167,6 +167,13 @@ fn gather(
     let answer = loop {
         let missing: Vec<usize> = (1..meet.size).filter(|&rank| here[rank].is_none()).collect();
         if missing.is_empty() {
+            let gone =
+                |rank: &usize| here[*rank].as_ref().is_some_and(|(stream, _)| closed(stream));
+            let gone: Vec<usize> = (1..meet.size).filter(gone).collect();
+            if !gone.is_empty() {
+                gone.into_iter().for_each(|rank| here[rank] = None);
+                continue;
+            }
             let addresses = here.iter().flatten().map(|(_, address)| address.clone()).collect();
             break Answer::Go(number(), addresses);
         }
@@ -183,7 +190,8 @@ fn gather(
         let found = format!("{} of {} of {}", hello.rank, hello.size, hello.protocol);
         let rank = hello.rank;
         let known = hello.size == meet.size && hello.protocol == protocol();
-        if !known || !(1..meet.size).contains(&rank) || here[rank].is_some() {
+        let there = |(stream, _): &(TcpStream, _)| !closed(stream); // not ended, and started again
+        if !known || !(1..meet.size).contains(&rank) || here[rank].as_ref().is_some_and(there) {
             let found = if known { format!("{found}, a second time") } else { found };
             let fault = Fault::Mismatch { sequence: 0, rank, expected, found };
             let _ = say(&stream, &Answer::Stop(fault.clone()), Instant::now() + PATIENCE);
@@ -199,6 +207,13 @@ fn gather(
         Answer::Go(job, addresses) => Ok((job, addresses)),
         Answer::Stop(fault) => Err(fault),
     }
+}
+
+/// Whether a rank that waits for an answer has gone.
+fn closed(stream: &TcpStream) -> bool {
+    let peek = stream.set_nonblocking(true).and_then(|()| stream.peek(&mut [0]));
+    let waits = peek.is_err_and(|error| error.kind() == ErrorKind::WouldBlock);
+    !waits || stream.set_nonblocking(false).is_err()
 }
 
 /// All others: introduce themselves to rank 0, and hear from it when all have.
