@@ -10,7 +10,7 @@
 
 #![forbid(unsafe_code)]
 
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Write};
 use std::net::{IpAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -103,6 +103,7 @@ fn call(host: &str, port: u16, deadline: Instant) -> std::io::Result<Option<TcpS
         let known = addresses.peek().is_some();
         for address in addresses {
             match TcpStream::connect_timeout(&address, left(deadline, PATIENCE)) {
+                Ok(stream) if reached_itself(&stream) => {}
                 Ok(stream) => return Ok(Some(stream)),
                 // No fault of the other side's, which may well be there.
                 Err(error) if error.raw_os_error().is_some_and(|e| NO_MORE_FILES.contains(&e)) => {
@@ -119,6 +120,14 @@ fn call(host: &str, port: u16, deadline: Instant) -> std::io::Result<Option<TcpS
         }
         std::thread::sleep(left(deadline, AGAIN));
     }
+}
+
+/// Whether nobody has answered but this call itself: who calls a port of its own host at which nobody listens yet may
+/// be given that port to call from. Where something was not read the port is free once it is closed; else rank 0
+/// could not listen there for a minute.
+fn reached_itself(mut stream: &TcpStream) -> bool {
+    let same = matches!((stream.local_addr(), stream.peer_addr()), (Ok(a), Ok(b)) if a == b);
+    same && stream.write(&[0]).is_ok()
 }
 
 /// Connections of all to all.
@@ -294,4 +303,36 @@ fn mesh(
 fn number() -> u64 {
     use std::hash::{BuildHasher, Hasher};
     std::hash::RandomState::new().build_hasher().finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A connection to itself, where the system makes such; and the port that it holds.
+    fn to_itself() -> Option<(TcpStream, u16)> {
+        let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        // Linux gives calls even ports first, each the next after the last.
+        let port = free & !1;
+        let call = |_| TcpStream::connect(("127.0.0.1", port)).ok();
+        let stream = (0..100_000).find_map(call)?;
+        let same = stream.local_addr().unwrap() == stream.peer_addr().unwrap();
+        same.then_some((stream, port))
+    }
+
+    /// Or else rank 0 could not listen there for a minute.
+    #[test]
+    fn who_reaches_itself_leaves_the_port_to_rank_0() {
+        let Some((stream, port)) = to_itself() else {
+            println!("skipped: this system connects no socket with itself");
+            return;
+        };
+        assert!(reached_itself(&stream));
+        drop(stream);
+        bind(port).unwrap();
+        let listener = bind(0).unwrap();
+        let other =
+            TcpStream::connect(("127.0.0.1", listener.local_addr().unwrap().port())).unwrap();
+        assert!(!reached_itself(&other));
+    }
 }
