@@ -23,6 +23,14 @@ fn each_launcher_is_understood() {
             "RANK=3 WORLD_SIZE=8 LOCAL_RANK=1 LOCAL_WORLD_SIZE=2 MASTER_ADDR=a MASTER_PORT=77",
             (3, 8, 1, 2, "a:77"),
         ),
+        // torchrun listens at its port itself, for PyTorch's store.
+        (
+            "RANK=3 WORLD_SIZE=8 LOCAL_RANK=1 LOCAL_WORLD_SIZE=2 MASTER_ADDR=a MASTER_PORT=77 \
+             TORCHELASTIC_USE_AGENT_STORE=True",
+            (3, 8, 1, 2, "a:78"),
+        ),
+        ("MASTER_PORT=77 TORCHELASTIC_USE_AGENT_STORE=False", (0, 1, 0, 1, "127.0.0.1:77")),
+        ("MASTER_PORT=65535 TORCHELASTIC_USE_AGENT_STORE=True", (0, 1, 0, 1, "127.0.0.1:65534")),
         ("RANK=1 WORLD_SIZE=2", (1, 2, 1, 2, "127.0.0.1:29500")),
         ("RANK=0 WORLD_SIZE=1 MASTER_ADDR=::1", (0, 1, 0, 1, "[::1]:29500")),
         (

@@ -26,6 +26,9 @@ const PORT: u16 = 29_500;
 /// | SLURM | `SLURM_PROCID`, `SLURM_STEP_NUM_TASKS` | `SLURM_LOCALID`, `SLURM_STEP_TASKS_PER_NODE` | the first of `SLURM_STEP_NODELIST` or `SLURM_JOB_NODELIST` | from `SLURM_JOB_ID` and `SLURM_STEP_ID` |
 /// | nobody | 0 of 1 | where all ranks are on one host: the rank, of all | then: 127.0.0.1 | 29500 |
 ///
+/// torchrun itself listens at `MASTER_PORT`, for PyTorch's store, and says so (`TORCHELASTIC_USE_AGENT_STORE`): ranks then meet
+/// at the next port.
+///
 /// A rank and a size, and a local rank and a local size, are taken from the same line, so that launchers
 /// inside each other are not mixed up. SLURM's count inside a step only (`srun` sets
 /// `SLURM_STEP_NUM_TASKS`): a batch script is one process, whatever its job has room for.
@@ -227,7 +230,11 @@ impl Variables<'_> {
         if let Some(port) = self.number("MASTER_PORT")? {
             let port = u16::try_from(port).ok().filter(|&port| port > 0);
             let found = || self.text("MASTER_PORT").unwrap_or_default();
-            return port.ok_or_else(|| Error::range(OP, "MASTER_PORT", "1 to 65535", found()));
+            let port =
+                port.ok_or_else(|| Error::range(OP, "MASTER_PORT", "1 to 65535", found()))?;
+            let taken =
+                self.text("TORCHELASTIC_USE_AGENT_STORE").is_some_and(|text| text == "True");
+            return Ok(if taken { port.checked_add(1).unwrap_or(port - 1) } else { port });
         }
         let Some(job) = self.number("SLURM_JOB_ID")? else { return Ok(PORT) };
         let step = self.number("SLURM_STEP_ID")?.unwrap_or(0);
