@@ -26,7 +26,7 @@ const PLAIN: (bool, Sum) = (false, Sum::RankOrder);
 const VIEWS: (bool, Sum) = (true, Sum::RankOrder);
 const INT8: (bool, Sum) = (true, Sum::Int8);
 
-const CASES: [Case; 17] = [
+const CASES: [Case; 18] = [
     ("blocks_go_where_they_should", blocks_go_where_they_should, ALL),
     ("the_bits_of_threads", the_bits_of_threads, ALL),
     ("staged_memory_of_every_device", staged_memory_of_every_device, ALL),
@@ -44,6 +44,7 @@ const CASES: [Case; 17] = [
     ("c06_a_rank_that_is_killed_is_named_by_the_deadline", c06_killed, &[0, 2, 3]),
     ("k_a_rank_that_is_killed_amid_bulk_is_named", killed_amid_bulk, &[0, 2, 3]),
     ("c11_c12_abort_ends_a_blocked_call_on_every_rank", c11_c12_abort, ALL),
+    ("mpi_that_someone_else_ends", ended_by_someone_else, ALL),
 ];
 
 fn main() -> ExitCode {
@@ -497,4 +498,21 @@ fn c11_c12_abort(mpi: &Mpi) {
     }
     let fault = exchange(&mut comm, Collective::AllGather, &[1], LONG).unwrap_err();
     assert_eq!(fault, Fault::Aborted { rank: 0, reason: "no more data".into() });
+}
+
+unsafe extern "C" {
+    fn MPI_Finalize() -> std::ffi::c_int;
+}
+
+/// MPI ends a process that calls it afterwards: what is called, and dropped, after MPI's end does not.
+fn ended_by_someone_else(mpi: &Mpi) {
+    let (mut comm, unused) = (mpi.comm().unwrap(), mpi.comm().unwrap());
+    exchange(&mut comm, Collective::AllGather, &[1; 9], LONG).unwrap();
+    // SAFETY: nothing is on its way, and this thread has started MPI.
+    assert_eq!(unsafe { MPI_Finalize() }, 0);
+    let fault = exchange(&mut comm, Collective::AllGather, &[1; 9], LONG).unwrap_err();
+    assert!(matches!(fault, Fault::Transport { .. }), "{fault}");
+    assert!(fault.to_string().contains("MPI_Finalize"), "{fault}");
+    drop((comm, unused));
+    assert!(matches!(mpi.comm().unwrap_err(), Error::State { .. }));
 }

@@ -41,7 +41,8 @@ use crate::{Error, Result};
 /// **End.** When dropped, ends MPI, in which it waits for all other processes to do the same; unless
 /// someone else had started MPI, a communicator is still alive, or one has met a
 /// [`Fault::Deadline`] or [`Fault::Transport`]. MPI cannot be ended in order then (a process that
-/// hangs would be waited for), and the launcher ends the job when processes exit.
+/// hangs would be waited for), and the launcher ends the job when processes exit. Where someone else ends it first, later
+/// calls are [`Fault::Transport`].
 ///
 /// **Limits.** `init` has no deadline. What a launcher does when a process dies is its choice: most
 /// kill the whole job at once, so that survivors report nothing. Open MPI's, given
@@ -79,7 +80,7 @@ impl Mpi {
         }
         let opened = shim::open().map_err(|failed| Error::Comm(transport(0, failed)))?;
         if opened.ended {
-            return Err(Error::state(OP, "MPI not ended yet", "that MPI_Finalize was called"));
+            return Err(ended(OP));
         }
         const LEVELS: [&str; 4] = ["SINGLE", "FUNNELED", "SERIALIZED", "MULTIPLE"];
         let (need, level) = (if opened.ours { 2 } else { 3 }, opened.level as usize);
@@ -121,7 +122,7 @@ impl Mpi {
     /// [groups](Self::group), it is made of exchanges and sums of ours.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] if MPI has no tags for one more (there are 16,384 at least).
+    /// [`Error::Unsupported`] if MPI has no tags for one more (there are 16,384 at least); [`Error::State`] after its end.
     pub fn comm(&self) -> Result<MpiComm> {
         let which = self.whole.get();
         let reduces = (which < shim::reducing()).then_some(which);
@@ -167,6 +168,9 @@ impl Mpi {
     }
 
     fn make(&self, members: Vec<usize>, rank: usize, reduces: Option<u32>) -> Result<MpiComm> {
+        if shim::ended() {
+            return Err(ended("Mpi::comm"));
+        }
         let (id, size) = (self.next.get(), members.len());
         let channel = shim::Channel::new(id, members, reduces, self.alive.clone());
         let channel = channel.ok_or_else(|| Error::Unsupported {
@@ -184,6 +188,10 @@ impl Drop for Mpi {
             shim::close();
         }
     }
+}
+
+fn ended(op: &'static str) -> Error {
+    Error::state(op, "MPI not ended yet", "that MPI_Finalize was called")
 }
 
 fn transport(rank: usize, failed: Failed) -> Fault {

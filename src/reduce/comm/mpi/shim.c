@@ -92,7 +92,17 @@ int halfstep_mpi_open(int *level, int *ours, int *ended, int *rank, int *size, j
   return MPI_Comm_size(everyone, size);
 }
 
-int halfstep_mpi_close(void) { return MPI_Finalize(); }
+/* MPI may be ended by somebody else, and ends the process that calls it afterwards. It may always be asked
+ * whether it has ended. */
+int halfstep_mpi_ended(void) {
+  int ended = 0;
+  return MPI_Finalized(&ended) != MPI_SUCCESS || ended;
+}
+
+/* What functions return then: no code of MPI's is below 0. */
+#define ENDED (-1)
+
+int halfstep_mpi_close(void) { return halfstep_mpi_ended() ? ENDED : MPI_Finalize(); }
 
 int halfstep_mpi_error_text(int code, char *text, int capacity) {
   char whole[MPI_MAX_ERROR_STRING] = "";
@@ -114,6 +124,7 @@ int halfstep_mpi_library(char *text, int capacity) {
 struct comm *halfstep_mpi_comm_new(int id) {
   struct comm *comm;
   int *limit, found = 0;
+  if (halfstep_mpi_ended()) return NULL;
   if (MPI_Comm_get_attr(everyone, MPI_TAG_UB, &limit, &found) != MPI_SUCCESS || !found) return NULL;
   if (id > (*limit - 1) / 2) return NULL;
   comm = calloc(1, sizeof *comm);
@@ -127,6 +138,7 @@ struct comm *halfstep_mpi_comm_new(int id) {
 int halfstep_mpi_mail_reap(struct comm *comm, int *left) {
   struct mail **link = &comm->sent;
   *left = 0;
+  if (halfstep_mpi_ended()) return ENDED;
   while (*link) {
     struct mail *mail = *link;
     int done = 0, code = MPI_Test(&mail->request, &done, MPI_STATUS_IGNORE);
@@ -146,8 +158,10 @@ int halfstep_mpi_mail_reap(struct comm *comm, int *left) {
 void halfstep_mpi_comm_free(struct comm *comm) { free(comm); }
 
 int halfstep_mpi_mail_send(struct comm *comm, int to, const void *bytes, int length) {
-  struct mail *mail = malloc(sizeof *mail + (size_t)length);
+  struct mail *mail;
   int code, left;
+  if (halfstep_mpi_ended()) return ENDED;
+  mail = malloc(sizeof *mail + (size_t)length);
   if (!mail) return MPI_ERR_NO_MEM;
   memcpy(mail->bytes, bytes, (size_t)length);
   code = MPI_Isend(mail->bytes, length, MPI_BYTE, to, comm->mail, everyone, &mail->request);
@@ -163,8 +177,10 @@ int halfstep_mpi_mail_send(struct comm *comm, int to, const void *bytes, int len
 /* The next message, if one has come: `from` is -1 if none has. */
 int halfstep_mpi_mail_receive(struct comm *comm, void *bytes, int capacity, int *length, int *from) {
   MPI_Status status;
-  int come = 0, code = MPI_Iprobe(MPI_ANY_SOURCE, comm->mail, everyone, &come, &status);
+  int come = 0, code;
   *from = -1;
+  if (halfstep_mpi_ended()) return ENDED;
+  code = MPI_Iprobe(MPI_ANY_SOURCE, comm->mail, everyone, &come, &status);
   if (code != MPI_SUCCESS || !come) return code;
   code = MPI_Recv(bytes, capacity, MPI_BYTE, status.MPI_SOURCE, comm->mail, everyone, &status);
   if (code != MPI_SUCCESS) return code;
@@ -202,6 +218,7 @@ int halfstep_mpi_batch_start(struct batch *batch, struct comm *comm, int receive
                              int length, int peer) {
   MPI_Request *request = &batch->requests[batch->count];
   int code;
+  if (halfstep_mpi_ended()) return ENDED;
   if (batch->count == batch->capacity) return MPI_ERR_COUNT;
   code = receive ? MPI_Irecv(bytes, length, MPI_BYTE, peer, comm->bulk, everyone, request)
                  : MPI_Isend(bytes, length, MPI_BYTE, peer, comm->bulk, everyone, request);
@@ -219,6 +236,7 @@ int halfstep_mpi_batch_reduce(struct batch *batch, int which, void *values, int 
   MPI_Op op = reduction < 3 ? ops[reduction] : MPI_SUM;
   MPI_Request *request = &batch->requests[batch->count];
   int code;
+  if (halfstep_mpi_ended()) return ENDED;
   if (batch->count == batch->capacity) return MPI_ERR_COUNT;
   code = MPI_Iallreduce(MPI_IN_PLACE, values, length, types[reduction], op, reducing[which], request);
   if (code == MPI_SUCCESS) ++batch->count;
@@ -231,7 +249,10 @@ int halfstep_mpi_batch_pending(const struct batch *batch, int slot) {
 
 /* Lets messages move on. `ended`: how many have come to their end in this call. */
 int halfstep_mpi_batch_test(struct batch *batch, int *ended) {
-  int code = MPI_Testsome(batch->count, batch->requests, ended, batch->indices, batch->statuses);
+  int code;
+  *ended = 0;
+  if (halfstep_mpi_ended()) return ENDED;
+  code = MPI_Testsome(batch->count, batch->requests, ended, batch->indices, batch->statuses);
   if (*ended == MPI_UNDEFINED) *ended = 0;
   if (code != MPI_ERR_IN_STATUS) return code;
   for (int i = 0; i < *ended; ++i)
@@ -241,6 +262,7 @@ int halfstep_mpi_batch_test(struct batch *batch, int *ended) {
 
 /* Takes back receives that nobody has begun to serve. */
 int halfstep_mpi_batch_cancel(struct batch *batch, int slot) {
+  if (halfstep_mpi_ended()) return ENDED;
   if (!halfstep_mpi_batch_pending(batch, slot)) return MPI_SUCCESS;
   return MPI_Cancel(&batch->requests[slot]);
 }

@@ -28,6 +28,7 @@ unsafe extern "C" {
         size: &mut c_int,
         joins: &[Join; 3],
     ) -> c_int;
+    fn halfstep_mpi_ended() -> c_int;
     fn halfstep_mpi_close() -> c_int;
     fn halfstep_mpi_error_text(code: c_int, text: *mut c_char, capacity: c_int) -> c_int;
     fn halfstep_mpi_library(text: *mut c_char, capacity: c_int) -> c_int;
@@ -65,6 +66,9 @@ unsafe extern "C" {
     fn halfstep_mpi_batch_cancel(batch: *mut c_void, slot: c_int) -> c_int;
 }
 
+/// What the shim returns where MPI has ended.
+const ENDED: c_int = -1;
+
 /// One call at a time.
 static CALLS: Mutex<()> = Mutex::new(());
 /// Messages are in MPI's hands for ever, or a process may be gone: MPI cannot be ended in order.
@@ -84,6 +88,9 @@ fn abandon() {
 fn check(call: &'static str, code: c_int) -> Result<(), Failed> {
     if code == 0 {
         return Ok(()); // MPI_SUCCESS, by the standard
+    }
+    if code == ENDED {
+        return Err(Failed { call, reason: "MPI was ended before, by MPI_Finalize".into() });
     }
     let mut text = [0 as c_char; 512];
     // SAFETY: 512 bytes are there, and the shim ends the text with a zero.
@@ -158,6 +165,13 @@ pub(super) fn close() {
         // SAFETY: `open` has started MPI, and no communicator is left to use it.
         unsafe { halfstep_mpi_close() };
     }
+}
+
+/// Whether MPI has ended, whoever ended it.
+pub(super) fn ended() -> bool {
+    let _one = lock();
+    // SAFETY: no precondition.
+    unsafe { halfstep_mpi_ended() != 0 }
 }
 
 /// The library's own name and version.
