@@ -334,3 +334,31 @@ fn wrong_parts_are_errors_and_never_read() {
         }
     }
 }
+
+/// Rank 1 alone sees that its parts are wrong, in the bucket's first collective, and does not come to `finish`: rank 0
+/// hears why at once, and does not wait for it until the deadline.
+#[test]
+fn a_rank_that_fails_alone_tells_the_others() {
+    let heard = Barrier::new(2);
+    let results = ranks::run(2, |inner| {
+        let (rank, device) = (inner.rank(), cpu(1));
+        let stream = device.stream().unwrap();
+        let plan = BucketPlan::ddp(&[Param::new("w", 300)], Dtype::Bf16, 1, 1).unwrap();
+        let config = Config { deadline: Duration::from_secs(2), ..Config::default() };
+        // The first one is that of plans.
+        let comm =
+            Wrong { inner, call: if rank == 1 { 1 } else { 99 }, spoil: |parts| parts.clear() };
+        let mut reducer = Reducer::<f32>::new(&device, plan, Box::new(comm), config).unwrap();
+        let mut g = vec![1.0f32; 300];
+        reducer.ready(&stream, 0, &g).unwrap();
+        let mut finish = || reducer.finish(&stream, &mut [&mut g], Unscale::Keep).unwrap_err();
+        let first = (rank == 0).then(&mut finish);
+        heard.wait();
+        first.unwrap_or_else(finish)
+    });
+    let Error::Comm(Fault::Aborted { rank: 1, reason }) = &results[0] else {
+        panic!("{}", results[0])
+    };
+    assert!(reason.contains("parts"), "{reason}");
+    assert!(matches!(results[1], Error::Shape { .. }), "{}", results[1]);
+}

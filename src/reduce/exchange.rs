@@ -20,7 +20,7 @@ use super::whole::Integers;
 use super::wire::Wire;
 use super::{config, launch};
 use crate::environment::Environment;
-use crate::{Buffer, Dtype, Event, Result, Stream};
+use crate::{Buffer, Dtype, Error, Event, Result, Stream};
 
 /// How a bucket lies in memory: blocks of `[shard elements][trailer]`, one for each rank that this one sends
 /// to first: of all ranks, or of its node.
@@ -172,16 +172,28 @@ impl Exchange {
                 Task::Bucket(job) => job,
                 Task::Gather(gather) => {
                     let parts = self.gather(&gather);
+                    self.tell(parts.as_ref().err());
                     // Nobody may be waiting any more; then the parts are dropped.
                     let _ = gather.to.send(parts);
                     continue;
                 }
             };
             let outcome = self.exchange(&mut job);
+            self.tell(outcome.as_ref().err());
             let Job { bucket, blocks, filled, .. } = job;
             if done.send(Done { bucket, blocks, filled, outcome }).is_err() {
                 return; // the reducer is gone
             }
+        }
+    }
+
+    /// What went wrong on this rank alone ends the communicator: the others would wait, or take this rank's next bucket for
+    /// the one that it has not exchanged.
+    fn tell(&mut self, error: Option<&Error>) {
+        if let Some(error) = error
+            && self.comm.check().is_ok()
+        {
+            self.sums.aborter.abort(&error.to_string());
         }
     }
 

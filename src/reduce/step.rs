@@ -344,6 +344,9 @@ impl<G: Storage> Reducer<G> {
 
     pub(super) fn fail(&mut self, error: Error) {
         if self.fault.is_none() {
+            if !matches!(error, Error::Comm(_)) {
+                self.outbox.abort(&error.to_string()); // other ranks do not know of it
+            }
             self.fault = Some(error);
             self.dump();
         }
