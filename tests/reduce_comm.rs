@@ -362,3 +362,17 @@ fn a_rank_that_fails_alone_tells_the_others() {
     assert!(reason.contains("parts"), "{reason}");
     assert!(matches!(results[1], Error::Shape { .. }), "{}", results[1]);
 }
+
+/// A rank that has its communicator in another order than the rest would average blocks that are not the same.
+#[test]
+fn ranks_that_are_numbered_otherwise_are_errors() {
+    let errors = ranks::run(3, |inner| {
+        let call = if inner.rank() == 1 { 0 } else { 99 };
+        let comm = Wrong { inner, call, spoil: |parts| parts.swap(1, 2) };
+        let plan = BucketPlan::ddp(&[Param::new("w", 300)], Dtype::Bf16, 1, 1).unwrap();
+        Reducer::<f32>::new(&cpu(1), plan, Box::new(comm), Config::default()).err()
+    });
+    let Some(Error::State { .. }) = &errors[1] else { panic!("{errors:?}") };
+    let error = errors[1].as_ref().unwrap().to_string();
+    assert!(error.contains("rank 1") && error.contains("rank 2"), "{error}");
+}

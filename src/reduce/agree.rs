@@ -34,7 +34,14 @@ pub(super) fn agree(
         return Ok((hash, Way::Packed));
     }
     let count = plan.params().len() as u64;
-    let all = gather(comm, config, device, vec![hash, count, way as u64])?;
+    let own = comm.rank() as u64;
+    let all = gather(comm, config, device, vec![hash, count, way as u64, own])?;
+    // Blocks would go to others than those that they are for.
+    if let Some(place) = all.iter().enumerate().position(|(place, said)| said[3] != place as u64) {
+        let found = format!("that rank {place} is rank {} to itself", all[place][3]);
+        comm.aborter().abort(&found);
+        return Err(Error::state("Reducer::new", "ranks that every rank numbers alike", found));
+    }
     let Some(rank) = all.iter().position(|theirs| theirs[0] != all[0][0]) else {
         let same = all.iter().all(|theirs| theirs[2] == way as u64);
         // Else a way that all have.

@@ -133,7 +133,7 @@ impl Mpi {
 
     /// A communicator of some processes, of which this is one: `members[r]` is rank `r`. Sends nothing; every
     /// process makes its communicators in the same order, and those that are not of one make another at its
-    /// place. For many nodes: one of the node's processes, one of those with the same place, and
+    /// place; all members name the same, in the same order. For many nodes: one of the node's processes, one of those with the same place, and
     /// [`Hierarchical`](crate::reduce::Hierarchical) of the two.
     ///
     /// ```no_run
