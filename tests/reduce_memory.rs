@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use common::reduction::params_from;
 use common::{cpu, ranks, reduction};
-use halfstep::reduce::{BucketPlan, Config, Reducer, Sum, Unscale};
+use halfstep::reduce::{BucketPlan, Communicator, Config, Reducer, Sum, Unscale};
 use halfstep::{Dtype, Storage, bf16};
 
 /// Notes the largest allocation.
@@ -39,13 +39,14 @@ static ALLOCATOR: Noting = Noting;
 const LENGTHS: [usize; 3] = [4 << 20, 3, 700];
 const SMALL: usize = 4 << 10;
 
-fn largest_of_a_step<G: Storage>(wire: Dtype, config: &Config) -> usize {
+fn largest_of_a_step<G: Storage>(wire: Dtype, config: &Config, plain: bool) -> usize {
     let plan = BucketPlan::ddp(&params_from(&LENGTHS), wire, 1 << 10, 64 << 20).unwrap();
     let meet = Barrier::new(2);
     let found = ranks::run(2, |comm| {
         let device = cpu(1);
         let stream = device.stream().unwrap();
-        let comm = Box::new(comm);
+        let comm: Box<dyn Communicator> =
+            if plain { Box::new(ranks::Plain(comm)) } else { Box::new(comm) };
         let mut reducer = Reducer::<G>::new(&device, plan.clone(), comm, config.clone()).unwrap();
         let mut own: Vec<Vec<G>> = match config.views {
             true => Vec::new(),
@@ -83,15 +84,19 @@ fn steps_allocate_nothing_as_long_as_gradients() {
     LARGEST.store(0, Ordering::Relaxed);
     drop(std::hint::black_box(vec![1u8; SMALL]));
     assert!(LARGEST.load(Ordering::Relaxed) >= SMALL, "the allocator notes");
-    for sum in [Sum::RankOrder, Sum::OrderFree, Sum::Communicator, Sum::Int8] {
-        for views in [false, true] {
-            let config = Config { sum, views, ..Config::default() };
-            for (what, largest) in [
-                ("bf16", largest_of_a_step::<bf16>(Dtype::Bf16, &config)),
-                ("f32 over bf16", largest_of_a_step::<f32>(Dtype::Bf16, &config)),
-                ("f32", largest_of_a_step::<f32>(Dtype::F32, &config)),
-            ] {
-                assert!(largest < SMALL, "{sum:?}, views {views}, {what}: {largest} bytes");
+    // Between threads, and over a communicator of somebody else's, which has no sums of its own.
+    for plain in [false, true] {
+        for sum in [Sum::RankOrder, Sum::OrderFree, Sum::Communicator, Sum::Int8] {
+            for views in [false, true] {
+                let config = Config { sum, views, ..Config::default() };
+                for (what, largest) in [
+                    ("bf16", largest_of_a_step::<bf16>(Dtype::Bf16, &config, plain)),
+                    ("f32 over bf16", largest_of_a_step::<f32>(Dtype::Bf16, &config, plain)),
+                    ("f32", largest_of_a_step::<f32>(Dtype::F32, &config, plain)),
+                ] {
+                    let how = format!("{sum:?}, views {views}, plain {plain}, {what}");
+                    assert!(largest < SMALL, "{how}: {largest} bytes");
+                }
             }
         }
     }

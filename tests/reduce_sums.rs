@@ -384,6 +384,73 @@ fn a_communicator_without_one_reduces_all_the_same() {
     }
 }
 
+/// Ranks that call different ones, of blocks that are as long as each other, are told so.
+#[test]
+fn all_reduces_that_differ_are_errors() {
+    for calls in [
+        [(16, Reduction::SumI32), (16, Reduction::Sum(Dtype::F32))],
+        [(16, Reduction::Sum(Dtype::Bf16)), (12, Reduction::Sum(Dtype::Bf16))],
+    ] {
+        let errors = ranks::run(2, |mut comm| {
+            let (device, (len, reduction)) = (cpu(1), calls[comm.rank()]);
+            let stream = device.stream().unwrap();
+            let deadline = Instant::now() + Duration::from_secs(60);
+            let buffer = device.zeros(16).unwrap();
+            comm.all_reduce(buffer, len, reduction, &stream, deadline).map(drop).err()
+        });
+        for error in errors {
+            let error = error.expect("they differ").to_string();
+            assert!(error.contains("rank 1 called Sum"), "{error}");
+        }
+    }
+}
+
+/// To the bit, whatever the floating-point mode of the thread: zeros of either sign, subnormals, what is not finite, and
+/// lengths beside whole vectors.
+#[test]
+fn sums_of_a_communicator_without_them_have_the_bits_of_a_loop() {
+    fn check<T: Storage>(patterns: &[u32], bits: fn(u32) -> T) {
+        for size in [1, 2, 3, 5] {
+            for len in [1, 2, 37, 1500, 70_001] {
+                let values = |rank: usize| -> Vec<T> {
+                    let pattern = |i: usize| patterns[(i * (rank + 1) + i / 7) % patterns.len()];
+                    (0..len).map(|i| bits(pattern(i))).collect()
+                };
+                let all: Vec<Vec<T>> = (0..size).map(values).collect();
+                let sum = |i: usize| all.iter().fold(0.0f32, |sum, one| sum + one[i].widen());
+                let expected: Vec<T> = (0..len).map(|i| T::narrow(sum(i))).collect();
+                let found = ranks::run(size, |mut comm| {
+                    let (device, bytes) = (cpu(1), bytemuck::cast_slice(&all[comm.rank()]));
+                    let (buffer, stream) =
+                        (device.upload(bytes).unwrap(), device.stream().unwrap());
+                    let deadline = Instant::now() + Duration::from_secs(60);
+                    let sum = Reduction::Sum(T::DTYPE);
+                    let run = || comm.all_reduce(buffer, bytes.len(), sum, &stream, deadline);
+                    #[cfg(target_arch = "x86_64")]
+                    let run = || common::mode::within(common::mode::FOREIGN[0], run);
+                    run().unwrap().0.to_vec(&stream).unwrap()
+                });
+                for found in found {
+                    let found = found.chunks_exact(size_of::<T>());
+                    let found: Vec<T> = found.map(bytemuck::pod_read_unaligned).collect();
+                    for (i, (found, expected)) in found.iter().zip(&expected).enumerate() {
+                        let (found, expected) = (found.widen(), expected.widen());
+                        let same = found.to_bits() == expected.to_bits();
+                        assert!(same || (found.is_nan() && expected.is_nan()), "{size} {len} {i}");
+                    }
+                }
+            }
+        }
+    }
+    const WIDE: [u32; 8] =
+        [0x8000_0000, 0, 1, 0x3f80_0001, 0xff80_0000, 0x7fc0_0000, 0x7f7f_ffff, 0x807f_ffff];
+    check::<f32>(&WIDE, f32::from_bits);
+    const HALF: [u32; 8] = [0x8000, 0, 1, 0x3c01, 0xfc00, 0x7e00, 0x7bff, 0x83ff];
+    check::<f16>(&HALF, |bits| f16::from_bits(bits as u16));
+    const BRAIN: [u32; 8] = [0x8000, 0, 1, 0x3f81, 0xff80, 0x7fc0, 0x7f7f, 0x807f];
+    check::<bf16>(&BRAIN, |bits| bf16::from_bits(bits as u16));
+}
+
 #[test]
 fn what_does_not_fit_is_refused() {
     let device = Device::cpu();

@@ -51,6 +51,8 @@ mod sum;
 mod tests;
 mod unpack;
 
+pub(crate) use sum::total;
+
 /// What MPI adds with: [`reference::add`].
 #[cfg(feature = "mpi")]
 pub(crate) fn add<T: Storage>(from: &[T], to: &mut [T]) {

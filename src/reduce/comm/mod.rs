@@ -4,6 +4,7 @@
 
 #![deny(unsafe_code)]
 
+mod fold;
 mod hierarchical;
 #[cfg(any(feature = "mpi", feature = "tcp", feature = "nccl", feature = "rccl"))]
 mod idle;
@@ -200,7 +201,7 @@ pub trait Communicator: Send {
     /// last one to come.
     ///
     /// Unless a communicator has something faster, it is an all-to-all, sums of this rank's block on the
-    /// host (f32, in rank order, rounded once) and an all-gather.
+    /// host (f32, in rank order, rounded once) and an all-gather, in memory that stays with the thread for its next ones.
     ///
     /// # Errors
     /// As [`exchange`](Self::exchange); [`Error::Shape`] if `len` bytes are not values inside the buffer. The

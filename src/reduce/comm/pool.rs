@@ -8,6 +8,9 @@ use std::sync::Arc;
 use super::ALIGN;
 use crate::{Buffer, Device, Result};
 
+/// Buffers that are kept, at most: more lengths than that do not come again and again.
+const MOST: usize = 256;
+
 /// Receive buffers of one communicator.
 #[derive(Debug, Default)]
 pub(super) struct Pool(Vec<Arc<Buffer<u8>>>);
@@ -24,11 +27,11 @@ impl Pool {
     }
 
     fn take_of(&mut self, device: &Device, bytes: RangeInclusive<usize>) -> Result<Buffer<u8>> {
-        let free = |at: &usize| Arc::strong_count(&self.0[*at]) == 1;
-        let fits = |at: &usize| bytes.contains(&self.0[*at].len());
-        let found = (0..self.0.len()).filter(free).filter(fits);
+        let fits =
+            |at: &usize| bytes.contains(&self.0[*at].len()) && device.reaches(self.0[*at].device());
+        let found = (0..self.0.len()).filter(|&at| self.free(at)).filter(fits);
         if let Some(at) = found.min_by_key(|&at| self.0[at].len())
-            && let Ok(buffer) = Arc::try_unwrap(self.0.swap_remove(at))
+            && let Ok(buffer) = Arc::try_unwrap(self.0.remove(at))
         {
             return Ok(buffer);
         }
@@ -37,9 +40,18 @@ impl Pool {
 
     /// A buffer that something was received in: free again when all that is returned is dropped.
     pub fn keep(&mut self, buffer: Buffer<u8>) -> Arc<Buffer<u8>> {
+        if self.0.len() >= MOST
+            && let Some(longest_unused) = (0..self.0.len()).find(|&at| self.free(at))
+        {
+            self.0.remove(longest_unused);
+        }
         let buffer = Arc::new(buffer);
         self.0.push(buffer.clone());
         buffer
+    }
+
+    fn free(&self, at: usize) -> bool {
+        Arc::strong_count(&self.0[at]) == 1
     }
 }
 

@@ -2,12 +2,12 @@
 
 #![forbid(unsafe_code)]
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{ALIGN, Collective, Communicator, Part, check_parts};
+use super::fold::{self, keep, room};
+use super::{ALIGN, Collective, Communicator, Fault, Part, check_parts};
 use crate::environment::Environment;
-use crate::{Buffer, Dtype, Element, Error, Result, Storage, Stream, bf16, f16};
+use crate::{Buffer, Dtype, Error, Result, Stream};
 
 /// What [`Communicator::all_reduce`] does to the values of all ranks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +22,14 @@ pub enum Reduction {
 }
 
 impl Reduction {
+    const ALL: [Self; 5] = [
+        Self::Sum(Dtype::Bf16),
+        Self::Sum(Dtype::F16),
+        Self::Sum(Dtype::F32),
+        Self::SumI32,
+        Self::MaxU8,
+    ];
+
     /// Bytes of a value.
     pub const fn bytes(self) -> usize {
         match self {
@@ -57,22 +65,22 @@ pub(super) fn in_rank_order<C: Communicator + ?Sized>(
     let _environment = Environment::standard();
     let (ranks, device) = (comm.size(), stream.device());
     let block = len.div_ceil(ranks).next_multiple_of(ALIGN);
-    let mut send = device.zeros(block * ranks)?;
+    let mut send = room(device, block * ranks)?;
     send.view_mut(0..len)?.copy_from_view(stream, &buffer.view(0..len)?)?;
-    let parts = comm.exchange(Collective::AllToAll, &Arc::new(send), stream, deadline)?;
+    let parts = comm.exchange(Collective::AllToAll, &keep(send), stream, deadline)?;
     check_parts(&parts.parts, stream, ranks, block)?;
     let skew = parts.skew;
-    let reduced = match reduction {
-        Reduction::Sum(Dtype::F32) => sum::<f32>(&parts.parts, stream)?,
-        Reduction::Sum(Dtype::Bf16) => sum::<bf16>(&parts.parts, stream)?,
-        Reduction::Sum(Dtype::F16) => sum::<f16>(&parts.parts, stream)?,
-        Reduction::SumI32 => fold::<i32>(&parts.parts, stream, |a, b| *a = a.wrapping_add(b))?,
-        Reduction::MaxU8 => fold::<u8>(&parts.parts, stream, |a, b| *a = b.max(*a))?,
-    };
+    let mut reduced = room(device, block + Call::BYTES)?;
+    fold::reduce(reduction, &parts.parts, &mut reduced, stream)?;
     drop(parts);
-    let reduced = Arc::new(device.upload(&reduced)?);
-    let parts = comm.exchange(Collective::AllGather, &reduced, stream, deadline)?;
-    check_parts(&parts.parts, stream, ranks, block)?;
+    let call = Call { reduction, len };
+    reduced.write(stream, block, &call.encode())?;
+    let parts = comm.exchange(Collective::AllGather, &keep(reduced), stream, deadline)?;
+    check_parts(&parts.parts, stream, ranks, block + Call::BYTES)?;
+    if let Err(fault) = Call::compare(&parts.parts, block, stream)? {
+        comm.aborter().abort(&fault.to_string());
+        return Err(fault.into());
+    }
     for (rank, part) in parts.parts.iter().enumerate() {
         let (from, to) = ((rank * block).min(len), ((rank + 1) * block).min(len));
         let part = part.buffer.view(part.start..part.start + (to - from))?;
@@ -82,30 +90,43 @@ pub(super) fn in_rank_order<C: Communicator + ?Sized>(
     Ok((buffer, skew))
 }
 
-/// The values of a part, on the host.
-fn values<T: Element>(part: &Part, stream: &Stream) -> Result<Vec<T>> {
-    let mut values = vec![T::zeroed(); part.len / size_of::<T>()];
-    part.buffer.read(stream, part.start, bytemuck::cast_slice_mut(&mut values))?;
-    Ok(values)
+/// What a rank has called: behind its block, since exchanges compare lengths alone.
+struct Call {
+    reduction: Reduction,
+    len: usize,
 }
 
-fn fold<T: Element>(parts: &[Part], stream: &Stream, join: impl Fn(&mut T, T)) -> Result<Vec<u8>> {
-    let mut all = values::<T>(&parts[0], stream)?;
-    for part in &parts[1..] {
-        for (a, b) in all.iter_mut().zip(values::<T>(part, stream)?) {
-            join(a, b);
-        }
-    }
-    Ok(bytemuck::cast_slice(&all).to_vec())
-}
+impl Call {
+    const BYTES: usize = ALIGN;
 
-fn sum<T: Storage>(parts: &[Part], stream: &Stream) -> Result<Vec<u8>> {
-    let mut sums = vec![0.0f32; parts[0].len / size_of::<T>()];
-    for part in parts {
-        for (sum, value) in sums.iter_mut().zip(values::<T>(part, stream)?) {
-            *sum += value.widen();
+    fn encode(&self) -> [u8; Self::BYTES] {
+        let place = Reduction::ALL.iter().position(|other| *other == self.reduction);
+        let words = [place.expect("one of all") as u64, self.len as u64];
+        std::array::from_fn(|i| words[i / 8].to_le_bytes()[i % 8])
+    }
+
+    fn describe(bytes: &[u8; Self::BYTES]) -> String {
+        let word = |at: usize| u64::from_le_bytes(std::array::from_fn(|i| bytes[at + i]));
+        match usize::try_from(word(0)).ok().and_then(|place| Reduction::ALL.get(place)) {
+            Some(reduction) => format!("{reduction:?} of {} bytes", word(8)),
+            None => "no all-reduce".into(),
         }
     }
-    let rounded: Vec<T> = sums.into_iter().map(T::narrow).collect();
-    Ok(bytemuck::cast_slice(&rounded).to_vec())
+
+    /// Whether all ranks have called the same.
+    fn compare(parts: &[Part], block: usize, stream: &Stream) -> Result<Result<(), Fault>> {
+        let mut calls = vec![[0; Self::BYTES]; parts.len()];
+        for (part, call) in parts.iter().zip(&mut calls) {
+            part.buffer.read(stream, part.start + block, call)?;
+        }
+        Ok(match calls.iter().position(|call| *call != calls[0]) {
+            None => Ok(()),
+            Some(rank) => Err(Fault::Mismatch {
+                sequence: 0,
+                rank,
+                expected: Self::describe(&calls[0]),
+                found: Self::describe(&calls[rank]),
+            }),
+        })
+    }
 }

@@ -54,3 +54,23 @@ impl<W: Storage, T: Storage> Make<T> for Sums<'_, W> {
         reference::round_mean::<T, T>(sums, to, self.factor);
     }
 }
+
+/// `to[i] = type(0 + Σ_r parts[r][i])`, `r` ascending, in f32: what a communicator's ranks add up on the host.
+pub(crate) fn total<T: Storage>(parts: &[&[T]], to: &mut [T]) {
+    let past = large_shard::<T>(to.len() as u64);
+    vector(Making { maker: Total(parts), to, past });
+}
+
+struct Total<'a, T>(&'a [&'a [T]]);
+
+impl<T: Storage> Make<T> for Total<'_, T> {
+    #[inline(always)]
+    fn make(&mut self, at: usize, to: &mut [T]) {
+        let mut sums = [0.0f32; STRIP];
+        let sums = &mut sums[..to.len()];
+        for part in self.0 {
+            reference::accumulate(&part[at..at + to.len()], sums);
+        }
+        reference::round_mean::<T, T>(sums, to, 1.0);
+    }
+}
