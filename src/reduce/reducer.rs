@@ -32,8 +32,8 @@ use crate::{Buffer, Device, Dtype, Error, GradStats, Read, Result, Storage, Stre
 /// **Numerics.** Each gradient is rounded to the wire type twice: before the exchange, and after the
 /// sum; partial sums are f32 whatever the wire type. With `u` the wire type's unit roundoff,
 /// `|g − exact| ≤ 2.01·u·Σ w_r|g_r| / Σ w_r + (W + 2)·2⁻²⁴·Σ w_r|g_r| / Σ w_r`, and half an ulp of
-/// `G`. Weights enter at the sum, so nothing is divided before it travels, and an average cannot
-/// overflow. The result has the same bits on every rank, for any bucket plan and any order in
+/// `G`. Weights enter at the sum, so nothing is divided before it travels, and an average overflows only where
+/// `Σ w_r|g_r|` does in f32, which of f16 and small weights it cannot. The result has the same bits on every rank, for any bucket plan and any order in
 /// which gradients become ready. With one rank nothing is rounded or sent.
 ///
 /// A step is: [`ready`](Self::ready) for each parameter, in any order; then
