@@ -1,4 +1,4 @@
-//! Buffers that collectives are received in, used again when nobody holds their parts.
+//! Buffers that collectives are received in, or sent from, used again when nobody holds their parts.
 
 #![forbid(unsafe_code)]
 
@@ -11,7 +11,7 @@ use crate::{Buffer, Device, Result};
 /// Buffers that are kept, at most: more lengths than that do not come again and again.
 const MOST: usize = 256;
 
-/// Receive buffers of one communicator.
+/// Buffers of one communicator, or of the all-reduces of one thread.
 #[derive(Debug, Default)]
 pub(super) struct Pool(Vec<Arc<Buffer<u8>>>);
 
@@ -91,5 +91,23 @@ mod tests {
         drop(pool.keep(buffer));
         assert_eq!(pool.take_exactly(&device, 48).unwrap().len(), 48);
         assert_eq!(pool.take_exactly(&device, 64).unwrap().address(), first);
+    }
+
+    /// Of lengths that do not come again, those that were used last are kept, and those that somebody holds.
+    #[test]
+    fn no_more_than_some_are_kept() {
+        let (device, mut pool) = (Device::cpu(), Pool::default());
+        let address = |pool: &mut Pool, bytes| {
+            let buffer = pool.take_exactly(&device, bytes).unwrap();
+            (buffer.address(), pool.keep(buffer))
+        };
+        let (held, first) = address(&mut pool, 1);
+        for bytes in 2..2 * MOST {
+            address(&mut pool, bytes);
+        }
+        assert_eq!(pool.0.len(), MOST);
+        drop(first);
+        assert_eq!(address(&mut pool, 1).0, held);
+        assert!(pool.0.iter().all(|buffer| buffer.len() == 1 || buffer.len() > MOST));
     }
 }
