@@ -89,7 +89,7 @@ impl Device {
     /// multiply-adds of AVX-512. It adds in another order, within the same
     /// [error bound](mod@crate::gemm::bound): bits are the same in every run and for any number of threads, but
     /// not those of other processors. So it is only used where it is asked for. Other types, and products of up to
-    /// 8 rows, are computed as by `avx512f`.
+    /// 8 rows or columns, are computed as by `avx512f`.
     ///
     /// # Errors
     /// [`Error::Unsupported`] where the name is none of these, or the processor lacks the

@@ -37,15 +37,15 @@ pub fn any_size() -> impl Strategy<Value = usize> {
     prop_oneof![proptest::sample::select(edges.to_vec()), 1usize..130]
 }
 
-/// A vector times a matrix, or a few, around the edges of strips, lines and groups.
+/// A vector times a matrix, or a few, around the edges of strips, lines and groups; or a matrix times as few.
 pub fn any_few() -> impl Strategy<Value = Case> {
-    let rows = prop_oneof![Just(1usize), 2usize..9];
-    (any_case(), rows, 1usize..600, 1usize..300).prop_map(|(case, m, n, k)| Case {
-        m,
-        n,
-        k,
-        ..case
-    })
+    let few = prop_oneof![Just(1usize), 2usize..9];
+    (any_case(), few, 1usize..600, 1usize..300, any::<bool>()).prop_map(
+        |(case, few, many, k, rows)| {
+            let (m, n) = if rows { (few, many) } else { (many, few) };
+            Case { m, n, k, ..case }
+        },
+    )
 }
 
 pub fn any_case() -> impl Strategy<Value = Case> {

@@ -56,7 +56,7 @@ impl<T> Drop for Last<T> {
     }
 }
 
-/// Runs a product of operands that end where a page does, rows of B `gap` further apart than they are long.
+/// Runs a product of operands that end where a page does, rows of A and B `gap` further apart than they are long.
 fn product<T: Storage>(
     device: &Device,
     (m, n, k): (usize, usize, usize),
@@ -65,10 +65,15 @@ fn product<T: Storage>(
 ) {
     let stream = device.stream().unwrap();
     let mut rng = Rng((m * n * k) as u64);
-    let (rows, columns) = if layout.b_transposed() { (n, k) } else { (k, n) };
-    let of = |rng: &mut Rng, len| Last::<T>::new(&Distribution::Normal.fill(rng, len));
-    let (a, b) = (of(&mut rng, m * k), of(&mut rng, (rows - 1) * (columns + gap) + columns));
-    let gemm = Gemm::new(m, n, k).layout(layout).leading(Matrix::B, columns + gap);
+    let mut of = |transposed: bool, (rows, columns): (usize, usize)| {
+        let (rows, columns) = if transposed { (columns, rows) } else { (rows, columns) };
+        let len = (rows - 1) * (columns + gap) + columns;
+        (Last::<T>::new(&Distribution::Normal.fill(&mut rng, len)), columns + gap)
+    };
+    let ((a, lda), (b, ldb)) =
+        (of(layout.a_transposed(), (m, k)), of(layout.b_transposed(), (k, n)));
+    let gemm = Gemm::new(m, n, k).layout(layout);
+    let gemm = gemm.leading(Matrix::A, lda).leading(Matrix::B, ldb);
     let mut d = vec![T::zeroed(); m * n];
     let (a, b) = (a.get(), b.get());
     let operands = Operands::new(&a, &b, &mut d);
@@ -81,7 +86,7 @@ fn every_shape<T: Storage>() {
         .into_iter()
         .filter_map(|form| Device::cpu_with_arch(1.try_into().ok()?, form).ok())
     {
-        for m in [1, 2, 3, 8, 9] {
+        for m in [1, 2, 3, 8, 9, 40] {
             for (n, k) in [(1, 1), (1, 40), (2, 33), (15, 3), (17, 8), (33, 31), (63, 70), (300, 9)]
             {
                 for layout in Layout::ALL {

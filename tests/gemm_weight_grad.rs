@@ -133,6 +133,38 @@ fn one<T: Storage, O: Storage>(device: &Device, way: Way, dy: &[T], x: &[T]) -> 
     found
 }
 
+/// Few inputs, which are few columns of `dw`; stored in both ways, in f32 and in the operands' type.
+#[test]
+fn few_inputs_have_the_references_bits() {
+    fn gradients<O: Storage>(
+        device: &Device,
+        (rows, input, output): (usize, usize, usize),
+    ) -> Vec<u32> {
+        let mut rng = Rng((rows * output + input) as u64);
+        let dy: Vec<bf16> = Distribution::Normal.fill(&mut rng, rows * output);
+        let x: Vec<bf16> = Distribution::Normal.fill(&mut rng, rows * input);
+        let mut all = Vec::new();
+        for layout in [WeightLayout::OutIn, WeightLayout::InOut] {
+            let plan = WeightGrad::new(rows, input, output).weight_layout(layout).accumulate(true);
+            let mut dw = start::<O>(output * input);
+            let operands = WeightGradOperands::new(&dy, &x, &mut dw);
+            let plan = plan.plan::<bf16, O>(device).unwrap();
+            plan.run(&device.stream().unwrap(), operands).unwrap();
+            all.extend(bits(&dw));
+        }
+        all
+    }
+    let device = |arch| Device::cpu_with_arch(2.try_into().unwrap(), arch).ok();
+    let exact = device("reference").unwrap();
+    for other in ["avx512bf16", "avx512f", "avx2+fma", "portable"].into_iter().filter_map(device) {
+        for sizes in [(9, 1, 600), (40, 3, 30), (70, 8, 517), (3, 5, 9)] {
+            let case = format!("{sizes:?} on {}", other.info());
+            assert!(gradients::<f32>(&other, sizes) == gradients::<f32>(&exact, sizes), "{case}");
+            assert!(gradients::<bf16>(&other, sizes) == gradients::<bf16>(&exact, sizes), "{case}");
+        }
+    }
+}
+
 /// A copy is of f32: of 16 bits it would be rounded twice. Nothing is written.
 #[test]
 fn copies_of_16_bits_are_refused() {

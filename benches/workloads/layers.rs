@@ -37,3 +37,6 @@ pub const LARGE: [Shape; 2] =
 /// One row, and a few: bound by memory.
 pub const ROW: Shape = shape("row", 1, 4096, 4096);
 pub const FEW: Shape = shape("few-rows", 4, 4096, 4096);
+
+/// A few columns: what chooses among 8 experts.
+pub const ROUTER: Shape = shape("router-8", 2048, 4096, 8);

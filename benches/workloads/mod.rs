@@ -8,7 +8,7 @@ mod layers;
 mod speech;
 mod vision;
 
-pub use layers::{FEW, LARGE, LAYERS, ROW, Shape};
+pub use layers::{FEW, LARGE, LAYERS, ROUTER, ROW, Shape};
 
 use halfstep::reduce::Param;
 

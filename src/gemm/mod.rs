@@ -34,7 +34,7 @@
 //! # Memory
 //!
 //! The CPU repacks operands into panels in a workspace: at most 47 MB for each call that runs at the
-//! same time (less for small problems; of up to 8 rows: those of A in f32), kept by the process and used
+//! same time (less for small problems; of up to 8 rows or columns: those in f32), kept by the process and used
 //! again; and at most 1 MB for each thread.
 //!
 //! On a GPU, a plan that cuts sums over k in parts ([`Gemm::split`]) has a workspace of 4 bytes an element of D and

@@ -10,7 +10,7 @@ use halfstep::gemm::{Activation, Gemm, Layout, Operands, Plan, Subnormals};
 use halfstep::{Buffer, Device, Dtype, Storage, Stream, bf16, f16};
 
 use super::{Arithmetic, Case, Entry, Failure, On, Traffic, caches, signals, text};
-use crate::workloads::{FEW, LARGE, LAYERS, ROW, Shape};
+use crate::workloads::{FEW, LARGE, LAYERS, ROUTER, ROW, Shape};
 use data_grad::Data;
 use weight_grad::{Wanted, Weights};
 
@@ -25,6 +25,7 @@ pub fn entries(all: &mut Vec<Entry>) {
     layer::<f32>(all, ROW, "f32 NN plain", Layout::NN, None);
     layer::<bf16>(all, FEW, "bf16 NN plain", Layout::NN, None);
     layer::<bf16>(all, FEW, "bf16 NT plain", Layout::NT, None);
+    layer::<bf16>(all, ROUTER, "bf16 NT plain", Layout::NT, None);
 }
 
 /// Those of one shape.

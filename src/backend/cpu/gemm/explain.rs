@@ -1,7 +1,7 @@
 //! What a product does here, in words, by the functions that decide it when it runs.
 
 #[cfg(target_arch = "x86_64")]
-use super::{amx, avx2, avx512, avx512bf16, few};
+use super::{amx, avx2, avx512, avx512bf16, few, few_columns};
 use super::{form::Form, path::Path, portable};
 use crate::kernel::params::gemm::{self as params, Product};
 use crate::{DeviceInfo, Dtype};
@@ -10,17 +10,21 @@ use crate::{DeviceInfo, Dtype};
 struct Way {
     /// Rows and columns of a tile in registers.
     tile: (usize, usize),
-    /// Few rows, which need no tiles.
-    few_rows: bool,
+    /// The operand that is read once, as it lies, where the other has few rows or columns: these need no tiles.
+    as_it_lies: Option<&'static str>,
 }
 
 impl Way {
     fn of<F: Form>(block: &Product) -> Self {
         #[cfg(target_arch = "x86_64")]
-        let few_rows = few::fits::<F>(block);
+        let as_it_lies = match (few::fits::<F>(block), few_columns::fits::<F>(block)) {
+            (true, _) => Some("few rows: B"),
+            (_, true) => Some("few columns: A"),
+            _ => None,
+        };
         #[cfg(not(target_arch = "x86_64"))]
-        let (few_rows, _) = (false, block);
-        Self { tile: (F::MR, F::NR), few_rows }
+        let (as_it_lies, _) = (None, block);
+        Self { tile: (F::MR, F::NR), as_it_lies }
     }
 }
 
@@ -34,8 +38,8 @@ pub(crate) fn explain(block: &Product, info: &DeviceInfo) -> String {
     let (how, form) = match way {
         None => ("one element at a time".to_string(), path),
         // Its loops are those around tiles, which are of no type alone.
-        Some(Way { few_rows: true, .. }) => {
-            ("few rows: B is read once, as it lies, without tiles".into(), path.of(Dtype::F32))
+        Some(Way { as_it_lies: Some(operand), .. }) => {
+            (format!("{operand} is read once, as it lies, without tiles"), path.of(Dtype::F32))
         }
         Some(Way { tile: (rows, columns), .. }) => {
             (format!("tiles of {rows}×{columns} sums in registers"), path.of(input))
@@ -67,9 +71,13 @@ mod tests {
     use crate::Device;
 
     fn explained(form: &str, input: Dtype, m: u64) -> Option<String> {
+        of_size(form, input, (m, 64))
+    }
+
+    fn of_size(form: &str, input: Dtype, (m, n): (u64, u64)) -> Option<String> {
         let device = Device::cpu_with_arch(std::num::NonZeroUsize::MIN, form).ok()?;
         let zeroed: Product = bytemuck::Zeroable::zeroed();
-        let block = Product { m, n: 64, k: 64, batch: 1, input: input as u32, ..zeroed };
+        let block = Product { m, n, k: 64, batch: 1, input: input as u32, ..zeroed };
         Some(explain(&block, device.info()))
     }
 
@@ -98,6 +106,17 @@ mod tests {
             assert!(text.starts_with(&starts) && text.ends_with(ends), "{form}: {text}");
             let default = Device::cpu().info().arch == form;
             assert!(text.contains("fastest form here") == default, "{form}: {text}");
+        }
+    }
+
+    #[test]
+    fn few_columns_are_said_to_be() {
+        for (form, n, few) in
+            [("avx2+fma", 4, true), ("avx2+fma", 5, false), ("portable", 1, false)]
+        {
+            let Some(text) = of_size(form, Dtype::Bf16, (64, n)) else { continue };
+            let expected = "few columns: A is read once, as it lies, without tiles";
+            assert_eq!(text.starts_with(expected), few, "{text}");
         }
     }
 }

@@ -16,14 +16,14 @@ use crate::Storage;
 use crate::gemm::Activation;
 use crate::kernel::params::gemm::{self as params, Product};
 
-/// Sums of a task, at most, where B is stored by rows: they stay in the second cache, as do the rows that are asked for
-/// ahead.
+/// Sums of a task, at most, where the matrix is stored by rows: they stay in the second cache, as do the rows that are asked
+/// for ahead.
 const SUMS_BY_ROWS: usize = 16_384;
-/// Sums of a task, at most, where B is stored by columns.
+/// Sums of a task, at most, where it is stored by columns.
 const SUMS_BY_COLUMNS: usize = 2048;
 
-/// Rows, at most: as many as there are registers for their sums.
-const fn most<F: Form>() -> u64 {
+/// Vectors, at most: as many as there are registers for their sums.
+pub(super) const fn most<F: Form>() -> u64 {
     #[cfg(halfstep_avx512)]
     if F::WIDE {
         return 8;
@@ -31,9 +31,9 @@ const fn most<F: Form>() -> u64 {
     4
 }
 
-/// Columns of a B that is stored by rows, at least, where rows are several: a vector's. Fewer are added one by one, which
-/// takes longer than packing them.
-const LEAST_BY_ROWS: u64 = 16;
+/// Columns of a matrix that is stored by rows, at least, where vectors are several: those of a vector register. Fewer are
+/// added one by one, which takes longer than packing them.
+pub(super) const LEAST_BY_ROWS: u64 = 16;
 
 /// Whether the product is one that [`product`] computes.
 pub(super) fn fits<F: Form>(block: &Product) -> bool {
@@ -64,18 +64,23 @@ pub(super) unsafe fn product<F: Form, T: Storage, O: Storage>(threads: &Threads,
             );
             std::slice::from_raw_parts(a, together * k)
         };
-        // Where a run along a row of B ends, what the memory has begun to fetch of the row is lost: so runs are as
-        // long as can be. Columns are read from end to end by any task.
         let by_rows = !has(params::FLAG_B_TRANSPOSED);
-        let (parts, most) =
-            if by_rows { (threads.count(), SUMS_BY_ROWS) } else { (4, SUMS_BY_COLUMNS) };
-        let strip = n.div_ceil(parts).next_multiple_of(WIDEST).min(most / (halves * together));
+        let strip = strip(threads, by_rows, n, halves * together);
         threads.run(n.div_ceil(strip), |task| {
             let first = task * strip;
             // SAFETY: columns of B, and of D that no other task has; for the rest the caller's promise.
             unsafe { columns::<F, T, O>(block, a, first..n.min(first + strip), strip) }
         });
     });
+}
+
+/// Columns of the matrix that a task takes, of so many, with so many sums each.
+pub(super) fn strip(threads: &Threads, by_rows: bool, columns: usize, sums: usize) -> usize {
+    // Where a run along a row ends, what the memory has begun to fetch of the row is lost: so runs are as long as can be.
+    // Columns are read from end to end by any task.
+    let (parts, most) =
+        if by_rows { (threads.count(), SUMS_BY_ROWS) } else { (4, SUMS_BY_COLUMNS) };
+    columns.div_ceil(parts).next_multiple_of(WIDEST).min(most / sums)
 }
 
 /// Computes columns of D, at most `strip` of them, of A as [`gather`] leaves it.
@@ -104,13 +109,7 @@ unsafe fn columns<F: Form, T: Storage, O: Storage>(
         unsafe {
             for half in 0..halves {
                 let b = b.from(half * n + columns.start, 0);
-                let sums = (sums.add(half * strip), ld);
-                match together {
-                    1 => products::<1, F::Around, T>(a, b, columns.len(), sums),
-                    2 => products::<2, F::Around, T>(a, b, columns.len(), sums),
-                    4 => products::<4, F::Around, T>(a, b, columns.len(), sums),
-                    _ => products::<8, F::Around, T>(a, b, columns.len(), sums),
-                }
+                products::<F, T>((a, together), b, columns.len(), (sums.add(half * strip), ld));
             }
             F::vectorized(
                 #[inline(always)]
@@ -133,12 +132,34 @@ unsafe fn columns<F: Form, T: Storage, O: Storage>(
     });
 }
 
-/// `sums[r][j] = Σ_p a[p][r]·B[p,j]`, for `R` rows and so many columns; rows of sums so far apart.
+/// `sums[r][j] = Σ_p a[p][r]·B[p,j]`, for 1, 2, 4 or 8 rows, as many as are together in `a`, and so many columns; rows of
+/// sums so far apart.
 ///
 /// # Safety
 /// B has as many steps as `a`, and so many columns; there are sums for them, rounded up to 16. The processor has the form's
 /// instructions.
-unsafe fn products<const R: usize, F: Form, T: Storage>(
+pub(super) unsafe fn products<F: Form, T: Storage>(
+    (a, together): (&[f32], usize),
+    b: Source<T>,
+    columns: usize,
+    sums: (*mut f32, usize),
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match together {
+            1 => of_rows::<1, F::Around, T>(a, b, columns, sums),
+            2 => of_rows::<2, F::Around, T>(a, b, columns, sums),
+            4 => of_rows::<4, F::Around, T>(a, b, columns, sums),
+            _ => of_rows::<8, F::Around, T>(a, b, columns, sums),
+        }
+    }
+}
+
+/// [`products`] of `R` rows.
+///
+/// # Safety
+/// As for [`products`].
+unsafe fn of_rows<const R: usize, F: Form, T: Storage>(
     a: &[f32],
     b: Source<T>,
     columns: usize,
@@ -186,10 +207,27 @@ unsafe fn gather<F: Form, T: Storage>(block: &Product, together: usize, to: *mut
                 let of = (from, z.from(0, step), dz.from(0, step));
                 from = fused.compute::<F::Around>(of, activation, (m, steps), false);
             }
-            match together == 1 && !lanes_together {
-                true => load::<F, T>(from.start, std::slice::from_raw_parts_mut(to, steps)),
-                false => panel::<F, T>(from, together, m, steps, to),
-            }
+            widen::<F, T>(from, (m, together), steps, to);
+        }
+    }
+}
+
+/// Lanes as f32: `[steps][together]`, with zeros for those that are not there.
+///
+/// # Safety
+/// The lanes have these steps; `to` is valid for writes of as many floats, and of 8 more. Inside `F::vectorized`.
+#[inline(always)]
+pub(super) unsafe fn widen<F: Form, T: Storage>(
+    from: Source<T>,
+    (lanes, together): (usize, usize),
+    steps: usize,
+    to: *mut f32,
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match together == 1 && !from.lanes_together {
+            true => load::<F, T>(from.start, std::slice::from_raw_parts_mut(to, steps)),
+            false => panel::<F, T>(from, together, lanes, steps, to),
         }
     }
 }

@@ -68,6 +68,8 @@ mod epilogue;
 mod explain;
 #[cfg(target_arch = "x86_64")]
 mod few;
+#[cfg(target_arch = "x86_64")]
+mod few_columns;
 mod finish;
 mod form;
 mod fused;
@@ -252,6 +254,10 @@ unsafe fn by_form<F: form::Form, T: Storage, O: Storage>(threads: &Threads, bloc
         #[cfg(target_arch = "x86_64")]
         if few::fits::<F>(block) {
             return few::product::<F, T, O>(threads, block);
+        }
+        #[cfg(target_arch = "x86_64")]
+        if few_columns::fits::<F>(block) {
+            return few_columns::product::<F, T, O>(threads, block);
         }
         product::product::<F, T, O>(threads, block);
     }
