@@ -13,7 +13,7 @@ const CHAINS: usize = 4;
 /// The 128-bit counter is (element / 8, slot, tensor, step), the key is the seed:
 /// word 0 = low half of element / 8, word 1 = its high half with the slot in the top three bits,
 /// word 2 = the tensor's place in the optimizer's list, word 3 = low half of the number of steps
-/// applied before this one. The high half of that number is xored into the key's second word.
+/// applied, this one included. The high half of that number is xored into the key's second word.
 /// Element `i` takes 16 bits: the low half of word `(i % 8) / 2` if `i` is even, else the high one.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Key {
