@@ -33,6 +33,9 @@ pub(super) unsafe fn products<const R: usize, F: Form, T: Storage>(
 ) {
     // SAFETY: the caller's promise.
     unsafe {
+        if narrow::<R, F, T>(a, b, columns, sums) {
+            return;
+        }
         for row in 0..R {
             sums.0.add(row * sums.1).write_bytes(0, columns);
         }
@@ -40,6 +43,75 @@ pub(super) unsafe fn products<const R: usize, F: Form, T: Storage>(
             passes::<1, R, F, T>(a, b, columns, sums);
         } else {
             passes::<STEPS, R, F, T>(a, b, columns, sums);
+        }
+    }
+}
+
+/// [`products`] of so few columns that their sums stay in registers. Says whether they were. (Of 8 rows it is no faster.)
+///
+/// # Safety
+/// As for [`products`].
+#[inline(always)]
+unsafe fn narrow<const R: usize, F: Form, T: Storage>(
+    a: &[[f32; R]],
+    b: (*const T, usize),
+    columns: usize,
+    sums: (*mut f32, usize),
+) -> bool {
+    // SAFETY: the caller's promise; the form says which instructions there are.
+    unsafe {
+        #[cfg(halfstep_avx512)]
+        if F::WIDE && columns >= Wide512::LEN && R < 8 {
+            match columns.div_ceil(Wide512::LEN) {
+                1 => in_registers::<R, 1, Wide512, T>(a, b, columns, sums),
+                2 => in_registers::<R, 2, Wide512, T>(a, b, columns, sums),
+                3 => in_registers::<R, 3, Wide512, T>(a, b, columns, sums),
+                4 => in_registers::<R, 4, Wide512, T>(a, b, columns, sums),
+                _ => return false,
+            }
+            return true;
+        }
+        match columns.div_ceil(Wide256::LEN) {
+            _ if columns < Wide256::LEN || R == 8 => return false,
+            1 => in_registers::<R, 1, Wide256, T>(a, b, columns, sums),
+            2 => in_registers::<R, 2, Wide256, T>(a, b, columns, sums),
+            3 if R < 4 => in_registers::<R, 3, Wide256, T>(a, b, columns, sums),
+            4 if R < 4 => in_registers::<R, 4, Wide256, T>(a, b, columns, sums),
+            _ => return false,
+        }
+        true
+    }
+}
+
+/// [`narrow`] of `N` vectors of columns, the last of which is moved back over those before where it would not be whole:
+/// these are summed twice, to the same bits.
+///
+/// # Safety
+/// As for [`products`], of a vector's columns at least, in code compiled for its instructions.
+#[inline(always)]
+unsafe fn in_registers<const R: usize, const N: usize, V: Vector, T: Storage>(
+    a: &[[f32; R]],
+    (b, ld): (*const T, usize),
+    columns: usize,
+    (sums, apart): (*mut f32, usize),
+) {
+    let at = |i: usize| if i + 1 < N { i * V::LEN } else { columns - V::LEN };
+    let mut chains = [[V::of(0.0); N]; R];
+    // SAFETY: rows of B and of sums, each with a vector from there on.
+    unsafe {
+        for (p, a) in a.iter().enumerate() {
+            let row = b.add(p * ld);
+            for i in 0..N {
+                let b = V::widened(row.add(at(i)));
+                for (chains, &a) in chains.iter_mut().zip(a) {
+                    chains[i] = b.mul_add(V::of(a), chains[i]);
+                }
+            }
+        }
+        for (row, chains) in chains.into_iter().enumerate() {
+            for (i, chain) in chains.into_iter().enumerate() {
+                chain.narrowed(sums.add(row * apart + at(i)));
+            }
         }
     }
 }
