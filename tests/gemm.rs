@@ -442,6 +442,7 @@ fn scalars_and_combinations_that_make_no_sense_are_refused() {
             Gemm::swiglu(1, 1, 1).derivative(Activation::Silu),
             Gemm::new(1, 1, 1).groups(1).batch(2),
             Gemm::new(1, 1, 1).groups(1).layout(Layout::TN),
+            Gemm::new(1, 1, 1).batch(2).leading(Matrix::Bias, 1),
         ] {
             let error = gemm.plan::<f32, f32>(&device).unwrap_err();
             assert!(matches!(error, Error::Unsupported { .. }), "{error}");

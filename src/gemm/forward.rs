@@ -136,7 +136,8 @@ impl Gemm {
         self
     }
 
-    /// From one row of a matrix to the next, in elements; dense unless set.
+    /// From one row of a matrix to the next, in elements; dense unless set. A bias is one row, and has none: from one member's
+    /// to the next it is [`stride`](Self::stride), and a plan with its leading dimension is refused.
     pub fn leading(mut self, matrix: Matrix, elements: usize) -> Self {
         self.leading[matrix as usize] = Some(elements);
         self

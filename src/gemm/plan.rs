@@ -60,6 +60,10 @@ pub(super) fn plan<T: Storage, O: Storage>(gemm: &Gemm, device: &Device) -> Resu
     if gemm.groups.is_some() && gemm.layout.a_transposed() {
         return Err(Error::unsupported(OP, "groups of rows of a transposed A; use NN or NT"));
     }
+    if gemm.leading[Matrix::Bias as usize].is_some() {
+        let reason = "a leading dimension of the bias, which is one row; its stride is from member to member";
+        return Err(Error::unsupported(OP, reason));
+    }
     let shapes = shapes(gemm)?;
     let [a, b, c, bias, residual, z, d] = shapes;
     let mut flags = 0;
