@@ -120,6 +120,9 @@ fn the_documented_bound_is_the_derived_one() {
     assert!(documented::within(f64::NAN, f64::NAN, 0.0, Dtype::F16));
     assert!(!documented::within(f64::NAN, 1.0, 1e9, Dtype::F16));
     assert!(!documented::within(1.0, 1.0 + 1e-9, f64::NAN, Dtype::F16));
+    for (got, exact) in [(3.0, f64::INFINITY), (f64::INFINITY, 3.0), (3.0, 0.0)] {
+        assert!(!documented::within(got, exact, f64::INFINITY, Dtype::F16), "{got} {exact}");
+    }
     assert!(documented::within(f64::INFINITY, 65520.0, 0.0, Dtype::F16));
     assert!(!documented::within(f64::INFINITY, 65519.0, 0.5, Dtype::F16));
     assert!(!documented::within(f64::NEG_INFINITY, 65520.0, 9.0, Dtype::F16));
@@ -166,6 +169,22 @@ fn adversarial_sums_are_within_the_worst_bound() {
         }
     }
     println!("largest error over the worst bound: {worst:.3}");
+}
+
+/// Without a sum, too: half the smallest number is a tie, which becomes 0, and is multiplied by a large one.
+#[test]
+fn gates_that_underflow_are_within_the_bound() {
+    for device in common::product_devices() {
+        let case = Case {
+            role: Role::Gated,
+            bias: true,
+            activation: Activation::Silu,
+            ..Case::new(1, 1, 0)
+        };
+        let mut data = Data::<f32, f32>::new(&case);
+        (data.bias[0], data.bias[1]) = (f32::from_bits(1), 1e30);
+        check(&case, &data, &run(&case, &data, &device), Growth::Worst);
+    }
 }
 
 /// f16 output near its largest number: infinity exactly where it has to be.

@@ -130,6 +130,27 @@ fn one_case(case: serde_json::Value, tensors: &[(&str, Dtype, &[usize], &[u8])])
     cases.remove(0)
 }
 
+/// Infinite operands have an infinite bound, which excuses nothing.
+#[test]
+fn answers_from_infinite_operands_are_compared() {
+    let replay = |d: f64| {
+        let case = serde_json::json!({
+            "name": "inf", "op": "gemm", "inputs": {"a": "a", "b": "b"}, "outputs": {"d": "d"},
+            "attrs": {"m": 1, "n": 1, "k": 1, "layout": "nn", "dtype": "f32", "out_dtype": "f32",
+                      "alpha": 1, "beta": 0, "activation": "relu", "bias": false, "residual": false},
+        });
+        let (a, b, d) = (f32::NEG_INFINITY.to_le_bytes(), 1f32.to_le_bytes(), d.to_le_bytes());
+        let tensors: [(&str, Dtype, &[usize], &[u8]); 3] = [
+            ("a", Dtype::F32, &[1, 1], &a),
+            ("b", Dtype::F32, &[1, 1], &b),
+            ("d", Dtype::F64, &[1, 1], &d),
+        ];
+        golden::replay(&halfstep::Device::cpu(), &one_case(case, &tensors))
+    };
+    assert_eq!(replay(0.0), Ok(0.0));
+    assert_eq!(replay(7.0), Ok(f64::INFINITY));
+}
+
 /// Sizes cost what their tensors hold: 2^60 rows of nothing are done at once.
 #[test]
 fn rows_of_nothing_take_no_time() {

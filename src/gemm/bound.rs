@@ -2,13 +2,16 @@
 //!
 //! With `u = 2⁻²⁴` and `S` the sum of the magnitudes of everything that is added up
 //! (`|α|·Σ|a||b| + |β·c| + |bias| + |residual|`), an f32 sum of `K` products in any order, in fused,
-//! rounded or truncating units, is within `c(K)·u·S + K·2⁻¹⁴⁹` of the exact sum:
+//! rounded or truncating units, is within `c(K)·u·S + (K + 8)·2⁻¹⁴⁹` of the exact sum:
 //!
 //! | [`Growth`] | `c(K)` | for |
 //! |---|---|---|
 //! | `Worst` | `2·(K + ⌈K/4⌉ + 8)` | any data: no correct kernel exceeds it (Higham 2002, §3.1, with a truncating unit's ulp for half an ulp) |
 //! | `Expected` | `min(Worst, 16·√K + 2·⌈K/8⌉ + 16)` | data in no special order: a random walk, and the drift of units that truncate in blocks |
 //! | `ZeroMean` | `8 + √K/2` | independent data of mean zero |
+//!
+//! A sum that leaves f32's range on its way is infinite or NaN, whatever its exact value. What falls below that range is lost
+//! before it is multiplied by `α`: where `|α| > 1`, add `|α|·K·2⁻¹⁴⁹`.
 //!
 //! The activation multiplies that by its Lipschitz constant and adds its own error; the output type adds
 //! half an ulp (of the largest value within the error). The backward products add what rounding `dz` to the operands' type costs: [`dz`].
@@ -52,9 +55,10 @@ impl Growth {
         }
     }
 
-    /// The bound of a sum of `k` products before it is rounded to the output type.
+    /// The bound of a sum of `k` products, multiplied by an `|α|` of at most 1, before it is rounded to the output type.
     pub fn sum(self, k: usize, magnitude: f64) -> f64 {
-        self.constant(k) * U * magnitude + k as f64 * 2f64.powi(-149)
+        // Of products and of the epilogue's steps, each may lose half of the smallest number.
+        self.constant(k) * U * magnitude + (k + 8) as f64 * 2f64.powi(-149)
     }
 }
 
@@ -169,8 +173,9 @@ pub fn within(got: f64, exact: f64, bound: f64, output: Dtype) -> bool {
     if got.is_nan() || exact.is_nan() {
         return got.is_nan() && exact.is_nan();
     }
-    if got == exact {
-        return true;
+    // Nothing is near an infinity; and a bound that is one, of operands that are, bounds nothing.
+    if got == exact || !(exact.is_finite() && bound.is_finite()) {
+        return got == exact;
     }
     // From here on everything rounds to infinity.
     let limit = match output {
@@ -181,7 +186,6 @@ pub fn within(got: f64, exact: f64, bound: f64, output: Dtype) -> bool {
     if got.is_infinite() {
         return got.is_sign_positive() == exact.is_sign_positive() && exact.abs() >= limit - bound;
     }
-    // A comparison with NaN is false: written so that an undefined bound fails.
     (got - exact).abs() <= bound
 }
 

@@ -31,7 +31,7 @@ pub fn constant(growth: Growth, k: usize) -> f64 {
 
 /// Of a sum before it is rounded.
 pub fn sum(growth: Growth, k: usize, magnitude: f64) -> f64 {
-    constant(growth, k) * U * magnitude + k as f64 * 2f64.powi(-149)
+    constant(growth, k) * U * magnitude + (k + 8) as f64 * 2f64.powi(-149)
 }
 
 /// Half an ulp of the output.

@@ -150,7 +150,10 @@ fn print(
 
 /// Where nothing is checked, nothing has passed.
 fn nothing(args: &Args) -> Failure {
-    Failure::Reason(format!("no case contains {:?}", args.filter))
+    Failure::Reason(match args.filter.as_str() {
+        "" => "there are no cases".to_string(),
+        filter => format!("no case contains {filter:?}"),
+    })
 }
 
 /// What filters look at.

@@ -199,7 +199,8 @@ impl Worst {
         if got == exact || (got.is_nan() && exact.is_nan()) {
             return;
         }
-        let ratio = (got - exact).abs() / bound;
+        // An infinite bound, of operands that are infinite, allows nothing.
+        let ratio = if bound.is_finite() { (got - exact).abs() / bound } else { f64::INFINITY };
         self.0 = if ratio <= self.0 {
             self.0
         } else if ratio.is_nan() {
