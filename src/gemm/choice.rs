@@ -54,6 +54,8 @@ pub(super) fn choose(block: &Product, info: &DeviceInfo) -> std::result::Result<
                 list.join(", ")
             ));
         }
+        // A sum of 0 has no order, and the same bits in every tile.
+        (Some(_), _) if block.k == 0 => vec![SMALL_TILE],
         (Some(tile), Some(why)) if tile != SMALL_TILE => return Err(why.into()),
         (Some(tile), _) => vec![tile],
     };
@@ -76,13 +78,11 @@ pub(super) fn choose(block: &Product, info: &DeviceInfo) -> std::result::Result<
     let best = ways.min_by(|a, b| cost(a).total_cmp(&cost(b)));
     let (tile, splits) = best.expect("one way at least");
     let why = match (pinned, obstacle) {
-        (Some(_), _) => "pinned by the caller",
-        (None, Some(why)) => why,
-        (None, None) if only_small => {
-            "the only ones for an A and a B that are both stored transposed"
-        }
-        (None, None) if tile == SMALL_TILE => "large ones would leave units of the device idle",
-        (None, None) => "aligned operands, and the least time by the cost model",
+        (Some(pinned), _) if pinned == tile => "pinned by the caller",
+        (_, Some(why)) => why,
+        (_, None) if only_small => "the only ones for an A and a B that are both stored transposed",
+        (_, None) if tile == SMALL_TILE => "large ones would leave units of the device idle",
+        (_, None) => "aligned operands, and the least time by the cost model",
     };
     let rotated = rotates(&Product { splits, ..*block }, info);
     let bytes = alignment(block);
@@ -442,7 +442,6 @@ mod tests {
                 Product { stride_b: 511, batch: 2, ..fine },
                 Product { input: Dtype::F32 as u32, ..fine },
                 Product { role: params::ROLE_FUSED_A, ..fine },
-                Product { k: 0, ..fine },
                 Product { input: Dtype::F16 as u32, flags: params::FLAG_THROUGH_BF16, ..fine },
             ] {
                 let way = choose(&bad, info).unwrap();
@@ -452,6 +451,9 @@ mod tests {
                     assert_eq!(way.map(|way| way.tile).ok(), (tile == SMALL_TILE).then_some(tile));
                 }
             }
+            let empty = Product { k: 0, tile: LARGE_TILE.code(), ..fine };
+            let way = choose(&empty, info).unwrap();
+            assert_eq!((way.tile, way.aligned, way.why), (SMALL_TILE, false, "a sum of 0"));
             // Each has one tile of its own, and both have the smallest alone where A and B are both transposed.
             let [own, other] = match info.kind {
                 DeviceKind::Cuda => [MEDIUM_TILE, LARGEST_TILE],

@@ -169,8 +169,8 @@ impl Gemm {
     /// Pins a GPU's tile. With [`split`](Self::split) pinned too, the order of an element's sum depends on neither the
     /// number of rows and columns nor alignment: a row of D has the bits that it has in any other batch. (What it may
     /// depend on is said at [`rotate`](Self::rotate).) All but 64×64 need 16-bit operands that are aligned to 4 bytes and not
-    /// both stored transposed; a plan or run that cannot have a tile is refused, in words that name what there is. The CPU has one order
-    /// for all.
+    /// both stored transposed; a plan or run that cannot have a tile is refused, in words that name what there is. A sum of 0 (`α = 0`,
+    /// `k = 0`) has no order, and takes 64×64. The CPU has one order for all.
     pub fn tile(mut self, tile: Tile) -> Self {
         self.tile = Some(tile);
         self
