@@ -11,7 +11,8 @@ use crate::{Device, Error, Result};
 /// A queue of work on one device.
 ///
 /// Every operation takes the stream it is enqueued on. On the CPU a stream runs each piece of work
-/// before the call returns; code that is right on a GPU's stream is right here too.
+/// before the call returns; code that is right on a GPU's stream is right here too, as long as one thread at a time calls: calls
+/// that several threads make at once run side by side, also on one stream.
 ///
 /// ```
 /// # fn main() -> halfstep::Result<()> {
@@ -56,6 +57,8 @@ impl Stream {
     ///
     /// candle's streams belong to the thread that made them; such a stream must be used there.
     ///
+    /// Make one and keep it: what plans keep for each stream ([`gemm`](crate::gemm#memory)), they keep for every one that is made.
+    ///
     /// # Errors
     /// [`Error::Device`] if the stream is of another device than `device`.
     #[cfg(feature = "cuda")]
@@ -78,7 +81,8 @@ impl Stream {
         Ok(ours)
     }
 
-    /// A stream known by its handle: `CUstream` or `hipStream_t`. Never destroyed from here.
+    /// A stream known by its handle: `CUstream` or `hipStream_t`. Never destroyed from here. Make one and keep it, as said at
+    /// `from_cudarc`.
     ///
     /// # Errors
     /// [`Error::Unsupported`](crate::Error::Unsupported) on the CPU.
