@@ -407,6 +407,27 @@ fn g28_a_derivative_without_its_preactivation_is_refused() {
     }
 }
 
+/// Without groups, a B of several would be read as its first.
+#[test]
+fn group_ends_of_a_plan_without_groups_are_refused() {
+    for device in common::devices() {
+        let stream = device.stream().unwrap();
+        let (x, ends, mut d) =
+            (Values::from([1.0f32]), Values::from([1u32]), Values::from([5.0f32]));
+        let group_ends = Some(&ends as _);
+        let forward = Operands { group_ends, ..Operands::new(&x, &x, &mut d) };
+        let plan = Gemm::new(1, 1, 1).plan::<f32, f32>(&device).unwrap();
+        assert_eq!(arg(&plan.run(&stream, forward).unwrap_err()), "group_ends");
+        let data = DataGradOperands { group_ends, ..DataGradOperands::new(&x, &x, &mut d) };
+        let plan = DataGrad::new(1, 1, 1).plan::<f32, f32>(&device).unwrap();
+        assert_eq!(arg(&plan.run(&stream, data).unwrap_err()), "group_ends");
+        let weight = WeightGradOperands { group_ends, ..WeightGradOperands::new(&x, &x, &mut d) };
+        let plan = WeightGrad::new(1, 1, 1).plan::<f32, f32>(&device).unwrap();
+        assert_eq!(arg(&plan.run(&stream, weight).unwrap_err()), "group_ends");
+        assert_eq!(d, [5.0]);
+    }
+}
+
 #[test]
 fn g30_outputs_whose_elements_would_share_memory_are_refused() {
     for device in common::devices() {

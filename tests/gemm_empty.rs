@@ -23,7 +23,7 @@ fn layers_without_inputs_have_a_bias_gradient_and_nothing_else() {
             let data = DataGrad::new(rows, 0, output);
             let data = groups.map_or(data.clone(), |count| data.groups(count));
             let mut operands = DataGradOperands::new(&dy, &none, &mut dx);
-            operands.group_ends = Some(&ends);
+            operands.group_ends = groups.map(|_| &ends as _);
             data.plan::<f32, f32>(&device).unwrap().run(&stream, operands).unwrap();
             for (accumulate, wanted) in [(false, false), (false, true), (true, true)] {
                 let mut db = Values::from(vec![8.0f32; groups.unwrap_or(1) * output]);
@@ -31,7 +31,7 @@ fn layers_without_inputs_have_a_bias_gradient_and_nothing_else() {
                 let weight = groups.map_or(weight.clone(), |count| weight.groups(count));
                 let mut operands = WeightGradOperands::new(&dy, &none, &mut dw);
                 operands.db = wanted.then_some(&mut db);
-                operands.group_ends = Some(&ends);
+                operands.group_ends = groups.map(|_| &ends as _);
                 weight.plan::<f32, f32>(&device).unwrap().run(&stream, operands).unwrap();
                 stream.sync().unwrap();
                 let of = |group: usize| match groups {

@@ -7,12 +7,12 @@ use super::Activation;
 use super::checks::Footprint;
 use super::dispatch::Dispatch;
 use super::layout::{Subnormals, WeightLayout};
-use super::operands::Bound;
+use super::operands::{Bound, missing};
 use super::plan::{check_subnormals, check_types, ends_shape, explain};
 use crate::kernel::params::gemm as params;
 use crate::kernel::params::gemm::Product;
 use crate::kernel::table::gemm::Tile;
-use crate::{Device, Error, Read, Result, Storage, Stream, Write};
+use crate::{Device, Read, Result, Storage, Stream, Write};
 
 const OP: &str = "data_grad";
 
@@ -118,8 +118,8 @@ impl DataGrad {
     /// Checks everything but memory. `T` is the type of `dy`, `z` and W; `O` that of `dx`: `T` or f32.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] for types, a policy or a pinned tile that do not exist, [`Error::Shape`] for sizes that
-    /// overflow.
+    /// [`Error::Unsupported`](crate::Error::Unsupported) for types, a policy or a pinned tile that do not exist,
+    /// [`Error::Shape`](crate::Error::Shape) for sizes that overflow.
     pub fn plan<T: Storage, O: Storage>(&self, device: &Device) -> Result<DataGradPlan<T, O>> {
         check_types::<T, O>(OP)?;
         check_subnormals::<T>(OP, self.subnormals, device)?;
@@ -176,7 +176,7 @@ pub struct DataGradOperands<'a, T: Storage, O: Storage> {
     pub z: Option<&'a dyn Read<T>>,
     /// The weight, `[out,in]` or `[in,out]`; one behind the other where grouped.
     pub w: &'a dyn Read<T>,
-    /// Where each group's rows end, `[groups]`; see [`Gemm::groups`](super::Gemm::groups).
+    /// Where each group's rows end, `[groups]`; see [`Gemm::groups`](super::Gemm::groups). Refused without groups.
     pub group_ends: Option<&'a dyn Read<u32>>,
     /// Takes `dz = round(dy ∘ act'(z))`, `[rows,out]`.
     pub d_preactivation: Option<&'a mut dyn Write<T>>,
@@ -200,7 +200,7 @@ pub struct DataGradPlan<T, O> {
     dy: Footprint,
     w: Footprint,
     dx: Footprint,
-    ends: Footprint,
+    ends: Option<Footprint>,
     empty: bool,
     types: PhantomData<(T, O)>,
 }
@@ -209,8 +209,9 @@ impl<T: Storage, O: Storage> DataGradPlan<T, O> {
     /// Enqueues the product on `stream`.
     ///
     /// # Errors
-    /// [`Error::Shape`] for an operand that is missing or too short, [`Error::Overlap`] for an output that
-    /// shares memory with another operand, [`Error::Align`], [`Error::Device`]. Nothing is written then.
+    /// [`Error::Shape`](crate::Error::Shape) for an operand that is missing or too short,
+    /// [`Error::Overlap`](crate::Error::Overlap) for an output that shares memory with another operand,
+    /// [`Error::Align`](crate::Error::Align), [`Error::Device`](crate::Error::Device). Nothing is written then.
     pub fn run(&self, stream: &Stream, operands: DataGradOperands<'_, T, O>) -> Result<()> {
         stream.expect_device(OP, &self.device)?;
         let DataGradOperands { dy, z, w, group_ends, d_preactivation, dx } = operands;
@@ -225,10 +226,7 @@ impl<T: Storage, O: Storage> DataGradPlan<T, O> {
         if let Some(out) = d_preactivation {
             block.fused_a = bound.write("d_preactivation", out, &self.dy)?;
         }
-        if block.groups > 0 {
-            let ends = group_ends.ok_or_else(|| missing(OP, "group_ends", &self.ends))?;
-            block.group_ends = bound.read("group_ends", ends, &self.ends)?;
-        }
+        block.group_ends = bound.group_ends(group_ends, self.ends.as_ref())?;
         bound.overlaps()?;
         if self.empty {
             return Ok(());
@@ -240,9 +238,4 @@ impl<T: Storage, O: Storage> DataGradPlan<T, O> {
     pub fn explain(&self) -> String {
         explain(&self.block, &self.device)
     }
-}
-
-/// An operand that has to be there.
-pub(super) fn missing(op: &'static str, arg: &'static str, shape: &Footprint) -> Error {
-    Error::shape(op, arg, format!("[{}, {}]", shape.rows, shape.cols), "none")
 }

@@ -42,7 +42,7 @@ pub struct Operands<'a, T: Storage, O: Storage> {
     pub residual: Source<'a, O>,
     /// The pre-activation `z` that [`Gemm::derivative`](super::Gemm::derivative) reads, `[m,n]`.
     pub derivative_of: Option<&'a dyn Read<T>>,
-    /// Where each group's rows end, `[groups]`; see [`Gemm::groups`](super::Gemm::groups).
+    /// Where each group's rows end, `[groups]`; see [`Gemm::groups`](super::Gemm::groups). Refused without groups.
     pub group_ends: Option<&'a dyn Read<u32>>,
     /// Takes `α·A·B + β·C + bias` rounded to the input type, `[m,n]` (`[m,2n]` for SwiGLU): what the
     /// backward products read as `z`.
@@ -134,6 +134,24 @@ impl<'s> Bound<'s> {
         Ok(self.push::<E>(arg, address.0, shape, true))
     }
 
+    /// The address of the list of group ends, which is there where the plan has groups. Without, a B of several would be read
+    /// as its first.
+    pub fn group_ends(
+        &mut self,
+        ends: Option<&dyn Read<u32>>,
+        shape: Option<&Footprint>,
+    ) -> Result<u64> {
+        const ARG: &str = "group_ends";
+        match (ends, shape) {
+            (Some(ends), Some(shape)) => self.read(ARG, ends, shape),
+            (None, Some(shape)) if shape.need > 0 => Err(missing(self.op, ARG, shape)),
+            (None, _) => Ok(0),
+            (Some(_), None) => {
+                Err(Error::shape(self.op, ARG, "none, of a plan without groups", "a list"))
+            }
+        }
+    }
+
     /// Lets the operand just added be exactly `d`.
     pub fn or_in_place(&mut self) {
         self.spans[self.count - 1].in_place = true;
@@ -191,6 +209,11 @@ impl<'s> Bound<'s> {
         }
         Ok(())
     }
+}
+
+/// An operand that has to be there.
+pub(super) fn missing(op: &'static str, arg: &'static str, shape: &Footprint) -> Error {
+    Error::shape(op, arg, format!("[{}, {}]", shape.rows, shape.cols), "none")
 }
 
 /// Whether two operands share a byte. Column ranges of one larger matrix do not meet.

@@ -7,7 +7,7 @@ use super::checks::Footprint;
 use super::choice::Choice;
 use super::dispatch::Dispatch;
 use super::layout::{Matrix, Subnormals};
-use super::operands::{Bound, Operands, Source};
+use super::operands::{Bound, Operands, Source, missing};
 use super::{Gemm, choice};
 use crate::backend::cpu;
 use crate::kernel::params::gemm as params;
@@ -34,7 +34,7 @@ pub struct Plan<T, O> {
     /// The parameter block without its addresses.
     block: Product,
     shapes: [Footprint; Matrix::COUNT],
-    ends: Footprint,
+    ends: Option<Footprint>,
     /// Nothing is launched.
     empty: bool,
     types: PhantomData<(T, O)>,
@@ -117,9 +117,10 @@ pub(super) fn plan<T: Storage, O: Storage>(gemm: &Gemm, device: &Device) -> Resu
     Ok(Plan { device: device.clone(), dispatch, block, shapes, ends, empty, types: PhantomData })
 }
 
-/// The shape of the list of group ends.
-pub(super) fn ends_shape(op: &'static str, groups: Option<usize>) -> Result<Footprint> {
-    Footprint::new(op, "group_ends", (1, groups.unwrap_or(0)), None, None, 1, false)
+/// The shape of the list of group ends, where there are groups.
+pub(super) fn ends_shape(op: &'static str, groups: Option<usize>) -> Result<Option<Footprint>> {
+    let shape = |groups| Footprint::new(op, "group_ends", (1, groups), None, None, 1, false);
+    groups.map(shape).transpose()
 }
 
 /// Input and output types that have a kernel.
@@ -224,7 +225,7 @@ impl<T: Storage, O: Storage> Plan<T, O> {
                     (block.ldc, block.stride_c) = (block.ldd, block.stride_d);
                     block.d
                 }
-                Source::None => return Err(self.missing("c", c_shape)),
+                Source::None => return Err(missing(OP, "c", c_shape)),
             };
             if matches!(c, Source::From(_)) {
                 bound.or_in_place();
@@ -246,23 +247,15 @@ impl<T: Storage, O: Storage> Plan<T, O> {
             block.bias = bound.read("bias", bias, bias_shape)?;
         }
         if block.role == params::ROLE_DERIVATIVE {
-            let z = derivative_of.ok_or_else(|| self.missing("derivative_of", z_shape))?;
+            let z = derivative_of.ok_or_else(|| missing(OP, "derivative_of", z_shape))?;
             block.z = bound.read("derivative_of", z, z_shape)?;
         }
-        if block.groups > 0 {
-            let ends = group_ends.ok_or_else(|| self.missing("group_ends", &self.ends))?;
-            block.group_ends = bound.read("group_ends", ends, &self.ends)?;
-        }
+        block.group_ends = bound.group_ends(group_ends, self.ends.as_ref())?;
         bound.overlaps()?;
         if self.empty {
             return Ok(());
         }
         self.dispatch.run(OP, block, stream)
-    }
-
-    fn missing(&self, arg: &'static str, shape: &Footprint) -> Error {
-        let expected = format!("[{}, {}]", shape.rows, shape.cols);
-        Error::shape(OP, arg, expected, "none")
     }
 
     /// What was chosen, and why, in words, as far as sizes say. Of a GPU's plan: the kernel, its tile, and what operands are

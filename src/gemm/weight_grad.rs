@@ -5,10 +5,9 @@ use std::marker::PhantomData;
 
 use super::Activation;
 use super::checks::Footprint;
-use super::data_grad::missing;
 use super::dispatch::Dispatch;
 use super::layout::{Subnormals, WeightLayout};
-use super::operands::Bound;
+use super::operands::{Bound, missing};
 use super::plan::{check_subnormals, check_types, ends_shape, explain};
 use crate::grad_stats::Addresses;
 use crate::kernel::params::gemm as params;
@@ -246,7 +245,7 @@ pub struct WeightGradOperands<'a, T: Storage, O: Storage> {
     pub z: Option<&'a dyn Read<T>>,
     /// The layer's input, `[rows,in]`.
     pub x: &'a dyn Read<T>,
-    /// Where each group's rows end, `[groups]`; see [`Gemm::groups`](super::Gemm::groups).
+    /// Where each group's rows end, `[groups]`; see [`Gemm::groups`](super::Gemm::groups). Refused without groups.
     pub group_ends: Option<&'a dyn Read<u32>>,
     /// Takes `dz = round(dy ∘ act'(z))`, `[rows,out]`.
     pub d_preactivation: Option<&'a mut dyn Write<T>>,
@@ -288,7 +287,7 @@ pub struct WeightGradPlan<T, O> {
     x: Footprint,
     dw: Footprint,
     db: Footprint,
-    ends: Footprint,
+    ends: Option<Footprint>,
     empty: bool,
     types: PhantomData<(T, O)>,
 }
@@ -337,10 +336,7 @@ impl<T: Storage, O: Storage> WeightGradPlan<T, O> {
             }
             None => {}
         }
-        if block.groups > 0 {
-            let ends = group_ends.ok_or_else(|| missing(OP, "group_ends", &self.ends))?;
-            block.group_ends = bound.read("group_ends", ends, &self.ends)?;
-        }
+        block.group_ends = bound.group_ends(group_ends, self.ends.as_ref())?;
         if let Some(Stats { stats, weight, bias }) = stats {
             if bias == Some(weight) {
                 let (first, second) = ("stats.weight".into(), "stats.bias".into());
