@@ -393,6 +393,11 @@ fn g28_a_derivative_without_its_preactivation_is_refused() {
             Gemm::new(1, 1, 1).derivative(Activation::Relu).plan::<f32, f32>(&device).unwrap();
         let error = plan.run(&stream, Operands::new(&x, &x, &mut d)).unwrap_err();
         assert_eq!(arg(&error), "derivative_of");
+        // What would be ignored is refused, too.
+        let plan =
+            Gemm::new(1, 1, 1).activation(Activation::Relu).plan::<f32, f32>(&device).unwrap();
+        let operands = Operands { derivative_of: Some(&x), ..Operands::new(&x, &x, &mut d) };
+        assert_eq!(arg(&plan.run(&stream, operands).unwrap_err()), "derivative_of");
         let plan =
             DataGrad::new(1, 1, 1).activation(Activation::Silu).plan::<f32, f32>(&device).unwrap();
         let error = plan.run(&stream, DataGradOperands::new(&x, &x, &mut d)).unwrap_err();

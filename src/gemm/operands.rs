@@ -40,7 +40,7 @@ pub struct Operands<'a, T: Storage, O: Storage> {
     pub bias: Option<&'a dyn Read<T>>,
     /// Added after the activation, `[m,n]`.
     pub residual: Source<'a, O>,
-    /// The pre-activation `z` that [`Gemm::derivative`](super::Gemm::derivative) reads, `[m,n]`.
+    /// The pre-activation `z` that [`Gemm::derivative`](super::Gemm::derivative) reads, `[m,n]`. Refused without.
     pub derivative_of: Option<&'a dyn Read<T>>,
     /// Where each group's rows end, `[groups]`; see [`Gemm::groups`](super::Gemm::groups). Refused without groups.
     pub group_ends: Option<&'a dyn Read<u32>>,

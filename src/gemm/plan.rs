@@ -249,6 +249,9 @@ impl<T: Storage, O: Storage> Plan<T, O> {
         if block.role == params::ROLE_DERIVATIVE {
             let z = derivative_of.ok_or_else(|| missing(OP, "derivative_of", z_shape))?;
             block.z = bound.read("derivative_of", z, z_shape)?;
+        } else if derivative_of.is_some() {
+            let expected = "none, of a plan without a derivative";
+            return Err(Error::shape(OP, "derivative_of", expected, "a matrix"));
         }
         block.group_ends = bound.group_ends(group_ends, self.ends.as_ref())?;
         bound.overlaps()?;
