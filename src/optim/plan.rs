@@ -20,7 +20,8 @@ const STATE_ALIGN: usize = 64;
 pub(super) struct Item {
     pub(super) name: String,
     pub(super) len: usize,
-    /// Whose rates it has.
+    /// Whose rates it has: state files say.
+    #[cfg(feature = "safetensors")]
     pub(super) group: usize,
     /// The elements whose state is here: all of them, or this rank's.
     pub(super) part: Range<usize>,
@@ -97,7 +98,14 @@ impl Layout {
         let cut = |at: usize| at.is_multiple_of(PARTIAL_CHUNK) || at == tensor.len;
         assert!(part.end <= tensor.len && cut(part.start) && cut(part.end), "cut between chunks");
         let (name, len) = (tensor.name.clone(), tensor.len);
-        let item = Item { name, len, group, part: part.clone(), row: None };
+        let item = Item {
+            name,
+            len,
+            #[cfg(feature = "safetensors")]
+            group,
+            part: part.clone(),
+            row: None,
+        };
         self.items.push(item);
         let first = self.whole_chunks;
         let end = first.checked_add(tensor.len.div_ceil(PARTIAL_CHUNK));
