@@ -53,7 +53,7 @@ fn verify_sweeps_without_files() {
     {
         assert!(out.contains(&format!("ok     {group}")), "{group}: {out}");
     }
-    assert!(out.ends_with("1899 passed, 0 failed\n"), "{out}");
+    assert!(out.ends_with("2019 passed, 0 failed\n"), "{out}");
     let case = ["--filter", "gemm f32 to f32 TN 33x65x31 plain"];
     let (code, out, _) = run(&[&["--device", "cpu:portable"], &case[..]].concat());
     assert!(code == Some(0) && out.ends_with("\n1 passed, 0 failed\n"), "{out}");
