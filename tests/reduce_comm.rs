@@ -11,6 +11,7 @@
 
 mod common;
 
+use common::blocks::{bytes, exchange};
 use common::{cpu, ranks};
 use halfstep::reduce::{
     Abort, BucketPlan, Collective, Communicator, Config, Fault, Local, Param, Part, Parts, Reducer,
@@ -21,28 +22,6 @@ use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
 
 const LONG: Duration = Duration::from_secs(20);
-
-fn exchange(
-    comm: &mut Local,
-    how: Collective,
-    bytes: &[u8],
-    limit: Duration,
-) -> Result<Parts, Fault> {
-    let device = cpu(1);
-    let stream = device.stream().unwrap();
-    let send = Arc::new(device.upload(bytes).unwrap());
-    comm.exchange(how, &send, &stream, Instant::now() + limit)
-}
-
-fn bytes(parts: &Parts) -> Vec<Vec<u8>> {
-    let stream = cpu(1).stream().unwrap();
-    let read = |part: &halfstep::reduce::Part| {
-        let mut bytes = vec![0; part.len];
-        part.buffer.read(&stream, part.start, &mut bytes).unwrap();
-        bytes
-    };
-    parts.parts.iter().map(read).collect()
-}
 
 #[test]
 fn blocks_go_where_they_should() {

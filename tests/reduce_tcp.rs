@@ -6,15 +6,16 @@
 mod common;
 
 use std::process::{Command, Stdio};
-use std::sync::{Arc, Barrier};
+use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
+use common::blocks::{bytes, exchange};
 use common::data::{Distribution, Rng};
 use common::reduction::{params_from, refs};
 use common::tcp::{connect, port};
 use common::{cpu, ranks};
 use halfstep::reduce::{
-    BucketPlan, Collective, Communicator, Config, Fault, Given, Moves, Parts, Reducer, Rendezvous,
+    BucketPlan, Collective, Communicator, Config, Fault, Given, Moves, Reducer, Rendezvous,
     Section, Sum, TcpComm, Unscale,
 };
 use halfstep::{Buffer, Device, Dtype, Error, Storage, bf16};
@@ -30,27 +31,6 @@ fn run<R: Send>(size: usize, rank: impl Fn(TcpComm) -> R + Sync) -> Vec<R> {
         made.wait(); // nobody breaks it before all have it
         rank(comm)
     })
-}
-
-fn exchange(
-    comm: &mut TcpComm,
-    how: Collective,
-    bytes: &[u8],
-    within: Duration,
-) -> Result<Parts, Fault> {
-    let device = Device::cpu();
-    let send = Arc::new(device.upload(bytes).unwrap());
-    comm.exchange(how, &send, &device.stream().unwrap(), Instant::now() + within)
-}
-
-fn bytes(parts: &Parts) -> Vec<Vec<u8>> {
-    let stream = Device::cpu().stream().unwrap();
-    let one = |part: &halfstep::reduce::Part| {
-        let mut bytes = vec![0; part.len];
-        part.buffer.read(&stream, part.start, &mut bytes).unwrap();
-        bytes
-    };
-    parts.parts.iter().map(one).collect()
 }
 
 #[test]

@@ -2,6 +2,7 @@
 #![allow(dead_code)] // each suite uses its part
 #![allow(missing_docs)]
 
+pub mod blocks;
 pub mod bound;
 pub mod data;
 #[cfg(feature = "safetensors")]

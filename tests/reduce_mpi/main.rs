@@ -6,17 +6,18 @@ mod common;
 mod sections;
 
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use common::blocks::{bytes, exchange};
 use common::data::{Distribution, Rng};
 use common::mpi::{self, ALL, Case, RANKS};
 use common::reduction::{params_from, refs};
 use common::{cpu, devices, ranks, sharded};
 use halfstep::optim::{self, Moments};
 use halfstep::reduce::{
-    BucketPlan, Collective, Communicator, Config, Fault, Hierarchical, Local, Mpi, MpiComm, Parts,
-    Reducer, Sharded, Staged, Sum, Unscale, local,
+    BucketPlan, Collective, Communicator, Config, Fault, Hierarchical, Local, Mpi, Reducer,
+    Sharded, Staged, Sum, Unscale, local,
 };
 use halfstep::{Buffer, Device, Dtype, Error, Storage, Stream, bf16, f16};
 
@@ -50,28 +51,6 @@ const CASES: [Case; 18] = [
 
 fn main() -> ExitCode {
     mpi::main(&CASES)
-}
-
-fn exchange(
-    comm: &mut MpiComm,
-    how: Collective,
-    bytes: &[u8],
-    limit: Duration,
-) -> Result<Parts, Fault> {
-    let device = cpu(1);
-    let stream = device.stream().unwrap();
-    let send = Arc::new(device.upload(bytes).unwrap());
-    comm.exchange(how, &send, &stream, Instant::now() + limit)
-}
-
-fn bytes(parts: &Parts) -> Vec<Vec<u8>> {
-    let stream = cpu(1).stream().unwrap();
-    let read = |part: &halfstep::reduce::Part| {
-        let mut bytes = vec![0; part.len];
-        part.buffer.read(&stream, part.start, &mut bytes).unwrap();
-        bytes
-    };
-    parts.parts.iter().map(read).collect()
 }
 
 /// Lengths that leave at once, that are handed over, and 0 (C-21).

@@ -6,9 +6,10 @@ use std::time::Instant;
 use halfstep::reduce::{Collective, Communicator, Fault, Moves, Mpi, MpiComm, Section};
 use halfstep::{Buffer, Error};
 
+use super::LONG;
+use super::common::blocks::exchange;
 use super::common::cpu;
 use super::common::mpi::RANKS;
-use super::{LONG, exchange};
 
 /// Sections of one byte for each rank, and each of the bytes in `len` copies: what rank `r` has for rank
 /// `q` is gathered there; what it makes of that is scattered to all.
