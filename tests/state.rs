@@ -287,6 +287,29 @@ fn a_report_is_of_a_step_made_here() {
     }
 }
 
+/// A constant scale is no history that a dynamic one could go on from: 1 would lose f16 gradients for
+/// thousands of steps.
+#[test]
+fn a_dynamic_scale_does_not_start_from_a_constant_one() {
+    let folder = Folder::new("constant");
+    let (stream, ..) = small(&folder); // without a scaler
+    let groups =
+        [Group::new(AdamW::default()).tensors([Tensor::new("a", 90), Tensor::new("b", 40)])];
+    let rules = Dynamic { interval: 1, hysteresis: 2, ..Dynamic::PYTORCH };
+    let config = Config { scaler: Scaler::Dynamic(rules), ..Config::default() };
+    let mut optimizer = Optimizer::<f32, bf16>::new(stream.device(), &groups, config).unwrap();
+    optimizer.load(&stream, folder.file()).unwrap();
+    assert_eq!(optimizer.scale(&stream).unwrap(), 65536.0);
+    let (mut a, mut b, g) = (vec![1.0f32; 90], vec![2.0f32; 40], vec![bf16::ONE; 90]);
+    optimizer.run(&stream, &mut [&mut a, &mut b], &[Some(&g), None]).unwrap();
+    assert_eq!(optimizer.report(&stream).unwrap().attempts, 2, "counts go on");
+    // Its own history it goes on from.
+    optimizer.save(&stream, folder.file()).unwrap();
+    let mut other = Optimizer::<f32, bf16>::new(stream.device(), &groups, config).unwrap();
+    other.load(&stream, folder.file()).unwrap();
+    assert_eq!(other.scale(&stream).unwrap(), 131_072.0);
+}
+
 /// A file of masters that never got values has none to give: they are not loaded as zeros.
 #[test]
 fn masters_without_values_stay_without() {
@@ -304,6 +327,8 @@ fn masters_without_values_stay_without() {
     assert!(matches!(error, Error::State { .. }), "{error}");
     let error = optimizer.write_params(&stream, &mut [&mut w]).unwrap_err();
     assert!(matches!(error, Error::State { .. }), "{error}");
+    let error = optimizer.master(&stream, 0, &w).unwrap_err();
+    assert!(matches!(error, Error::State { op: "optim::master", .. }), "{error}");
     assert_eq!(w, [bf16::ONE; 5]);
     // Of tensors that the file lacks, nothing has changed.
     let groups = [Group::new(AdamW::default()).tensor(Tensor::new("b", 5))];

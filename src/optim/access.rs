@@ -71,9 +71,7 @@ impl<P: Storage, G: Storage> Optimizer<P, G> {
     ) -> Result<()> {
         const OP: &str = "optim::write_params";
         self.between_steps(OP)?;
-        if !self.loaded {
-            return Err(Error::state(OP, "masters with values", "masters without"));
-        }
+        self.check_masters(OP)?;
         self.gather_params(OP, stream, params)?;
         self.forget_values();
         self.check_values_apart(OP)?;
@@ -84,7 +82,8 @@ impl<P: Storage, G: Storage> Optimizer<P, G> {
     /// parameter itself. Allocates and waits; for inspection and tests.
     ///
     /// # Errors
-    /// [`Error::Range`] for a tensor there is not; otherwise as [`load_params`](Self::load_params).
+    /// [`Error::Range`] for a tensor there is not; [`Error::State`] before f32 masters have values; otherwise
+    /// as [`load_params`](Self::load_params).
     pub fn master(
         &mut self,
         stream: &Stream,
@@ -93,6 +92,7 @@ impl<P: Storage, G: Storage> Optimizer<P, G> {
     ) -> Result<Vec<f32>> {
         const OP: &str = "optim::master";
         self.between_steps(OP)?;
+        self.check_masters(OP)?;
         stream.expect_device(OP, &self.device)?;
         let Some(row) = self.row(OP, tensor)? else { return Ok(Vec::new()) };
         let len = self.layout.items[tensor].len;
@@ -217,6 +217,15 @@ impl<P: Storage, G: Storage> Optimizer<P, G> {
                 Err(Error::range(op, "tensor", expected, tensor))
             }
         }
+    }
+
+    /// f32 masters have been given values, where there are such.
+    pub(super) fn check_masters(&self, op: &'static str) -> Result<()> {
+        if self.loaded {
+            return Ok(());
+        }
+        let expected = "f32 masters with values: `load_params` or `init_from_f32`";
+        Err(Error::state(op, expected, "masters without"))
     }
 
     pub(super) fn between_steps(&self, op: &'static str) -> Result<()> {

@@ -18,10 +18,7 @@ impl<P: Storage, G: Storage> Optimizer<P, G> {
         params: &mut [&mut dyn Write<P>],
         grads: &[Option<&dyn Read<G>>],
     ) -> Result<()> {
-        if !self.loaded {
-            let expected = "f32 masters with values: `load_params` or `init_from_f32`";
-            return Err(Error::state(op, expected, "masters without"));
-        }
+        self.check_masters(op)?;
         self.gather_params(op, stream, params)?;
         self.gather_grads(op, stream, grads)?;
         let (params, grads) = (&mut self.param_addresses, &mut self.grad_addresses);

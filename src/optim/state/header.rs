@@ -92,6 +92,8 @@ pub(super) struct Header {
     /// What must agree: (field, value).
     identity: Vec<(&'static str, String)>,
     pub(super) loaded: bool,
+    /// Whether the loss scale has a history.
+    pub(super) dynamic: bool,
     pub(super) status: Status,
     pub(super) rates: Vec<f64>,
     pub(super) tensors: Vec<Counted>,
@@ -145,6 +147,7 @@ impl Header {
         Self {
             identity: IDENTITY.into_iter().zip(values).collect(),
             loaded: optimizer.loaded,
+            dynamic: optimizer.scale_rules.rules().dynamic == 1,
             status: *status,
             rates: optimizer.rules.iter().map(Rule::lr).collect(),
             tensors,
@@ -162,6 +165,7 @@ impl Header {
         let status = &self.status;
         let bits = |value: f64| digits(value.to_bits());
         own.insert("loaded".into(), json!(self.loaded));
+        own.insert("dynamic".into(), json!(self.dynamic));
         own.insert("attempts".into(), json!(status.attempts));
         own.insert("applied".into(), json!(status.applied));
         own.insert("scale".into(), json!(bits(f64::from(status.scale))));
@@ -257,6 +261,8 @@ impl Header {
         Ok(Self {
             identity: identity.collect::<Result<_>>()?,
             loaded: own.get("loaded")?.as_bool().unwrap_or(false),
+            // Files of before do not say.
+            dynamic: own.get("dynamic").map_or(Some(true), Value::as_bool).unwrap_or(true),
             status,
             rates: rates.collect::<Result<_>>()?,
             tensors: own.list("tensors")?.iter().map(counted).collect::<Result<_>>()?,

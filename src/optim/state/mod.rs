@@ -125,7 +125,8 @@ impl<P: Storage, G: Storage> Optimizer<P, G> {
     /// state, types, seed and tensors. Nothing is cast. The next step has the bits it would have had
     /// without the interruption, if tensors are in the same order: in another, norms are summed
     /// otherwise and random numbers are others. Learning rates are restored, those of the first group
-    /// to the first; the other hyper-parameters stay as they are here.
+    /// to the first; the other hyper-parameters stay as they are here. A dynamic loss scale goes on from
+    /// that of the file; where that was constant, it stays as it is here.
     ///
     /// Everything is checked before anything is written: checksums of header and data, names,
     /// types and lengths, counters, the loss scale against its rules, and that moments are finite
@@ -343,7 +344,7 @@ fn status_of(header: &Header, now: Status, scale: &LossScale) -> Result<Status> 
         if saved.scale.to_bits() != now.scale.to_bits() {
             return wrong("scale", now.scale.to_string(), saved.scale.to_string());
         }
-    } else {
+    } else if header.dynamic {
         // Not a range's `contains`: NaN fails every comparison here, as it should.
         if !(saved.scale >= rules.min && saved.scale <= rules.max) {
             let expected = format!("from {:e} to {:e}", rules.min, rules.max);
@@ -363,13 +364,15 @@ fn status_of(header: &Header, now: Status, scale: &LossScale) -> Result<Status> 
         let expected = format!("at most {} attempts", saved.attempts);
         return wrong("applied", expected, saved.applied.to_string());
     }
+    // A constant scale is no history that a dynamic one could go on from.
+    let scaled = if rules.dynamic == 1 && !header.dynamic { &now } else { saved };
     Ok(Status {
         attempts: saved.attempts,
         applied: saved.applied,
-        scale: saved.scale,
-        inverse: super::scale::inverse(saved.scale),
-        growth_tracker: saved.growth_tracker,
-        hysteresis: saved.hysteresis,
+        scale: scaled.scale,
+        inverse: super::scale::inverse(scaled.scale),
+        growth_tracker: scaled.growth_tracker,
+        hysteresis: scaled.hysteresis,
         skips: saved.skips,
         ..bytemuck::Zeroable::zeroed() // the last step is not one of here
     })
