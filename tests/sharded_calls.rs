@@ -160,6 +160,38 @@ fn ranks_that_differ_are_told() {
     });
 }
 
+/// Ranks that would step their parts of one tensor otherwise: told on every rank, before anything is written.
+#[test]
+fn ranks_that_step_otherwise_are_told() {
+    let rate = "one learning rate of groups[1] on every rank, found 0.01 on rank 0, 0.5 on rank 1";
+    let factor =
+        "one factor of gradients on every rank, found Keep on rank 0, Factor(0.25) on rank 1";
+    for (expected, which) in [(rate, 0), (factor, 1)] {
+        ranks::run(3, |comm| {
+            let (rank, case) = (comm.rank(), case(3));
+            let stream = cpu(1).stream().unwrap();
+            let mut sharded: Sharded<bf16, bf16> = open(&case, stream.device(), comm);
+            let mut params = case.params::<bf16>();
+            sharded.load_params(&stream, &plain(&params)).unwrap();
+            let grads = case.gradients::<bf16>(rank, 0);
+            for param in case.marks(rank, 0) {
+                sharded.ready(&stream, param, &grads[param]).unwrap();
+            }
+            let other = rank == 1;
+            let lr = if other && which == 0 { 0.5 } else { 0.01 };
+            sharded.set_lr(1, lr).unwrap();
+            let unscale = if other && which == 1 { Unscale::Factor(0.25) } else { Unscale::Keep };
+            for _ in 0..2 {
+                let error = sharded.step(&stream, &mut writes(&mut params), unscale).unwrap_err();
+                assert!(error.to_string().contains(expected), "{error}");
+            }
+            assert!(
+                common::sharded::bits(&params) == common::sharded::bits(&case.params::<bf16>())
+            );
+        });
+    }
+}
+
 /// Masters and moments take 1/N of the memory on each rank, to within a chunk of each bucket.
 #[test]
 fn state_is_shared_out() {

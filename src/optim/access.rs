@@ -209,6 +209,11 @@ impl<P: Storage, G: Storage> Optimizer<P, G> {
         self.rules.get(group)
     }
 
+    /// The rules of all groups.
+    pub(crate) fn rules(&self) -> impl Iterator<Item = &Rule> {
+        self.rules.iter()
+    }
+
     fn row(&self, op: &'static str, tensor: usize) -> Result<Option<usize>> {
         match self.layout.items.get(tensor) {
             Some(item) => Ok(item.row),

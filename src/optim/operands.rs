@@ -7,7 +7,7 @@ use super::plan::{self, Addresses, Arguments};
 use super::{Moments, Optimizer};
 use crate::kernel::params::optim::{Block, Convert, Step};
 use crate::kernel::table::optim::Row;
-use crate::{Buffer, Error, Read, Result, Storage, Stream, Write};
+use crate::{Buffer, Read, Result, Storage, Stream, Write};
 
 impl<P: Storage, G: Storage> Optimizer<P, G> {
     /// All checks of a step; only the host's notes of addresses change.

@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+mod alike;
 pub(super) mod cut;
 mod params;
 mod rows;
@@ -106,7 +107,7 @@ pub struct Sharded<P: Storage, G: Storage> {
     place: Vec<usize>,
     /// This rank's part of each declared parameter's averaged gradient.
     gradients: Vec<Buffer<G>>,
-    /// The reducer's partials, in the declared order.
+    /// The reducer's partials, in the declared order, and behind them what each rank says of its step.
     partials: Rows,
     /// LAMB's norms, in the optimizer's order.
     norms: Rows,
@@ -155,7 +156,7 @@ impl<P: Storage, G: Storage> Sharded<P, G> {
 
         let params = plan.params().len();
         let declared: Vec<usize> = (0..params).collect();
-        let chunks = |order| (0..ranks).map(|rank| cut.chunks(order, rank)).collect();
+        let chunks = |order| (0..ranks).map(|rank| cut.chunks(order, rank)).collect::<Vec<_>>();
         let lamb = groups.iter().any(|group| matches!(group.rule, Rule::Lamb(_)));
         let norms = if lamb { chunks(&order) } else { vec![Vec::new(); ranks] };
         let part = |param: usize| device.zeros(cut.part(param, rank).len());
@@ -164,11 +165,16 @@ impl<P: Storage, G: Storage> Sharded<P, G> {
             let bytes = if ranks == 1 { 0 } else { bytes.max(1).next_multiple_of(256) };
             Ok(Bringing::new(device.zeros(bytes)?))
         };
+        let mut partials = chunks(&declared);
+        let (all, said) = (reducer.stats.partials.len(), 1 + groups.len());
+        for (rank, rows) in partials.iter_mut().enumerate() {
+            rows.push(all + rank * said..all + (rank + 1) * said);
+        }
         let mut place = vec![0; params];
         order.iter().enumerate().for_each(|(tensor, &param)| place[param] = tensor);
         Ok(Self {
             gradients: declared.iter().map(|&param| part(param)).collect::<Result<_>>()?,
-            partials: Rows::new(device, size_of::<Partial>(), chunks(&declared))?,
+            partials: Rows::new(device, size_of::<Partial>(), partials)?,
             norms: Rows::new(device, 2 * size_of::<f64>(), norms)?,
             bringing: (0..plan.buckets().len()).map(bucket).collect::<Result<_>>()?,
             whole: vec![true; params],
@@ -231,7 +237,7 @@ impl<P: Storage, G: Storage> Sharded<P, G> {
         self.optimizer.scale(stream)
     }
 
-    /// [`Optimizer::set_lr`], to be called on every rank.
+    /// [`Optimizer::set_lr`], to be called on every rank: ranks whose rates differ are told by the next step.
     ///
     /// # Errors
     /// As there.

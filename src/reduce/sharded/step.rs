@@ -5,7 +5,7 @@
 use super::super::config::Unscale;
 use super::super::launch::Span;
 use super::super::report::Reduced;
-use super::Sharded;
+use super::{Sharded, alike};
 use crate::backend::Address;
 use crate::kernel::params::Partial;
 use crate::optim::Source;
@@ -63,8 +63,8 @@ impl<P: Storage, G: Storage> Sharded<P, G> {
     /// [`Error::Align`], [`Error::Overlap`], [`Error::Range`] for a factor that is none;
     /// [`Error::State`] while parameters of the last step have not been waited for, or before f32 masters
     /// have values: the step goes on and `step` can be called again. [`Error::State`] naming the
-    /// parameters never marked, unless [`Config::allow_unused`](super::Config::allow_unused);
-    /// [`Error::Comm`]: then this is the last step.
+    /// parameters never marked, unless [`Config::allow_unused`](super::Config::allow_unused), or a learning rate
+    /// or factor that ranks have set otherwise; [`Error::Comm`]: then this is the last step.
     pub fn step(
         &mut self,
         stream: &Stream,
@@ -81,7 +81,7 @@ impl<P: Storage, G: Storage> Sharded<P, G> {
         let spans: Vec<Span> = self.gradients.iter().map(span).collect();
         let reduced = self.reducer.end(stream, &spans, unscale)?;
         self.settle(|sharded| {
-            sharded.meet(stream)?;
+            sharded.meet(stream, unscale)?;
             sharded.update(stream, params, unscale, &reduced)?;
             sharded.send_params(STEP, stream, params)
         })?;
@@ -105,10 +105,15 @@ impl<P: Storage, G: Storage> Sharded<P, G> {
         }
     }
 
-    /// Every rank gets the partials of the whole gradient.
-    fn meet(&mut self, stream: &Stream) -> Result<()> {
+    /// Every rank gets the partials of the whole gradient, if all are about to make the same step.
+    fn meet(&mut self, stream: &Stream, unscale: Unscale) -> Result<()> {
+        let said = alike::say(unscale, self.optimizer.rules());
         let partials = &mut self.reducer.stats.partials;
         let mut whole = partials.to_vec(stream)?;
+        let all = whole.len();
+        for _ in 0..self.cut.ranks() {
+            whole.extend_from_slice(bytemuck::cast_slice(&said));
+        }
         let rows = self.partials.of(self.rank).iter().cloned().flatten();
         let own: Vec<Partial> = rows.map(|row| whole[row]).collect();
         self.partials.exchange(
@@ -118,6 +123,8 @@ impl<P: Storage, G: Storage> Sharded<P, G> {
             bytemuck::cast_slice(&own),
             bytemuck::cast_slice_mut(&mut whole),
         )?;
+        alike::check(STEP, bytemuck::cast_slice(&whole[all..]), said.len())?;
+        whole.truncate(all);
         // Named by the optimizer's list from here on.
         for partial in &mut whole {
             partial.tensor = self.place[partial.tensor as usize] as u32;
