@@ -54,11 +54,10 @@ fn c09_strangers_are_ignored() {
     std::thread::scope(|scope| {
         let rank = |rank| scope.spawn(move || connect(rank, 2, port, LONG).map(drop));
         let first = rank(0);
-        let stranger = |says: &[u8]| loop {
-            if let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)) {
-                stream.write_all(says).unwrap();
-                return stream;
-            }
+        let stranger = |says: &[u8]| {
+            let mut stream = call(port);
+            stream.write_all(says).unwrap();
+            stream
         };
         let silent = stranger(b"");
         let mut noise = [stranger(b"GET / HTTP/1.1\r\n\r\n"), stranger(&[255; 200])];
@@ -73,6 +72,21 @@ fn c09_strangers_are_ignored() {
     });
 }
 
+/// All are listened to at once: one after the other, these would take until long after the deadline.
+#[test]
+fn c09_silent_strangers_hold_nobody_up() {
+    let port = port();
+    std::thread::scope(|scope| {
+        let rank = |rank| scope.spawn(move || connect(rank, 2, port, 10 * SHORT).map(drop));
+        let first = rank(0);
+        let silent: Vec<_> = (0..8).map(|_| call(port)).collect();
+        let second = rank(1);
+        second.join().unwrap().unwrap();
+        first.join().unwrap().unwrap();
+        drop(silent);
+    });
+}
+
 /// Who never comes to an end is not listened to for longer than who says nothing.
 #[test]
 fn c09_a_stranger_that_speaks_slowly_holds_nobody_up() {
@@ -80,11 +94,7 @@ fn c09_a_stranger_that_speaks_slowly_holds_nobody_up() {
     let port = port();
     std::thread::scope(|scope| {
         let first = scope.spawn(move || connect(0, 2, port, SHORT).map(drop));
-        let mut stream = loop {
-            if let Ok(stream) = TcpStream::connect(("127.0.0.1", port)) {
-                break stream;
-            }
-        };
+        let mut stream = call(port);
         stream.write_all(&(LEN as u32).to_le_bytes()).unwrap();
         let mut said = 0;
         // Until hung up on.
@@ -137,13 +147,18 @@ fn a_rank_that_may_open_no_more_files_says_so() {
     assert!(said.contains("connect: Too many open files"), "{said}");
 }
 
+/// Whoever listens at a port, once somebody does.
+fn call(port: u16) -> TcpStream {
+    loop {
+        if let Ok(stream) = TcpStream::connect(("127.0.0.1", port)) {
+            return stream;
+        }
+    }
+}
+
 /// Says something to whoever listens at a port.
 fn say(port: u16, text: &str) -> TcpStream {
-    let mut stream = loop {
-        if let Ok(stream) = TcpStream::connect(("127.0.0.1", port)) {
-            break stream;
-        }
-    };
+    let mut stream = call(port);
     stream.write_all(&(text.len() as u32).to_le_bytes()).unwrap();
     stream.write_all(text.as_bytes()).unwrap();
     stream

@@ -18,15 +18,16 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use super::super::Fault;
+use super::callers::Callers;
 use super::channel::{Channel, Mailbox};
 use super::talk::{hear, say};
 use super::transport;
 use crate::reduce::Rendezvous;
 
 /// How often what is not there yet is asked for again.
-const AGAIN: Duration = Duration::from_millis(10);
+pub(super) const AGAIN: Duration = Duration::from_millis(10);
 /// How long a stranger, who says nothing, or not all of it, is listened to.
-const PATIENCE: Duration = Duration::from_secs(2);
+pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 /// EMFILE and ENFILE: a process, or all of them, may open no more files.
 const NO_MORE_FILES: [i32; 2] = [24, 23];
 
@@ -63,36 +64,9 @@ fn protocol() -> String {
 }
 
 /// Until the deadline, but not for longer than this.
-fn left(deadline: Instant, most: Duration) -> Duration {
+pub(super) fn left(deadline: Instant, most: Duration) -> Duration {
     // A time of 0 would mean for ever.
     deadline.saturating_duration_since(Instant::now()).min(most).max(Duration::from_millis(1))
-}
-
-/// A moment from now, or the deadline if that is earlier.
-fn soon(deadline: Instant) -> Instant {
-    deadline.min(Instant::now() + PATIENCE)
-}
-
-/// The next who calls; `None` at the deadline.
-fn accept(listener: &TcpListener, deadline: Instant) -> std::io::Result<Option<TcpStream>> {
-    loop {
-        match listener.accept() {
-            Ok((stream, _)) => {
-                stream.set_nonblocking(false)?;
-                return Ok(Some(stream));
-            }
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                if Instant::now() >= deadline {
-                    return Ok(None);
-                }
-                std::thread::sleep(left(deadline, AGAIN));
-            }
-            // Who called has gone again.
-            Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
 }
 
 /// Calls until someone answers the phone; `None` at the deadline.
@@ -173,6 +147,7 @@ fn gather(
     deadline: Instant,
 ) -> Result<(u64, Vec<(String, u16)>), Fault> {
     let mut here: Vec<Option<(TcpStream, (String, u16))>> = (0..meet.size).map(|_| None).collect();
+    let mut callers = Callers::new(listener);
     let answer = loop {
         let missing: Vec<usize> = (1..meet.size).filter(|&rank| here[rank].is_none()).collect();
         if missing.is_empty() {
@@ -186,15 +161,12 @@ fn gather(
             let addresses = here.iter().flatten().map(|(_, address)| address.clone()).collect();
             break Answer::Go(number(), addresses);
         }
-        let stream = match accept(listener, deadline) {
-            Ok(Some(stream)) => stream,
+        let (stream, hello) = match callers.next::<Hello>(deadline) {
+            Ok(Some(caller)) => caller,
             Ok(None) => break Answer::Stop(Fault::Deadline { sequence: 0, waiting_on: missing }),
             Err(error) => break Answer::Stop(transport(0, "accept", &error)),
         };
-        let (Ok(hello), Ok(from)) = (hear::<Hello>(&stream, soon(deadline)), stream.peer_addr())
-        else {
-            continue; // no rank
-        };
+        let Ok(from) = stream.peer_addr() else { continue }; // gone
         let expected = format!("one of {} of {}", meet.size, protocol());
         let found = format!("{} of {} of {}", hello.rank, hello.size, hello.protocol);
         let rank = hello.rank;
@@ -277,18 +249,18 @@ fn mesh(
             to[below] = Some(stream);
         }
     }
+    let mut callers = Callers::new(listener);
     loop {
         let missing = |rank: &usize| found.iter().any(|found| found[*rank].is_none());
         let missing: Vec<usize> = (meet.rank + 1..meet.size).filter(missing).collect();
         if missing.is_empty() {
             break;
         }
-        let Some(stream) = accept(listener, deadline).map_err(failed("accept"))? else {
+        let next = callers.next::<Peer>(deadline).map_err(failed("accept"))?;
+        let Some((stream, peer)) = next else {
             return Err(Fault::Deadline { sequence: 0, waiting_on: missing });
         };
-        if let Ok(peer) = hear::<Peer>(&stream, soon(deadline))
-            && (peer.job, missing.contains(&peer.rank)) == (job, true)
-        {
+        if (peer.job, missing.contains(&peer.rank)) == (job, true) {
             found[usize::from(peer.bulk)][peer.rank] = Some(stream);
         }
     }

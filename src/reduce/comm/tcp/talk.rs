@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+/// Bytes of the length.
+const LEN: usize = 4;
 /// Longest message: an address of each of 10,000 ranks.
 const LONGEST: usize = 1 << 20;
 
@@ -60,13 +62,28 @@ pub(super) fn hear<T: for<'a> Deserialize<'a>>(
     until: Instant,
 ) -> std::io::Result<T> {
     let mut stream = Until(stream, until);
-    let mut len = [0; 4];
-    stream.read_exact(&mut len)?;
+    let mut heard = Vec::new();
+    while let Some(missing) = missing(&heard)? {
+        let known = heard.len();
+        heard.resize(known + missing, 0);
+        stream.read_exact(&mut heard[known..])?;
+    }
+    parse(&heard)
+}
+
+/// Bytes until the length is known, or all has been heard; `None` when it has.
+pub(super) fn missing(heard: &[u8]) -> std::io::Result<Option<usize>> {
+    let Some((&len, text)) = heard.split_first_chunk() else {
+        return Ok(Some(LEN - heard.len()));
+    };
     let len = u32::from_le_bytes(len) as usize;
     if len > LONGEST {
         return Err(std::io::Error::new(ErrorKind::InvalidData, format!("{len} bytes")));
     }
-    let mut text = vec![0; len];
-    stream.read_exact(&mut text)?;
-    Ok(serde_json::from_slice(&text)?)
+    Ok(Some(len - text.len()).filter(|&missing| missing > 0))
+}
+
+/// What has been heard whole.
+pub(super) fn parse<T: for<'a> Deserialize<'a>>(heard: &[u8]) -> std::io::Result<T> {
+    Ok(serde_json::from_slice(&heard[LEN..])?)
 }
