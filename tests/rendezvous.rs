@@ -38,6 +38,20 @@ fn each_launcher_is_understood() {
              OMPI_COMM_WORLD_LOCAL_SIZE=4",
             (2, 4, 2, 4, "127.0.0.1:29500"),
         ),
+        // Two of its jobs on one host do not meet.
+        (
+            "OMPI_COMM_WORLD_RANK=0 OMPI_COMM_WORLD_SIZE=1 PMIX_NAMESPACE=1638334465",
+            (0, 1, 0, 1, "127.0.0.1:27558"),
+        ),
+        (
+            "OMPI_COMM_WORLD_RANK=0 OMPI_COMM_WORLD_SIZE=1 PMIX_NAMESPACE=prterun-node7-812@1",
+            (0, 1, 0, 1, "127.0.0.1:24744"),
+        ),
+        (
+            "OMPI_COMM_WORLD_RANK=0 OMPI_COMM_WORLD_SIZE=1 PMIX_NAMESPACE=a MASTER_PORT=7",
+            (0, 1, 0, 1, "127.0.0.1:7"),
+        ),
+        ("PMIX_NAMESPACE=1638334465", (0, 1, 0, 1, "127.0.0.1:29500")),
         (
             "PMI_RANK=2 PMI_SIZE=4 MPI_LOCALRANKID=0 MPI_LOCALNRANKS=2 MASTER_ADDR=login1",
             (2, 4, 0, 2, "login1:29500"),

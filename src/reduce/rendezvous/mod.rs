@@ -6,6 +6,7 @@ mod hosts;
 
 pub use hosts::hosts;
 
+use super::plan::Fnv;
 use crate::{Error, Result};
 
 const OP: &str = "Rendezvous";
@@ -21,7 +22,7 @@ const PORT: u16 = 29_500;
 /// |---|---|---|---|---|
 /// | arguments | [`Given`] | [`Given`] | [`Given`] | [`Given`] |
 /// | torchrun and its kin | `RANK`, `WORLD_SIZE` | `LOCAL_RANK`, `LOCAL_WORLD_SIZE` | `MASTER_ADDR` | `MASTER_PORT` |
-/// | Open MPI | `OMPI_COMM_WORLD_RANK`, `…_SIZE` | `OMPI_COMM_WORLD_LOCAL_RANK`, `…_LOCAL_SIZE` | | |
+/// | Open MPI | `OMPI_COMM_WORLD_RANK`, `…_SIZE` | `OMPI_COMM_WORLD_LOCAL_RANK`, `…_LOCAL_SIZE` | | from `PMIX_NAMESPACE` |
 /// | MPICH and its kin | `PMI_RANK`, `PMI_SIZE` | `MPI_LOCALRANKID`, `MPI_LOCALNRANKS` | | |
 /// | SLURM | `SLURM_PROCID`, `SLURM_STEP_NUM_TASKS` | `SLURM_LOCALID`, `SLURM_STEP_TASKS_PER_NODE` | the first of `SLURM_STEP_NODELIST` or `SLURM_JOB_NODELIST` | from `SLURM_JOB_ID` and `SLURM_STEP_ID` |
 /// | nobody | 0 of 1 | where all ranks are on one host: the rank, of all | then: 127.0.0.1 | 29500 |
@@ -236,9 +237,17 @@ impl Variables<'_> {
                 self.text("TORCHELASTIC_USE_AGENT_STORE").is_some_and(|text| text == "True");
             return Ok(if taken { port.checked_add(1).unwrap_or(port - 1) } else { port });
         }
-        let Some(job) = self.number("SLURM_JOB_ID")? else { return Ok(PORT) };
-        let step = self.number("SLURM_STEP_ID")?.unwrap_or(0);
-        Ok((20_000 + (job % 10_000 + 101 * (step % 100)) % 10_000) as u16)
+        let port = |number: u64| (20_000 + number % 10_000) as u16;
+        if let Some(job) = self.number("SLURM_JOB_ID")? {
+            let step = self.number("SLURM_STEP_ID")?.unwrap_or(0);
+            return Ok(port((job % 10_000 + 101 * (step % 100)) as u64));
+        }
+        let job = self.text(RANKS[1][0]).and_then(|_| self.text("PMIX_NAMESPACE"));
+        Ok(job.map_or(PORT, |name| {
+            let mut hash = Fnv::new();
+            hash.write(name.as_bytes());
+            port(hash.0)
+        }))
     }
 }
 
