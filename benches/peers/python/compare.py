@@ -20,6 +20,8 @@ ROOT = HERE.parents[2]
 # M, N, K: rows, outputs, inputs.
 SHAPES = [(512, 512, 512), (1024, 1024, 1024), (2048, 3072, 768), (128, 3072, 768), (1000, 333, 777)]
 FEW = [(1, 4096, 4096), (4, 4096, 4096)]
+# A router of 8 experts, and its weight gradient.
+ROUTER = [("plain", (2048, 8, 4096)), ("dgrad", (2048, 8, 4096)), ("wgrad", (4096, 8, 2048))]
 ENOUGH = 4e-3  # seconds that calls are repeated for
 SLOW = 3.0  # times halfstep's; slower peers are timed once
 
@@ -34,10 +36,11 @@ def rows(length, model):
                     out.append((name, dtype, shape))
     for dtype in ("bf16", "f16", "f32"):
         out += [(name, dtype, shape) for shape in FEW for name in ("plain", "dgrad")]
+        out += [(name, dtype, shape) for name, shape in ROUTER]
     found = []
     for name, dtype, (m, n, k) in out:
         size = 4 if dtype == "f32" else 2
-        roof = "read" if m <= 4 else "flops"
+        roof = "read" if m <= 4 or n <= 8 else "flops"
         found.append((f"{name} {dtype} {m} {n} {k}", 2.0 * m * n * k, size * (m * k + k * n + m * n), roof))
     for lengths in ([length], model):
         found.append(("adamw " + " ".join(map(str, lengths)), 0, 30 * sum(lengths), "update"))
