@@ -13,8 +13,12 @@ fn file(op: &str) -> PathBuf {
     [env!("CARGO_MANIFEST_DIR"), "tests", "golden", &format!("{op}.safetensors")].iter().collect()
 }
 
+fn read(path: &Path) -> Result<Vec<golden::Case>, String> {
+    golden::cases(&std::fs::read(path).map_err(|error| error.to_string())?)
+}
+
 fn replay(op: &str, cases: usize, devices: Vec<halfstep::Device>) {
-    let found = golden::read(&file(op)).unwrap();
+    let found = read(&file(op)).unwrap();
     assert_eq!(found.len(), cases, "{op}: none is left out");
     for device in devices {
         let mut worst = ("", 0.0);
@@ -82,7 +86,7 @@ fn a_changed_answer_fails() {
         }
         let path = std::env::temp_dir().join(format!("halfstep-{}-{op}", std::process::id()));
         std::fs::write(&path, changed).unwrap();
-        let cases = golden::read(&path).unwrap();
+        let cases = read(&path).unwrap();
         std::fs::remove_file(&path).unwrap();
         let device = halfstep::Device::cpu();
         let wrong =
@@ -96,8 +100,6 @@ fn a_changed_answer_fails() {
 /// What is not a golden file is refused in words.
 #[test]
 fn unreadable_files_are_errors() {
-    let reason = golden::read(Path::new("no such file")).err().unwrap();
-    assert!(!reason.is_empty());
     let path = std::env::temp_dir().join(format!("halfstep-{}-bad", std::process::id()));
     let good = std::fs::read(file("loss_scaler")).unwrap();
     let mut wrong_format = good.clone();
@@ -107,7 +109,7 @@ fn unreadable_files_are_errors() {
         [b"", b"hello, world", &good[..100], &good[..good.len() - 1], &[0xff; 64], &wrong_format];
     for bytes in bad {
         std::fs::write(&path, bytes).unwrap();
-        assert!(golden::read(&path).is_err(), "{} bytes", bytes.len());
+        assert!(read(&path).is_err(), "{} bytes", bytes.len());
     }
     std::fs::remove_file(&path).unwrap();
 }
@@ -125,7 +127,7 @@ fn one_case(case: serde_json::Value, tensors: &[(&str, Dtype, &[usize], &[u8])])
     let count = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     let path = std::env::temp_dir().join(format!("halfstep-{}-one-{count}", std::process::id()));
     std::fs::write(&path, bytes).unwrap();
-    let mut cases = golden::read(&path).unwrap();
+    let mut cases = read(&path).unwrap();
     std::fs::remove_file(&path).unwrap();
     cases.remove(0)
 }

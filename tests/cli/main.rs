@@ -3,8 +3,9 @@
 
 mod scale;
 
+use std::io::Write;
 use std::path::PathBuf;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 fn halfstep(args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_halfstep")).args(args).output().unwrap()
@@ -95,6 +96,30 @@ fn verify_fails_in_words() {
     std::fs::remove_dir_all(folder).unwrap();
 }
 
+/// What never ends is refused; a pipe, and a byte order mark before JSON, are read.
+#[cfg(unix)]
+#[test]
+fn files_end() {
+    for args in [&["verify"][..], &["plan", "buckets", "--list"], &["bench", "--compare"]] {
+        let output = halfstep(&[args, &["/dev/zero"]].concat());
+        let error = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{args:?}");
+        let line =
+            format!("halfstep {}: /dev/zero: more than 64 MiB, and not a regular file\n", args[0]);
+        assert_eq!(error, line);
+    }
+    let mut child = Command::new(env!("CARGO_BIN_EXE_halfstep"))
+        .args(["plan", "buckets", "--list", "/dev/stdin"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let list = "\u{feff}[{\"name\": \"w\", \"len\": 10}]\r\n";
+    child.stdin.take().unwrap().write_all(list.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(text(&output.stdout).contains("1 tensors, 10 elements"), "{output:?}");
+}
+
 #[test]
 fn help_and_bad_arguments() {
     let output = halfstep(&["--help"]);
@@ -105,7 +130,6 @@ fn help_and_bad_arguments() {
 /// Nobody reads on: the program stops, and says nothing.
 #[test]
 fn a_closed_pipe_is_quiet() {
-    use std::process::Stdio;
     let mut child = Command::new(env!("CARGO_BIN_EXE_halfstep"))
         .args(["scale", "--model", "resnet50", "--machine", "lumi", "--json"])
         .stdout(Stdio::piped())

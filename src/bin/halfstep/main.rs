@@ -12,6 +12,7 @@ mod data;
 mod device;
 mod doctor;
 mod golden;
+mod input;
 mod machine;
 #[allow(dead_code)]
 #[path = "../../../tests/common/oracle_gemm.rs"]

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use crate::output::{Failure, complain};
 use crate::sweep::{self, Devices, Group, Run};
-use crate::{device, golden};
+use crate::{device, golden, input};
 
 /// The files that the program brings along, by their operations.
 const GOLDEN: [(&str, &[u8]); 5] = [
@@ -53,7 +53,7 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<bool, Failure> {
 fn given(args: &Args, devices: &Devices, out: &mut dyn Write) -> Result<bool, Failure> {
     let (mut passed, mut failed, mut unreadable) = (0, 0, 0);
     for path in &args.files {
-        let cases = match golden::read(path) {
+        let cases = match input::read(path).and_then(|bytes| golden::cases(&bytes)) {
             Ok(cases) => cases,
             Err(reason) => {
                 out.flush()?;

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::Outcome;
 use crate::output::Failure;
 use crate::suite::{Line, Roof, Traffic};
-use crate::{built, machine};
+use crate::{built, input, machine};
 
 const FORMAT: &str = "halfstep bench/1";
 
@@ -88,8 +88,7 @@ fn key(line: &Line) -> [&String; 4] {
 /// Reads what `--json` printed.
 pub fn read(path: &Path) -> Result<Before, Failure> {
     let wrong = |reason: String| Failure::Reason(format!("{}: {reason}", path.display()));
-    let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
-    let value: Value = serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?;
+    let value = input::json(path).map_err(wrong)?;
     if value["format"] != FORMAT {
         return Err(wrong(format!("expected format {FORMAT:?}, found {}", value["format"])));
     }

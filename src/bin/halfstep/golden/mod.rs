@@ -11,7 +11,6 @@ mod optimizer;
 mod tensor;
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use halfstep::gemm::Subnormals;
 use halfstep::{Device, Dtype, Storage};
@@ -33,11 +32,6 @@ pub struct Case {
 
 /// Why a file or a case cannot be used.
 pub type Reason = String;
-
-/// All cases of a file.
-pub fn read(path: &Path) -> Result<Vec<Case>, Reason> {
-    cases(&std::fs::read(path).map_err(|error| error.to_string())?)
-}
 
 /// All cases of a file's bytes.
 pub fn cases(bytes: &[u8]) -> Result<Vec<Case>, Reason> {

@@ -8,6 +8,7 @@ use halfstep::Dtype;
 use halfstep::reduce::{BucketPlan, Link, Param, ready_by_elements};
 
 use super::timeline;
+use crate::input;
 use crate::output::Failure;
 use crate::scale::{Fabric, MACHINES, Machine, Strategy};
 use crate::workloads::Model;
@@ -135,9 +136,7 @@ fn bytes(mib: f64) -> Result<usize, Failure> {
 /// A list of gradients from a file; what is wrong with it is said.
 fn read(path: &Path) -> Result<Vec<Param>, Failure> {
     let wrong = |reason: String| Failure::Reason(format!("{}: {reason}", path.display()));
-    let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
-    let value: serde_json::Value =
-        serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?;
+    let value = input::json(path).map_err(wrong)?;
     let entries = value.as_array().ok_or_else(|| wrong("expected a list".into()))?;
     let param = |(index, entry): (usize, &serde_json::Value)| {
         let name = entry["name"].as_str();
