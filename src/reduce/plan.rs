@@ -91,9 +91,12 @@ pub struct Slot {
 }
 
 impl BucketPlan {
-    /// The plan that PyTorch's `DistributedDataParallel` makes: walk the list in registration
+    /// The plan that PyTorch's `DistributedDataParallel` begins with: walk the list in registration
     /// order; close a bucket once it holds `first_bytes` (the first) or `bytes` (the others), so
     /// that it may hold more; exchange the last one first. Sizes are those of `wire`.
+    ///
+    /// (After a step PyTorch walks again, in the order in which gradients came, and exchanges the
+    /// first bucket first: the small one goes first then, not last.)
     ///
     /// Source: `compute_bucket_assignment_by_size` in PyTorch's `reducer.cpp`.
     ///

@@ -23,10 +23,27 @@ pub struct Strategy {
 pub enum Buckets {
     /// Each parameter alone.
     PerTensor,
-    /// Closed once they hold so many bytes: the first, and the others.
+    /// Closed once they hold so many bytes: the first, and the others, in the order in which gradients come. (PyTorch does
+    /// so from its second step on, Horovod from the first.)
     Filled(usize, usize),
-    /// The plan under which the last exchange ends first.
+    /// The plan under which the last exchange ends first, if costs are on a [line](Strategy::link).
     Optimal,
+}
+
+/// A bucket: its bytes, and when its gradients are there.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Load {
+    pub bytes: usize,
+    pub ready: f64,
+}
+
+impl Load {
+    /// The buckets of a plan, the first exchanged first.
+    fn of(plan: &BucketPlan, ready: &[f64]) -> Vec<Self> {
+        let last = |params: &[usize]| params.iter().fold(0.0f64, |time, &p| time.max(ready[p]));
+        let buckets = plan.buckets().iter().zip(plan.bytes());
+        buckets.map(|(bucket, bytes)| Self { bytes, ready: last(&bucket.params) }).collect()
+    }
 }
 
 const MIB: usize = 1 << 20;
@@ -80,17 +97,30 @@ impl Strategy {
         STRATEGIES.into_iter().find(|strategy| strategy.name == name)
     }
 
-    /// The plan for a model whose gradients are `ready` at these times.
-    pub fn plan(&self, model: &Model, ready: &[f64], fabric: &Fabric) -> Result<BucketPlan> {
+    /// The buckets of a model whose gradients are `ready` at these times, in steps that take so many times as long.
+    pub fn loads(
+        &self,
+        model: &Model,
+        ready: &[f64],
+        times: f64,
+        fabric: &Fabric,
+    ) -> Result<Vec<Load>> {
         let params = model.params();
-        match self.buckets {
-            Buckets::PerTensor => BucketPlan::ddp(&params, self.wire, 1, 1),
-            Buckets::Filled(first, others) => BucketPlan::ddp(&params, self.wire, first, others),
+        let (first, others) = match self.buckets {
+            Buckets::PerTensor => (1, 1),
+            Buckets::Filled(first, others) => (first, others),
             Buckets::Optimal => {
                 let link = self.link(fabric, model.len() * self.wire.bytes());
-                BucketPlan::optimal(&params, self.wire, ready, link)
+                let later: Vec<f64> = ready.iter().map(|ready| times * ready).collect();
+                let plan = BucketPlan::optimal(&params, self.wire, &later, link)?;
+                return Ok(Load::of(&plan, ready));
             }
-        }
+        };
+        // The library's walk begins with the list's first: here the one whose gradient comes first.
+        let params: Vec<_> = params.into_iter().rev().collect();
+        let ready: Vec<f64> = ready.iter().rev().copied().collect();
+        let plan = BucketPlan::ddp(&params, self.wire, first, others)?;
+        Ok(Load::of(&plan, &ready).into_iter().rev().collect())
     }
 
     /// The α-β model that agrees with the cost of 4 KiB and of everything at once.
@@ -100,5 +130,30 @@ impl Strategy {
         let (high, _) = fabric.fastest(self.algorithms, self.wire, total);
         let beta = (high - low).max(0.0) / (total - small).max(1) as f64;
         Link { alpha: (low - beta * small as f64).max(0.0), beta }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scale::Machine;
+
+    /// The small bucket is the first to go; what is left over the last.
+    #[test]
+    fn libraries_fill_buckets_as_gradients_come() {
+        let model = Model::named("wav2vec2-base").unwrap();
+        let fabric = Fabric::new(&Machine::named("lumi").unwrap(), 16);
+        let ready = model.ready(1.0);
+        for (name, first, others) in [("ddp", 1, 25), ("horovod", 64, 64)] {
+            let strategy = Strategy::named(name).unwrap();
+            let loads = strategy.loads(&model, &ready, 1.0, &fabric).unwrap();
+            assert_eq!(loads.iter().map(|load| load.bytes).sum::<usize>(), 4 * model.len());
+            assert!(loads.is_sorted_by(|a, b| a.ready < b.ready), "{name}: {loads:?}");
+            let (begin, rest) = loads.split_first().unwrap();
+            let tensor = model.weights.iter().map(|weight| 4 * weight.len).max().unwrap();
+            let filled = |load: &Load, mib| (mib * MIB..mib * MIB + tensor).contains(&load.bytes);
+            assert!(filled(begin, first), "{name}: {loads:?}");
+            assert!(rest[..rest.len() - 1].iter().all(|load| filled(load, others)), "{name}");
+        }
     }
 }
