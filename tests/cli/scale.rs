@@ -130,6 +130,13 @@ fn scale_says_what_is_not_usual() {
     assert_eq!(value["rows"], value["strategies"]["halfstep"]);
     assert_eq!(value["algorithm"], "ring");
 
+    assert!(
+        run(&["--precision", "f32"]).contains("TF32) at 40 % of 156.0") && !out.contains("TF32")
+    );
+    let idle =
+        |ranks: &str| run(&["--ranks", ranks, "--global-batch", "64"]).contains("nothing to do");
+    assert!(idle("64,65") && !idle("64"));
+
     let out = run(&["--ranks", "1001,2001"]);
     assert!(
         out.contains("two-level takes nodes of as many ranks each: of 1001 ranks and others"),

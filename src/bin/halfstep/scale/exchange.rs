@@ -111,6 +111,8 @@ pub struct Fabric {
     between_rate: f64,
     /// Seconds that a measured call takes before its first byte is in another node, messages apart.
     start: Option<f64>,
+    /// Seconds of a message.
+    message: f64,
     memory_rate: f64,
 }
 
@@ -118,13 +120,14 @@ impl Fabric {
     /// `ranks` of the machine, on as few nodes as hold them.
     pub fn new(machine: &Machine, ranks: usize) -> Self {
         let nodes = ranks.div_ceil(machine.per_node);
-        let (between_rate, start) = match machine.between {
-            Between::Nominal(rate) => (NETWORK_SHARE * rate, None),
-            // A direct exchange between 2g ranks is 2·(start + (2g−1)·o) + g·S/B.
+        let (between_rate, start, message) = match machine.between {
+            Between::Nominal(rate) => (NETWORK_SHARE * rate, None, MESSAGE),
+            // A direct exchange between 2g ranks is 2·(start + (2g−1)·o) + g·S/B. Messages take no more than all.
             Between::Measured(link) => {
-                let g = machine.per_node as f64;
-                let start = link.alpha / 2.0 - (2.0 * g - 1.0) * MESSAGE;
-                (g / link.beta, Some(start.max(0.0)))
+                let (g, phase) = (machine.per_node as f64, link.alpha / 2.0);
+                let others = 2.0 * g - 1.0;
+                let message = MESSAGE.min(phase / others);
+                (g / link.beta, Some(phase - others * message), message)
             }
         };
         Self {
@@ -135,6 +138,7 @@ impl Fabric {
             inside_rate: machine.inside_rate,
             between_rate,
             start,
+            message,
             memory_rate: machine.memory_rate,
         }
     }
@@ -173,9 +177,13 @@ impl Fabric {
             Wire::Network => protocol.network,
         };
         let inside = hops(self.inside);
-        let network = match self.start {
-            Some(start) => ((start - protocol.base.0).max(0.0), (start - protocol.base.1).max(0.0)),
-            None => hops(Wire::Network),
+        // What was measured has a call's base in it.
+        let (base, network) = match self.start.filter(|_| nodes > 1.0) {
+            Some(start) => {
+                let base = (protocol.base.0.min(start), protocol.base.1.min(start));
+                (base, (start - base.0, start - base.1))
+            }
+            None => (protocol.base, hops(Wire::Network)),
         };
         let inside_rate = self.inside_rate * protocol.share;
         let between_rate = self.between_rate * protocol.share;
@@ -183,24 +191,24 @@ impl Fabric {
         let log = nodes.log2().ceil();
         // A rank's share of the traffic that leaves the node, and none where there is one node.
         let out = (n - g) / n;
-        let phase = |hop: f64, messages: f64| hop + messages * MESSAGE;
+        let phase = |hop: f64, messages: f64| hop + messages * self.message;
         match algorithm {
             Algorithm::Ring => {
                 let steps = 2.0 * (n - 1.0);
                 let between = 2.0 * (nodes - 1.0);
                 let latency = (steps - between) * inside.0 + between * network.0;
-                protocol.base.0 + latency + steps / n * bytes / slowest
+                base.0 + latency + steps / n * bytes / slowest
             }
             Algorithm::Tree => {
                 let latency = 2.0 * (g - 1.0) * inside.1 + 2.0 * log * network.1;
-                protocol.base.1 + latency + 2.0 * bytes / (0.92 * slowest)
+                base.1 + latency + 2.0 * bytes / (0.92 * slowest)
             }
             Algorithm::Hierarchical => {
                 // Three calls: reduce-scatter, all-reduce between nodes, all-gather.
                 let latency = 2.0 * (g - 1.0) * inside.0 + 2.0 * log * network.0;
                 let within = 2.0 * (g - 1.0) / g * bytes / inside_rate;
                 let between = 2.0 * (nodes - 1.0) / nodes * bytes / between_rate;
-                3.0 * protocol.base.0 + latency + within + between
+                3.0 * base.0 + latency + within + between
             }
             Algorithm::TwoLevel if nodes > 1.0 => {
                 let width = Dtype::F32.bytes() as f64 / wire.bytes() as f64;
@@ -212,11 +220,7 @@ impl Fabric {
                 let shard = bytes / g;
                 let read = bytes + width * shard + shard;
                 let written = width * shard + shard / nodes + shard;
-                5.0 * protocol.base.0
-                    + latency
-                    + within
-                    + between
-                    + (read + written) / self.memory_rate
+                5.0 * base.0 + latency + within + between + (read + written) / self.memory_rate
             }
             Algorithm::Direct | Algorithm::TwoLevel => {
                 let hop = if nodes > 1.0 { network.0 } else { inside.0 };
@@ -224,7 +228,7 @@ impl Fabric {
                 let between = g * out * bytes / between_rate;
                 // The sum of one shard of each rank: all are read, one is written.
                 let sum = bytes * (1.0 + 1.0 / n) / self.memory_rate;
-                2.0 * (protocol.base.0 + phase(hop, n - 1.0) + within.max(between)) + sum
+                2.0 * (base.0 + phase(hop, n - 1.0) + within.max(between)) + sum
             }
         }
     }
@@ -308,6 +312,7 @@ mod tests {
         let seconds = |algorithm| node.seconds(algorithm, Dtype::Bf16, bytes);
         assert_eq!(seconds(Algorithm::TwoLevel), seconds(Algorithm::Direct));
     }
+
     /// What would be measured of a machine gives its exchanges back: to what a line through three sizes
     /// knows of protocols.
     #[test]
@@ -325,6 +330,24 @@ mod tests {
                 let line = link.alpha + link.beta * bytes as f64;
                 assert!((of(&measured, bytes) / line - 1.0).abs() < 0.05, "{name} {bytes}");
                 assert!((of(&measured, bytes) / seconds - 1.0).abs() < 0.2, "{name} {bytes}");
+            }
+        }
+    }
+
+    /// However short: what a call takes by the model is no part of it.
+    #[test]
+    fn a_measured_link_may_be_faster_than_the_model() {
+        for (name, alpha) in
+            ["juwels-booster", "lumi"].iter().flat_map(|n| [0.0, 3e-6, 20e-6, 1e-3].map(|a| (n, a)))
+        {
+            let mut machine = Machine::named(name).unwrap();
+            let link = Link { alpha, beta: 1e-9 };
+            machine.between = Between::Measured(link);
+            let measured = Fabric::new(&machine, 2 * machine.per_node);
+            for bytes in [4 << 10, 16 << 20] {
+                let seconds = measured.seconds(Algorithm::Direct, Dtype::Bf16, bytes);
+                let ratio = seconds / link.seconds(bytes);
+                assert!((ratio - 1.0).abs() < 0.05, "{name} {alpha:e} {bytes}: {ratio}");
             }
         }
     }

@@ -2,9 +2,11 @@
 
 use std::io::{self, Write};
 
+use halfstep::Dtype;
 use serde_json::{Value, json};
 
 use super::exchange::NETWORK_SHARE;
+use super::machine::F32Unit;
 use super::step::{STATE_BYTES, UPDATE_BYTES};
 use super::{Batch, Between, Outcome, Step, Strategy};
 use crate::chart::{Axis, Chart, Kind, Point, Series};
@@ -113,7 +115,15 @@ fn assumptions(outcome: &Outcome) -> Vec<String> {
     let (peak, share) = job.rate();
     let batch = match job.batch {
         Batch::PerRank(samples) => format!("{samples} a rank"),
-        Batch::Global(samples) => format!("{samples} of all ranks together"),
+        Batch::Global(samples) => {
+            let idle = outcome.rows.iter().any(|row| row.ranks > samples);
+            let idle = if idle { "; of more ranks, some have nothing to do" } else { "" };
+            format!("{samples} of all ranks together{idle}")
+        }
+    };
+    let by = match (job.precision, machine.f32_unit) {
+        (Dtype::F32, F32Unit::Matrix) => " by the matrix unit (NVIDIA's takes it as TF32)",
+        _ => "",
     };
     let mut lines = vec![
         format!(
@@ -126,7 +136,7 @@ fn assumptions(outcome: &Outcome) -> Vec<String> {
         format!("          ({})", model.source),
         format!("batch     {batch}"),
         format!(
-            "compute   {} at {:.0} % of {:.1} TFLOP/s; update {UPDATE_BYTES} bytes a parameter, packing beside it",
+            "compute   {}{by} at {:.0} % of {:.1} TFLOP/s; update {UPDATE_BYTES} bytes a parameter, packing beside it",
             job.precision,
             100.0 * share,
             1e-12 * peak
@@ -252,8 +262,6 @@ pub fn json(outcome: &Outcome) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use halfstep::Dtype;
-
     use super::*;
     use crate::chart::tests::assert_readable;
     use crate::scale::{Job, Machine, Ranks, simulate};

@@ -123,12 +123,12 @@ impl Strategy {
         Ok(Load::of(&plan, &ready).into_iter().rev().collect())
     }
 
-    /// The α-β model that agrees with the cost of 4 KiB and of everything at once.
+    /// The α-β model that agrees with the cost of 4 KiB and of everything at once (of 1 MiB, if that is less).
     pub fn link(&self, fabric: &Fabric, total: usize) -> Link {
-        let small = 4096.min(total);
+        let (small, total) = (4096, total.max(MIB));
         let (low, _) = fabric.fastest(self.algorithms, self.wire, small);
         let (high, _) = fabric.fastest(self.algorithms, self.wire, total);
-        let beta = (high - low).max(0.0) / (total - small).max(1) as f64;
+        let beta = (high - low).max(0.0) / (total - small) as f64;
         Link { alpha: (low - beta * small as f64).max(0.0), beta }
     }
 }
