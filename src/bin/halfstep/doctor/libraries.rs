@@ -45,9 +45,16 @@ fn libraries() -> [Library; 4] {
 const PLUGIN: Library = Library { names: &[], what: "", needed: false, oldest: (&[], "") };
 
 pub fn look(env: &dyn Fn(&str) -> Option<String>) -> Vec<Finding> {
-    let folders = folders(env);
-    let place = |name: &&str| place(&folders, name);
-    let finding = |library: &Library| library.finding(library.names.iter().find_map(place));
+    let finding = |library: &Library| {
+        let mut names = library.names.iter();
+        if let Some(path) = names.clone().find_map(|name| place(env, name)) {
+            return library.finding(Some(path));
+        }
+        match names.find_map(|name| find(&toolkits(env), name)) {
+            Some(path) => library.hidden(&path),
+            None => library.finding(None),
+        }
+    };
     libraries().iter().map(finding).collect()
 }
 
@@ -85,6 +92,14 @@ impl Library {
             }
         }
     }
+
+    /// It is on this machine, where no loader looks.
+    fn hidden(&self, path: &Path) -> Finding {
+        let text = format!("{} ({}) is where no loader looks", path.display(), self.what);
+        let folder = path.parent().unwrap_or(path);
+        let cure = format!("put {} on LD_LIBRARY_PATH", folder.display());
+        if self.needed { Finding::problem(text, cure) } else { Finding::note(text).with_cure(cure) }
+    }
 }
 
 /// The numbers behind `.so.` in a file's name.
@@ -101,32 +116,24 @@ fn cached(text: &str, name: &str) -> Vec<PathBuf> {
     of_name.filter_map(|(_, path)| Path::new(path).parent()).map(Path::to_path_buf).collect()
 }
 
-/// Where a loader looks, and where the toolkits put things.
-fn folders(env: &dyn Fn(&str) -> Option<String>) -> Vec<PathBuf> {
-    let mut folders: Vec<PathBuf> =
-        env("LD_LIBRARY_PATH").iter().flat_map(std::env::split_paths).collect();
-    for root in ["CUDA_HOME", "CUDA_PATH", "ROCM_PATH", "NCCL_HOME", "EBROOTNCCL"] {
-        if let Some(root) = env(root).filter(|root| !root.is_empty()) {
-            folders.extend(["lib", "lib64"].map(|lib| Path::new(&root).join(lib)));
-        }
-    }
-    let usual = [
-        "/usr/lib",
-        "/usr/lib64",
-        "/lib",
-        "/lib64",
-        "/usr/local/lib",
-        "/usr/local/cuda/lib64",
-        "/opt/rocm/lib",
-    ];
-    folders.extend(usual.map(PathBuf::from));
-    folders.push(format!("/usr/lib/{}-linux-gnu", std::env::consts::ARCH).into());
-    folders
+/// Where toolkits put things, and a loader looks only if it is told to.
+fn toolkits(env: &dyn Fn(&str) -> Option<String>) -> Vec<PathBuf> {
+    let roots = ["CUDA_HOME", "CUDA_PATH", "ROCM_PATH", "NCCL_HOME", "EBROOTNCCL"];
+    let named = roots.iter().filter_map(|root| env(root)).filter(|root| !root.is_empty());
+    let usual = ["/usr/local", "/usr/local/cuda", "/opt/rocm"].map(String::from);
+    let roots = named.chain(usual).map(PathBuf::from);
+    roots.flat_map(|root| ["lib", "lib64"].map(|lib| root.join(lib))).collect()
 }
 
-/// Where a loader would find it: in these folders, or those of its list.
-fn place(folders: &[PathBuf], name: &str) -> Option<PathBuf> {
-    find(folders, name).or_else(|| find(&cached(loaders_list()?, name), name))
+/// Where a loader finds it: in a folder that it is told of, in its list, or where it looks without.
+fn place(env: &dyn Fn(&str) -> Option<String>, name: &str) -> Option<PathBuf> {
+    let told: Vec<PathBuf> =
+        env("LD_LIBRARY_PATH").iter().flat_map(std::env::split_paths).collect();
+    let mut usual = ["/lib", "/usr/lib", "/lib64", "/usr/lib64"].map(PathBuf::from).to_vec();
+    usual.push(format!("/usr/lib/{}-linux-gnu", std::env::consts::ARCH).into());
+    find(&told, name)
+        .or_else(|| find(&cached(loaders_list()?, name), name))
+        .or_else(|| find(&usual, name))
 }
 
 /// The first; a link is followed, because its end has the whole version in its name.
@@ -137,7 +144,7 @@ fn find(folders: &[PathBuf], name: &str) -> Option<PathBuf> {
 
 /// Whether a loader would find it.
 pub fn is_there(env: &dyn Fn(&str) -> Option<String>, name: &str) -> bool {
-    place(&folders(env), name).is_some()
+    place(env, name).is_some()
 }
 
 #[cfg(test)]
@@ -157,6 +164,18 @@ mod tests {
         assert!(is_there(&env, "libnccl.so.2"));
         assert!(look(&env)[0].text.contains("libnccl.so.2.21.5"));
         assert!(!is_there(&env, "librccl.so.999"));
+
+        // In a toolkit's folder nobody finds it, as the reducer would say.
+        std::fs::create_dir_all(folder.join("lib")).unwrap();
+        std::fs::copy(folder.join("libnccl.so.2"), folder.join("lib/libnccl-net.so")).unwrap();
+        let env = |name: &str| (name == "NCCL_HOME").then(|| path.clone());
+        assert!(!is_there(&env, "libnccl-net.so"));
+        let found = &look(&env)[2];
+        assert!(
+            found.level == Level::Note && found.text.contains("where no loader looks"),
+            "{found}"
+        );
+        assert!(found.cure.as_deref().unwrap().contains(&format!("put {path}/lib on")), "{found}");
         std::fs::remove_dir_all(folder).unwrap();
     }
 
