@@ -14,6 +14,9 @@
 # halfstep-<vendor>-<date>.tar.gz, and exits with 1 if a step failed. Newer NVIDIA GPUs than the images are
 # for compile the PTX in them, which takes the first start some seconds.
 #
+# Jobs of Slurm may share the repository, or the unpacked folder: all that they write has their number in its name
+# (target/gpu-node-<job>/, target/gpu-node-<vendor>-<job>.tar.gz, out-<job>/, halfstep-<vendor>-<date>-<job>.tar.gz).
+#
 # GPU_NODE_TIMEOUT   seconds that one step may take (1800)
 # GPU_NODE_SUITES    only these suites, where they are built and where they run
 # GPU_NODE_LEN       elements of the arrays of measurements (100000000)
@@ -22,7 +25,7 @@ here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 
 usage() { sed -n '2,/^set /p' "${BASH_SOURCE[0]}" | sed -n 's/^# \{0,1\}//p' >&2; exit 2; }
 [ $# -eq 2 ] || usage
-command="$1" vendor="$2"
+command="$1" vendor="$2" job="${SLURM_JOB_ID:+-$SLURM_JOB_ID}"
 case "$vendor" in
     cuda) collectives=nccl ;;
     hip) collectives=rccl ;;
@@ -34,7 +37,8 @@ executable() { sed -n "s/.*\"name\":\"$1\",.*\"executable\":\"\([^\"]*\)\".*/\1/
 
 pack() {
     cd "$here/.."
-    local stage="target/gpu-node/$vendor" features="cli,$vendor,$collectives" suite built binary suites
+    local root="target/gpu-node$job" features="cli,$vendor,$collectives" stage suite built binary suites
+    stage="$root/$vendor"
     rm -rf "$stage"
     mkdir -p "$stage/bin" "$stage/suites"
     HALFSTEP_COMMIT="$(git describe --always --dirty --abbrev=12 2>/dev/null || echo unknown)"
@@ -54,39 +58,40 @@ pack() {
     done
     cp ci/gpu-node.sh "$stage/"
     printf 'commit   %s\nrust     %s\n' "$HALFSTEP_COMMIT" "$(rustc --version)" > "$stage/built.txt"
-    tar -C target/gpu-node -czf "target/gpu-node-$vendor.tar.gz" "$vendor"
-    echo "target/gpu-node-$vendor.tar.gz"
+    tar -C "$root" -czf "target/gpu-node-$vendor$job.tar.gz" "$vendor"
+    echo "target/gpu-node-$vendor$job.tar.gz"
 }
 
-failed=0
+failed=0 out="out$job"
 # step NAME COMMAND…: its output is shown and kept; a failure is counted.
 step() {
     local name="$1" status=0
     shift
     printf '\n== %s\n' "$name"
-    timeout "${GPU_NODE_TIMEOUT:-1800}" "$@" 2>&1 | tee "out/$name.txt" || status=$?
+    timeout "${GPU_NODE_TIMEOUT:-1800}" "$@" 2>&1 | tee "$out/$name.txt" || status=$?
     if [ "$status" -ne 0 ]; then
-        echo "FAILED: $name (status $status)" | tee -a out/failures.txt
+        echo "FAILED: $name (status $status)" | tee -a "$out/failures.txt"
         failed=1
     fi
 }
 
 run() {
     local stage="$here"
-    [ -x "$stage/bin/halfstep" ] || stage="$here/../target/gpu-node/$vendor"
+    [ -x "$stage/bin/halfstep" ] || stage="$here/../target/gpu-node$job/$vendor"
+    [ -x "$stage/bin/halfstep" ] || stage="$here/../target/gpu-node/$vendor" # packed before the job
     [ -x "$stage/bin/halfstep" ] || { echo "gpu-node: nothing is built; first: ci/gpu-node.sh pack $vendor" >&2; exit 1; }
     cd "$stage"
-    rm -rf out
-    mkdir out
-    cp built.txt out/
+    rm -rf "$out"
+    mkdir "$out"
+    cp built.txt "$out/"
     step doctor bin/halfstep doctor
     export HALFSTEP_REQUIRE="$vendor"
     local suite gpus
-    gpus="$(grep -Ec "^ +(ok|PROBLEM) +$vendor:[0-9]" out/doctor.txt || true)"
+    gpus="$(grep -Ec "^ +(ok|PROBLEM) +$vendor:[0-9]" "$out/doctor.txt" || true)"
     for suite in ${GPU_NODE_SUITES:-$(ls suites)}; do
         [ "$suite" != golden ] || continue # it is not packed
         if [ "$suite" = reduce_nccl ] && [ "$gpus" -lt 2 ]; then
-            printf '\n== suite-%s\nskipped: %s GPU(s), 2 needed\n' "$suite" "$gpus" | tee "out/suite-$suite.txt"
+            printf '\n== suite-%s\nskipped: %s GPU(s), 2 needed\n' "$suite" "$gpus" | tee "$out/suite-$suite.txt"
         elif [ "$suite" = reduce_nccl ] && [ "$gpus" -eq 2 ]; then
             # Some of its tests want three, and say so.
             step "suite-$suite" env -u HALFSTEP_REQUIRE "suites/$suite" --nocapture
@@ -96,14 +101,14 @@ run() {
     done
     step verify bin/halfstep verify --device "$vendor:0"
     local len="${GPU_NODE_LEN:-100000000}"
-    step bench bin/halfstep bench --device "$vendor:0" --len "$len" --rounds 9 --record out/record --svg out/svg --json=out/bench.json
+    step bench bin/halfstep bench --device "$vendor:0" --len "$len" --rounds 9 --record "$out/record" --svg "$out/svg" --json="$out/bench.json"
     if [ "$gpus" -ge 2 ]; then
-        step bench-all bin/halfstep bench reduce --device "$vendor" --filter "${collectives^^}" --rounds 9 --record out/record --json=out/bench-all.json
+        step bench-all bin/halfstep bench reduce --device "$vendor" --filter "${collectives^^}" --rounds 9 --record "$out/record" --json="$out/bench-all.json"
     fi
-    step bench-cpu bin/halfstep bench --device cpu --rounds 5 --record out/record --svg out/svg
+    step bench-cpu bin/halfstep bench --device cpu --rounds 5 --record "$out/record" --svg "$out/svg"
     local packed
-    packed="halfstep-$vendor-$(date -u +%Y-%m-%d).tar.gz"
-    tar -czf "$packed" out
+    packed="halfstep-$vendor-$(date -u +%Y-%m-%d)$job.tar.gz"
+    tar -czf "$packed" "$out"
     printf '\n%s\n' "$PWD/$packed"
     exit "$failed"
 }
