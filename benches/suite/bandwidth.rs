@@ -1,7 +1,8 @@
 //! The machine's memory bandwidth: reading an array, copying it, and updating it in place, as an
 //! optimizer's step does.
 
-use std::time::Instant;
+use std::sync::Barrier;
+use std::time::{Duration, Instant};
 
 use halfstep::{Buffer, Device};
 
@@ -37,9 +38,7 @@ impl Bandwidth {
         let mut view = self.values.view_mut(0..len).expect("all of it");
         let values = view.host().expect("of the CPU");
         let time = |values: &mut [f32], work: &(dyn Fn(&mut [f32]) + Sync)| {
-            let start = Instant::now();
-            split(values, threads, work);
-            start.elapsed().as_secs_f64()
+            split(values, threads, work).as_secs_f64()
         };
         let (seconds, moved) = match traffic {
             Traffic::Update => {
@@ -64,16 +63,25 @@ impl Bandwidth {
     }
 }
 
-fn split(values: &mut [f32], threads: usize, work: &(dyn Fn(&mut [f32]) + Sync)) {
-    if threads == 1 {
-        return work(values);
-    }
-    let part = values.len().div_ceil(threads);
-    std::thread::scope(|scope| {
-        for part in values.chunks_mut(part) {
-            scope.spawn(|| work(part));
-        }
+/// How long threads work, each on its part: from when all are there. To make a hundred of them takes as long as some parts.
+fn split(values: &mut [f32], threads: usize, work: &(dyn Fn(&mut [f32]) + Sync)) -> Duration {
+    let parts = values.chunks_mut(values.len().div_ceil(threads));
+    let there = &Barrier::new(parts.len());
+    let spans: Vec<(Instant, Instant)> = std::thread::scope(|scope| {
+        let one = |part| {
+            scope.spawn(move || {
+                there.wait();
+                let start = Instant::now();
+                work(part);
+                (start, Instant::now())
+            })
+        };
+        let all: Vec<_> = parts.map(one).collect();
+        all.into_iter().map(|one| one.join().expect("it does not panic")).collect()
     });
+    let first = spans.iter().map(|span| span.0).min();
+    let last = spans.iter().map(|span| span.1).max();
+    last.zip(first).map_or(Duration::ZERO, |(last, first)| last - first)
 }
 
 /// A loop that is compiled for the widest vectors there are.

@@ -120,8 +120,27 @@ pub fn seconds(case: &mut dyn Case, calls: usize) -> Result<f64, Failure> {
     Ok(taken.as_secs_f64() / calls as f64)
 }
 
-/// The middle one.
+/// The middle one; of an even number, the mean of the two.
 pub fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+    let upper = values.len() / 2;
+    match values.len() {
+        0 => f64::NAN,
+        len if len % 2 == 0 => 0.5 * (values[upper - 1] + values[upper]),
+        _ => values[upper],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn medians_are_in_the_middle() {
+        assert!(median(Vec::new()).is_nan());
+        assert_eq!(
+            [median(vec![3.0, 1.0, 2.0]), median(vec![3.0, 1.0]), median(vec![1.0])],
+            [2.0, 2.0, 1.0]
+        );
+    }
 }
