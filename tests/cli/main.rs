@@ -221,6 +221,9 @@ fn plan_draws_a_lists_timeline() {
     assert_eq!(value["buckets"].as_array().unwrap().len(), 2);
     assert_eq!(value["buckets"][0]["params"], serde_json::json!(["w2"]));
 
+    std::fs::write(&path, r#"[{"name": "w\u001b[2J\n", "len": 10}]"#).unwrap();
+    let out = text(&halfstep(&line).stdout);
+    assert!(out.contains("  w\u{fffd}[2J\u{fffd} … w"), "{out:?}");
     for (content, word) in [
         ("{}", "expected a list"),
         ("[]", "at least one"),
@@ -287,6 +290,14 @@ fn doctor_finds_traps() {
     assert!(!mpi.contains("mpicc: gcc"), "the MPI's version, not its compiler's: {mpi}");
     let plain = halfstep(&["doctor"]);
     assert!(text(&plain.stdout).contains("environment\n"));
+    #[cfg(target_os = "linux")]
+    {
+        use std::os::unix::ffi::OsStrExt;
+        let folders = std::ffi::OsStr::from_bytes(b"/w\xff:/no/stubs");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_halfstep"));
+        let output = command.arg("doctor").env("LD_LIBRARY_PATH", folders).output().unwrap();
+        assert!(text(&output.stdout).contains("LD_LIBRARY_PATH has /no/stubs: "), "{output:?}");
+    }
 }
 
 /// Lines as data, pictures, a record, and a comparison with itself.

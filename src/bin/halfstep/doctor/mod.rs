@@ -26,7 +26,8 @@ pub struct Args {
 
 /// Looks at everything and prints it; false if there is a problem.
 pub fn run(args: &Args, out: &mut dyn Write) -> Result<bool, Failure> {
-    let env = |name: &str| std::env::var(name).ok();
+    // What is not UTF-8, of some folder's name, does not hide the rest.
+    let env = |name: &str| Some(std::env::var_os(name)?.to_string_lossy().into_owned());
     let sections: Vec<(&str, Vec<Finding>)> = vec![
         ("processor", processor::look()),
         ("speed", speed::look()),

@@ -10,6 +10,8 @@ use super::finding::Finding;
 
 /// How long a program may take to say something.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Bytes that a program may say: more than any list of libraries has.
+const MOST: u64 = 16 << 20;
 /// How long what it has said may take to get here once it has ended.
 const GRACE: Duration = Duration::from_secs(1);
 
@@ -19,7 +21,7 @@ pub fn on_path(name: &str) -> Option<PathBuf> {
     std::env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.is_file())
 }
 
-/// What a program prints; none if it cannot be run, fails, or takes too long.
+/// What a program prints; none if it cannot be run, fails, takes too long, or says too much.
 pub fn output(program: &Path, args: &[&str]) -> Option<String> {
     let mut child = Command::new(program)
         .args(args)
@@ -28,7 +30,8 @@ pub fn output(program: &Path, args: &[&str]) -> Option<String> {
         .stderr(Stdio::null())
         .spawn()
         .ok()?;
-    let mut pipe = child.stdout.take()?;
+    // Beyond that nobody reads: who goes on writing fails.
+    let mut pipe = child.stdout.take()?.take(MOST);
     // Read beside waiting: a full pipe would keep the program from ending. What it started may keep the pipe open,
     // so the reader is left to itself in the end.
     let (sender, pieces) = channel();
@@ -195,6 +198,7 @@ mod tests {
         let sh = on_path("sh").unwrap();
         assert_eq!(output(&sh, &["-c", "echo one; exit 0"]).as_deref(), Some("one\n"));
         assert_eq!(output(&sh, &["-c", "echo one; exit 3"]), None);
+        assert_eq!(output(&sh, &["-c", "head -c 20000000 /dev/zero"]), None);
         assert_eq!(output(Path::new("no/such/program"), &[]), None);
         assert!(on_path("no-such-program").is_none());
     }

@@ -26,7 +26,7 @@ impl Timeline<'_> {
         let bytes = self.plan.bytes();
         for (index, (bucket, slot)) in self.plan.buckets().iter().zip(self.slots).enumerate() {
             let name = |param: Option<&usize>| {
-                param.map_or("", |&param| self.plan.params()[param].name.as_str())
+                param.map_or(String::new(), |&param| printable(&self.plan.params()[param].name))
             };
             writeln!(
                 out,
@@ -77,4 +77,9 @@ impl Timeline<'_> {
             "buckets": buckets,
         })
     }
+}
+
+/// A name from a file, on one line and without what a terminal would obey.
+fn printable(name: &str) -> String {
+    name.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
