@@ -1,13 +1,11 @@
 //! The machine's memory bandwidth: reading an array, copying it, and updating it in place, as an
 //! optimizer's step does.
 
-use std::sync::Barrier;
-use std::time::{Duration, Instant};
-
 use halfstep::{Buffer, Device};
 
 use super::caches;
 use super::limits::Traffic;
+use super::together::together;
 
 /// An array larger than any cache, in memory as the library takes it: in huge pages, where there are such.
 pub struct Bandwidth {
@@ -38,7 +36,8 @@ impl Bandwidth {
         let mut view = self.values.view_mut(0..len).expect("all of it");
         let values = view.host().expect("of the CPU");
         let time = |values: &mut [f32], work: &(dyn Fn(&mut [f32]) + Sync)| {
-            split(values, threads, work).as_secs_f64()
+            let parts = values.chunks_mut(values.len().div_ceil(threads));
+            together(parts, work).1.as_secs_f64()
         };
         let (seconds, moved) = match traffic {
             Traffic::Update => {
@@ -61,27 +60,6 @@ impl Bandwidth {
         };
         (moved * size_of::<f32>()) as f64 / seconds
     }
-}
-
-/// How long threads work, each on its part: from when all are there. To make a hundred of them takes as long as some parts.
-fn split(values: &mut [f32], threads: usize, work: &(dyn Fn(&mut [f32]) + Sync)) -> Duration {
-    let parts = values.chunks_mut(values.len().div_ceil(threads));
-    let there = &Barrier::new(parts.len());
-    let spans: Vec<(Instant, Instant)> = std::thread::scope(|scope| {
-        let one = |part| {
-            scope.spawn(move || {
-                there.wait();
-                let start = Instant::now();
-                work(part);
-                (start, Instant::now())
-            })
-        };
-        let all: Vec<_> = parts.map(one).collect();
-        all.into_iter().map(|one| one.join().expect("it does not panic")).collect()
-    });
-    let first = spans.iter().map(|span| span.0).min();
-    let last = spans.iter().map(|span| span.1).max();
-    last.zip(first).map_or(Duration::ZERO, |(last, first)| last - first)
 }
 
 /// A loop that is compiled for the widest vectors there are.

@@ -1,6 +1,7 @@
 //! What a machine's work is limited by, and how much of it threads can do.
 
 use super::peak;
+use super::together::together;
 
 /// How memory is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,11 +82,5 @@ pub fn peak_flops(threads: usize, unit: Unit) -> f64 {
         Unit::Amx => peak::amx_gflops(),
         Unit::Matrix => 0.0,
     };
-    if threads == 1 {
-        return 1e9 * one();
-    }
-    std::thread::scope(|scope| {
-        let all: Vec<_> = (0..threads).map(|_| scope.spawn(one)).collect();
-        1e9 * all.into_iter().map(|one| one.join().unwrap_or(0.0)).sum::<f64>()
-    })
+    1e9 * together(0..threads, &|_| one()).0.into_iter().sum::<f64>()
 }

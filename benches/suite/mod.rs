@@ -17,6 +17,7 @@ mod peak;
 mod print;
 mod reduce;
 mod roofs;
+mod together;
 
 pub use bandwidth::Bandwidth;
 pub use gemm::products;

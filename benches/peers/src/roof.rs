@@ -12,6 +12,8 @@ mod limits;
 #[allow(dead_code)]
 #[path = "../../suite/peak.rs"]
 mod peak;
+#[path = "../../suite/together.rs"]
+mod together;
 
 use bandwidth::Bandwidth;
 use limits::{Traffic, Unit};
