@@ -63,8 +63,10 @@ pub fn measure(
     let said = |failure: Failure| format!("{label}: {failure}");
     let mut runners = Vec::new();
     for (name, device) in entry.places(devices) {
-        let (case, first) = entry.checked(device).map_err(said)?;
-        let calls = ((ENOUGH / first) as usize).clamp(1, 1000);
+        let (mut case, first) = entry.checked(device).map_err(said)?;
+        // A driver loads a kernel, and a system gives memory, when they are first used.
+        let second = seconds(case.as_mut(), 1).map_err(said)?;
+        let calls = ((ENOUGH / first.min(second)) as usize).clamp(1, 1000);
         let (seconds, shares) = (Vec::new(), Vec::new());
         runners.push(Runner { name, case, calls, seconds, shares });
     }
@@ -133,7 +135,55 @@ pub fn median(mut values: Vec<f64>) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
+    use super::super::{Arithmetic, On, Traffic};
     use super::*;
+
+    /// Only its first call takes long.
+    struct Lazy(Rc<Cell<usize>>);
+
+    impl Case for Lazy {
+        fn run(&mut self) -> Result<(), Failure> {
+            if self.0.replace(self.0.get() + 1) == 0 {
+                std::thread::sleep(std::time::Duration::from_millis(20));
+            }
+            Ok(())
+        }
+
+        fn wait(&self) -> Result<(), Failure> {
+            Ok(())
+        }
+
+        fn stream(&self) -> Option<Rc<Stream>> {
+            None
+        }
+
+        fn check(&mut self) -> Result<(), Failure> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn calls_are_as_many_as_take_long_enough_after_the_first() {
+        let calls = Rc::new(Cell::new(0));
+        let counted = calls.clone();
+        let entry = Entry {
+            op: "convert",
+            name: "lazy".into(),
+            size: "1".into(),
+            workload: "",
+            flops: 1.0,
+            bytes: 1.0,
+            arithmetic: Arithmetic::F32,
+            traffic: Traffic::Read,
+            on: On::One,
+            make: Box::new(move |_| Ok(Box::new(Lazy(counted.clone())))),
+        };
+        let mut meter = Bandwidth::new(2).unwrap();
+        measure(&entry, &[Device::cpu()], 1, &mut meter, &[]).unwrap();
+        assert!(calls.get() > 10, "{}", calls.get());
+    }
 
     #[test]
     fn medians_are_in_the_middle() {
