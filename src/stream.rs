@@ -129,7 +129,8 @@ impl Stream {
     /// Makes work enqueued from now on wait for `event`, a point of any stream of this device (of a CPU's: of any CPU).
     ///
     /// # Errors
-    /// [`Error::Device`] for another device's event; [`Error::Driver`](crate::Error::Driver) on a GPU.
+    /// [`Error::Device`] for another device's event; [`Error::State`](crate::Error::State) while a graph is made of this stream;
+    /// [`Error::Driver`](crate::Error::Driver) on a GPU.
     pub fn wait(&self, event: &Event) -> Result<()> {
         self.check_knows("Stream::wait", "event", &event.device)?;
         self.device.backend.wait(self.id, event.ticket)
@@ -175,7 +176,8 @@ impl Stream {
     /// uploads its tables.
     ///
     /// # Errors
-    /// What `work` returns, and what the driver says. [`Error::Unsupported`](crate::Error::Unsupported) on the CPU.
+    /// What `work` returns, and what the driver says. [`Error::State`](crate::Error::State) while a graph is made of the stream
+    /// already; [`Error::Unsupported`](crate::Error::Unsupported) on the CPU.
     pub fn capture(&self, work: impl FnOnce() -> Result<()>) -> Result<Graph> {
         self.device.backend.begin_capture(self.id)?;
         let recording = Recording(self);

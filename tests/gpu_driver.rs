@@ -81,9 +81,14 @@ fn events_and_graphs_of_another_device_are_refused() {
 #[test]
 fn d15_reading_while_a_graph_is_made_is_refused() {
     for (device, _) in gpus() {
-        let stream = device.stream().unwrap();
+        let (stream, other) = (device.stream().unwrap(), device.stream().unwrap());
         let mut buffer = device.upload(&[1.0f32, 2.0]).unwrap();
+        let mut elsewhere = device.zeros::<u8>(100).unwrap();
+        elsewhere.clear(&other).unwrap();
+        let pending = other.record().unwrap();
         for refused in [
+            stream.capture(|| stream.wait(&pending)).map(drop),
+            stream.capture(|| stream.capture(|| Ok(())).map(drop)).map(drop),
             stream.capture(|| buffer.to_vec(&stream).map(drop)).map(drop),
             stream.capture(|| buffer.write(&stream, 0, &[5.0])).map(drop),
             stream.capture(|| stream.sync()).map(drop),

@@ -340,6 +340,7 @@ impl Backend for Gpu {
     }
 
     fn wait(&self, stream: StreamId, ticket: Ticket) -> Result<()> {
+        self.not_captured("wait", stream)?;
         self.with(|state| state.order.wait(stream, ticket))
     }
 
@@ -429,6 +430,7 @@ impl Backend for Gpu {
     }
 
     fn begin_capture(&self, stream: StreamId) -> Result<()> {
+        self.not_captured("capture", stream)?;
         self.with(|state| {
             // The last point that can be waited for until the graph is made.
             state.order.mark_end(stream)?;
