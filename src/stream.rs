@@ -55,7 +55,8 @@ impl Stream {
     /// A stream of a framework's: work of both is in one order. It is kept alive, and never
     /// synchronised or destroyed from here.
     ///
-    /// candle's streams belong to the thread that made them; such a stream must be used there.
+    /// A thread's own default stream (candle's, unless it is made with a stream) is another one on each thread: it is this
+    /// thread's, and calls on others are [`Error::State`](crate::Error::State).
     ///
     /// Make one and keep it: what plans keep for each stream ([`gemm`](crate::gemm#memory)), they keep for every one that is made.
     ///
@@ -82,7 +83,8 @@ impl Stream {
     }
 
     /// A stream known by its handle: `CUstream` or `hipStream_t`. Never destroyed from here. Make one and keep it, as said at
-    /// `from_cudarc`.
+    /// `from_cudarc`, and as said there use a thread's own (handle 2) on this thread only. 0 is the default stream that all
+    /// threads share.
     ///
     /// # Errors
     /// [`Error::Unsupported`](crate::Error::Unsupported) on the CPU.

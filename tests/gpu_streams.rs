@@ -9,7 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use common::devices;
 use common::vgpu::Door;
-use halfstep::{Buffer, Device, DeviceKind, Stream};
+use halfstep::{Buffer, Device, DeviceKind, Error, Stream};
 
 fn gpus() -> Vec<(Device, Door)> {
     let gpus = devices().into_iter().filter(|device| device.info().kind != DeviceKind::Cpu);
@@ -199,6 +199,68 @@ fn a_device_is_waited_for_while_a_graph_is_made() {
         for buffer in &buffers {
             assert!(buffer.to_vec(&stream).unwrap() == [0.0; 900]);
         }
+        assert_eq!(door.findings(), [""; 0]);
+    }
+}
+
+/// A thread's own default stream: the handle that `CUstream` and `hipStream_t` have for it.
+const PER_THREAD: u64 = 2;
+
+/// Memory that work of a thread's own default stream touches is not given out before that has run, also not to another
+/// thread, on which the handle means another stream.
+#[test]
+fn memory_of_a_threads_own_stream_is_not_used_again_before_its_work_has_run() {
+    for (device, door) in gpus() {
+        for seed in 0..8 {
+            door.seed(seed);
+            // SAFETY: every thread has it for as long as it lives.
+            let theirs = unsafe { Stream::from_raw(&device, PER_THREAD) }.unwrap();
+            let mut values = device.zeros::<u8>(54_321).unwrap();
+            let other = device.upload(&[5u8; 54_321]).unwrap();
+            let graph = theirs.capture(|| values.clear(&theirs)).unwrap();
+            let all = other.view(0..54_321).unwrap();
+            values.view_mut(0..54_321).unwrap().copy_from_view(&theirs, &all).unwrap();
+            // SAFETY: the buffer is alive, and given out again after the work only: that is what is tested.
+            unsafe { graph.run(&theirs) }.unwrap();
+            drop(values);
+            let again = std::thread::scope(|scope| {
+                let upload = || device.upload(&[7u8; 54_321]).unwrap();
+                scope.spawn(upload).join().unwrap()
+            });
+            theirs.sync().unwrap();
+            assert!(again.to_vec(&device.stream().unwrap()).unwrap() == [7; 54_321], "seed {seed}");
+            assert_eq!(door.findings(), [""; 0], "seed {seed}");
+        }
+    }
+}
+
+/// On another thread it would be another stream: nothing is given to that one in its place.
+#[test]
+fn a_threads_own_stream_is_refused_on_another() {
+    for (device, door) in gpus() {
+        // SAFETY: every thread has it for as long as it lives.
+        let theirs = unsafe { Stream::from_raw(&device, PER_THREAD) }.unwrap();
+        let mut values = device.upload(&[1.0f32; 9]).unwrap();
+        let event = device.stream().unwrap().record().unwrap();
+        std::thread::scope(|scope| {
+            let work = || {
+                for refused in [
+                    values.clear(&theirs),
+                    values.write(&theirs, 0, &[2.0]),
+                    values.to_vec(&theirs).map(drop),
+                    theirs.wait(&event),
+                    theirs.record().map(drop),
+                    theirs.sync(),
+                    theirs.time(|| Ok(())).map(drop),
+                    theirs.capture(|| Ok(())).map(drop),
+                ] {
+                    assert!(matches!(refused, Err(Error::State { .. })), "{refused:?}");
+                }
+            };
+            scope.spawn(work).join().unwrap();
+        });
+        assert_eq!(values.to_vec(&theirs).unwrap(), [1.0; 9]);
+        std::thread::scope(|scope| scope.spawn(|| drop(theirs)).join()).unwrap();
         assert_eq!(door.findings(), [""; 0]);
     }
 }

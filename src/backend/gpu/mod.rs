@@ -5,6 +5,7 @@
 //! ([`pool`]), and an error that earlier work left behind is reported as such, never blamed on the
 //! call that met it.
 
+mod call;
 mod driver;
 mod image;
 mod order;
@@ -13,9 +14,10 @@ mod pool;
 pub(crate) use driver::{Driver, Failure, Handle, Vendor};
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
+use call::error;
 use image::{Kernels, Unloadable};
 use order::Order;
 use pool::{Pool, Staging};
@@ -122,78 +124,6 @@ impl Gpu {
             }
         }
     }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        // Each change is made in one piece: what a panic leaves is consistent.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Before every call: the device still works, and is this thread's.
-    fn enter(&self) -> Result<()> {
-        if let Some(error) = self.broken.get() {
-            return Err(error.clone());
-        }
-        self.context.enter().map_err(|failure| self.fail(&failure, &mut self.state()))
-    }
-
-    fn fail(&self, failure: &Failure, state: &mut State) -> Error {
-        let deferred = self.driver.vendor.sticky.contains(&failure.code);
-        let recent = if deferred { state.recent.iter().copied().collect() } else { Vec::new() };
-        let error = error(&self.driver, &self.info.to_string(), failure, deferred, recent);
-        if deferred {
-            return self.broken.get_or_init(|| error).clone();
-        }
-        error
-    }
-
-    /// Runs `work` on the locked state, with its failure made an error.
-    fn with<T>(&self, work: impl FnOnce(&mut State) -> Result<T, Failure>) -> Result<T> {
-        self.enter()?;
-        let mut state = self.state();
-        work(&mut state).map_err(|failure| self.fail(&failure, &mut state))
-    }
-
-    /// `op` may not be part of a graph.
-    fn not_captured(&self, op: &'static str, stream: StreamId) -> Result<()> {
-        match self.with(|state| state.order.capturing(stream))? {
-            true => Err(Error::state(op, "a stream of which no graph is being made", "one")),
-            false => Ok(()),
-        }
-    }
-
-    /// Ends an event that was made for a clock.
-    fn forget(&self, event: Handle) {
-        let _ = self.with(|_| {
-            // SAFETY: an event of ours that nobody uses any more. A failure comes again with the next call.
-            unsafe { self.driver.event_destroy(event) }
-        });
-    }
-
-    fn sync_event(&self, event: Option<Handle>) -> Result<()> {
-        match event {
-            // SAFETY: a recorded event of ours; events are destroyed with the device only.
-            Some(event) => unsafe { self.driver.event_sync(event) }
-                .map_err(|failure| self.fail(&failure, &mut self.state())),
-            None => Ok(()),
-        }
-    }
-}
-
-fn error(
-    driver: &Driver,
-    device: &str,
-    failure: &Failure,
-    deferred: bool,
-    recent: Vec<&'static str>,
-) -> Error {
-    Error::Driver {
-        call: failure.call,
-        code: failure.code,
-        text: driver.describe(failure.code),
-        device: device.to_string(),
-        deferred,
-        recent,
-    }
 }
 
 impl Backend for Gpu {
@@ -282,11 +212,11 @@ impl Backend for Gpu {
             return Ok(());
         }
         self.not_captured("download", stream)?;
-        let handle = self.with(|state| {
-            let handle = state.order.enqueue(stream);
+        let mut handle = std::ptr::null_mut();
+        self.give("download", stream, |_, theirs| {
+            handle = theirs;
             // SAFETY: the caller's promise; the host waits below before `to` is used.
-            unsafe { self.driver.download(to.as_mut_ptr().cast(), from.0, to.len(), handle) }?;
-            Ok(handle)
+            unsafe { self.driver.download(to.as_mut_ptr().cast(), from.0, to.len(), handle) }
         })?;
         // SAFETY: a living stream.
         unsafe { self.driver.stream_sync(handle) }
@@ -297,8 +227,7 @@ impl Backend for Gpu {
         if bytes == 0 {
             return Ok(());
         }
-        self.with(|state| {
-            let handle = state.order.enqueue(stream);
+        self.give("fill", stream, |_, handle| {
             // SAFETY: the caller's promise.
             unsafe { self.driver.fill(to.0, value, bytes, handle) }
         })
@@ -314,8 +243,7 @@ impl Backend for Gpu {
         if bytes == 0 {
             return Ok(());
         }
-        self.with(|state| {
-            let handle = state.order.enqueue(stream);
+        self.give("copy", stream, |_, handle| {
             // SAFETY: the caller's promise.
             unsafe { self.driver.copy(to.0, from.0, bytes, handle) }
         })
@@ -402,8 +330,7 @@ impl Backend for Gpu {
             return Ok(());
         }
         let mut params = [launch.bytes().as_ptr().cast_mut().cast()];
-        self.with(|state| {
-            let handle = state.order.enqueue(stream);
+        self.give("launch", stream, |state, handle| {
             if state.recent.len() == RECENT {
                 state.recent.pop_front();
             }
@@ -455,8 +382,7 @@ impl Backend for Gpu {
     }
 
     unsafe fn replay(&self, graph: GraphId, stream: StreamId) -> Result<()> {
-        self.with(|state| {
-            let handle = state.order.enqueue(stream);
+        self.give("replay", stream, |_, handle| {
             // SAFETY: a program made by `end_capture`; what it touches is the caller's promise.
             unsafe { self.driver.graph_launch(graph.0 as Handle, handle) }
         })

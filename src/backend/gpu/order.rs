@@ -6,6 +6,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::thread::ThreadId;
 
 use super::driver::{Driver, Failure, Handle};
 use crate::backend::{StreamId, Ticket};
@@ -15,12 +16,16 @@ const NO_TIMING: u32 = 2;
 const TIMING: u32 = 0;
 /// A stream that does not wait for the default stream.
 const NON_BLOCKING: u32 = 1;
+/// The calling thread's own default stream, of both vendors: on every thread another one.
+const PER_THREAD: usize = 2;
 
 /// One stream.
 struct Queue {
     handle: Handle,
     /// Destroyed with us; a framework's streams are not, and it gives them work of its own.
     owned: bool,
+    /// Whose default stream it is, where that is one thread's own.
+    thread: Option<ThreadId>,
     /// Nobody can enqueue any more.
     closed: bool,
     /// Pieces of work given so far.
@@ -29,6 +34,13 @@ struct Queue {
     reached: u64,
     /// Recorded points that are not known to be reached, in order.
     marks: VecDeque<(u64, Handle)>,
+}
+
+impl Queue {
+    /// Whether its handle means this stream on the calling thread.
+    fn is_here(&self) -> bool {
+        self.thread.is_none_or(|thread| thread == std::thread::current().id())
+    }
 }
 
 /// All streams of a device.
@@ -61,8 +73,16 @@ impl Order {
 
     fn insert(&mut self, handle: Handle, owned: bool) -> StreamId {
         self.next += 1;
-        let queue =
-            Queue { handle, owned, closed: false, given: 0, reached: 0, marks: VecDeque::new() };
+        let own = handle.addr() == PER_THREAD;
+        let queue = Queue {
+            handle,
+            owned,
+            thread: own.then(|| std::thread::current().id()),
+            closed: false,
+            given: 0,
+            reached: 0,
+            marks: VecDeque::new(),
+        };
         self.queues.insert(self.next, queue);
         StreamId(self.next)
     }
@@ -72,6 +92,23 @@ impl Order {
         let queue = self.queue(stream);
         queue.given += 1;
         queue.handle
+    }
+
+    /// After a piece of work. Where other threads could not mark it, it is marked at once: they may ask whether it has run.
+    pub(super) fn enqueued(&mut self, stream: StreamId) -> Result<(), Failure> {
+        if self.queue(stream).thread.is_none() {
+            return Ok(());
+        }
+        if self.capturing(stream)? {
+            self.queue(stream).given -= 1; // it is a graph's, and does not run now
+            return Ok(());
+        }
+        self.record(stream).map(|_| ())
+    }
+
+    /// Whether the calling thread can reach the stream.
+    pub(super) fn is_here(&mut self, stream: StreamId) -> bool {
+        self.queue(stream).is_here()
     }
 
     pub(super) fn handle(&mut self, stream: StreamId) -> Handle {
@@ -112,12 +149,13 @@ impl Order {
         Ok(ticket)
     }
 
-    /// Marks that point; not while a graph is made of the stream, which then has none that can be waited for.
+    /// Marks that point; not while a graph is made of the stream, which then has none that can be waited for, and not
+    /// where another thread has marked it as it was given.
     pub(super) fn mark_end(&mut self, stream: StreamId) -> Result<(), Failure> {
-        match self.capturing(stream)? {
-            true => Ok(()),
-            false => self.record(stream).map(|_| ()),
+        if !self.is_here(stream) || self.capturing(stream)? {
+            return Ok(());
         }
+        self.record(stream).map(|_| ())
     }
 
     /// An event with a clock, recorded; the caller destroys it.
@@ -176,7 +214,8 @@ impl Order {
         // A wait is work too: who waits for this stream waits for what it waits for.
         let handle = self.enqueue(stream);
         // SAFETY: a recorded event of ours and a living stream.
-        unsafe { self.driver.stream_wait(handle, event, 0) }
+        unsafe { self.driver.stream_wait(handle, event, 0) }?;
+        self.enqueued(stream)
     }
 
     /// The event to wait for until `ticket` is reached; none if it was.
