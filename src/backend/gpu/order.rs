@@ -276,7 +276,11 @@ impl Order {
         } else {
             Ok(())
         };
-        self.prune(stream)?;
+        // Those closed before, which nobody may ask for, have their ends by now.
+        let closed = self.queues.iter().filter(|(_, queue)| queue.closed).map(|(id, _)| *id);
+        for id in closed.collect::<Vec<_>>() {
+            self.prune(StreamId(id))?;
+        }
         marked.and(destroyed)
     }
 
