@@ -5,6 +5,7 @@
 //! that were added after any binding was made. A library or a function that is missing is an error.
 
 use std::ffi::{CStr, c_char, c_void};
+use std::mem::ManuallyDrop;
 use std::sync::Arc;
 
 use libloading::Library;
@@ -131,7 +132,8 @@ functions! {
 pub(crate) struct Driver {
     pub(crate) vendor: &'static Vendor,
     table: Table,
-    library: Library,
+    /// Never closed: it has threads and handlers of its own, which run on, and ROCm's crashes while it is unloaded.
+    library: ManuallyDrop<Library>,
 }
 
 impl std::fmt::Debug for Driver {
@@ -146,9 +148,9 @@ impl Driver {
         // SAFETY: a driver's initialisers are what every program that uses it runs.
         let open = |name: &&str| unsafe { Library::new(*name) };
         let library = vendor.libraries.iter().find_map(|name| open(name).ok());
-        let library = library.ok_or_else(|| {
+        let library = ManuallyDrop::new(library.ok_or_else(|| {
             format!("no driver: looked for {}; {}", vendor.libraries.join(", "), vendor.cure)
-        })?;
+        })?);
         let table = Table::load(&library, vendor.column)?;
         let driver = Arc::new(Self { vendor, table, library });
         // SAFETY: the flags must be 0.
