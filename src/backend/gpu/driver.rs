@@ -32,8 +32,8 @@ pub(crate) struct Vendor {
     pub(crate) out_of_memory: u32,
     /// Code for "not yet" of a query.
     pub(crate) not_ready: u32,
-    /// Code for "no image in this file for this device".
-    pub(crate) no_image: u32,
+    /// Codes with which an image is refused for what it is: of another device, or newer than the driver.
+    pub(crate) bad_image: &'static [u32],
     /// Codes that earlier work left behind and that every later call returns: the device is lost to
     /// this process.
     pub(crate) sticky: &'static [u32],

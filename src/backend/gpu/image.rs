@@ -56,7 +56,7 @@ impl Kernels {
         driver: &Driver,
         arch: &str,
     ) -> Result<Self, Unloadable> {
-        let target = driver.vendor.name;
+        let mut refused = Vec::new();
         for image in candidates(ours, arch) {
             if checksum(image.bytes) != image.checksum {
                 let what = format!("the image for {} is not what the build made", image.arch);
@@ -69,17 +69,21 @@ impl Kernels {
             // SAFETY: a whole image, which the driver copies; one handle is written.
             match unsafe { driver.module_load(&mut module, bytes.as_ptr().cast::<c_void>()) } {
                 Ok(()) => return Self::resolve(driver, module, image),
-                Err(failure) if failure.code == driver.vendor.no_image => {}
-                Err(failure) if image.format == "ptx" => {
-                    let (code, version) = (driver.describe(failure.code), driver.version()?);
-                    return Err(Unloadable::NoImage(format!(
-                        "the driver (version {version}) does not compile the PTX for {}: {code}; \
-                         build with an older toolkit, or update the driver",
-                        image.arch
-                    )));
+                Err(failure) if driver.vendor.bad_image.contains(&failure.code) => {
+                    let code = driver.describe(failure.code);
+                    refused.push(format!("{} ({}): {code}", image.arch, image.format));
                 }
                 Err(failure) => return Err(failure.into()),
             }
+        }
+        let variable = format!("HALFSTEP_{}_ARCHS", driver.vendor.name.to_uppercase());
+        if !refused.is_empty() {
+            return Err(Unloadable::NoImage(format!(
+                "the driver (version {}) loads no kernels for {arch}: {}; build with a toolkit that is not newer than the \
+                 driver, and for this architecture ({variable}), or update the driver",
+                driver.version()?,
+                refused.join(", ")
+            )));
         }
         let built = match ours.is_empty() {
             true => "this build has none (was HALFSTEP_SKIP_KERNELS set?)".to_string(),
@@ -89,7 +93,6 @@ impl Kernels {
                 format!("this build has {}", list.join(", "))
             }
         };
-        let variable = format!("HALFSTEP_{}_ARCHS", target.to_uppercase());
         Err(Unloadable::NoImage(format!("no kernels for {arch}: {built}; {variable} chooses")))
     }
 

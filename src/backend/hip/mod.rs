@@ -18,7 +18,8 @@ static HIP: Vendor = Vendor {
     error_name: "hipGetErrorName",
     out_of_memory: 2,
     not_ready: 600,
-    no_image: 209,
+    // Invalid image, none for this device, invalid kernel file; a code object that cannot be initialised.
+    bad_image: &[200, 209, 218, 303],
     // Illegal address, launch timeout, assertion, launch failure; uncorrectable ECC; context gone.
     sticky: &[700, 702, 710, 719, 214, 709],
     units_attribute: 63,          // hipDeviceAttributeMultiprocessorCount
