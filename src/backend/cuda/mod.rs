@@ -19,9 +19,9 @@ static CUDA: Vendor = Vendor {
     // Invalid image, none for this device, invalid PTX; no compiler of PTX, PTX newer than it, PTX not to be compiled.
     bad_image: &[200, 209, 218, 221, 222, 223],
     // Illegal address, launch timeout, assertion, hardware stack, illegal instruction, misaligned
-    // address, invalid address space, invalid program counter, launch failed; uncorrectable ECC;
-    // context destroyed.
-    sticky: &[700, 702, 710, 714, 715, 716, 717, 718, 719, 214, 709],
+    // address, invalid address space, invalid program counter, launch failed; uncorrectable ECC and
+    // NVLink; a contained error of the device; context destroyed.
+    sticky: &[700, 702, 710, 714, 715, 716, 717, 718, 719, 214, 220, 226, 709],
     units_attribute: 16,                           // MULTIPROCESSOR_COUNT
     peak_attributes: [13, 36, 37], // CLOCK_RATE, MEMORY_CLOCK_RATE, GLOBAL_MEMORY_BUS_WIDTH
     asked_shared: Some(("cuFuncSetAttribute", 8)), // MAX_DYNAMIC_SHARED_SIZE_BYTES
