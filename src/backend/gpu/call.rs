@@ -77,13 +77,10 @@ impl Gpu {
         });
     }
 
-    pub(super) fn sync_event(&self, event: Option<Handle>) -> Result<()> {
-        match event {
-            // SAFETY: a recorded event of ours; events are destroyed with the device only.
-            Some(event) => unsafe { self.driver.event_sync(event) }
-                .map_err(|failure| self.fail(&failure, &mut self.state())),
-            None => Ok(()),
-        }
+    pub(super) fn sync_event(&self, event: Handle) -> Result<()> {
+        // SAFETY: a recorded event of ours; events are destroyed with the device only.
+        unsafe { self.driver.event_sync(event) }
+            .map_err(|failure| self.fail(&failure, &mut self.state()))
     }
 }
 

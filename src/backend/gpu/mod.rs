@@ -273,9 +273,11 @@ impl Backend for Gpu {
     }
 
     fn sync(&self, ticket: Ticket) -> Result<()> {
-        let event = self.with(|state| Ok(state.order.event(ticket)))?;
-        self.sync_event(event)?;
-        self.with(|state| state.order.arrived(ticket))
+        let Some(event) = self.with(|state| Ok(state.order.await_event(ticket)))? else {
+            return Ok(());
+        };
+        let waited = self.sync_event(event);
+        waited.and(self.with(|state| state.order.awaited(ticket, event)))
     }
 
     #[cfg(any(feature = "nccl", feature = "rccl"))]
@@ -300,7 +302,7 @@ impl Backend for Gpu {
         let taken = || {
             let end = self.with(|state| state.order.mark_time(stream))?;
             let mut milliseconds = 0.0f32;
-            let read = self.sync_event(Some(end)).and_then(|()| {
+            let read = self.sync_event(end).and_then(|()| {
                 self.with(|_| {
                     // SAFETY: two recorded events of ours, both reached; one float is written.
                     unsafe { self.driver.event_elapsed(&mut milliseconds, start, end) }

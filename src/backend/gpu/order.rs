@@ -49,6 +49,8 @@ pub(super) struct Order {
     queues: HashMap<u64, Queue>,
     next: u64,
     spare: Vec<Handle>,
+    /// Events that the host is waiting for, by some thread: they mark nothing else until it is done.
+    awaited: Vec<Handle>,
 }
 
 // SAFETY: handles are the driver's, which may be used from any thread; `Order` is behind a lock.
@@ -56,7 +58,8 @@ unsafe impl Send for Order {}
 
 impl Order {
     pub(super) fn new(driver: Arc<Driver>) -> Self {
-        Self { driver, queues: HashMap::new(), next: 0, spare: Vec::new() }
+        let (spare, awaited) = (Vec::new(), Vec::new());
+        Self { driver, queues: HashMap::new(), next: 0, spare, awaited }
     }
 
     pub(super) fn open(&mut self) -> Result<StreamId, Failure> {
@@ -131,8 +134,9 @@ impl Order {
             return Ok(ticket);
         }
         self.prune(stream)?;
-        let event = match self.spare.pop() {
-            Some(event) => event,
+        let free = self.spare.iter().rposition(|event| !self.awaited.contains(event));
+        let event = match free {
+            Some(at) => self.spare.swap_remove(at),
             None => {
                 let mut event = std::ptr::null_mut();
                 // SAFETY: one handle is written.
@@ -218,13 +222,18 @@ impl Order {
         self.enqueued(stream)
     }
 
-    /// The event to wait for until `ticket` is reached; none if it was.
-    pub(super) fn event(&self, ticket: Ticket) -> Option<Handle> {
-        self.mark(ticket)
+    /// The event to wait for until `ticket` is reached; none if it was. Whoever waits says when that is over.
+    pub(super) fn await_event(&mut self, ticket: Ticket) -> Option<Handle> {
+        let event = self.mark(ticket)?;
+        self.awaited.push(event);
+        Some(event)
     }
 
-    /// Notes that a ticket was waited for.
-    pub(super) fn arrived(&mut self, ticket: Ticket) -> Result<(), Failure> {
+    /// Notes that a ticket's event was waited for, by one thread.
+    pub(super) fn awaited(&mut self, ticket: Ticket, event: Handle) -> Result<(), Failure> {
+        if let Some(at) = self.awaited.iter().position(|awaited| *awaited == event) {
+            self.awaited.swap_remove(at);
+        }
         self.prune(ticket.stream)
     }
 

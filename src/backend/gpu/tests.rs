@@ -222,6 +222,33 @@ fn a_driver_that_lacks_a_function_is_an_error() {
     }
 }
 
+/// An event that the host waits for, outside of the lock, marks nothing else meanwhile: the wait would go on to that.
+#[test]
+fn an_event_that_is_waited_for_is_not_recorded_again() {
+    for gpu in gpus() {
+        let (first, second) = (gpu.stream().unwrap(), gpu.stream().unwrap());
+        let memory = gpu.alloc(100).unwrap();
+        let fill = |stream| {
+            // SAFETY: allocated above; the streams are waited for in turn.
+            unsafe { gpu.fill(stream, memory, 1, 100) }.unwrap();
+            gpu.record(stream).unwrap()
+        };
+        let ticket = fill(first);
+        let event = gpu.with(|state| Ok(state.order.await_event(ticket))).unwrap().unwrap();
+        gpu.sync_all().unwrap(); // another thread sees that it was reached
+        let later = fill(second);
+        let marked = gpu.with(|state| Ok(state.order.await_event(later))).unwrap().unwrap();
+        assert_ne!(event, marked);
+        gpu.with(|state| state.order.awaited(ticket, event)).unwrap();
+        gpu.with(|state| state.order.awaited(later, marked)).unwrap();
+        gpu.sync_all().unwrap();
+        let again = fill(first);
+        let spare = gpu.with(|state| Ok(state.order.await_event(again))).unwrap().unwrap();
+        assert!([event, marked].contains(&spare), "it is used again afterwards");
+        gpu.with(|state| state.order.awaited(again, spare)).unwrap();
+    }
+}
+
 /// Unpacking from a bucket at an offset beyond 2³¹.
 #[test]
 fn a_bucket_reaches_beyond_32_bits() {
