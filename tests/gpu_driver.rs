@@ -180,11 +180,15 @@ fn d18_a_source_may_go_before_its_copy_has_come() {
 }
 
 /// D-08, D-09, D-20: after an error that the device cannot recover from (a launch that failed, a context that
-/// another library has reset), every call gives it again, and it names what was launched before, not the call
+/// another library has reset, a contained error), every call gives it again, and it names what was launched before, not the call
 /// that met it.
 #[test]
 fn d08_a_lost_device_gives_the_same_error_to_everyone() {
-    for ((of, door), code) in gpus().iter().flat_map(|gpu| [719, 709].map(|code| (gpu, code))) {
+    for ((of, door), code) in gpus().iter().flat_map(|gpu| [719, 709, 226].map(|code| (gpu, code)))
+    {
+        if code == 226 && door.vendor == "hip" {
+            continue; // which has no such code
+        }
         let device = match of.info().kind {
             #[cfg(feature = "cuda")]
             DeviceKind::Cuda => Device::cuda(0).unwrap(),
