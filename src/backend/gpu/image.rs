@@ -23,6 +23,8 @@ pub(super) struct Function {
 #[derive(Debug)]
 pub(super) struct Kernels {
     module: Handle,
+    /// What it was loaded from. ROCm does not copy that, and has it read as long as the module is there.
+    _image: Vec<u8>,
     functions: HashMap<&'static str, Function>,
 }
 
@@ -66,9 +68,9 @@ impl Kernels {
             let mut bytes = image.bytes.to_vec();
             bytes.push(0);
             let mut module = std::ptr::null_mut();
-            // SAFETY: a whole image, which the driver copies; one handle is written.
+            // SAFETY: a whole image, which stays as long as the module; one handle is written.
             match unsafe { driver.module_load(&mut module, bytes.as_ptr().cast::<c_void>()) } {
-                Ok(()) => return Self::resolve(driver, module, image),
+                Ok(()) => return Self::resolve(driver, module, bytes, image),
                 Err(failure) if driver.vendor.bad_image.contains(&failure.code) => {
                     let code = driver.describe(failure.code);
                     refused.push(format!("{} ({}): {code}", image.arch, image.format));
@@ -96,8 +98,13 @@ impl Kernels {
         Err(Unloadable::NoImage(format!("no kernels for {arch}: {built}; {variable} chooses")))
     }
 
-    fn resolve(driver: &Driver, module: Handle, image: &Image) -> Result<Self, Unloadable> {
-        let mut kernels = Self { module, functions: HashMap::new() };
+    fn resolve(
+        driver: &Driver,
+        module: Handle,
+        bytes: Vec<u8>,
+        image: &Image,
+    ) -> Result<Self, Unloadable> {
+        let mut kernels = Self { module, _image: bytes, functions: HashMap::new() };
         match kernels.fill(driver, image) {
             Ok(()) => Ok(kernels),
             Err(error) => {
