@@ -175,7 +175,7 @@ impl Stream {
     /// Records the work that `work` enqueues on this stream, instead of running it: one launch of the
     /// graph enqueues it all. Reading results, uploads and waits cannot be recorded and are
     /// [`Error::State`](crate::Error::State) inside; so run a step once before recording one, which
-    /// uploads its tables.
+    /// uploads its tables. What the stream was given before is waited for.
     ///
     /// # Errors
     /// What `work` returns, and what the driver says. [`Error::State`](crate::Error::State) while a graph is made of the stream

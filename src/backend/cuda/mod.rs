@@ -16,6 +16,7 @@ static CUDA: Vendor = Vendor {
     error_name: "cuGetErrorName",
     out_of_memory: 2,
     not_ready: 600,
+    events_outlive_streams: true,
     // Invalid image, none for this device, invalid PTX; no compiler of PTX, PTX newer than it, PTX not to be compiled.
     bad_image: &[200, 209, 218, 221, 222, 223],
     // Illegal address, launch timeout, assertion, hardware stack, illegal instruction, misaligned

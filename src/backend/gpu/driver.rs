@@ -32,6 +32,8 @@ pub(crate) struct Vendor {
     pub(crate) out_of_memory: u32,
     /// Code for "not yet" of a query.
     pub(crate) not_ready: u32,
+    /// Whether an event may be asked about when the stream that it was recorded on is there no more.
+    pub(crate) events_outlive_streams: bool,
     /// Codes with which an image is refused for what it is: of another device, or newer than the driver.
     pub(crate) bad_image: &'static [u32],
     /// Codes that earlier work left behind and that every later call returns: the device is lost to

@@ -360,9 +360,10 @@ impl Backend for Gpu {
 
     fn begin_capture(&self, stream: StreamId) -> Result<()> {
         self.not_captured("capture", stream)?;
+        // ROCm takes a question about an event of a stream that is being captured, also of one from before, for a
+        // mistake that spoils the capture. So there are none: all has run.
+        self.sync(self.record(stream)?)?;
         self.with(|state| {
-            // The last point that can be waited for until the graph is made.
-            state.order.mark_end(stream)?;
             let handle = state.order.handle(stream);
             // SAFETY: a living stream.
             unsafe { self.driver.capture_begin(handle, RELAXED) }

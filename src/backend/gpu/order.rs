@@ -185,7 +185,7 @@ impl Order {
             // SAFETY: a recorded event of ours.
             match unsafe { driver.event_query(event) } {
                 Ok(()) => {
-                    queue.reached = sequence;
+                    queue.reached = queue.reached.max(sequence);
                     queue.marks.pop_front();
                     spare.push(event);
                 }
@@ -193,10 +193,16 @@ impl Order {
                 Err(failure) => return Err(failure),
             }
         }
-        if queue.closed && queue.reached >= queue.given {
-            queues.remove(&stream.0);
+        if !queue.closed || queue.reached < queue.given {
+            return Ok(());
         }
-        Ok(())
+        let Queue { handle, owned, .. } = *queue;
+        queues.remove(&stream.0);
+        match owned {
+            // SAFETY: opened by us, destroyed once, with the last that is known of it.
+            true => unsafe { driver.stream_destroy(handle) },
+            false => Ok(()),
+        }
     }
 
     /// The event of the first mark at or after a ticket; none if the ticket was reached.
@@ -269,7 +275,8 @@ impl Order {
     }
 
     /// No more work will be given to the stream; what was given is still ordered. If its end cannot be marked,
-    /// it is waited for; or else nobody knows when it has come, and it counts as pending for ever.
+    /// it is waited for; or else nobody knows when it has come, and it counts as pending for ever. The driver's stream stays
+    /// until nothing is asked any more about events that were recorded on it; one that is not ours may go at once.
     pub(super) fn close(&mut self, stream: StreamId) -> Result<(), Failure> {
         let marked = self.mark_end(stream);
         let driver = self.driver.clone();
@@ -279,18 +286,19 @@ impl Order {
         if marked.is_err() && unsafe { driver.stream_sync(queue.handle) }.is_ok() {
             queue.reached = queue.given;
         }
-        let destroyed = if queue.owned {
-            // SAFETY: opened by us, closed once; the driver keeps it until its work has run.
-            unsafe { driver.stream_destroy(queue.handle) }
-        } else {
-            Ok(())
+        let ended = match queue.marks.back() {
+            Some((_, event)) if !queue.owned && !driver.vendor.events_outlive_streams => {
+                // SAFETY: a recorded event of ours, and its stream still lives.
+                unsafe { driver.event_sync(*event) }
+            }
+            _ => Ok(()),
         };
         // Those closed before, which nobody may ask for, have their ends by now.
         let closed = self.queues.iter().filter(|(_, queue)| queue.closed).map(|(id, _)| *id);
         for id in closed.collect::<Vec<_>>() {
             self.prune(StreamId(id))?;
         }
-        marked.and(destroyed)
+        marked.and(ended)
     }
 
     /// Waits for everything on every stream. What a graph is being made of does not run. Errors are the
@@ -318,7 +326,7 @@ impl Drop for Order {
             // SAFETY: an event of ours, destroyed once. A driver that fails here has lost it anyway.
             let _ = unsafe { self.driver.event_destroy(event) };
         }
-        for queue in self.queues.values().filter(|queue| queue.owned && !queue.closed) {
+        for queue in self.queues.values().filter(|queue| queue.owned) {
             // SAFETY: a stream of ours, destroyed once.
             let _ = unsafe { self.driver.stream_destroy(queue.handle) };
         }

@@ -18,6 +18,7 @@ static HIP: Vendor = Vendor {
     error_name: "hipGetErrorName",
     out_of_memory: 2,
     not_ready: 600,
+    events_outlive_streams: false, // the runtime looks at the stream first (hipEventQuery)
     // Invalid image, none for this device, invalid kernel file; a code object that cannot be initialised.
     bad_image: &[200, 209, 218, 303],
     // Illegal address, launch timeout, assertion, launch failure; uncorrectable ECC; context gone.
