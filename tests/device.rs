@@ -106,6 +106,24 @@ fn streams_and_handles_move_between_threads() {
     send_sync::<Error>();
 }
 
+/// Memory at address 0 is refused: it would count as an operand that is not there.
+#[test]
+fn lent_memory_without_an_address_is_refused() {
+    use halfstep::gemm::{Gemm, Operands};
+    for device in common::devices() {
+        let stream = device.stream().unwrap();
+        let (a, b) = (device.upload(&[1.0f32; 4]).unwrap(), device.upload(&[1.0f32; 4]).unwrap());
+        let mut d = device.zeros::<f32>(4).unwrap();
+        // SAFETY: it is refused, and read by nobody.
+        let nowhere = unsafe { Raw::<f32>::new(0, 2) };
+        let plan = Gemm::new(2, 2, 2).plan::<f32, f32>(&device).unwrap();
+        let operands = Operands { bias: Some(&nowhere), ..Operands::new(&a, &b, &mut d) };
+        let error = plan.run(&stream, operands).unwrap_err();
+        assert!(matches!(&error, Error::Shape { arg, .. } if arg == "bias"), "{error}");
+        assert_eq!(d.to_vec(&stream).unwrap(), [0.0; 4]);
+    }
+}
+
 /// Statistics of more than memory holds are an error, and no abort.
 #[test]
 fn statistics_of_uncountable_lengths_are_out_of_memory() {

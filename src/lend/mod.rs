@@ -126,8 +126,8 @@ macro_rules! lent {
                 self.len == 0
             }
 
-            /// The address, after the two checks every operation makes on every operand: the
-            /// stream's device can reach it, and it is aligned to its element.
+            /// The address, after the checks every operation makes on every operand: the stream's device can reach
+            /// it, elements have one (0 says in parameter blocks that there is no operand), and it is aligned to them.
             pub(crate) fn address(
                 &self,
                 op: &'static str,
@@ -136,6 +136,10 @@ macro_rules! lent {
             ) -> Result<Address> {
                 check_place(op, &arg, self.place, stream)?;
                 let address = self.address.0;
+                if self.len > 0 && address == 0 {
+                    let expected = format!("{} elements", self.len);
+                    return Err(Error::shape(op, arg(), expected, "no memory, at address 0"));
+                }
                 if self.len > 0 && address % align_of::<T>() as u64 != 0 {
                     return Err(Error::Align { op, arg: arg(), need: align_of::<T>(), address });
                 }
@@ -329,8 +333,8 @@ impl<T: Element> Raw<T> {
     /// # Safety
     /// While the value exists: the memory is alive, initialised, reachable by the device, and
     /// used by others only in an order that the streams involved already guarantee. While it is
-    /// lent to write, nothing else reads or writes it. (Alignment is checked by each operation,
-    /// and so is overlap between the arguments of one call.)
+    /// lent to write, nothing else reads or writes it. (Alignment is checked by each operation, and so are overlap
+    /// between the arguments of one call, and that elements have an address other than 0.)
     pub unsafe fn new(address: u64, len: usize) -> Self {
         Self { address: Address(address), len, element: PhantomData }
     }
