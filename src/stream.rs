@@ -270,7 +270,8 @@ impl Graph {
     /// # Safety
     /// All memory that was used while recording (operands, optimizers, buffers) is alive until the
     /// work has run, and is used by others only in an order that streams guarantee: addresses are
-    /// part of the graph.
+    /// part of the graph. So are those of what plans keep for the stream that was recorded
+    /// ([`gemm`](crate::gemm#memory)): work of such plans on that stream is work of others, too.
     pub unsafe fn run(&self, stream: &Stream) -> Result<()> {
         stream.check_knows("Graph::run", "graph", &self.device)?;
         // SAFETY: the caller's promise.
