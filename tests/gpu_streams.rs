@@ -160,6 +160,42 @@ fn freed_memory_outlives_a_call_that_fails() {
     }
 }
 
+/// ROCm looks at the stream that an event was recorded on: of one that has been destroyed, at memory of others.
+#[test]
+fn streams_outlive_questions_about_their_events() {
+    for (device, door) in gpus() {
+        let (stream, other) = (device.stream().unwrap(), device.stream().unwrap());
+        let mut values = device.zeros::<u8>(50_000).unwrap();
+        values.clear(&stream).unwrap();
+        let event = stream.record().unwrap();
+        drop(stream);
+        other.wait(&event).unwrap();
+        drop(values);
+        device.upload(&[7u8; 12_345]).unwrap();
+        device.sync().unwrap();
+        assert_eq!(door.findings(), [""; 0]);
+    }
+}
+
+/// Nor is it asked while a graph is made of that stream: there, it spoils the graph.
+#[test]
+fn nothing_is_asked_about_events_of_a_stream_that_is_captured() {
+    for (device, door) in gpus() {
+        let (stream, other) = (device.stream().unwrap(), device.stream().unwrap());
+        let mut values = device.zeros::<u8>(50_000).unwrap();
+        values.clear(&stream).unwrap();
+        let before = stream.record().unwrap();
+        let graph = stream.capture(|| {
+            values.clear(&stream)?;
+            other.wait(&before)?;
+            device.sync()?;
+            device.upload(&[1u8; 77]).map(drop)
+        });
+        graph.unwrap();
+        assert_eq!(door.findings(), [""; 0]);
+    }
+}
+
 /// What is recorded ends with the closure, also with its panic.
 #[test]
 fn a_stream_is_whole_after_a_panic_while_a_graph_is_made() {

@@ -50,6 +50,7 @@ export! {
     fn hipEventSynchronize(event: u64) {
         let (context, mark) = {
             let mut d = lock();
+            d.ask_stream_of(event)?;
             let mark = d.event_mark(event)?;
             d.forbid_unsafe()?;
             (d.events.get(event)?.context, mark)
@@ -61,6 +62,7 @@ export! {
     fn hipEventQuery(event: u64) {
         let (context, mark) = {
             let mut d = lock();
+            d.ask_stream_of(event)?;
             let mark = d.event_mark(event)?;
             d.forbid_unsafe()?;
             (d.events.get(event)?.context, mark)

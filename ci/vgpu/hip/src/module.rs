@@ -1,6 +1,10 @@
 //! Modules and functions.
 
+use std::collections::BTreeMap;
 use std::ffi::{c_char, c_int, c_uint, c_void};
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use halfstep_vgpu::driver::error::{Error, Result};
 use halfstep_vgpu::driver::schedule::wait;
@@ -16,6 +20,32 @@ fn load(module: *mut u64, image: &[u8]) -> Result {
         error
     })?;
     put(module, loaded)
+}
+
+/// Images that modules were loaded from, by module: where they are, and what they were. ROCm copies none, and reads them as
+/// long as the module is there.
+static IMAGES: Mutex<BTreeMap<u64, (usize, Vec<u8>)>> = Mutex::new(BTreeMap::new());
+
+/// Loads an image that is in memory.
+fn load_data(module: *mut u64, data: *const c_void) -> Result {
+    let bytes = image(data)?;
+    load(module, bytes)?;
+    // SAFETY: `load` wrote it.
+    let module = unsafe { module.read() };
+    images().insert(module, (data as usize, bytes.to_vec()));
+    Ok(())
+}
+
+fn images() -> MutexGuard<'static, BTreeMap<u64, (usize, Vec<u8>)>> {
+    IMAGES.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Whether the image is still what it was; if its memory is gone, it is not.
+fn is_as_loaded(address: usize, bytes: &[u8]) -> bool {
+    let mut now = vec![0; bytes.len()];
+    // Not through the address: there may be nothing behind it.
+    let read = File::open("/proc/self/mem").and_then(|m| m.read_exact_at(&mut now, address as u64));
+    read.is_ok() && now == bytes
 }
 
 /// The bytes of an image in memory, whose length its own header says.
@@ -73,7 +103,7 @@ export! {
 
     #[doc = "Loads an image."]
     fn hipModuleLoadData(module: *mut u64, data: *const c_void) {
-        load(module, image(data)?)
+        load_data(module, data)
     }
 
     #[doc = "Loads an image; there is nothing for the options to change."]
@@ -84,7 +114,7 @@ export! {
         options: *mut c_uint,
         values: *mut *mut c_void,
     ) {
-        load(module, image(data)?)
+        load_data(module, data)
     }
 
     #[doc = "Ends a module, once the work of its context is done."]
@@ -95,6 +125,12 @@ export! {
             d.all_to_wait_for()?
         };
         wait(driver(), context, &mark)?;
+        if let Some((address, bytes)) = images().remove(&module)
+            && !is_as_loaded(address, &bytes)
+        {
+            let what = format!("the image of module {module:#x} was changed or freed before the module");
+            lock().journal.complain(what, None);
+        }
         lock().unload(module)
     }
 

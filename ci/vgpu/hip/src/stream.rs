@@ -89,6 +89,7 @@ export! {
     fn hipStreamWaitEvent(stream: u64, event: u64, flags: c_uint) {
         let mut d = lock();
         let stream = d.stream(stream)?;
+        d.living_stream_of(event)?;
         d.wait_event(stream, event)
     }
 

@@ -266,3 +266,51 @@ fn memory_streams_and_errors_without_a_kernel() {
         assert_eq!(door().leaked(), [""; 0]);
     });
 }
+
+/// As ROCm: who asks about an event asks the stream that it was recorded on.
+#[test]
+fn events_are_asked_about_while_their_stream_is_there_and_captures_nothing() {
+    passes("events_are_asked_about_while_their_stream_is_there_and_captures_nothing", &[], || {
+        let s = stream();
+        let (mut event, mut graph) = (null_mut(), null_mut());
+        // SAFETY: handles live, or are refused.
+        unsafe {
+            ok(hipEventCreate(&mut event));
+            assert_eq!(hipEventQuery(event), hipError_t::hipSuccess, "recorded nowhere");
+            for ask in [hipEventQuery, hipEventSynchronize] {
+                ok(hipEventRecord(event, s));
+                ok(hipStreamSynchronize(s));
+                ok(hipStreamBeginCapture(s, hipStreamCaptureMode::hipStreamCaptureModeRelaxed));
+                assert_eq!(ask(event), hipError_t::hipErrorCapturedEvent);
+                let ended = hipStreamEndCapture(s, &mut graph);
+                assert_eq!(ended, hipError_t::hipErrorStreamCaptureInvalidated);
+                ok(ask(event));
+            }
+            ok(hipStreamDestroy(s));
+            assert_eq!(door().kinds(), [""; 0]);
+            assert_ne!(hipEventQuery(event), hipError_t::hipSuccess);
+            assert_ne!(hipStreamWaitEvent(stream(), event, 0), hipError_t::hipSuccess);
+            assert_eq!(door().kinds(), ["Error", "Error"]);
+        }
+    });
+}
+
+/// As ROCm: an image is read as long as the module is there.
+#[test]
+fn images_stay_as_long_as_their_modules() {
+    passes("images_stay_as_long_as_their_modules", &[], || {
+        let Some(mut image) = code_object() else { return };
+        for found in [&[""; 0][..], &["Error"]] {
+            let mut module = null_mut();
+            // SAFETY: a whole image, and a handle of a module.
+            unsafe {
+                ok(hipModuleLoadData(&mut module, image.as_ptr().cast()));
+                if !found.is_empty() {
+                    image[100] ^= 1;
+                }
+                ok(hipModuleUnload(module));
+            }
+            assert_eq!(door().kinds(), found);
+        }
+    });
+}

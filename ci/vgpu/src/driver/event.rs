@@ -15,6 +15,8 @@ pub struct Event {
     pub timed: bool,
     /// How often it was recorded.
     nth: u64,
+    /// The stream that it was last recorded on.
+    stream: Option<u64>,
     /// What its last recording stands for; nothing if it was never recorded.
     mark: Mark,
     /// When that was reached, in nanoseconds of the device.
@@ -40,6 +42,7 @@ impl Driver {
             context,
             timed,
             nth: 0,
+            stream: None,
             mark: Mark::default(),
             reached: None,
             captured: None,
@@ -59,6 +62,7 @@ impl Driver {
         if self.events.get(event)?.context != self.streams.get(stream)?.context {
             return Err(Error::InvalidHandle);
         }
+        self.events.get_mut(event)?.stream = Some(stream);
         if let Some(tail) = self.streams.get(stream)?.capture.clone() {
             self.valid_capture(tail.capture)?;
             let one = self.events.get_mut(event)?;
@@ -106,6 +110,28 @@ impl Driver {
         }
         self.sound(context)?;
         Ok(mark)
+    }
+
+    /// What ROCm's runtime does before it looks at an event: it asks the stream that it was last recorded on, whose capture
+    /// comes to nothing by it. One that is gone, it reads nevertheless.
+    pub fn ask_stream_of(&mut self, event: u64) -> Result {
+        let Some(stream) = self.living_stream_of(event)? else { return Ok(()) };
+        if self.streams.get(stream)?.capture.is_some() {
+            self.spoil(stream)?;
+            return Err(Error::CapturedEvent);
+        }
+        Ok(())
+    }
+
+    /// The stream that the event was last recorded on, if it was, as ROCm's runtime looks it up.
+    pub fn living_stream_of(&mut self, event: u64) -> Result<Option<u64>> {
+        let stream = self.events.get(event)?.stream;
+        if let Some(gone) = stream.filter(|stream| self.streams.get(*stream).is_err()) {
+            let what = format!("event {event:#x} is used after its stream {gone:#x} was destroyed");
+            self.journal.complain(what, None);
+            return Err(Error::InvalidHandle);
+        }
+        Ok(stream)
     }
 
     /// Milliseconds of the device between two events.
