@@ -189,6 +189,22 @@ impl Device {
         self.backend.sync_all()
     }
 
+    /// Gives memory of buffers that were dropped back to the driver, for others who share the GPU: it is kept for the next of
+    /// the same size, until one does not fit. Blocks the host as [`sync`](Self::sync) does. A CPU keeps none.
+    ///
+    /// ```
+    /// let device = halfstep::Device::cpu();
+    /// drop(device.zeros::<f32>(1 << 20)?);
+    /// device.trim()?;
+    /// # Ok::<(), halfstep::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`sync`](Self::sync); [`Error::State`](crate::Error::State) while a graph is made of one of this handle's streams.
+    pub fn trim(&self) -> Result<()> {
+        self.backend.trim()
+    }
+
     /// A buffer of `len` zeros.
     ///
     /// # Errors

@@ -36,6 +36,8 @@ fn program(vendor: &str) -> Result<Vec<f32>> {
     // SAFETY: all of it is alive.
     unsafe { graph.run(&stream) }?;
     let _ = optimizer.report(&stream)?;
+    drop(device.zeros::<f32>(77)?);
+    device.trim()?;
     let mut found = a.to_vec(&stream)?;
     found.extend(b.to_vec(&stream)?);
     Ok(found)

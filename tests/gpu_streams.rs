@@ -160,6 +160,33 @@ fn freed_memory_outlives_a_call_that_fails() {
     }
 }
 
+/// What is kept goes back to the driver when that is asked for, once nothing touches it.
+#[test]
+fn memory_that_is_kept_is_given_back() {
+    for (device, door) in gpus() {
+        let call = if door.vendor == "cuda" { "cuMemFree_v2" } else { "hipFree" };
+        let device = alone(&device);
+        let stream = device.stream().unwrap();
+        let mut held = device.upload(&[1u8, 2, 3]).unwrap();
+        let before = door.calls(call);
+        for _ in 0..3 {
+            let mut pair = [11_111, 22_222].map(|len| device.zeros::<u8>(len).unwrap());
+            pair.iter_mut().for_each(|values| values.clear(&stream).unwrap());
+        }
+        assert_eq!(door.calls(call), before, "kept for the next of the same size");
+        let inside = stream.capture(|| device.trim());
+        assert!(matches!(inside, Err(Error::State { op: "trim", .. })), "{inside:?}");
+        device.trim().unwrap();
+        assert!(door.calls(call) >= before + 2);
+        let after = door.calls(call);
+        device.trim().unwrap();
+        assert_eq!(door.calls(call), after, "nothing is left");
+        held.clear(&stream).unwrap();
+        assert_eq!(held.to_vec(&stream).unwrap(), [0; 3]);
+        assert_eq!(door.findings(), [""; 0]);
+    }
+}
+
 /// ROCm looks at the stream that an event was recorded on: of one that has been destroyed, at memory of others.
 #[test]
 fn streams_outlive_questions_about_their_events() {

@@ -131,6 +131,9 @@ pub(crate) trait Backend: Send + Sync + std::fmt::Debug {
     /// Blocks the host until everything enqueued so far has been run.
     fn sync_all(&self) -> Result<()>;
 
+    /// Gives memory that was freed, and is kept to be used again, back to the driver; waits for the work that may touch it.
+    fn trim(&self) -> Result<()>;
+
     /// Starts a clock when the stream reaches this point.
     fn start_clock(&self, stream: StreamId) -> Result<Clock>;
 

@@ -177,6 +177,10 @@ impl Backend for Cpu {
         Ok(())
     }
 
+    fn trim(&self) -> Result<()> {
+        Ok(())
+    }
+
     fn start_clock(&self, _: StreamId) -> Result<Clock> {
         Ok(Clock(START.elapsed().as_nanos() as u64))
     }

@@ -320,6 +320,16 @@ impl Backend for Gpu {
         self.with(|state| state.order.drain())
     }
 
+    fn trim(&self) -> Result<()> {
+        if self.with(|state| state.order.captures())? {
+            return Err(Error::state("trim", "no stream of which a graph is being made", "one"));
+        }
+        self.with(|state| {
+            state.order.drain()?;
+            state.pool.trim(&mut state.order)
+        })
+    }
+
     unsafe fn launch(&self, stream: StreamId, launch: &Launch) -> Result<()> {
         let entry = launch.entry();
         let Some(function) = self.kernels.get(entry.symbol) else {

@@ -274,6 +274,17 @@ impl Order {
         Ok(status != 0)
     }
 
+    /// Whether a graph is being made of any stream that this thread can reach.
+    pub(super) fn captures(&mut self) -> Result<bool, Failure> {
+        let open = self.queues.iter().filter(|(_, queue)| !queue.closed && queue.is_here());
+        for id in open.map(|(id, _)| *id).collect::<Vec<_>>() {
+            if self.capturing(StreamId(id))? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// No more work will be given to the stream; what was given is still ordered. If its end cannot be marked,
     /// it is waited for; or else nobody knows when it has come, and it counts as pending for ever. The driver's stream stays
     /// until nothing is asked any more about events that were recorded on it; one that is not ours may go at once.

@@ -40,8 +40,7 @@ impl Pool {
             Some(address) => Ok(Some(address)),
             None => {
                 order.drain()?;
-                self.settle(order)?;
-                self.give_back()?;
+                self.trim(order)?;
                 self.fresh(bytes)
             }
         }
@@ -84,7 +83,9 @@ impl Pool {
         asked
     }
 
-    fn give_back(&mut self) -> Result<(), Failure> {
+    /// Gives back what is kept and nothing touches any more.
+    pub(super) fn trim(&mut self, order: &mut Order) -> Result<(), Failure> {
+        self.settle(order)?;
         for address in self.idle.drain().flat_map(|(_, blocks)| blocks).collect::<Vec<_>>() {
             // SAFETY: allocated here, touched by nothing, freed once.
             unsafe { self.driver.free(address) }?;
