@@ -67,6 +67,8 @@ struct Compiler {
     /// Variables that name a folder with `bin/<program>`.
     roots: &'static [&'static str],
     usual: &'static str,
+    /// Variables whose flags the compiler takes by itself.
+    flags: &'static [&'static str],
     /// Variable that names architectures, those there are unless it is set, and how they are named.
     archs: &'static str,
     default_arch: &'static str,
@@ -83,6 +85,7 @@ const COMPILERS: [Compiler; 2] = [
         program: "nvcc",
         roots: &["CUDA_HOME", "CUDA_PATH"],
         usual: "/usr/local/cuda/bin/nvcc",
+        flags: &["NVCC_PREPEND_FLAGS", "NVCC_APPEND_FLAGS"],
         archs: "HALFSTEP_CUDA_ARCHS",
         default_arch: "80",
         named: "numbers, as in 80,90",
@@ -96,6 +99,7 @@ const COMPILERS: [Compiler; 2] = [
         program: "hipcc",
         roots: &["ROCM_PATH", "HIP_PATH"],
         usual: "/opt/rocm/bin/hipcc",
+        flags: &["HIPCC_COMPILE_FLAGS_APPEND", "HIPCC_LINK_FLAGS_APPEND"],
         archs: "HALFSTEP_HIP_ARCHS",
         default_arch: "gfx90a",
         named: "names without features, as in gfx90a,gfx942",
@@ -176,6 +180,7 @@ fn build(wanted: &[&Compiler]) -> Result<()> {
     let (mut chains, mut versions) = (Vec::new(), Vec::new());
     for compiler in wanted {
         let program = compiler.find()?;
+        compiler.flags.iter().for_each(|variable| drop(said(variable))); // kernels are made anew when they change
         versions.extend(version(&program));
         let source = out.join(format!("kernels.{}", compiler.suffix));
         fs::write(&source, format!("{}HS_ABI({abi:#x}ull)\n", kernels(compiler.target)))?;
