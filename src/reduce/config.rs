@@ -34,8 +34,8 @@ pub enum Sum {
     /// what the last of them lost: at most `(Σ_r m_r + m) / 254` before division by the weights, `m_r` and `m` the
     /// largest `|v|` of the block on a rank and of the sum.
     ///
-    /// A step in which any rank packs a NaN or ±Inf, which makes its block NaN, leaves `e` as it was; and so does
-    /// one in which no rank has a gradient for a parameter, for that. When the loss scale
+    /// A step in which any rank packs a NaN or ±Inf, which makes its block NaN, leaves `e` as it was; and so do
+    /// averages where all ranks weigh 0, and a step in which no rank has a gradient for a parameter, for that. When the loss scale
     /// changes, so must `e`: [`Reducer::scale_feedback`](super::Reducer::scale_feedback). It is not saved:
     /// a run that is resumed loses what one step's rounding lost.
     ///

@@ -132,10 +132,10 @@ impl<G: Storage> Reducer<G> {
     }
 
     /// What a step has lost is carried over to the next, if the step counts: if all that ranks packed is
-    /// finite. Of parameters without a gradient on any rank, whose results go nowhere, what was
+    /// finite, and some rank weighs something (else averages are 0, whatever was sent). Of parameters without a gradient on any rank, whose results go nowhere, what was
     /// lost before stays.
     pub(super) fn keep_feedback(&mut self, stream: &Stream, reduced: &Reduced) -> Result<()> {
-        if !reduced.non_finite.is_empty() {
+        if !reduced.non_finite.is_empty() || self.config.average && reduced.weight == 0.0 {
             return Ok(());
         }
         let deadline = config::deadline(self.config.deadline);
