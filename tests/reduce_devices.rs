@@ -323,3 +323,31 @@ fn gradients_of_several_streams_are_accumulated() {
         });
     }
 }
+
+/// A stream of another device than the reducer's does not get to its memory.
+#[test]
+fn streams_of_other_devices_are_refused() {
+    for device in devices().into_iter().filter(|device| device.info().kind != DeviceKind::Cpu) {
+        let other = Device::cpu().stream().unwrap();
+        let plan = BucketPlan::ddp(&params_from(&[300]), Dtype::F32, 1, 1).unwrap();
+        ranks::run(1, |comm| {
+            let config = Config { accumulate: true, ..Config::default() };
+            let mut reducer =
+                Reducer::<f32>::new(&device, plan.clone(), Box::new(comm), config).unwrap();
+            let (stream, mut ones) = (device.stream().unwrap(), vec![1.0f32; 300]);
+            let refused = |outcome: halfstep::Result<()>| {
+                let error = outcome.unwrap_err();
+                assert!(matches!(&error, Error::Device { arg, .. } if arg == "stream"), "{error}");
+            };
+            refused(reducer.accumulate(&other, 0, &ones));
+            refused(reducer.ready(&other, 0, &ones));
+            let mut own = device.upload(&ones).unwrap();
+            reducer.ready(&stream, 0, &own).unwrap();
+            let out = &mut [&mut ones as &mut dyn Write<f32>];
+            refused(reducer.finish(&other, out, Unscale::Keep).map(|_| ()));
+            // Nothing has changed.
+            reducer.finish(&stream, &mut [&mut own], Unscale::Keep).unwrap();
+            assert_eq!(own.to_vec(&stream).unwrap(), [1.0; 300]);
+        });
+    }
+}

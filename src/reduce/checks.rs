@@ -19,6 +19,16 @@ impl<G: Storage> Reducer<G> {
         self.fault.clone().map_or(Ok(()), Err)
     }
 
+    /// Whether work on the stream reaches the reducer's memory: lent gradients say only that it reaches theirs.
+    pub(super) fn check_stream(&self, op: &'static str, stream: &Stream) -> Result<()> {
+        let own = self.shard_table.device();
+        if stream.device().reaches(own) {
+            return Ok(());
+        }
+        let (expected, found) = (own.info().to_string(), stream.device().info().to_string());
+        Err(Error::Device { op, arg: "stream".into(), expected, found })
+    }
+
     pub(super) fn check_gradient(
         &self,
         op: &'static str,
@@ -27,6 +37,7 @@ impl<G: Storage> Reducer<G> {
         gradient: &dyn Read<G>,
     ) -> Result<Span> {
         self.check_fault()?;
+        self.check_stream(op, stream)?;
         let declared = self.check_param(op, param)?;
         self.check_unmarked(op, param)?;
         let lent = gradient.lend(stream)?;
@@ -79,6 +90,7 @@ impl<G: Storage> Reducer<G> {
         unscale: Unscale,
     ) -> Result<Vec<Span>> {
         self.check_fault()?;
+        self.check_stream(FINISH, stream)?;
         self.check_unscale(FINISH, unscale)?;
         let params = self.plan.params();
         if gradients.len() != params.len() {

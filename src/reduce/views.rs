@@ -114,6 +114,7 @@ impl<G: Storage> Reducer<G> {
     pub fn finish_views(&mut self, stream: &Stream, unscale: Unscale) -> Result<Reduced> {
         self.check_fault()?;
         self.check_gradients_lie(FINISH, true)?;
+        self.check_stream(FINISH, stream)?;
         self.check_unscale(FINISH, unscale)?;
         let spans = match self.gradients {
             Gradients::Ours(_) => (0..self.marked.len())
