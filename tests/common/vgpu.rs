@@ -109,10 +109,19 @@ impl Door {
 
     /// Makes call number `number` of a function from now on, by this thread, give `code`.
     pub fn fail(&self, call: &str, number: u64, code: u32) {
+        self.rule(&format!("{call}:{number}:{code}"), true);
+    }
+
+    /// The same, by whatever thread.
+    pub fn fail_anywhere(&self, call: &str, number: u64, code: u32) {
+        self.rule(&format!("{call}:{number}:{code}"), false);
+    }
+
+    fn rule(&self, rule: &str, this_thread: bool) {
         let fail: unsafe extern "C" fn(*const c_char, c_int) -> c_int = self.function("vgpu_fail");
-        let rule = CString::new(format!("{call}:{number}:{code}")).unwrap();
+        let rule = CString::new(rule).unwrap();
         // SAFETY: a C string.
-        assert_eq!(unsafe { fail(rule.as_ptr(), 1) }, 0);
+        assert_eq!(unsafe { fail(rule.as_ptr(), this_thread.into()) }, 0);
     }
 
     /// Drops the rules that have not come true, and says how many they were.

@@ -302,9 +302,9 @@ impl Comm {
     }
 
     /// Ends the communicator and what it has in streams. May wait for other ranks of this host to do the
-    /// same.
-    pub fn end(self) {
-        // SAFETY: a living communicator, which nobody uses any more. A failure leaves it as it is.
-        let _ = unsafe { self.library.abort(self.handle) };
+    /// same. Returns whether it has ended: a failure leaves it as it is.
+    pub fn end(self) -> bool {
+        // SAFETY: a living communicator, which nobody uses any more.
+        unsafe { self.library.abort(self.handle) }.is_ok()
     }
 }

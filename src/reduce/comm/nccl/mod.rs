@@ -75,6 +75,8 @@ pub struct NcclComm {
     own: Arc<Stream>,
     /// `None` once it was ended.
     comm: Option<Comm>,
+    /// It could not be ended: the library may still touch what it was given last, or put it in a stream.
+    left: bool,
     sequence: u64,
     fault: Option<Fault>,
     pool: Pool,
@@ -166,6 +168,7 @@ impl NcclComm {
             own: Arc::new(device.stream()?),
             device: device.clone(),
             comm: None,
+            left: false,
             sequence: 0,
             fault: None,
             pool: Pool::default(),
@@ -371,10 +374,9 @@ impl NcclComm {
         let _ = std::thread::Builder::new().spawn(move || {
             // A device that is lost has no more work; the library frees its own all the same.
             let _ = own.lend();
-            comm.end();
-            let _ = done.send(());
+            let _ = done.send(comm.end());
         });
-        let _ = ended.recv_timeout(END);
+        self.left = ended.recv_timeout(END) != Ok(true);
     }
 }
 

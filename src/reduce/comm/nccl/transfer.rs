@@ -79,8 +79,8 @@ impl NcclComm {
         }
     }
 
-    /// Gives the library work in a stream, and waits for its end. With a fault: whether the stream has come
-    /// past the work nevertheless.
+    /// Gives the library work in a stream, and waits for its end. With a fault: whether nobody works on it any more.
+    /// (What the library has not put in the stream yet, it may put there as long as it is not ended.)
     fn work(
         &mut self,
         stream: &Stream,
@@ -99,7 +99,10 @@ impl NcclComm {
             let reached = |this: &Self| stream.reached(&end).map_err(|error| this.gave_up(&error));
             self.wait(deadline, reached)
         });
-        done.map_err(|fault| (self.fail(fault), settle(stream)))
+        done.map_err(|fault| {
+            let fault = self.fail(fault);
+            (fault, !self.left && settle(stream))
+        })
     }
 }
 
