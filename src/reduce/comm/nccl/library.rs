@@ -4,6 +4,7 @@
 //! Source: nccl.h of NCCL 2.14 to 2.27 and of RCCL (ROCm 5.7 to 6.4). All calls are of communicators
 //! that do not block: [`IN_PROGRESS`] is no failure, and [`Comm::progress`] tells the end.
 
+use std::error::Error;
 use std::ffi::{CStr, c_char};
 use std::sync::OnceLock;
 
@@ -110,6 +111,20 @@ functions! {
     all_gather(from: u64, to: u64, count: usize, kind: u32, comm: usize, stream: u64) = "ncclAllGather";
 }
 
+/// The first of the files that can be loaded; or why none can: one may be there, and what it needs be missing.
+fn load(files: &[&str]) -> Result<libloading::Library, String> {
+    let mut reasons = Vec::new();
+    for name in files {
+        // SAFETY: the library's initialisers are what every program that uses it runs.
+        match unsafe { libloading::Library::new(*name) } {
+            Ok(library) => return Ok(library),
+            // What the system says of it is behind what was tried.
+            Err(error) => reasons.push(error.source().unwrap_or(&error).to_string()),
+        }
+    }
+    Err(reasons.join("; "))
+}
+
 /// A vendor's library, open until the process ends: it has threads of its own.
 pub(super) struct Library {
     table: Table,
@@ -131,12 +146,8 @@ impl Library {
         if let Some(open) = OPEN[vendor].get() {
             return Ok(open);
         }
-        let files = FILES[vendor];
-        // SAFETY: the library's initialisers are what every program that uses it runs.
-        let library = files.iter().find_map(|name| unsafe { libloading::Library::new(*name) }.ok());
-        let library = library.ok_or_else(|| {
-            let names = files.join(", ");
-            format!("no {feature}: looked for {names}; install it, or name its folder in LD_LIBRARY_PATH")
+        let library = load(FILES[vendor]).map_err(|reasons| {
+            format!("no {feature}: {reasons}; install it, or name its folder in LD_LIBRARY_PATH")
         })?;
         let opened = Self { table: Table::load(&library)?, _library: library };
         let version = opened.version().map_err(|failed| failed.reason)?;
@@ -306,5 +317,23 @@ impl Comm {
     pub fn end(self) -> bool {
         // SAFETY: a living communicator, which nobody uses any more.
         unsafe { self.library.abort(self.handle) }.is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A library that is there, and cannot be loaded, is not said to be missing.
+    #[test]
+    fn why_a_library_cannot_be_loaded_is_said() {
+        let name = format!("halfstep-no-library-{}.so", std::process::id());
+        let path = std::env::temp_dir().join(&name);
+        std::fs::write(&path, "no library").unwrap();
+        let reasons = load(&["libhalfstep-missing.so", path.to_str().unwrap()]).unwrap_err();
+        std::fs::remove_file(&path).unwrap();
+        let reasons: Vec<&str> = reasons.split("; ").collect();
+        assert!(reasons[0].contains("libhalfstep-missing.so"), "{reasons:?}");
+        assert!(reasons[1].contains(&name) && reasons[1].contains("short"), "{reasons:?}");
     }
 }
