@@ -59,7 +59,7 @@ pub struct Config {
     /// Gradients lie in memory of the reducer, from the backward pass to the optimizer:
     /// [`Reducer::gradient_mut`](super::Reducer::gradient_mut). On a CPU, and without accumulators, they
     /// are then averaged where they lie: between threads in every rank's memory at once (gradients in the
-    /// wire's type, or in f32; for sums in no order with a [`scale`](Self::scale) of 1); between processes of MPI sent from there and received there (gradients in
+    /// wire's type, or in f32; for sums in no order with a [`scale`](Self::scale) of 1); between processes sent from there and received there (up to 256 of them, and gradients in
     /// the wire's type). Otherwise they are packed, as gradients of the caller's are. The bits are the
     /// same.
     pub views: bool,
