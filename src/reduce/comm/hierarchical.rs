@@ -33,8 +33,10 @@ use crate::{Buffer, Device, Error, Result, Stream};
 /// Collectives of its own ([`exchange`](Communicator::exchange)) take two steps as well, and move what those of one level
 /// do, in the order of ranks.
 ///
-/// **Faults** name ranks of the whole. What one communicator reports ends both; ranks that are not of it hear
-/// [`Fault::Aborted`] with that fault as the reason.
+/// **Faults** name ranks of the whole, and collectives by the number of the communicator that has them. What one communicator
+/// reports ends both; ranks that are not of it hear [`Fault::Aborted`] with that fault as the reason. A rank that waits in
+/// one has not come to the other, and is named there at the deadline as those are that are missing: the cause is who is named, and
+/// waits for nobody itself.
 ///
 /// ```
 /// use halfstep::{Device, Dtype, reduce::*};
