@@ -102,6 +102,7 @@ functions! {
     get_unique_id(id: *mut UniqueId) = "ncclGetUniqueId";
     init(comm: *mut usize, ranks: i32, id: UniqueId, rank: i32, config: *mut Config) = "ncclCommInitRankConfig";
     async_error(comm: usize, state: *mut u32) = "ncclCommGetAsyncError";
+    destroy(comm: usize) = "ncclCommDestroy";
     abort(comm: usize) = "ncclCommAbort";
     group_start() = "ncclGroupStart";
     group_end() = "ncclGroupEnd";
@@ -312,11 +313,19 @@ impl Comm {
         unsafe { library.all_reduce(address, address, count, kind, operator, handle, stream) }
     }
 
-    /// Ends the communicator and what it has in streams. May wait for other ranks of this host to do the
-    /// same. Returns whether it has ended: a failure leaves it as it is.
-    pub fn end(self) -> bool {
+    /// Ends the communicator: where nothing has failed, once all that it has sent has left, since a stream that has come
+    /// past a call says only that the library has the bytes; else at once, with what is in streams. May wait for
+    /// other ranks of this host to do the same. Returns whether it has ended: a failure leaves it as it is.
+    pub fn end(self, whole: bool) -> bool {
+        let Self { library, handle } = self;
         // SAFETY: a living communicator, which nobody uses any more.
-        unsafe { self.library.abort(self.handle) }.is_ok()
+        let ended = unsafe {
+            match whole {
+                true => library.destroy(handle),
+                false => library.abort(handle),
+            }
+        };
+        ended.is_ok()
     }
 }
 

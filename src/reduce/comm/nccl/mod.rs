@@ -44,12 +44,13 @@ const END: Duration = Duration::from_secs(5);
 /// `librccl.so.1`), 2.14 or newer; blocks are moved by `ncclSend` and `ncclRecv` in one group, gathered by
 /// `ncclAllGather`. Sums are this crate's, unless [`Config::sum`](crate::reduce::Config::sum) asks for `ncclAllReduce`.
 ///
-/// **Faults.** A call that differs, a rank that does not come, and one that gives up are found by `host` and
-/// named as there; their sequence numbers count its collectives, of which there is one for each of this
-/// communicator's, and one before them. What is in a stream is waited for by asking: for its end, for
+/// **Faults.** A rank that does not come, and one that gives up, are found by `host` and named as there, with the number of
+/// its collective: there is one for each of this communicator's, and one before them. A call that differs, and one that
+/// does not end, have this communicator's number. What is in a stream is waited for by asking: for its end, for
 /// an error of the library's, for a fault of `host`, for the deadline: the first that a rank has is that of all. When it passes there, it makes all
 /// ranks meet once more, for half a second, and names those that do not come, or that have gone on.
-/// After a fault the library's communicator is aborted. One that cannot be is left alone, with the memory
+/// After a fault the library's communicator is aborted; dropped without one, it is destroyed, so that others get what is
+/// still on its way to them. One that cannot be is left alone, with the memory
 /// that it may still touch.
 ///
 /// Only one rank can have a device. Different communicators of one device must be used by one thread: the library
@@ -361,20 +362,20 @@ impl NcclComm {
             if !matches!(fault, Fault::Mismatch { .. } | Fault::Deadline { .. }) {
                 self.host.aborter().abort(&fault.to_string());
             }
-            self.end();
+            self.end(false);
         }
         self.fault.get_or_insert(fault).clone()
     }
 
-    /// Ends the library's communicator, on a thread that may be left behind.
-    fn end(&mut self) {
+    /// Ends the library's communicator, in order where it is whole, on a thread that may be left behind.
+    fn end(&mut self, whole: bool) {
         let Some(comm) = self.comm.take() else { return };
         let (own, (done, ended)) = (self.own.clone(), channel());
         // Where there is no thread it is left as it is.
         let _ = std::thread::Builder::new().spawn(move || {
             // A device that is lost has no more work; the library frees its own all the same.
             let _ = own.lend();
-            let _ = done.send(comm.end());
+            let _ = done.send(comm.end(whole));
         });
         self.left = ended.recv_timeout(END) != Ok(true);
     }
@@ -444,6 +445,7 @@ impl Communicator for NcclComm {
 
 impl Drop for NcclComm {
     fn drop(&mut self) {
-        self.end();
+        let whole = self.check().is_ok();
+        self.end(whole);
     }
 }

@@ -74,6 +74,11 @@ macro_rules! export_nccl {
                     put(state, now)
                 }
 
+                #[doc = "Ends a communicator that does nothing."]
+                fn ncclCommDestroy(comm: u64) {
+                    lock().nccl_destroy(comm)
+                }
+
                 #[doc = "Ends a communicator, whatever it does."]
                 fn ncclCommAbort(comm: u64) {
                     lock().nccl_abort(comm)

@@ -238,6 +238,15 @@ impl Driver {
         Err(IN_PROGRESS)
     }
 
+    /// Ends the communicator, whose last call has ended.
+    pub fn nccl_destroy(&mut self, comm: u64) -> Result {
+        let one = self.cliques.comms.get(comm).map_err(|_| INVALID_ARGUMENT)?;
+        if one.delay > 0 || one.waiting.is_some() {
+            return self.nccl_refuse("the end of a communicator whose last call is in progress");
+        }
+        self.nccl_abort(comm)
+    }
+
     /// Ends the communicator: what it has in streams does nothing, and others wait for it for ever.
     pub fn nccl_abort(&mut self, comm: u64) -> Result {
         let one = self.cliques.comms.remove(comm).map_err(|_| INVALID_ARGUMENT)?;
