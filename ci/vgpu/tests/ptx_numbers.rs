@@ -187,6 +187,24 @@ fn floats_to_integers_clamp_and_integers_to_floats_round() {
     assert_eq!(apply("cvt.s32.s8 %o, %a;", &[0x1ff, 0x7f], &[], &[]), [u32::MAX, 0x7f]);
 }
 
+/// PTX ISA 9.0, `cvt`: 0, unless the source or the result has 64 bits.
+#[test]
+fn nan_to_integers() {
+    let nan = [f32::NAN.to_bits(), 0xffff_ffff];
+    for ty in ["s32", "u32", "s16", "u16"] {
+        let body = format!("cvt.rzi.{ty}.f32 %o, %a;");
+        assert_eq!(apply(&body, &nan, &[], &[]), [0; 2], "{ty}");
+    }
+    let of_f64 =
+        |to: &str| apply(&format!("cvt.f64.f32 %w, %a; cvt.rni.{to}.f64 %o, %w;"), &nan, &[], &[]);
+    assert_eq!((of_f64("s32"), of_f64("u32")), (vec![1 << 31; 2], vec![1 << 31; 2]));
+    let high = "shr.u64 %w, %w, 32; cvt.u32.u64 %o, %w;";
+    for body in ["cvt.rzi.s64.f32 %w, %a;", "cvt.rzi.u64.f32 %w, %a;"] {
+        assert_eq!(apply(&format!("{body} {high}"), &nan, &[], &[]), [1 << 31; 2], "{body}");
+        assert_eq!(apply(&format!("{body} cvt.u32.u64 %o, %w;"), &nan, &[], &[]), [0; 2], "{body}");
+    }
+}
+
 /// Three lists of edges against each other, shifted so that all sorts meet.
 fn triples() -> [Vec<u32>; 3] {
     let edges = edges();

@@ -47,7 +47,7 @@ impl Warp {
                 });
             }
             (None, Some(input)) => {
-                self.map(mask, dst, src, |[a]| to_integer(source(a, input, mode), to, mode))
+                self.map(mask, dst, src, |[a]| to_integer(source(a, input, mode), input, to, mode))
             }
             (Some(_), Some(input)) if matches!(to, Type::F16x2 | Type::Bf16x2) => {
                 // The first operand goes to the upper half.
@@ -110,10 +110,11 @@ fn source(bits: u64, format: Format, mode: ConvertMode) -> f64 {
     x
 }
 
-/// To an integer: clamped to its range; NaN is 0.
-fn to_integer(x: f64, to: Type, mode: ConvertMode) -> u64 {
+/// To an integer: clamped to its range. NaN is 0, or where one of the two has 64 bits the highest bit alone.
+fn to_integer(x: f64, from: Format, to: Type, mode: ConvertMode) -> u64 {
     if x.is_nan() {
-        return 0;
+        let wide = from == F64 || to.bytes() == 8;
+        return if wide { 1 << (8 * to.bytes() - 1) } else { 0 };
     }
     let (least, most) = limits(to);
     // Beyond i128 the cast itself clamps.
