@@ -221,3 +221,15 @@ fn approximate_functions() {
         }
     }
 }
+
+/// "v_rcp_f32 and v_rsq_f32 do not support denormals" (LLVM, which scales what it divides by): neither in nor out,
+/// whatever the mode.
+#[test]
+fn approximate_functions_know_no_subnormals() {
+    let tiny = f32::from_bits(0x007f_ffff);
+    let words = [[tiny, -tiny, 2f32.powi(127), 2f32.powi(126)].map(f32::to_bits)];
+    let body = "v_rcp_f32_e32 v8, v2\nv_rcp_iflag_f32_e32 v9, v3\nv_rcp_f32_e32 v10, v4\nv_rcp_f32_e32 v11, v5";
+    let Some(found) = run(&(mode(0, 0, 15) + body), &words) else { return };
+    let wanted = [f32::INFINITY, f32::NEG_INFINITY, 0.0, f32::MIN_POSITIVE];
+    assert_eq!(found[0].map(f32::from_bits), wanted);
+}

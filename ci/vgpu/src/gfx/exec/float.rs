@@ -159,11 +159,8 @@ pub fn action(name: &str) -> Option<Act> {
         "v_frexp_mant_f32" => |w, i| map(w, i, |[a]| frexp(a).0),
         "v_frexp_exp_i32_f32" => |w, i| map(w, i, |[a]| frexp(a).1 as u32),
         // Approximate functions, within the documented unit in the last place and hardly ever nearer than
-        // they need to be: what code refines it must not count on. All but the reciprocal flush
-        // subnormals whatever the mode.
-        "v_rcp_f32" | "v_rcp_iflag_f32" => {
-            |w, i| float(w, i, false, |[a], _| near(a, 1.0 / f64::from(a)))
-        }
+        // they need to be: what code refines it must not count on. They know no subnormals, whatever the mode.
+        "v_rcp_f32" | "v_rcp_iflag_f32" => |w, i| approximate(w, i, |x| 1.0 / x),
         "v_rsq_f32" => |w, i| approximate(w, i, |x| 1.0 / x.sqrt()),
         "v_sqrt_f32" => |w, i| approximate(w, i, f64::sqrt),
         "v_exp_f32" | "v_exp_legacy_f32" => |w, i| approximate(w, i, f64::exp2),
