@@ -248,6 +248,40 @@ fn subnormals_infinities_and_nan() {
     }
 }
 
+/// What MMA-Sim found MI200's unit to do with 16-bit factors (arXiv 2511.10909): products in pairs, pairs, then the
+/// accumulator, each step rounded to nearest even and flushed.
+#[test]
+fn products_of_16_bits_are_added_in_pairs_and_flushed_at_each_step() {
+    for form in FORMS.iter().filter(|form| form.format != F32) {
+        let Some(mut device) = form.device() else { return };
+        // The first row's products with 1, or with `by`, and the accumulator.
+        let mut first = |a: [f64; 4], by: f64, c: f32| {
+            let a = form.pack(&|row, k| if row == 0 && k < 4 { form.bits(a[k]) } else { 0 });
+            let b = form.pack(&|column, k| if column == 0 && k < 4 { form.bits(by) } else { 0 });
+            form.run(&mut device, &a, &b, &|row, column| if row + column == 0 { c } else { 0.0 })[0]
+        };
+        let e = |n: i32| 2f64.powi(n);
+        let large = 2f32.powi(24);
+        assert_eq!(first([1.0; 4], 1.0, large), large + 4.0, "{}", form.name);
+        // 2^-12 is half of the last place of 2^12: two count where they are a pair, and are lost one by one.
+        let small = e(-12);
+        assert_eq!(first([e(12), 0.0, small, small], 1.0, 0.0), 4096.0 + 2f32.powi(-11));
+        assert_eq!(first([e(12), small, small, 0.0], 1.0, 0.0), 4096.0, "{}", form.name);
+        if form.format == BF16 {
+            let least = f32::MIN_POSITIVE;
+            // Subnormal products, and sums of pairs, are 0.
+            assert_eq!(first([e(-63), e(-63), 0.0, 0.0], e(-64), 0.0), 0.0, "{}", form.name);
+            assert_eq!(first([1.5 * e(-126), -e(-126), 0.0, 0.0], 1.0, least), least);
+        }
+        assert_eq!(
+            first([0.0; 4], -1.0, -0.0).to_bits(),
+            0,
+            "{}: the accumulator is +0",
+            form.name
+        );
+    }
+}
+
 /// Four products of 16×16 of one instruction, whose A may be one's: D's register r has rows 4·(lane / 16) + r % 4 of
 /// block r / 4. As AMD's matrix instruction calculator prints them.
 #[test]

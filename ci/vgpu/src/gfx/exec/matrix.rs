@@ -5,9 +5,11 @@
 //! are of column `lane % columns`; registers go down four rows at a time, then lane groups do, then
 //! registers again. Several blocks may share one's A (CBSZ and ABID); patterns of B's lanes (BLGP) are not known.
 //!
-//! Products are added to the accumulator one after the other in f32; hardware's order is not
-//! documented (those of f32 are one chain of fused multiply-adds, rounded to nearest even, with subnormals, as MMA-Sim
-//! found on all of CDNA: arXiv 2511.10909). With 16-bit factors, as on MI200, subnormal factors, accumulators and results are 0.
+//! What is rounded where is not in the manuals; it is as MMA-Sim found it, bit for bit, on MI200 (arXiv 2511.10909, and
+//! its code). f32 factors are one chain of fused multiply-adds, rounded to nearest even, with subnormals. Of 16-bit factors
+//! the products of a lane's elements are added in pairs, then the pairs, then their sum to the accumulator; each step is
+//! rounded to nearest even, and a subnormal is 0: of its sign where it is a result, +0 where it is a factor or the
+//! accumulator that comes in.
 
 use super::float::flush;
 use super::map::Act;
@@ -75,7 +77,8 @@ fn factor<const ROWS: usize, const K: usize, const KIND: u8, const PER: usize>(
         F32 => f32::from_bits(bits),
         F16 if bits & 0x7c00 == 0 => 0.0,
         F16 => f16_to_f32(bits as u16),
-        _ => f32::from_bits(flush(bf16_to_f32(bits as u16).to_bits())),
+        _ if bits & 0x7f80 == 0 => 0.0,
+        _ => bf16_to_f32(bits as u16),
     };
     let per_word = if KIND == F32 { 1 } else { 2 };
     for word in 0..PER.div_ceil(per_word) {
@@ -140,20 +143,29 @@ fn product<
             let (row, block) = result_place(register, group, M, N);
             let of_a = i.broadcast.of(block);
             let at = group * N;
-            let mut sum: [f32; N] = std::array::from_fn(|j| {
-                f32::from_bits(if narrow { flush(c[at + j]) } else { c[at + j] })
-            });
-            for k in 0..K {
-                let x = a.value[(of_a * K + k) * M + row];
-                let y = &b.value[(block * K + k) * N..][..N];
-                for j in 0..N {
-                    // Products of 16-bit factors are exact in f32.
-                    sum[j] = if narrow { sum[j] + x * y[j] } else { x.mul_add(y[j], sum[j]) };
+            let mut sum: [f32; N] = std::array::from_fn(|j| f32::from_bits(c[at + j]));
+            let x = |k: usize| a.value[(of_a * K + k) * M + row];
+            let y = |k: usize| -> &[f32; N] {
+                b.value[(block * K + k) * N..][..N].try_into().expect("a row of B")
+            };
+            if narrow {
+                sum.iter_mut()
+                    .for_each(|x| *x = if x.abs() < f32::MIN_POSITIVE { 0.0 } else { *x });
+                for k in (0..K).step_by(PER) {
+                    let (x, y): ([f32; PER], [_; PER]) =
+                        (std::array::from_fn(|e| x(k + e)), std::array::from_fn(|e| y(k + e)));
+                    for (j, sum) in sum.iter_mut().enumerate() {
+                        let products = std::array::from_fn(|e| z(x[e] * y[e][j]));
+                        *sum = z(*sum + pairwise::<PER>(products));
+                    }
+                }
+            } else {
+                for k in 0..K {
+                    sum.iter_mut().zip(y(k)).for_each(|(sum, y)| *sum = x(k).mul_add(*y, *sum));
                 }
             }
             for j in 0..N {
-                let bits = sum[j].to_bits();
-                d[at + j] = if narrow { flush(bits) } else { bits };
+                d[at + j] = sum[j].to_bits();
             }
             if a.any_undefined || b.any_undefined {
                 for j in 0..N {
@@ -165,6 +177,17 @@ fn product<
         out.push((d, tainted));
     }
     write(w, i, &out);
+}
+
+/// A result, or the zero of its sign in place of a subnormal.
+fn z(x: f32) -> f32 {
+    f32::from_bits(flush(x.to_bits()))
+}
+
+/// The sum of two or four.
+fn pairwise<const N: usize>(x: [f32; N]) -> f32 {
+    let first = z(x[0] + x[1]);
+    if N == 2 { first } else { z(first + z(x[2] + x[3])) }
 }
 
 fn write(w: &mut Wave, i: &Instruction, out: &[(Vector, u64)]) {
