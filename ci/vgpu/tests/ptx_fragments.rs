@@ -204,3 +204,24 @@ fn mma_of_random_values_is_exact_where_f32_is() {
         }
     }
 }
+
+/// What MMA-Sim found an A100's unit to do (arXiv 2511.10909): eight products and the accumulator are added at once, cut
+/// off 24 bits below the largest, and their sum is cut to f32.
+#[test]
+fn mma_aligns_nine_terms_and_cuts() {
+    for (ty, format) in [("bf16", BF16), ("f16", F16)] {
+        for k in [8, 16] {
+            let mut product = Product::new(k, ty);
+            let bits = |x: f64| format.from_f64(x, Rounding::Nearest) as u16;
+            // Row 0: what eight times half of the last place of 1 is; row 1: its last bit is cut off, not rounded.
+            let small = 2f64.powi(-24);
+            let mut a = vec![0; 16 * k];
+            a[..k].fill(bits(small));
+            (a[k], a[k + 1], a[k + 2]) = (bits(2.0 * small), bits(small), bits(small / 2.0));
+            let d = product.run(&a, &vec![bits(1.0); 8 * k], &[1.0; 128]);
+            assert_eq!(d[0], 1.0 + k as f32 * 2f32.powi(-24), "{ty} k{k}");
+            assert_eq!(d[8], 1.0 + 2f32.powi(-23), "{ty} k{k}");
+            assert_eq!(d[16], 1.0, "{ty} k{k}");
+        }
+    }
+}

@@ -8,10 +8,9 @@
 
 use super::Launch;
 use super::block::Block;
-use super::float::NAN_F32;
+use super::unit::{Factor, Step, WIDTH, add_products};
 use super::warp::{LANES, Vector, Warp};
 use crate::memory::Word;
-use crate::number::{bf16_to_f32, f16_to_f32};
 use crate::ptx::isa::{Address, Reg, Space};
 
 impl Launch<'_> {
@@ -57,31 +56,35 @@ impl Launch<'_> {
     }
 }
 
-/// A product of fragments. Terms are added to the accumulator in ascending k, in f32.
+/// A product of fragments; how terms are added is the unit's affair.
 pub fn multiply(warp: &mut Warp, half: bool, dst: &[Reg; 4], a: &[Reg], b: &[Reg], c: &[Reg; 4]) {
-    let widen = |bits: u64| {
-        if half { f16_to_f32(bits as u16) } else { bf16_to_f32(bits as u16) }
+    let mantissa_bits = if half { 10 } else { 7 };
+    let mut finite = true;
+    let mut factor = |bits: u64| {
+        let factor = Factor::new(bits as u16, mantissa_bits);
+        finite &= factor.is_finite();
+        factor
     };
     let k = 8 * b.len();
     // Whether a row of A, or a column of B, is wholly defined.
     let (mut row_known, mut column_known) = ([true; 16], [true; 8]);
-    let mut left = [[0.0_f32; 16]; 16]; // [row][k]
+    let mut left = [[Factor::default(); 16]; 16]; // [row][k]
     for (i, reg) in a.iter().enumerate() {
         let v = &warp.registers[*reg as usize];
         for lane in 0..LANES {
             let (row, column) = (lane / 4 + 8 * (i % 2), 2 * (lane % 4) + 8 * (i / 2));
-            left[row][column] = widen(v.bits[lane]);
-            left[row][column + 1] = widen(v.bits[lane] >> 16);
+            left[row][column] = factor(v.bits[lane]);
+            left[row][column + 1] = factor(v.bits[lane] >> 16);
             row_known[row] &= v.defined[lane] == 0xff;
         }
     }
-    let mut right = [[0.0_f32; 8]; 16]; // [k][column]
+    let mut right: [Step; 16] = Default::default();
     for (i, reg) in b.iter().enumerate() {
         let v = &warp.registers[*reg as usize];
         for lane in 0..LANES {
             let (row, column) = (2 * (lane % 4) + 8 * i, lane / 4);
-            right[row][column] = widen(v.bits[lane]);
-            right[row + 1][column] = widen(v.bits[lane] >> 16);
+            right[row].set(column, factor(v.bits[lane]));
+            right[row + 1].set(column, factor(v.bits[lane] >> 16));
             column_known[column] &= v.defined[lane] == 0xff;
         }
     }
@@ -94,18 +97,15 @@ pub fn multiply(warp: &mut Warp, half: bool, dst: &[Reg; 4], a: &[Reg], b: &[Reg
         }
     }
     for (row, left) in sum.iter_mut().zip(&left) {
-        for (x, right) in left[..k].iter().zip(&right) {
-            for (sum, y) in row.iter_mut().zip(right) {
-                *sum += x * y;
-            }
+        for (left, right) in left[..k].chunks(WIDTH).zip(right.chunks(WIDTH)) {
+            add_products(row, left, right, finite);
         }
     }
     for (i, dst) in dst.iter().enumerate() {
         let mut out = Vector::splat(0);
         for lane in 0..LANES {
             let (row, column) = (lane / 4 + 8 * (i / 2), 2 * (lane % 4) + i % 2);
-            let value = sum[row][column];
-            out.bits[lane] = if value.is_nan() { NAN_F32 } else { value.to_bits() }.into();
+            out.bits[lane] = sum[row][column].to_bits().into();
             let known = row_known[row] && column_known[column] && start[i].defined[lane] == 0xff;
             out.defined[lane] = if known { 0xff } else { 0 };
         }

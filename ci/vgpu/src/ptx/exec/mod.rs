@@ -11,6 +11,7 @@ mod matrix;
 mod memory;
 mod narrow;
 mod step;
+mod unit;
 mod warp;
 
 use super::program::Program;
