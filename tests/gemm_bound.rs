@@ -139,7 +139,7 @@ fn adversarial_sums_are_within_the_worst_bound() {
             println!("{}: sums of up to 4,097, an interpreter's share", device.info());
         }
         for k in [1, 31, 4097, 65_536, 1 << 20].into_iter().filter(|k| !gpu || *k < 5000) {
-            for kind in 0..7 {
+            for kind in 0..8 {
                 let case = Case { layout: Layout::NT, ..Case::new(1, 1, k) }.on::<bf16>(&device);
                 let mut data = Data::<bf16, f32>::new(&case);
                 let mut rng = Rng(kind);
@@ -159,10 +159,12 @@ fn adversarial_sums_are_within_the_worst_bound() {
                         } // one huge, many tiny
                         4 => pair * 32768.0,
                         5 => 1e15,
-                        _ => f64::from(bf16::from_bits(1).to_f32()), // subnormal
+                        6 => f64::from(bf16::from_bits(1).to_f32()), // subnormal
+                        _ => x * 2f64.powi(-64),                     // and so are products
                     };
                     data.a[p] = bf16::from_f64(value);
-                    data.b[p] = if kind == 6 { bf16::ONE } else { bf16::from_f64(x.abs() + 0.5) };
+                    let other = (x.abs() + 0.5) * if kind == 7 { 2f64.powi(-63) } else { 1.0 };
+                    data.b[p] = if kind == 6 { bf16::ONE } else { bf16::from_f64(other) };
                 }
                 worst = worst.max(check(&case, &data, &run(&case, &data, &device), Growth::Worst));
             }

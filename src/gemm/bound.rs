@@ -11,7 +11,9 @@
 //! | `ZeroMean` | `8 + √K/2` | independent data of mean zero |
 //!
 //! A sum that leaves f32's range on its way is infinite or NaN, whatever its exact value. What falls below that range is lost
-//! before it is multiplied by `α`: where `|α| > 1`, add `|α|·K·2⁻¹⁴⁹`.
+//! before it is multiplied by `α`: where `|α| > 1`, add `|α|·K·2⁻¹⁴⁹`. The matrix unit of an MI250X rounds what is below 2⁻¹²⁶
+//! to 0 at each of its steps, which only products of bf16 get to: with [`Subnormals::Flush`](super::Subnormals::Flush) add
+//! `|α|·2K·2⁻¹²⁶` there.
 //!
 //! The activation multiplies that by its Lipschitz constant and adds its own error; the output type adds
 //! half an ulp (of the largest value within the error). The backward products add what rounding `dz` to the operands' type costs: [`dz`].

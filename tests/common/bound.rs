@@ -34,6 +34,12 @@ pub fn sum(growth: Growth, k: usize, magnitude: f64) -> f64 {
     constant(growth, k) * U * magnitude + (k + 8) as f64 * 2f64.powi(-149)
 }
 
+/// What a matrix unit that flushes may lose of a sum: each product of two bf16, and each step of adding them up, is 0 where it
+/// would be subnormal. Products of f16 are not that small.
+pub fn flushed_steps(k: usize, input: Dtype) -> f64 {
+    if input == Dtype::Bf16 { (2 * k) as f64 * smallest_normal(input) } else { 0.0 }
+}
+
 /// Half an ulp of the output.
 pub fn half_ulp(value: f64, dtype: Dtype) -> f64 {
     0.5 * ulp(value, dtype) * (1.0 + 1.0 / 128.0)
