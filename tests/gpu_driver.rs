@@ -12,11 +12,11 @@
 
 mod common;
 
-use common::devices;
 use common::optim::*;
 use common::policy;
 use common::training::Training;
 use common::vgpu::Door;
+use common::{devices, opened_again};
 use halfstep::gemm::{Activation, Stats, WeightGrad, WeightGradOperands};
 use halfstep::optim::*;
 use halfstep::{Buffer, Device, DeviceKind, Error, GradStats, bf16};
@@ -189,13 +189,7 @@ fn d08_a_lost_device_gives_the_same_error_to_everyone() {
         if code == 226 && door.vendor == "hip" {
             continue; // which has no such code
         }
-        let device = match of.info().kind {
-            #[cfg(feature = "cuda")]
-            DeviceKind::Cuda => Device::cuda(0).unwrap(),
-            #[cfg(feature = "hip")]
-            DeviceKind::Hip => Device::hip(0).unwrap(),
-            _ => unreachable!(),
-        };
+        let device = opened_again(of).unwrap();
         let stream = device.stream().unwrap();
         let (mut w, g) =
             (device.upload(&[1.0f32; 4]).unwrap(), device.upload(&[1.0f32; 4]).unwrap());

@@ -4,22 +4,16 @@
 
 mod common;
 
-use common::devices;
 use common::vgpu::Door;
-use halfstep::{Device, DeviceKind, Error};
+use common::{devices, opened_again};
+use halfstep::Error;
 
 /// D-04: which images a driver refuses, with which code, and what to do; and what is no fault of theirs is not laid to them.
 #[test]
 fn d04_images_that_a_driver_refuses_are_named() {
     for device in devices() {
         let Some(door) = Door::of(&device) else { continue };
-        let open = || match device.info().kind {
-            #[cfg(feature = "cuda")]
-            DeviceKind::Cuda => Device::cuda(0),
-            #[cfg(feature = "hip")]
-            DeviceKind::Hip => Device::hip(0),
-            _ => unreachable!(),
-        };
+        let open = || opened_again(&device);
         let cuda = door.vendor == "cuda";
         let call = if cuda { "cuModuleLoadData" } else { "hipModuleLoadData" };
         // Of CUDA's two the virtual driver refuses the first by itself: it runs no cubins.

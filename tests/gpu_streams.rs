@@ -7,24 +7,13 @@ mod common;
 use std::ffi::c_void;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use common::devices;
 use common::vgpu::Door;
+use common::{devices, opened_again};
 use halfstep::{Buffer, Device, DeviceKind, Error, Stream};
 
 fn gpus() -> Vec<(Device, Door)> {
     let gpus = devices().into_iter().filter(|device| device.info().kind != DeviceKind::Cpu);
     gpus.filter_map(|device| Door::of(&device).map(|door| (device, door))).collect()
-}
-
-/// The same device by a handle that no other test uses.
-fn alone(device: &Device) -> Device {
-    match device.info().kind {
-        #[cfg(feature = "cuda")]
-        DeviceKind::Cuda => Device::cuda(0).unwrap(),
-        #[cfg(feature = "hip")]
-        DeviceKind::Hip => Device::hip(0).unwrap(),
-        _ => unreachable!(),
-    }
 }
 
 /// Uploads go through one ring of pinned memory: what one thread has put there stays until the device has read it.
@@ -145,7 +134,7 @@ fn memory_of_a_stream_that_could_not_be_closed_is_not_used_again() {
 fn freed_memory_outlives_a_call_that_fails() {
     for (device, door) in gpus() {
         let call = if door.vendor == "cuda" { "cuEventQuery" } else { "hipEventQuery" };
-        let device = alone(&device);
+        let device = opened_again(&device).unwrap();
         let stream = device.stream().unwrap();
         let buffers = || [1111, 2222, 3333].map(|len| device.zeros::<u8>(len).unwrap());
         let mut first = buffers();
@@ -165,7 +154,7 @@ fn freed_memory_outlives_a_call_that_fails() {
 fn memory_that_is_kept_is_given_back() {
     for (device, door) in gpus() {
         let call = if door.vendor == "cuda" { "cuMemFree_v2" } else { "hipFree" };
-        let device = alone(&device);
+        let device = opened_again(&device).unwrap();
         let stream = device.stream().unwrap();
         let mut held = device.upload(&[1u8, 2, 3]).unwrap();
         let before = door.calls(call);
@@ -332,7 +321,7 @@ fn a_threads_own_stream_is_refused_on_another() {
 #[test]
 fn streams_that_come_and_go_leave_no_events() {
     for (device, door) in gpus() {
-        let device = alone(&device);
+        let device = opened_again(&device).unwrap();
         let call = if door.vendor == "cuda" { "cuEventCreate" } else { "hipEventCreateWithFlags" };
         let mut values: Vec<_> = (0..101).map(|_| device.zeros::<u8>(1000).unwrap()).collect();
         let round = |values: &mut Buffer<u8>| {

@@ -7,6 +7,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use common::memory::Values;
 use common::optim::{plain, writes};
 use common::reduction::params_from;
 use common::sharded::{Case, open};
@@ -26,6 +27,20 @@ fn adamw() -> Rule {
 
 fn case(ranks: usize) -> Case {
     Case::new(ranks, &LENS, adamw(), Config::default())
+}
+
+/// A rank whose parameters have values, and whose gradients are all there; and these parameters.
+fn about_to_step(case: &Case, comm: Local) -> (Stream, Sharded<bf16, bf16>, Vec<Values<bf16>>) {
+    let rank = comm.rank();
+    let stream = cpu(1).stream().unwrap();
+    let mut sharded = open(case, stream.device(), comm);
+    let params = case.params();
+    sharded.load_params(&stream, &plain(&params)).unwrap();
+    let grads = case.gradients::<bf16>(rank, 0);
+    for param in case.marks(rank, 0) {
+        sharded.ready(&stream, param, &grads[param]).unwrap();
+    }
+    (stream, sharded, params)
 }
 
 fn alone() -> Box<Local> {
@@ -169,14 +184,7 @@ fn ranks_that_step_otherwise_are_told() {
     for (expected, which) in [(rate, 0), (factor, 1)] {
         ranks::run(3, |comm| {
             let (rank, case) = (comm.rank(), case(3));
-            let stream = cpu(1).stream().unwrap();
-            let mut sharded: Sharded<bf16, bf16> = open(&case, stream.device(), comm);
-            let mut params = case.params::<bf16>();
-            sharded.load_params(&stream, &plain(&params)).unwrap();
-            let grads = case.gradients::<bf16>(rank, 0);
-            for param in case.marks(rank, 0) {
-                sharded.ready(&stream, param, &grads[param]).unwrap();
-            }
+            let (stream, mut sharded, mut params) = about_to_step(&case, comm);
             let other = rank == 1;
             let lr = if other && which == 0 { 0.5 } else { 0.01 };
             sharded.set_lr(1, lr).unwrap();
@@ -333,15 +341,7 @@ fn a_parameter_is_there_before_those_that_are_read_later() {
 fn a_lost_rank_is_an_error_and_not_a_wait() {
     ranks::run(2, |comm| {
         let rank = comm.rank();
-        let case = case(2);
-        let stream = cpu(1).stream().unwrap();
-        let mut sharded: Sharded<bf16, bf16> = open(&case, stream.device(), comm);
-        let mut params = case.params::<bf16>();
-        sharded.load_params(&stream, &plain(&params)).unwrap();
-        let grads = case.gradients::<bf16>(rank, 0);
-        for param in case.marks(rank, 0) {
-            sharded.ready(&stream, param, &grads[param]).unwrap();
-        }
+        let (stream, mut sharded, mut params) = about_to_step(&case(2), comm);
         if rank == 1 {
             return;
         }

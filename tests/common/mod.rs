@@ -76,6 +76,17 @@ pub fn devices() -> Vec<Device> {
     found().to_vec()
 }
 
+/// The first device of this one's kind, by a handle that no other test uses.
+pub fn opened_again(device: &Device) -> halfstep::Result<Device> {
+    match device.info().kind {
+        #[cfg(feature = "cuda")]
+        DeviceKind::Cuda => Device::cuda(0),
+        #[cfg(feature = "hip")]
+        DeviceKind::Hip => Device::hip(0),
+        _ => Ok(Device::cpu()),
+    }
+}
+
 /// [`devices`], and the CPU with products by AMX, in an order of its own: for what products promise on any device.
 pub fn product_devices() -> Vec<Device> {
     devices().into_iter().chain(amx()).collect()

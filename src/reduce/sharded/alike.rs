@@ -6,10 +6,10 @@ use super::super::config::Unscale;
 use crate::optim::Rule;
 use crate::{Error, Result};
 
-/// One of these, in a row as wide as a partial, with which it travels.
+/// One value, in a row as wide as a partial: it travels with a rank's partials.
 pub(super) type Said = [f64; 2];
 
-/// Instead of a factor, none of which is 0.
+/// What says [`Unscale::Keep`]: no factor is 0.
 const KEEP: f64 = 0.0;
 
 /// The factor of gradients, and the learning rate of each group.
@@ -21,7 +21,7 @@ pub(super) fn say<'a>(unscale: Unscale, rules: impl Iterator<Item = &'a Rule>) -
     std::iter::once(factor).chain(rules.map(Rule::lr)).map(|value| [value, 0.0]).collect()
 }
 
-/// `[ranks, each]` says the same of every rank.
+/// All ranks say the same: `all` has `each` values of every rank, in rank order.
 pub(super) fn check(op: &'static str, all: &[Said], each: usize) -> Result<()> {
     for (rank, said) in all.chunks_exact(each).enumerate() {
         let Some(at) = (0..each).find(|&at| said[at] != all[at]) else { continue };
