@@ -316,6 +316,22 @@ fn large_products_have_the_references_bits() {
     }
 }
 
+/// Rows a power of two apart: where A is stored by columns, panels are packed few steps at a time.
+#[test]
+fn rows_a_power_of_two_apart_have_the_references_bits() {
+    let (devices, exact) = (forms(), reference());
+    for m in [512, 1024, 2048] {
+        let layout = Layout::TN;
+        for case in [Case::new(m, 17, 139), Case { role: Role::Derivative, ..Case::new(m, 10, 83) }]
+        {
+            let case = Case { layout, seed: m as u64, ..case };
+            all_forms_agree::<bf16, f32>(&case, &devices, &exact);
+            all_forms_agree::<f16, f32>(&case, &devices, &exact);
+            all_forms_agree::<f32, f32>(&case, &devices, &exact);
+        }
+    }
+}
+
 /// Results too large for the caches, some of whose rows start with a line and some of which do not.
 #[test]
 fn results_stored_past_the_caches_have_the_references_bits() {

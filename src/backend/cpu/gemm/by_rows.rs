@@ -185,72 +185,95 @@ unsafe fn lines<const ROWS: usize, const R: usize, const N: usize, V: Vector, T:
     for (block, a) in a.chunks(ROWS).enumerate() {
         let b = b.wrapping_add(block * ROWS * ld);
         for column in (columns.start..end).step_by(width) {
-            // SAFETY: columns of B and of the sums.
-            unsafe {
-                let sum = |row: usize, i: usize| sums.add(row * apart + column + i * V::LEN);
-                let mut chains: [[V; N]; R] = std::array::from_fn(
-                    #[inline(always)]
-                    |row| {
-                        std::array::from_fn(
-                            #[inline(always)]
-                            |i| V::widened(sum(row, i).cast_const()),
-                        )
-                    },
-                );
-                // A line of each row at once: rows that lie a power of two apart share few places in the cache.
-                let line = b.wrapping_add(column);
-                if a.len() == ROWS {
-                    each::<ROWS>(
-                        #[inline(always)]
-                        |p| {
-                            line_of_row::<ROWS, R, N, V, T>(
-                                &a[p],
-                                line.wrapping_add(p * ld),
-                                ld,
-                                &mut chains,
-                            )
-                        },
-                    );
-                } else {
-                    for (p, a) in a.iter().enumerate() {
-                        line_of_row::<ROWS, R, N, V, T>(
-                            a,
-                            line.wrapping_add(p * ld),
-                            ld,
-                            &mut chains,
-                        );
+            // As many sums at a time as there are registers for: the line is in the first cache.
+            each::<2>(
+                #[inline(always)]
+                |part| {
+                    let rows = part * V::ROWS..R.min((part + 1) * V::ROWS);
+                    let line = (b.wrapping_add(column), ld);
+                    if !rows.is_empty() {
+                        // SAFETY: columns of B and of the sums.
+                        unsafe {
+                            let sums = (sums.add(column), apart);
+                            lines_of_rows::<ROWS, R, N, V, T>(a, rows, line, sums)
+                        }
                     }
-                }
-                for (row, chains) in chains.into_iter().enumerate() {
-                    for (i, chain) in chains.into_iter().enumerate() {
-                        chain.narrowed(sum(row, i));
-                    }
-                }
-            }
+                },
+            );
         }
     }
     end
 }
 
-/// Adds each row's `a` times a line of a row of B, and asks for the one that the next pass over `ROWS` rows reads.
+/// Adds the terms of up to `ROWS` steps to `N` vectors of some rows of sums.
+///
+/// # Safety
+/// As for [`lines`].
+#[inline(always)]
+unsafe fn lines_of_rows<
+    const ROWS: usize,
+    const R: usize,
+    const N: usize,
+    V: Vector,
+    T: Storage,
+>(
+    a: &[[f32; R]],
+    rows: Range<usize>,
+    (line, ld): (*const T, usize),
+    (sums, apart): (*mut f32, usize),
+) {
+    let sum = |row: usize, i: usize| sums.wrapping_add(row * apart + i * V::LEN);
+    let mut chains = [[V::of(0.0); N]; R];
+    // SAFETY: the caller's promise.
+    unsafe {
+        for row in rows.clone() {
+            for i in 0..N {
+                chains[row][i] = V::widened(sum(row, i).cast_const());
+            }
+        }
+        // A line of each row of B at once: rows that lie a power of two apart share few places in the cache.
+        if a.len() == ROWS {
+            each::<ROWS>(
+                #[inline(always)]
+                |p| {
+                    let line = line.wrapping_add(p * ld);
+                    line_of_row::<ROWS, R, N, V, T>(&a[p], rows.clone(), line, ld, &mut chains)
+                },
+            );
+        } else {
+            for (p, a) in a.iter().enumerate() {
+                let line = line.wrapping_add(p * ld);
+                line_of_row::<ROWS, R, N, V, T>(a, rows.clone(), line, ld, &mut chains);
+            }
+        }
+        for row in rows {
+            for i in 0..N {
+                chains[row][i].narrowed(sum(row, i));
+            }
+        }
+    }
+}
+
+/// Adds some rows' `a` times a line of a row of B, and asks for the one that the next pass over `ROWS` rows reads.
 ///
 /// # Safety
 /// The line is in B, in code compiled for the vector's instructions.
 #[inline(always)]
 unsafe fn line_of_row<const ROWS: usize, const R: usize, const N: usize, V: Vector, T: Storage>(
     a: &[f32; R],
+    rows: Range<usize>,
     b: *const T,
     ld: usize,
     chains: &mut [[V; N]; R],
 ) {
-    if V::LEN > 1 {
+    if V::LEN > 1 && rows.start == 0 {
         prefetch(b.wrapping_add(ROWS * ld), N * V::LEN * size_of::<T>());
     }
     for i in 0..N {
         // SAFETY: a vector of the line.
         let b = unsafe { V::widened(b.add(i * V::LEN)) };
-        for (chains, &a) in chains.iter_mut().zip(a) {
-            chains[i] = b.mul_add(V::of(a), chains[i]);
+        for row in rows.clone() {
+            chains[row][i] = b.mul_add(V::of(a[row]), chains[row][i]);
         }
     }
 }

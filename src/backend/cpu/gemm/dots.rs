@@ -7,6 +7,7 @@ use std::mem::MaybeUninit;
 use super::form::Form;
 use super::prefetch::prefetch;
 use super::unrolled::each;
+#[cfg(halfstep_avx512)]
 use super::vendor::amd;
 use super::words::Words;
 use crate::{Dtype, Storage};
@@ -41,28 +42,34 @@ pub(super) unsafe fn dots<const R: usize, F: Form, T: Storage>(
         if F::WIDE {
             // A line of f32 has half the steps: 16 chains keep up with memory.
             return match (amd(), T::DTYPE) {
-                (true, Dtype::F32) => groups::<R, 1, 512, __m512, T>(a, b, rows, sums),
-                (true, _) => groups::<R, 2, 512, __m512, T>(a, b, rows, sums),
-                (false, _) => groups::<R, 2, 256, __m512, T>(a, b, rows, sums),
+                (true, Dtype::F32) => groups::<R, R, 1, 512, __m512, T>(a, b, rows, sums),
+                (true, _) => groups::<R, R, 2, 512, __m512, T>(a, b, rows, sums),
+                (false, _) => groups::<R, R, 2, 256, __m512, T>(a, b, rows, sums),
             };
         }
         // As many chains as there are registers for.
-        match (amd(), R) {
-            (true, 1) => groups::<R, 4, 0, __m256, T>(a, b, rows, sums),
-            (true, _) => groups::<R, 2, 0, __m256, T>(a, b, rows, sums),
-            (false, 1) => groups::<R, 4, 256, __m256, T>(a, b, rows, sums),
-            (false, _) => groups::<R, 2, 256, __m256, T>(a, b, rows, sums),
+        match R {
+            1 | 2 => groups::<R, R, 4, 256, __m256, T>(a, b, rows, sums),
+            8 => groups::<R, 4, 2, 256, __m256, T>(a, b, rows, sums),
+            _ => groups::<R, R, 2, 256, __m256, T>(a, b, rows, sums),
         }
     }
 }
 
-/// [`dots`] by vectors of one kind, `G` of them side by side. The second cache is asked for what is so many bytes ahead in
-/// each row, if any: some processors do better undisturbed, and some lose rows, depending on where the code lies.
+/// [`dots`] by vectors of one kind, `G` of them side by side, and the chains of `C` rows of sums, or twice as many. The second cache is asked for what is so many bytes ahead in
+/// each row: processors follow fewer rows by themselves.
 ///
 /// # Safety
 /// As for [`dots`], with the vectors' instructions.
 #[inline(always)]
-unsafe fn groups<const R: usize, const G: usize, const AHEAD: usize, V: Words, T: Storage>(
+unsafe fn groups<
+    const R: usize,
+    const C: usize,
+    const G: usize,
+    const AHEAD: usize,
+    V: Words,
+    T: Storage,
+>(
     a: &[[f32; R]],
     (b, ld): (*const T, usize),
     rows: usize,
@@ -75,11 +82,11 @@ unsafe fn groups<const R: usize, const G: usize, const AHEAD: usize, V: Words, T
     unsafe {
         for first in (0..whole).step_by(together) {
             let (b, sums) = ((b.add(first * ld), ld), (sums.add(first), apart));
-            group::<R, G, AHEAD, V, T>(a, b, together, sums);
+            group::<R, C, G, AHEAD, V, T>(a, b, together, sums);
         }
         for first in (whole..rows).step_by(V::N) {
             let (b, sums) = ((b.add(first * ld), ld), (sums.add(first), apart));
-            group::<R, 1, AHEAD, V, T>(a, b, rows - first, sums);
+            group::<R, C, 1, AHEAD, V, T>(a, b, rows - first, sums);
         }
     }
 }
@@ -89,7 +96,14 @@ unsafe fn groups<const R: usize, const G: usize, const AHEAD: usize, V: Words, T
 /// # Safety
 /// As for [`dots`].
 #[inline(always)]
-unsafe fn group<const R: usize, const G: usize, const AHEAD: usize, V: Words, T: Storage>(
+unsafe fn group<
+    const R: usize,
+    const C: usize,
+    const G: usize,
+    const AHEAD: usize,
+    V: Words,
+    T: Storage,
+>(
     a: &[[f32; R]],
     (b, ld): (*const T, usize),
     rows: usize,
@@ -113,7 +127,8 @@ unsafe fn group<const R: usize, const G: usize, const AHEAD: usize, V: Words, T:
             }
             (b, ld, last, end) = (to, line, ROWS - 1, k);
         }
-        let mut chains = [[V::zero(); R]; G];
+        let mut chains = [[V::zero(); C]; G];
+        let sum = |i: usize, row: usize| sums.wrapping_add(row * apart + i * V::N);
         // Where fewer steps are wanted than a line has, others of the row are read with them.
         let mut step = 0;
         while step < k {
@@ -130,9 +145,7 @@ unsafe fn group<const R: usize, const G: usize, const AHEAD: usize, V: Words, T:
                         #[inline(always)]
                         |i| {
                             let i = group * V::N + i;
-                            if AHEAD > 0 {
-                                prefetch(b.wrapping_add(i * ld + ahead), LINE);
-                            }
+                            prefetch(b.wrapping_add(i * ld + ahead), LINE);
                             // Rows that are not there are computed as the last one is.
                             b.add(i.min(last) * ld + start).cast()
                         },
@@ -140,13 +153,48 @@ unsafe fn group<const R: usize, const G: usize, const AHEAD: usize, V: Words, T:
                     );
                 },
             );
-            add::<R, G, V, T>(&mut chains, &a[step..end], step - start, &words);
+            // As many chains at a time as there are registers for; the others' sums wait in memory.
+            each::<2>(
+                #[inline(always)]
+                |part| {
+                    let row = part * C;
+                    if row >= R {
+                        return;
+                    }
+                    if R > C {
+                        chains = [[V::zero(); C]; G];
+                        if step > 0 {
+                            chains_of(
+                                &mut chains,
+                                #[inline(always)]
+                                |i, c, chain| *chain = V::load(sum(i, row + c)),
+                            );
+                        }
+                    }
+                    add::<R, C, G, V, T>(&mut chains, row, &a[step..end], step - start, &words);
+                    if R > C || end == k {
+                        chains_of(
+                            &mut chains,
+                            #[inline(always)]
+                            |i, c, chain| chain.store(sum(i, row + c)),
+                        );
+                    }
+                },
+            );
             (step, end) = (end, end + line);
         }
-        for (i, chains) in chains.into_iter().enumerate() {
-            for (row, chain) in chains.into_iter().enumerate() {
-                chain.store(sums.add(row * apart + i * V::N));
-            }
+    }
+}
+
+/// Calls `f` with each chain, of vector `i` and row `c`.
+#[inline(always)]
+fn chains_of<const C: usize, const G: usize, V>(
+    chains: &mut [[V; C]; G],
+    mut f: impl FnMut(usize, usize, &mut V),
+) {
+    for (i, chains) in chains.iter_mut().enumerate() {
+        for (c, chain) in chains.iter_mut().enumerate() {
+            f(i, c, chain);
         }
     }
 }
@@ -173,13 +221,14 @@ unsafe fn transpose<V: Words, T: Storage>(
     }
 }
 
-/// Adds the terms of as many steps as `a` has to each chain, step by step, from step `first` of a line on.
+/// Adds the terms of as many steps as `a` has to the chains of rows `row..row + C` of sums, step by step, from step `first` of a line on.
 ///
 /// # Safety
 /// The vectors' instructions are there.
 #[inline(always)]
-unsafe fn add<const R: usize, const G: usize, V: Words, T: Storage>(
-    chains: &mut [[V; R]; G],
+unsafe fn add<const R: usize, const C: usize, const G: usize, V: Words, T: Storage>(
+    chains: &mut [[V; C]; G],
+    row: usize,
     mut a: &[[f32; R]],
     first: usize,
     lines: &[Lines; G],
@@ -191,16 +240,22 @@ unsafe fn add<const R: usize, const G: usize, V: Words, T: Storage>(
         if a.len() == steps * WORDS {
             // A whole line: code without a condition, that the processor runs through while it reads the next line.
             for word in 0..WORDS {
-                add_word::<R, G, V, T>(chains, &a[steps * word..][..steps], (word, 0), lines);
+                add_word::<R, C, G, V, T>(
+                    chains,
+                    row,
+                    &a[steps * word..][..steps],
+                    (word, 0),
+                    lines,
+                );
             }
             return;
         }
         if first % steps == 1 {
-            add_word::<R, G, V, T>(chains, &a[..1], (word, 1), lines);
+            add_word::<R, C, G, V, T>(chains, row, &a[..1], (word, 1), lines);
             (word, a) = (word + 1, &a[1..]);
         }
         for a in a.chunks(steps) {
-            add_word::<R, G, V, T>(chains, a, (word, 0), lines);
+            add_word::<R, C, G, V, T>(chains, row, a, (word, 0), lines);
             word += 1;
         }
     }
@@ -211,8 +266,9 @@ unsafe fn add<const R: usize, const G: usize, V: Words, T: Storage>(
 /// # Safety
 /// As for [`add`].
 #[inline(always)]
-unsafe fn add_word<const R: usize, const G: usize, V: Words, T: Storage>(
-    chains: &mut [[V; R]; G],
+unsafe fn add_word<const R: usize, const C: usize, const G: usize, V: Words, T: Storage>(
+    chains: &mut [[V; C]; G],
+    row: usize,
     a: &[[f32; R]],
     (word, first): (usize, usize),
     lines: &[Lines; G],
@@ -221,12 +277,12 @@ unsafe fn add_word<const R: usize, const G: usize, V: Words, T: Storage>(
         // SAFETY: words of as many rows as a vector has, at least.
         unsafe {
             if T::DTYPE == Dtype::F32 {
-                add_step(chains, V::load(words[word].as_ptr()), &a[0]);
+                add_step(chains, V::load(words[word].as_ptr()), &a[0][row..]);
                 continue;
             }
             let halves = halves::<V, T>(&words[word]);
             for (half, a) in halves[first..].iter().zip(a) {
-                add_step(chains, *half, a);
+                add_step(chains, *half, &a[row..]);
             }
         }
     }
@@ -237,7 +293,7 @@ unsafe fn add_word<const R: usize, const G: usize, V: Words, T: Storage>(
 /// # Safety
 /// The vector's instructions are there.
 #[inline(always)]
-unsafe fn add_step<const R: usize, V: Words>(chains: &mut [V; R], b: V, a: &[f32; R]) {
+unsafe fn add_step<const C: usize, V: Words>(chains: &mut [V; C], b: V, a: &[f32]) {
     for (chain, &a) in chains.iter_mut().zip(a) {
         // SAFETY: the caller's promise.
         *chain = unsafe { b.times(a, *chain) };

@@ -22,14 +22,8 @@ const SUMS_BY_ROWS: usize = 16_384;
 /// Sums of a task, at most, where it is stored by columns.
 const SUMS_BY_COLUMNS: usize = 2048;
 
-/// Vectors, at most: as many as there are registers for their sums.
-pub(super) const fn most<F: Form>() -> u64 {
-    #[cfg(halfstep_avx512)]
-    if F::WIDE {
-        return 8;
-    }
-    4
-}
+/// Vectors, at most. (More, and packing takes less than reading each element of B for all of them.)
+pub(super) const MOST: u64 = 8;
 
 /// Columns of a matrix that is stored by rows, at least, where vectors are several: those of a vector register. Fewer are
 /// added one by one, which takes longer than packing them.
@@ -41,7 +35,7 @@ pub(super) fn fits<F: Form>(block: &Product) -> bool {
     let of_panels = params::FLAG_FLUSH | params::FLAG_THROUGH_BF16;
     let plain = block.flags & of_panels == 0 && block.a_sums == 0;
     let dz = block.fused_a != 0 && block.role != params::ROLE_FUSED_A;
-    let few = (1..=most::<F>()).contains(&block.m);
+    let few = (1..=MOST).contains(&block.m);
     let by_rows = block.flags & params::FLAG_B_TRANSPOSED == 0;
     let narrow = by_rows && block.m > 1 && block.n < LEAST_BY_ROWS;
     few && !narrow && block.n > 0 && block.k > 0 && plain && !dz && F::VECTOR
@@ -195,7 +189,7 @@ unsafe fn gather<F: Form, T: Storage>(block: &Product, together: usize, to: *mut
     let dz = matrix(block.fused_a, block.ldf);
     let activation = Activation::from_number(block.activation);
     let fuses = block.role == params::ROLE_FUSED_A;
-    let piece = if fuses { z.piece(MOST_STEPS) } else { k };
+    let piece = if fuses { z.piece::<F>(MOST_STEPS, WIDEST) } else { k };
     let mut fused = Fused::new();
     for step in (0..k).step_by(piece) {
         let steps = piece.min(k - step);

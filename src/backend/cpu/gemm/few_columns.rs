@@ -27,7 +27,7 @@ pub(super) fn fits<F: Form>(block: &Product) -> bool {
     let of_panels = params::FLAG_FLUSH | params::FLAG_THROUGH_BF16 | params::FLAG_GATED;
     let plain = block.flags & of_panels == 0 && block.a_sums == 0;
     let as_it_lies = block.role != params::ROLE_FUSED_A && block.fused_a == 0;
-    let few = (1..=few::most::<F>()).contains(&block.n);
+    let few = (1..=few::MOST).contains(&block.n);
     let by_rows = block.flags & params::FLAG_A_TRANSPOSED != 0;
     let long = match by_rows {
         true => block.k > 0 && (block.n == 1 || block.m >= few::LEAST_BY_ROWS),

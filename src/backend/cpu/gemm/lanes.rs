@@ -38,6 +38,22 @@ pub(super) unsafe fn widen<F: Form, T: Storage>(from: *const T) -> [f32; 8] {
     to
 }
 
+/// Six elements as f32, and two zeros.
+///
+/// # Safety
+/// `from` is valid for reads of 6 elements; where `F::VECTOR`, inside `F::vectorized`.
+#[inline(always)]
+pub(super) unsafe fn widen_6<F: Form, T: Storage>(from: *const T) -> [f32; 8] {
+    let mut six = [T::zeroed(); 8];
+    // SAFETY: the caller's promise.
+    unsafe {
+        let (four, two) = (from.cast::<[T; 4]>(), from.add(4).cast::<[T; 2]>());
+        six[..4].copy_from_slice(&four.read_unaligned());
+        six[4..6].copy_from_slice(&two.read_unaligned());
+        widen::<F, T>(six.as_ptr())
+    }
+}
+
 /// Eight f32 rounded to elements.
 ///
 /// # Safety

@@ -112,6 +112,8 @@ pub(super) const MOST: usize = 32;
 pub(super) trait Vector: Real {
     /// At most [`MOST`].
     const LEN: usize;
+    /// As many of them as there are registers for, beside some others; at least half of 8.
+    const ROWS: usize;
 
     /// # Safety
     /// `from` is valid for reads of so many. In code compiled for the instructions, and so all that is done with the result.
@@ -126,6 +128,7 @@ pub(super) trait Vector: Real {
 
 impl Vector for f32 {
     const LEN: usize = 1;
+    const ROWS: usize = 8;
 
     #[inline(always)]
     unsafe fn widened<T: Storage>(from: *const T) -> Self {

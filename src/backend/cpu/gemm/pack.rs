@@ -11,6 +11,12 @@ use crate::gemm::reference;
 /// Lanes of A that are fused, summed or packed side by side.
 pub(super) const LANES: usize = 8;
 
+/// The first cache, as most processors have it: bytes of a line; bytes from a line to the next that shares its places, and
+/// how many places they share.
+const LINE: usize = 64;
+const PAGE: usize = 4096;
+const WAYS: usize = 8;
+
 /// Steps of `k` in a piece, where pieces have to be short.
 pub(super) const STEPS: usize = 64;
 
@@ -32,10 +38,19 @@ impl<T> Source<T> {
     }
 
     /// Of so many steps, those that are packed before the next panel's turn. Where lanes are together, a line of the
-    /// source has elements of several panels: it should still be in the cache. Else long runs are best.
+    /// source has elements of several panels, of so many lanes: it should still be in the cache. Else long runs are best.
     #[inline(always)]
-    pub fn piece(&self, steps: usize) -> usize {
-        if self.lanes_together { STEPS } else { steps.max(1) }
+    pub fn piece<F: Form>(&self, steps: usize, width: usize) -> usize {
+        if !self.lanes_together {
+            return steps.max(1);
+        }
+        if 2 * width * size_of::<T>() >= LINE {
+            return STEPS;
+        }
+        // Of rows a power of two apart, few lines find a place in the first cache at once.
+        let apart = self.ld * size_of::<T>() | PAGE;
+        let least = WAYS.max(F::WORD_STEPS * F::LANE_WORDS);
+        ((WAYS * PAGE) >> apart.trailing_zeros()).clamp(least, STEPS)
     }
 
     /// The part from a lane and a step on, which need not be there.
@@ -227,19 +242,19 @@ unsafe fn together<F: Form, T: Storage>(
     steps: usize,
     to: *mut f32,
 ) {
+    let all = lanes == width;
+    let whole = lanes / 8 * 8;
     for step in 0..steps {
         // SAFETY: the caller's promise.
         unsafe {
             let (row, to) = (from.start.add(step * from.ld), to.add(step * width));
-            if lanes == width && width.is_multiple_of(8) {
-                for i in (0..width).step_by(8) {
-                    to.add(i).cast::<[f32; 8]>().write(lanes::widen::<F, T>(row.add(i)));
-                }
-                continue;
-            }
-            let whole = lanes / 8 * 8;
-            for i in (0..whole).step_by(8) {
+            for i in (0..if all { width / 8 * 8 } else { whole }).step_by(8) {
                 to.add(i).cast::<[f32; 8]>().write(lanes::widen::<F, T>(row.add(i)));
+            }
+            if all && F::VECTOR && width % 8 == 6 {
+                // Two reach into the next step, which is written later, and behind the last into the spare ones.
+                to.add(whole).cast::<[f32; 8]>().write(lanes::widen_6::<F, T>(row.add(whole)));
+                continue;
             }
             for i in whole..lanes {
                 to.add(i).write((*row.add(i)).widen());
@@ -265,19 +280,16 @@ unsafe fn apart<F: Form, T: Storage>(
     for first in (0..width).step_by(8) {
         let here = lanes.saturating_sub(first).min(8);
         for step in (0..whole).step_by(8) {
-            let mut rows = [[0.0; 8]; 8];
+            let start = from.start.wrapping_add(first * from.ld + step);
+            // Loops over as many lanes as panels have are unrolled.
             // SAFETY: `here` lanes of 8 steps each.
-            unsafe {
-                if here == 8 {
-                    for (i, row) in rows.iter_mut().enumerate() {
-                        *row = lanes::widen::<F, T>(from.start.add((first + i) * from.ld + step));
-                    }
-                } else {
-                    for (i, row) in rows.iter_mut().enumerate().take(here) {
-                        *row = lanes::widen::<F, T>(from.start.add((first + i) * from.ld + step));
-                    }
+            let rows = unsafe {
+                match here {
+                    8 => square::<F, T>(start, from.ld, 8),
+                    6 => square::<F, T>(start, from.ld, 6),
+                    _ => square::<F, T>(start, from.ld, here),
                 }
-            }
+            };
             // SAFETY: inside `F::vectorized`, as the caller promised.
             let columns = unsafe { lanes::transpose::<F>(&rows) };
             for (i, column) in columns.iter().enumerate() {
@@ -298,6 +310,20 @@ unsafe fn apart<F: Form, T: Storage>(
             }
         }
     }
+}
+
+/// Eight elements of each of a few rows as f32, and zeros.
+///
+/// # Safety
+/// They are valid for reads. Where `F::VECTOR`, inside `F::vectorized`.
+#[inline(always)]
+unsafe fn square<F: Form, T: Storage>(start: *const T, ld: usize, rows: usize) -> [[f32; 8]; 8] {
+    let mut square = [[0.0; 8]; 8];
+    for (i, row) in square.iter_mut().enumerate().take(rows) {
+        // SAFETY: the caller's promise.
+        *row = unsafe { lanes::widen::<F, T>(start.add(i * ld)) };
+    }
+    square
 }
 
 /// Subnormal values of a 16-bit type become zeros of their sign.

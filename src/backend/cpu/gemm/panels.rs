@@ -51,7 +51,7 @@ impl<T: Storage> Job<'_, T> {
         let (first, steps) = self.range(part, i);
         let flushing = self.has(params::FLAG_FLUSH);
         let stride = self.halves * part.columns.div_ceil(F::NR);
-        let piece = self.b.piece(steps);
+        let piece = self.b.piece::<F>(steps, F::NR);
         let group = half * self.block.n as usize + part.column + panels.start * F::NR;
         let of_group = (panels.len() * F::NR).min(part.columns - panels.start * F::NR);
         for step in (0..steps).step_by(piece) {
@@ -140,7 +140,7 @@ impl<T: Storage> Job<'_, T> {
         // this task.
         for i in 0..part.steps.div_ceil(self.cut.steps.max(1)) {
             let (start, count) = self.range(part, i);
-            let piece = self.a.piece(count);
+            let piece = self.a.piece::<F>(count, F::MR);
             for step in (0..count).step_by(piece) {
                 let all_steps = block.k as usize - (start + step);
                 let group = self.a.from(part.row + first * F::MR, start + step);

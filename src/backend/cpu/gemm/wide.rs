@@ -237,6 +237,7 @@ wide! {
 
 impl Vector for Wide256 {
     const LEN: usize = Self::LEN;
+    const ROWS: usize = 4;
 
     #[inline(always)]
     unsafe fn widened<T: Storage>(from: *const T) -> Self {
@@ -270,6 +271,7 @@ impl Vector for Wide256 {
 #[cfg(halfstep_avx512)]
 impl Vector for Wide512 {
     const LEN: usize = Self::LEN;
+    const ROWS: usize = 8;
 
     #[inline(always)]
     unsafe fn widened<T: Storage>(from: *const T) -> Self {
