@@ -67,32 +67,32 @@ impl<G: Storage> Reducer<G> {
     /// # fn main() -> halfstep::Result<()> {
     /// let params = [Param::new("w", 3)];
     /// let plan = BucketPlan::ddp(&params, Dtype::F32, 1 << 20, 25 << 20)?;
-    /// std::thread::scope(|scope| {
-    ///     for comm in local(2.try_into().unwrap()) {
-    ///         let plan = plan.clone();
-    ///         scope.spawn(move || -> halfstep::Result<()> {
-    ///             let device = Device::cpu();
-    ///             let stream = device.stream()?;
-    ///             let config = Config { sum: Sum::Int8, ..Config::default() };
-    ///             let mut reducer = Reducer::new(&device, plan, Box::new(comm), config)?;
-    ///             let mut sum = [0.0f32; 3];
-    ///             let mut scale = 1024.0;
-    ///             for step in 0..4 {
-    ///                 if step == 2 {
-    ///                     scale /= 2.0; // what the loss is multiplied by
-    ///                     reducer.scale_feedback(&stream, 0.5)?;
-    ///                 }
-    ///                 // 1/1000 of the largest is less than half of what 8 bits resolve.
-    ///                 let mut w = [1.0f32, 1e-3, 0.0].map(|w| w * scale);
-    ///                 reducer.ready(&stream, 0, &w)?;
-    ///                 reducer.finish(&stream, &mut [&mut w], Unscale::Factor(1.0 / scale))?;
-    ///                 sum.iter_mut().zip(w).for_each(|(sum, w)| *sum += w);
-    ///             }
-    ///             assert!((sum[1] - 4e-3).abs() < 2.0 / 254.0 && sum[2] == 0.0);
-    ///             Ok(())
-    ///         });
+    /// let run = |comm: Local| -> halfstep::Result<()> {
+    ///     let device = Device::cpu();
+    ///     let stream = device.stream()?;
+    ///     let config = Config { sum: Sum::Int8, ..Config::default() };
+    ///     let mut reducer = Reducer::new(&device, plan.clone(), Box::new(comm), config)?;
+    ///     let mut sum = [0.0f32; 3];
+    ///     let mut scale = 1024.0;
+    ///     for step in 0..4 {
+    ///         if step == 2 {
+    ///             scale /= 2.0; // what the loss is multiplied by
+    ///             reducer.scale_feedback(&stream, 0.5)?;
+    ///         }
+    ///         // 1/1000 of the largest is less than half of what 8 bits resolve.
+    ///         let mut w = [1.0f32, 1e-3, 0.0].map(|w| w * scale);
+    ///         reducer.ready(&stream, 0, &w)?;
+    ///         reducer.finish(&stream, &mut [&mut w], Unscale::Factor(1.0 / scale))?;
+    ///         sum.iter_mut().zip(w).for_each(|(sum, w)| *sum += w);
     ///     }
-    /// });
+    ///     assert!((sum[1] - 4e-3).abs() < 2.0 / 254.0 && sum[2] == 0.0);
+    ///     Ok(())
+    /// };
+    /// std::thread::scope(|scope| {
+    ///     let ranks = local(2.try_into().unwrap()).into_iter();
+    ///     let ranks: Vec<_> = ranks.map(|comm| scope.spawn(move || run(comm))).collect();
+    ///     ranks.into_iter().try_for_each(|rank| rank.join().unwrap())
+    /// })?;
     /// # Ok(())
     /// # }
     /// ```

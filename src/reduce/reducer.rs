@@ -53,24 +53,25 @@ use crate::{Buffer, Device, Dtype, Error, GradStats, Read, Result, Storage, Stre
 /// # fn main() -> halfstep::Result<()> {
 /// let params = [Param::new("w", 4), Param::new("b", 2)];
 /// let plan = BucketPlan::ddp(&params, Dtype::Bf16, 1 << 20, 25 << 20)?;
+/// // What each rank does, in a thread of its own.
+/// let run = |comm: Local| -> halfstep::Result<()> {
+///     let rank = comm.rank() as f32;
+///     let device = Device::cpu_with_threads(1.try_into().unwrap());
+///     let stream = device.stream()?;
+///     let mut reducer = Reducer::new(&device, plan.clone(), Box::new(comm), Config::default())?;
+///     let (mut w, mut b) = (vec![rank; 4], vec![10.0 + rank; 2]);
+///     reducer.ready(&stream, 1, &b)?; // backward meets the last layer first
+///     reducer.ready(&stream, 0, &w)?;
+///     let reduced = reducer.finish(&stream, &mut [&mut w, &mut b], Unscale::Keep)?;
+///     assert_eq!((w[0], b[0]), (0.5, 10.5));
+///     assert!(reduced.used[0]);
+///     Ok(())
+/// };
 /// std::thread::scope(|scope| {
-///     for comm in local(2.try_into().unwrap()) {
-///         let plan = plan.clone();
-///         scope.spawn(move || -> halfstep::Result<()> {
-///             let rank = comm.rank() as f32;
-///             let device = Device::cpu_with_threads(1.try_into().unwrap());
-///             let stream = device.stream()?;
-///             let mut reducer = Reducer::new(&device, plan, Box::new(comm), Config::default())?;
-///             let (mut w, mut b) = (vec![rank; 4], vec![10.0 + rank; 2]);
-///             reducer.ready(&stream, 1, &b)?; // backward meets the last layer first
-///             reducer.ready(&stream, 0, &w)?;
-///             let reduced = reducer.finish(&stream, &mut [&mut w, &mut b], Unscale::Keep)?;
-///             assert_eq!((w[0], b[0]), (0.5, 10.5));
-///             assert!(reduced.used[0]);
-///             Ok(())
-///         });
-///     }
-/// });
+///     let ranks = local(2.try_into().unwrap()).into_iter();
+///     let ranks: Vec<_> = ranks.map(|comm| scope.spawn(move || run(comm))).collect();
+///     ranks.into_iter().try_for_each(|rank| rank.join().unwrap())
+/// })?;
 /// # Ok(())
 /// # }
 /// ```

@@ -26,26 +26,26 @@ const FINISH: &str = "Reducer::finish_views";
 /// # fn main() -> halfstep::Result<()> {
 /// let params = [Param::new("w", 4), Param::new("b", 2)];
 /// let plan = BucketPlan::ddp(&params, Dtype::F32, 1 << 20, 25 << 20)?;
-/// std::thread::scope(|scope| {
-///     for comm in local(2.try_into().unwrap()) {
-///         let plan = plan.clone();
-///         scope.spawn(move || -> halfstep::Result<()> {
-///             let rank = comm.rank() as f32;
-///             let device = Device::cpu_with_threads(1.try_into().unwrap());
-///             let stream = device.stream()?;
-///             let config = Config { views: true, ..Config::default() };
-///             let mut reducer = Reducer::<f32>::new(&device, plan, Box::new(comm), config)?;
-///             for param in [1, 0] {
-///                 // A backward pass passes the view on as the output of a product.
-///                 reducer.gradient_mut(param)?.host().expect("a CPU's memory").fill(rank);
-///                 reducer.ready_view(&stream, param)?;
-///             }
-///             reducer.finish_views(&stream, Unscale::Keep)?;
-///             assert_eq!(reducer.gradient(0)?.host(), Some(&[0.5; 4][..]));
-///             Ok(())
-///         });
+/// let run = |comm: Local| -> halfstep::Result<()> {
+///     let rank = comm.rank() as f32;
+///     let device = Device::cpu_with_threads(1.try_into().unwrap());
+///     let stream = device.stream()?;
+///     let config = Config { views: true, ..Config::default() };
+///     let mut reducer = Reducer::<f32>::new(&device, plan.clone(), Box::new(comm), config)?;
+///     for param in [1, 0] {
+///         // A backward pass passes the view on as the output of a product.
+///         reducer.gradient_mut(param)?.host().expect("a CPU's memory").fill(rank);
+///         reducer.ready_view(&stream, param)?;
 ///     }
-/// });
+///     reducer.finish_views(&stream, Unscale::Keep)?;
+///     assert_eq!(reducer.gradient(0)?.host(), Some(&[0.5; 4][..]));
+///     Ok(())
+/// };
+/// std::thread::scope(|scope| {
+///     let ranks = local(2.try_into().unwrap()).into_iter();
+///     let ranks: Vec<_> = ranks.map(|comm| scope.spawn(move || run(comm))).collect();
+///     ranks.into_iter().try_for_each(|rank| rank.join().unwrap())
+/// })?;
 /// # Ok(())
 /// # }
 /// ```

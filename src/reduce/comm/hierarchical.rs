@@ -42,29 +42,31 @@ use crate::{Buffer, Device, Error, Result, Stream};
 /// use halfstep::{Device, Dtype, reduce::*};
 /// # fn main() -> halfstep::Result<()> {
 /// let plan = BucketPlan::ddp(&[Param::new("w", 4)], Dtype::Bf16, 1 << 20, 25 << 20)?;
+/// let run = |inside: Local, across: Local| -> halfstep::Result<()> {
+///     let device = Device::cpu_with_threads(1.try_into().unwrap());
+///     let stream = device.stream()?;
+///     let limit = std::time::Duration::from_secs(60);
+///     let comm = Hierarchical::new(&device, Box::new(inside), Box::new(across), limit)?;
+///     let mut w = [comm.rank() as f32; 4];
+///     let mut reducer = Reducer::new(&device, plan.clone(), Box::new(comm), Config::default())?;
+///     reducer.ready(&stream, 0, &w)?;
+///     reducer.finish(&stream, &mut [&mut w], Unscale::Keep)?;
+///     assert_eq!(w, [1.5; 4]);
+///     Ok(())
+/// };
 /// // Two nodes of two ranks, as threads.
 /// let two = || local(2.try_into().unwrap());
 /// let (inside, across) = ([two(), two()], [two(), two()]);
 /// let [mut first, mut second] = across.map(|ranks| ranks.into_iter());
 /// std::thread::scope(|scope| {
+///     let mut ranks = Vec::new();
 ///     for node in inside {
 ///         for (inside, across) in node.into_iter().zip([first.next().unwrap(), second.next().unwrap()]) {
-///             let plan = plan.clone();
-///             scope.spawn(move || -> halfstep::Result<()> {
-///                 let device = Device::cpu_with_threads(1.try_into().unwrap());
-///                 let stream = device.stream()?;
-///                 let limit = std::time::Duration::from_secs(60);
-///                 let comm = Hierarchical::new(&device, Box::new(inside), Box::new(across), limit)?;
-///                 let mut w = [comm.rank() as f32; 4];
-///                 let mut reducer = Reducer::new(&device, plan, Box::new(comm), Config::default())?;
-///                 reducer.ready(&stream, 0, &w)?;
-///                 reducer.finish(&stream, &mut [&mut w], Unscale::Keep)?;
-///                 assert_eq!(w, [1.5; 4]);
-///                 Ok(())
-///             });
+///             ranks.push(scope.spawn(move || run(inside, across)));
 ///         }
 ///     }
-/// });
+///     ranks.into_iter().try_for_each(|rank| rank.join().unwrap())
+/// })?;
 /// # Ok(())
 /// # }
 /// ```

@@ -58,41 +58,41 @@ const NEW: &str = "Sharded::new";
 ///
 /// ```
 /// use halfstep::optim::{AdamW, Config, Group, Tensor};
-/// use halfstep::reduce::{self, BucketPlan, Communicator, Param, Sharded, Unscale, local};
+/// use halfstep::reduce::{self, BucketPlan, Communicator, Local, Param, Sharded, Unscale, local};
 /// use halfstep::{Device, Dtype, bf16};
 /// # fn main() -> halfstep::Result<()> {
 /// const LEN: usize = 1_000_000;
 /// let params = [Param::new("w", LEN), Param::new("b", 10)];
 /// let plan = BucketPlan::ddp(&params, Dtype::Bf16, 1 << 20, 25 << 20)?;
 /// let rule = AdamW { lr: 0.1, ..AdamW::default() };
-/// let group = Group::new(rule).tensors([Tensor::new("w", LEN), Tensor::new("b", 10)]);
-/// std::thread::scope(|scope| {
-///     for comm in local(2.try_into().unwrap()) {
-///         let (plan, groups) = (plan.clone(), [group.clone()]);
-///         scope.spawn(move || -> halfstep::Result<()> {
-///             let gradient = bf16::from_f32(comm.rank() as f32);
-///             let device = Device::cpu_with_threads(1.try_into().unwrap());
-///             let stream = device.stream()?;
-///             let (comm, config) = (Box::new(comm), reduce::Config::default());
-///             let mut sharded = Sharded::<bf16, bf16>::new(
-///                 &device, plan, comm, config, &groups, Config::default())?;
-///             assert!(sharded.state_bytes() < LEN * 12 * 6 / 10); // f32 master and two moments
+/// let groups = [Group::new(rule).tensors([Tensor::new("w", LEN), Tensor::new("b", 10)])];
+/// let run = |comm: Local| -> halfstep::Result<()> {
+///     let gradient = bf16::from_f32(comm.rank() as f32);
+///     let device = Device::cpu_with_threads(1.try_into().unwrap());
+///     let stream = device.stream()?;
+///     let (comm, config) = (Box::new(comm), reduce::Config::default());
+///     let mut sharded = Sharded::<bf16, bf16>::new(
+///         &device, plan.clone(), comm, config, &groups, Config::default())?;
+///     assert!(sharded.state_bytes() < LEN * 12 * 6 / 10); // f32 master and two moments
 ///
-///             let (mut w, mut b) = (vec![bf16::ONE; LEN], vec![bf16::ONE; 10]);
-///             sharded.load_params(&stream, &[&w, &b])?;
-///             for _ in 0..3 {
-///                 sharded.wait(&stream, 0, &mut w)?; // forward
-///                 sharded.wait(&stream, 1, &mut b)?;
-///                 sharded.ready(&stream, 1, &vec![gradient; 10])?; // backward
-///                 sharded.ready(&stream, 0, &vec![gradient; LEN])?;
-///                 sharded.step(&stream, &mut [&mut w, &mut b], Unscale::Keep)?;
-///             }
-///             sharded.wait_all(&stream, &mut [&mut w, &mut b])?;
-///             assert!(w.iter().chain(&b).all(|&value| value == w[0] && value < bf16::ONE));
-///             Ok(())
-///         });
+///     let (mut w, mut b) = (vec![bf16::ONE; LEN], vec![bf16::ONE; 10]);
+///     sharded.load_params(&stream, &[&w, &b])?;
+///     for _ in 0..3 {
+///         sharded.wait(&stream, 0, &mut w)?; // forward
+///         sharded.wait(&stream, 1, &mut b)?;
+///         sharded.ready(&stream, 1, &vec![gradient; 10])?; // backward
+///         sharded.ready(&stream, 0, &vec![gradient; LEN])?;
+///         sharded.step(&stream, &mut [&mut w, &mut b], Unscale::Keep)?;
 ///     }
-/// });
+///     sharded.wait_all(&stream, &mut [&mut w, &mut b])?;
+///     assert!(w.iter().chain(&b).all(|&value| value == w[0] && value < bf16::ONE));
+///     Ok(())
+/// };
+/// std::thread::scope(|scope| {
+///     let ranks = local(2.try_into().unwrap()).into_iter();
+///     let ranks: Vec<_> = ranks.map(|comm| scope.spawn(move || run(comm))).collect();
+///     ranks.into_iter().try_for_each(|rank| rank.join().unwrap())
+/// })?;
 /// # Ok(())
 /// # }
 /// ```

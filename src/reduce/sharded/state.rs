@@ -30,7 +30,7 @@ impl<P: Storage, G: Storage> Sharded<P, G> {
     ///
     /// ```
     /// # use halfstep::optim::{AdamW, Config, Group, Optimizer, Tensor};
-    /// # use halfstep::reduce::{self, BucketPlan, Param, Sharded, local};
+    /// # use halfstep::reduce::{self, BucketPlan, Local, Param, Sharded, local};
     /// # use halfstep::{Device, Dtype};
     /// # fn main() -> halfstep::Result<()> {
     /// # let folder = std::env::temp_dir().join(format!("halfstep-sharded-{}", std::process::id()));
@@ -38,19 +38,19 @@ impl<P: Storage, G: Storage> Sharded<P, G> {
     /// # let path = folder.join("state.safetensors");
     /// let plan = BucketPlan::ddp(&[Param::new("w", 50_000)], Dtype::F32, 1 << 20, 1 << 20)?;
     /// let groups = [Group::new(AdamW::default()).tensor(Tensor::new("w", 50_000))];
+    /// let run = |comm: Local| -> halfstep::Result<()> {
+    ///     let device = Device::cpu_with_threads(1.try_into().unwrap());
+    ///     let (stream, comm) = (device.stream()?, Box::new(comm));
+    ///     let config = reduce::Config::default();
+    ///     let mut sharded = Sharded::<f32, f32>::new(
+    ///         &device, plan.clone(), comm, config, &groups, Config::default())?;
+    ///     sharded.save(&stream, &path)
+    /// };
     /// std::thread::scope(|scope| {
-    ///     for comm in local(3.try_into().unwrap()) {
-    ///         let (plan, groups, path) = (plan.clone(), &groups, &path);
-    ///         scope.spawn(move || -> halfstep::Result<()> {
-    ///             let device = Device::cpu_with_threads(1.try_into().unwrap());
-    ///             let (stream, comm) = (device.stream()?, Box::new(comm));
-    ///             let config = reduce::Config::default();
-    ///             let mut sharded = Sharded::<f32, f32>::new(
-    ///                 &device, plan, comm, config, groups, Config::default())?;
-    ///             sharded.save(&stream, path)
-    ///         });
-    ///     }
-    /// });
+    ///     let ranks = local(3.try_into().unwrap()).into_iter();
+    ///     let ranks: Vec<_> = ranks.map(|comm| scope.spawn(move || run(comm))).collect();
+    ///     ranks.into_iter().try_for_each(|rank| rank.join().unwrap())
+    /// })?;
     /// // What three ranks have saved, one optimizer loads; so does any number of ranks.
     /// let device = Device::cpu();
     /// let mut optimizer = Optimizer::<f32, f32>::new(&device, &groups, Config::default())?;
