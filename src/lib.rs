@@ -34,6 +34,11 @@
 //! # }
 //! ```
 //!
+//! **Further.** [`DataGrad`](gemm::DataGrad) and [`WeightGrad`](gemm::WeightGrad) are the backward pass,
+//! [`Optimizer`](optim::Optimizer) makes steps, [`Reducer`](reduce::Reducer) averages gradients, and
+//! [`Sharded`](reduce::Sharded) does both with a part of the state on each rank. The repository's `examples` have a short
+//! program for each, and a training loop of all three (`train_mnist/rank.rs`).
+//!
 //! **Devices and features.** On a GPU, `Device::cuda(0)` or `Device::hip(0)` takes [`Device::cpu`]'s place, and operands
 //! lie in its memory: a [`Buffer`] ([`Device::upload`], [`Device::zeros`]), or a framework's.
 //!
