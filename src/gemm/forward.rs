@@ -91,7 +91,7 @@ impl Gemm {
 
     /// `D[m,n] = silu(α·A·Bg + bg) ∘ (α·A·Bu + bu)` (Shazeer 2020). B holds the columns of the gate, then
     /// those of `up`: `[k,2n]`, or `[2n,k]` by layout; so do the bias `[2n]` and the stored pre-activation
-    /// `[m,2n]`. C is not supported.
+    /// `[m,2n]`. C is not supported. With another [`activation`](Self::activation) that one takes silu's place.
     pub fn swiglu(m: usize, n: usize, k: usize) -> Self {
         Self { gated: true, activation: Activation::Silu, ..Self::new(m, n, k) }
     }
@@ -114,7 +114,8 @@ impl Gemm {
         self
     }
 
-    /// The activation; none unless set.
+    /// The activation, of [`swiglu`](Self::swiglu) the gate's; none unless set, and silu there. Takes the place of a
+    /// [`derivative`](Self::derivative) that was asked for before.
     pub fn activation(mut self, activation: Activation) -> Self {
         self.activation = activation;
         self.derivative = false;
@@ -123,7 +124,8 @@ impl Gemm {
 
     /// `D = (α·A·B + β·C + bias) ∘ act'(z) + residual`, with `z` read from
     /// [`Operands::derivative_of`](super::Operands::derivative_of): a chain of layers multiplies the data gradient by the
-    /// derivative of the layer before it (cuBLASLt's `DGELU` and `DRELU`).
+    /// derivative of the layer before it (cuBLASLt's `DGELU` and `DRELU`). Takes the place of an
+    /// [`activation`](Self::activation) that was asked for before.
     pub fn derivative(mut self, activation: Activation) -> Self {
         self.activation = activation;
         self.derivative = true;
