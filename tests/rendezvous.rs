@@ -115,7 +115,7 @@ fn what_is_wrong_or_missing_is_named() {
         ("RANK=0 WORLD_SIZE=2 LOCAL_RANK=2 LOCAL_WORLD_SIZE=2", "LOCAL_RANK"),
         ("RANK=0 WORLD_SIZE=2 LOCAL_RANK=2 LOCAL_WORLD_SIZE=4", "local size"),
         // Two processes would take one device.
-        ("RANK=0 WORLD_SIZE=2 MASTER_ADDR=a", "LOCAL_RANK"),
+        ("RANK=0 WORLD_SIZE=2 MASTER_ADDR=a", "LOCAL_RANK, LOCAL_WORLD_SIZE"),
         ("RANK=0 WORLD_SIZE=4 LOCAL_RANK=0 LOCAL_WORLD_SIZE=2", "MASTER_ADDR"),
         ("MASTER_PORT=0", "MASTER_PORT"),
         ("MASTER_PORT=65536", "MASTER_PORT"),

@@ -235,7 +235,9 @@ fn p10_other_lengths_types_and_groups_are_refused() {
     let [group] = two(adamw, 90);
     let groups = [group, Group::new(adamw)];
     let mut other = Optimizer::<f32, bf16>::new(&device, &groups, plain).unwrap();
-    assert!(other.load(&stream, folder.file()).unwrap_err().to_string().contains("2 groups"));
+    assert!(
+        other.load(&stream, folder.file()).unwrap_err().to_string().contains("rates of 2 groups")
+    );
 }
 
 /// Rates are restored by group: where tensors are in other groups, they would be those of other tensors.

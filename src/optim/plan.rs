@@ -178,7 +178,12 @@ impl Layout {
         names.sort_unstable();
         match names.windows(2).find(|pair| pair[0] == pair[1]) {
             None => Ok(()),
-            Some(pair) => Err(Error::range(NEW, "groups", "every tensor's name once", pair[0])),
+            Some(pair) => Err(Error::range(
+                NEW,
+                "groups",
+                "every tensor's name once",
+                format!("{} twice", pair[0]),
+            )),
         }
     }
 }

@@ -279,7 +279,9 @@ impl Header {
             }
         }
         if self.rates.len() != here.rates.len() {
-            return Err(wrong("lr", format!("{} groups", here.rates.len()), self.rates.len()));
+            let [ours, theirs] =
+                [here, self].map(|header| format!("rates of {} groups", header.rates.len()));
+            return Err(wrong("lr", ours, theirs));
         }
         let lacks = |from: &Self, of: &Self| -> Vec<String> {
             let mut names: Vec<&str> = from.tensors.iter().map(|t| t.name.as_str()).collect();

@@ -121,8 +121,8 @@ impl<P: Storage, G: Storage> Optimizer<P, G> {
         self.load_with(stream, path, LoadOptions::default()).map(|_| ())
     }
 
-    /// Reads state that [`save`](Self::save) wrote, from an optimizer with the same rule, kinds of
-    /// state, types, seed and tensors. Nothing is cast. The next step has the bits it would have had
+    /// Reads state that [`save`](Self::save) wrote, from an optimizer with the same rule, number of
+    /// groups, kinds of state, types, seed and tensors. Nothing is cast. The next step has the bits it would have had
     /// without the interruption, if tensors are in the same order: in another, norms are summed
     /// otherwise and random numbers are others. Learning rates are restored, those of the first group
     /// to the first; the other hyper-parameters stay as they are here. A dynamic loss scale goes on from

@@ -214,7 +214,9 @@ impl Variables<'_> {
         }
         match self.text("MASTER_ADDR").or(given.host.clone()) {
             // Several hosts, maybe: guessing would give two processes one device.
-            Some(_) if size > 1 => Err(missing("the local rank", "LOCAL_RANK")),
+            Some(_) if size > 1 => {
+                Err(missing("the local rank and size", "LOCAL_RANK, LOCAL_WORLD_SIZE"))
+            }
             _ => Ok((rank, size)),
         }
     }
@@ -274,7 +276,7 @@ fn within(found: (usize, usize), size: usize) -> Result<(usize, usize)> {
 
 fn missing(what: &str, name: &str) -> Error {
     let expected = if what == name { what.into() } else { format!("{what} ({name})") };
-    Error::state(OP, expected, "that nobody says")
+    Error::state(OP, expected, "neither an argument nor a variable that says so")
 }
 
 /// `4(x2),3`: four tasks on the first two nodes, three on the next.
