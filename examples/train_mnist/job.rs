@@ -20,9 +20,15 @@ pub enum Job {
     Processes { rank: usize, size: usize, connect: Box<Connect<'static>> },
 }
 
-/// What launchers of MPI tell a process about how many there are: Open MPI's; those of MPICH and its kin.
+/// What launchers of MPI tell a process: Open MPI's; those of MPICH and its kin; SLURM's `srun --mpi=pmix`.
 #[cfg(feature = "mpi")]
-const OF_MPI: [&str; 2] = ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE"];
+const OF_MPI: [&str; 3] = ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMIX_RANK"];
+
+/// Whether ranks meet over MPI: where it has started them, or there is nothing else.
+#[cfg(feature = "mpi")]
+fn over_mpi() -> bool {
+    cfg!(not(feature = "tcp")) || OF_MPI.iter().any(|name| std::env::var_os(name).is_some())
+}
 
 impl Job {
     /// Processes, if a launcher has started more than this one.
@@ -32,9 +38,18 @@ impl Job {
             return Ok(Self::Threads);
         }
         #[cfg(feature = "mpi")]
-        if OF_MPI.iter().any(|name| std::env::var_os(name).is_some()) {
+        if over_mpi() {
             let mpi = halfstep::reduce::Mpi::init()?;
             let (rank, size) = (mpi.rank(), mpi.size());
+            // A launcher that MPI does not know starts as many jobs of one process each.
+            if size != meet.size {
+                return Err(format!(
+                    "{} processes were started, but MPI knows of {size}: start them by mpirun, or by srun with \
+                     --mpi=pmix (`srun --mpi=list` has what else there is), or build with the feature `tcp`",
+                    meet.size
+                )
+                .into());
+            }
             let connect = move || Ok(Box::new(mpi.comm()?) as _);
             return Ok(Self::Processes { rank, size, connect: Box::new(connect) });
         }
