@@ -9,8 +9,9 @@ use crate::{Needs, output};
 const REGISTERS: u32 = 512;
 const GRANULE: u32 = 8;
 const WAVES: u32 = 8;
-/// LDS of a compute unit, and waves of a block of ours on each of its four SIMDs.
+/// LDS of a compute unit, and the granule in which a block has it.
 const SHARED: u32 = 64 * 1024;
+const SHARED_GRANULE: u32 = 512;
 
 /// Every kernel of the image: an ELF file, or an offload bundle around one.
 pub fn read(image: &str) -> Result<Vec<Needs>, String> {
@@ -102,7 +103,7 @@ fn tool(name: &str, arguments: &[&str]) -> Result<String, String> {
 fn waves(registers: u32, shared: u32) -> u32 {
     let by_registers = REGISTERS / registers.max(1).next_multiple_of(GRANULE);
     // A block of 256 threads is a wave on each SIMD.
-    let by_shared = SHARED.checked_div(shared).unwrap_or(WAVES);
+    let by_shared = SHARED.checked_div(shared.next_multiple_of(SHARED_GRANULE)).unwrap_or(WAVES);
     by_registers.min(by_shared).min(WAVES)
 }
 
@@ -126,5 +127,24 @@ fn count(kernel: &mut Needs, text: &str) {
         kernel.scratch += 1;
     } else if opcode.starts_with("v_mfma") {
         kernel.matrix += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As LLVM's AMDGPUUsage has the granules of gfx90a.
+    #[test]
+    fn waves_are_those_of_the_vendor() {
+        assert_eq!(waves(64, 0), 8);
+        assert_eq!(waves(65, 0), 7);
+        assert_eq!(waves(128, 0), 4);
+        assert_eq!(waves(129, 0), 3);
+        assert_eq!(waves(512, 0), 1);
+        assert_eq!(waves(32, 64 * 1024), 1);
+        // Five blocks of 12,800 bytes, and not of one byte more.
+        assert_eq!(waves(32, 12_800), 5);
+        assert_eq!(waves(32, 12_801), 4);
     }
 }

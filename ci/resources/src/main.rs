@@ -81,12 +81,16 @@ const CUTLASS: [Peer; 7] = [
     peer("128x256 nt, 3 stages", Tile::new(128, 256), None, [64, 16, 6, 150]),
 ];
 
+/// f32's number among storage types, as rows of products have it.
+const F32: u32 = 2;
+
 /// Layout and tile of a product of aligned operands; `None` of a kernel that has no loop for them. (The smallest tile has
-/// it in cubins only.)
+/// it in cubins only, and there of 16-bit types.)
 fn aligned(kernel: &str, cubin: bool) -> Option<((bool, bool), Tile)> {
     let row = table::gemm::ROWS.iter().find(|row| row.symbol == kernel)?;
-    let (_, a, b, tile) = row.product?;
-    (tile != table::gemm::SMALL_TILE || cubin).then_some(((a, b), tile))
+    let (storage, a, b, tile) = row.product?;
+    let has = tile != table::gemm::SMALL_TILE || (cubin && storage != F32);
+    has.then_some(((a, b), tile))
 }
 
 /// Runs a tool and gives its output.
@@ -142,9 +146,14 @@ fn table(label: &str, image: &str) -> Result<Vec<Needs>, String> {
     }
     println!("\n{:<32} {}", "main loop, 32 of k (128x64: 64)", main_loop::COLUMNS);
     for kernel in &kernels {
-        let Some(main) = kernel.main_loop else { continue };
+        let aligned = aligned(&kernel.kernel, cubin);
+        let main = match kernel.main_loop {
+            Some(main) => main,
+            None if aligned.is_none() => continue,
+            None => return Err(format!("{}: no loop multiplies matrices", kernel.kernel)),
+        };
         println!("{:<32} {main}", kernel.kernel);
-        let Some((layout, tile)) = aligned(&kernel.kernel, cubin) else { continue };
+        let Some((layout, tile)) = aligned else { continue };
         if let Some(fault) = main.faults() {
             return Err(format!("{}: {fault}", kernel.kernel));
         }

@@ -7,8 +7,9 @@ use crate::{Needs, output, table};
 const REGISTERS: u32 = 65_536;
 const SHARED: u32 = 164 * 1024;
 const WAVES: u32 = 64;
-/// What the system keeps of shared memory for each block.
+/// What the system keeps of shared memory for each block, and the granule in which a block has it.
 const RESERVED: u32 = 1024;
+const SHARED_GRANULE: u32 = 128;
 
 /// Every kernel of the image.
 pub fn read(image: &str) -> Result<Vec<Needs>, String> {
@@ -66,7 +67,7 @@ fn asked(kernel: &str) -> u32 {
 fn waves(registers: u32, shared: u32, threads: u32) -> u32 {
     let of_wave = (registers.max(1) * 32).next_multiple_of(256);
     let by_registers = REGISTERS / of_wave * 32 / threads;
-    let by_shared = SHARED / (shared + RESERVED).max(1);
+    let by_shared = SHARED / (shared + RESERVED).next_multiple_of(SHARED_GRANULE);
     (by_registers.min(by_shared) * threads / 32).min(WAVES)
 }
 
@@ -112,5 +113,24 @@ fn count(kernel: &mut Needs, text: &str) {
         "LDL" | "STL" => kernel.scratch += 1,
         "HMMA" => kernel.matrix += 1,
         _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As CUDA's own occupancy calculator (`cuda_occupancy.h`) has them for compute capability 8.0.
+    #[test]
+    fn warps_are_those_of_the_vendor() {
+        assert_eq!(waves(32, 0, 256), 64);
+        assert_eq!(waves(33, 0, 256), 48); // 40 registers, 51 warps, six blocks of eight
+        assert_eq!(waves(255, 0, 128), 8);
+        assert_eq!(waves(168, 48 * 1024, 128), 12);
+        assert_eq!(waves(169, 48 * 1024, 128), 8);
+        assert_eq!(waves(16, 163 * 1024, 256), 8);
+        // Seven blocks of 23,936 bytes, and not of one byte more.
+        assert_eq!(waves(16, 22_912, 256), 56);
+        assert_eq!(waves(16, 22_913, 256), 48);
     }
 }
