@@ -3,7 +3,7 @@
 //
 // `=` for the bucket, `+=` for the counter (an integer: any order gives the same). Deterministic.
 // Limiter: memory. f32 gradients to a bf16 wire are 6 bytes an element: 94.4 M parameters are
-// 566 MB, 0.41 ms at 90 % of an A100-40's 1,555 GB/s, 0.43 ms at 80 % of an MI250X GCD's 1,638. Where
+// 566 MB, 0.40 ms at 90 % of an A100-40's 1,555 GB/s, 0.43 ms at 80 % of an MI250X GCD's 1,638. Where
 // they lie one after the other, a launch packs a whole bucket; else each costs one, which is
 // longer than its bytes take below some 1 M elements (4 µs).
 #pragma once
