@@ -145,6 +145,13 @@ fn said(variable: &str) -> Option<OsString> {
     env::var_os(variable).filter(|value| !value.is_empty())
 }
 
+/// Has cargo run this script again when a compiler's file changes; one that is looked for in `PATH` by its name has none here.
+fn watch(program: &Path) {
+    if program.is_absolute() {
+        println!("cargo:rerun-if-changed={}", program.display());
+    }
+}
+
 /// The variable that says that nothing but Rust is to be compiled.
 fn skip() -> Option<&'static str> {
     let set = |variable: &&str| said(variable).is_some_and(|value| value != "0");
@@ -165,8 +172,12 @@ fn minor(rustc: &str) -> Option<u32> {
 }
 
 fn build(wanted: &[&Compiler]) -> Result<()> {
-    for path in ["kernels", "src/kernel"] {
-        println!("cargo:rerun-if-changed={path}");
+    let targets = wanted.iter().map(|compiler| compiler.target);
+    for path in ["common"].into_iter().chain(targets) {
+        println!("cargo:rerun-if-changed=kernels/{path}");
+    }
+    for path in ["params", "table"] {
+        println!("cargo:rerun-if-changed=src/kernel/{path}");
     }
     let out = PathBuf::from(env::var("OUT_DIR")?);
     if let Some(variable) = skip() {
@@ -180,6 +191,7 @@ fn build(wanted: &[&Compiler]) -> Result<()> {
     let (mut chains, mut versions) = (Vec::new(), Vec::new());
     for compiler in wanted {
         let program = compiler.find()?;
+        watch(&program); // one that is upgraded in its place
         compiler.flags.iter().for_each(|variable| drop(said(variable))); // kernels are made anew when they change
         versions.extend(version(&program));
         let source = out.join(format!("kernels.{}", compiler.suffix));
@@ -396,13 +408,21 @@ impl Job {
         // Every row is in the image: the loader can rely on it.
         let image = fs::read(&self.output)?;
         for (entry, _) in table::on(self.target) {
-            let symbol = entry.symbol.as_bytes();
-            if !image.windows(symbol.len()).any(|window| window == symbol) {
+            if !names(&image, entry.symbol) {
                 return Err(format!("{}: no {}", self.output.display(), entry.symbol).into());
             }
         }
         Ok(())
     }
+}
+
+/// Whether an image has a symbol: the whole name, not the beginning of a longer one.
+fn names(image: &[u8], symbol: &str) -> bool {
+    let inside = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'_';
+    let window = |window: &[u8]| {
+        window.strip_prefix(symbol.as_bytes()).is_some_and(|end| !end.iter().all(inside))
+    };
+    image.windows(symbol.len() + 1).any(window)
 }
 
 /// 64-bit FNV-1a, as `src/kernel/image.rs` checks it.

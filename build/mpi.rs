@@ -1,6 +1,5 @@
 //! Compiles the MPI shim with `mpicc`, and links what `mpicc` links.
 
-use std::env;
 use std::process::Command;
 
 const SHIM: &str = "src/reduce/comm/mpi/shim.c";
@@ -12,8 +11,7 @@ const CURE: &str = "install an MPI (Debian: `openmpi-bin libopenmpi-dev` or `mpi
 pub fn build() -> crate::Result<()> {
     println!("cargo:rerun-if-changed={SHIM}");
     println!("cargo:rerun-if-changed=build/mpi.rs");
-    println!("cargo:rerun-if-env-changed=MPICC");
-    let mpicc = env::var_os("MPICC").unwrap_or_else(|| "mpicc".into());
+    let mpicc = crate::said("MPICC").unwrap_or_else(|| "mpicc".into());
     let name = mpicc.to_string_lossy().into_owned();
     // Open MPI, MPICH and their descendants print the whole command for this option.
     let shown = Command::new(&mpicc).arg("-show").output();
