@@ -40,6 +40,9 @@ use clap::Parser;
 use accept::Entry;
 use image::{Fate, Image, Subject};
 
+/// Mutants of each kind and kernel, from which `ci/vgpu/mutate.txt` is made.
+const SAMPLE: usize = 5;
+
 /// Breaks kernels and counts how often that is noticed.
 #[derive(Debug, Parser)]
 #[command(version)]
@@ -54,7 +57,7 @@ struct Program {
     #[arg(long, default_value = "")]
     kernel: String,
     /// Mutants of each kind and kernel.
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = SAMPLE)]
     sample: usize,
     /// All mutants.
     #[arg(long)]
@@ -68,6 +71,14 @@ struct Program {
     /// Percent of each vendor's that have to be killed.
     #[arg(long, default_value_t = 95.0)]
     least: f64,
+}
+
+impl Program {
+    /// Whether every line of the list of survivors has its mutant among those that are run: of a part of them nobody
+    /// can say that a line has become wrong.
+    fn is_whole(&self) -> bool {
+        self.kernel.is_empty() && !self.all && self.seed == 0 && self.sample >= SAMPLE
+    }
 }
 
 fn main() -> ExitCode {
@@ -245,10 +256,8 @@ fn conclude(
     let enough = |count: &Count| count.total > 0 && count.share() >= program.least;
     unlisted.iter().for_each(|survivor| println!("survived: {survivor}"));
     uncovered.iter().for_each(|kernel| println!("no cases: {kernel}"));
-    // Of a part of the mutants nobody can say that a line has become wrong.
-    let whole = program.kernel.is_empty() && !program.all && program.seed == 0;
     let mut stale = false;
-    for entry in accepted.iter().filter(|e| whole && e.survived == 0) {
+    for entry in accepted.iter().filter(|e| program.is_whole() && e.survived == 0) {
         stale = true;
         println!("line {}: accepted, but no longer survives ({} killed)", entry.line, entry.killed);
     }
@@ -257,4 +266,21 @@ fn conclude(
         && unlisted.is_empty()
         && uncovered.is_empty()
         && !stale
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_judged_where_their_mutants_run() {
+        let whole = |words: &[&str]| {
+            Program::parse_from(["mutate", "image.ptx"].iter().chain(words)).is_whole()
+        };
+        assert!(whole(&[]));
+        assert!(whole(&["--sample", "9"]));
+        for part in [&["--sample", "4"][..], &["--seed", "1"], &["--kernel", "adam"], &["--all"]] {
+            assert!(!whole(part), "{part:?}");
+        }
+    }
 }
