@@ -1,10 +1,9 @@
-"""JAX on the CPU: `jax_peer.py THREADS`. XLA has no setting for its threads: one thread is one processor to run on."""
+"""JAX on the CPU: `jax_peer.py THREADS`. XLA has no setting for its threads: it has as many processors to run on."""
 
 import os
 import sys
 
-if sys.argv[1] == "1":
-    os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[-1]})
+os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-int(sys.argv[1]) :])
 os.environ["JAX_PLATFORMS"] = "cpu"
 
 import jax
