@@ -125,3 +125,22 @@ fn no_path_of_one_machine() {
         }
     }
 }
+
+/// A suite that asks for the devices there are is one of those that are run on them.
+#[test]
+fn suites_of_devices_run_on_devices() {
+    let lists = ["ci/device-suites.sh", "ci/run"].map(Path::new);
+    let scripts = files("ci").into_iter().filter(|(path, _)| lists.contains(&path.as_path()));
+    let scripts: String = scripts.map(|(_, text)| text).collect();
+    if scripts.is_empty() {
+        println!("skipped: no ci, as in the package");
+        return;
+    }
+    let named: Vec<&str> = scripts.split([' ', '=', '(', ')', '\n']).collect();
+    for (path, text) in rust("tests") {
+        if path.components().count() == 2 && text.contains("devices()") {
+            let suite = path.file_stem().unwrap().to_str().unwrap();
+            assert!(named.contains(&suite), "{suite}: not in ci/device-suites.sh");
+        }
+    }
+}
