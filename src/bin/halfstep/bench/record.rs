@@ -92,9 +92,10 @@ fn name(gpu_names: &[String]) -> String {
         Some(gpu) => gpu.to_lowercase(),
         None => {
             let mut name = machine::processor().to_lowercase();
-            // Several generations are called the same in virtual machines.
+            // Several generations are called the same in virtual machines, some of which have instructions that others hide.
             if !name.contains(|c: char| c.is_ascii_digit()) {
-                name += &format!(" {}", machine::family());
+                let avx2 = machine::flags(&["avx2", "avx512f"]) == ["avx2"];
+                name += &format!(" {} {}", machine::family(), if avx2 { "avx2" } else { "" });
             }
             format!("{name} {}t", machine::threads())
         }
