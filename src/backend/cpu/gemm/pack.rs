@@ -53,7 +53,7 @@ impl<T> Source<T> {
             return STEPS;
         }
         // Of rows a power of two apart, few lines find a place in the first cache at once.
-        let apart = self.ld * size_of::<T>() | PAGE;
+        let apart = (self.ld * size_of::<T>()) | PAGE;
         let least = WAYS.max(F::WORD_STEPS * F::LANE_WORDS);
         ((WAYS * PAGE) >> apart.trailing_zeros()).clamp(least, STEPS)
     }
