@@ -260,7 +260,7 @@ unsafe fn lines_of_rows<
 /// # Safety
 /// The line is in B, in code compiled for the vector's instructions.
 #[inline(always)]
-#[allow(clippy::needless_range_loop)] // as above
+#[allow(clippy::needless_range_loop)] // one vector of the line is read at a time, for all rows
 unsafe fn line_of_row<const ROWS: usize, const R: usize, const N: usize, V: Vector, T: Storage>(
     a: &[f32; R],
     rows: Range<usize>,

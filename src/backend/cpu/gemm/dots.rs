@@ -56,8 +56,8 @@ pub(super) unsafe fn dots<const R: usize, F: Form, T: Storage>(
     }
 }
 
-/// [`dots`] by vectors of one kind, `G` of them side by side, and the chains of `C` rows of sums, or twice as many. The second cache is asked for what is so many bytes ahead in
-/// each row: processors follow fewer rows by themselves.
+/// [`dots`] by vectors of one kind, `G` of them side by side, and the chains of `C` rows of sums at a time: `R`, or half of
+/// them. The second cache is asked for what is so many bytes ahead in each row: processors follow fewer rows by themselves.
 ///
 /// # Safety
 /// As for [`dots`], with the vectors' instructions.
@@ -164,7 +164,7 @@ unsafe fn group<
                     if R > C {
                         chains = [[V::zero(); C]; G];
                         if step > 0 {
-                            chains_of(
+                            each_chain(
                                 &mut chains,
                                 #[inline(always)]
                                 |i, c, chain| *chain = V::load(sum(i, row + c)),
@@ -173,7 +173,7 @@ unsafe fn group<
                     }
                     add::<R, C, G, V, T>(&mut chains, row, &a[step..end], step - start, &words);
                     if R > C || end == k {
-                        chains_of(
+                        each_chain(
                             &mut chains,
                             #[inline(always)]
                             |i, c, chain| chain.store(sum(i, row + c)),
@@ -188,7 +188,7 @@ unsafe fn group<
 
 /// Calls `f` with each chain, of vector `i` and row `c`.
 #[inline(always)]
-fn chains_of<const C: usize, const G: usize, V>(
+fn each_chain<const C: usize, const G: usize, V>(
     chains: &mut [[V; C]; G],
     mut f: impl FnMut(usize, usize, &mut V),
 ) {
@@ -221,7 +221,8 @@ unsafe fn transpose<V: Words, T: Storage>(
     }
 }
 
-/// Adds the terms of as many steps as `a` has to the chains of rows `row..row + C` of sums, step by step, from step `first` of a line on.
+/// Adds the terms of as many steps as `a` has to the chains of rows `row..row + C` of sums, step by step, from step `first`
+/// of a line on.
 ///
 /// # Safety
 /// The vectors' instructions are there.

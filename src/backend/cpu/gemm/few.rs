@@ -22,7 +22,7 @@ const SUMS_BY_ROWS: usize = 16_384;
 /// Sums of a task, at most, where it is stored by columns.
 const SUMS_BY_COLUMNS: usize = 2048;
 
-/// Vectors, at most. (More, and packing takes less than reading each element of B for all of them.)
+/// Vectors, at most: those whose sums AVX-512 has registers for, and AVX2 for half of them at a time.
 pub(super) const MOST: u64 = 8;
 
 /// Columns of a matrix that is stored by rows, at least, where vectors are several: those of a vector register. Fewer are

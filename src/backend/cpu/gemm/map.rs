@@ -112,7 +112,7 @@ pub(super) const MOST: usize = 32;
 pub(super) trait Vector: Real {
     /// At most [`MOST`].
     const LEN: usize;
-    /// As many of them as there are registers for, beside some others; at least half of 8.
+    /// Rows of sums, with one of them each, that there are registers for; at least 4, since 8 are taken in two parts.
     #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))] // products of few rows are packed there
     const ROWS: usize;
 

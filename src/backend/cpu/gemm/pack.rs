@@ -253,6 +253,7 @@ unsafe fn together<F: Form, T: Storage>(
         // SAFETY: the caller's promise.
         unsafe {
             let (row, to) = (from.start.add(step * from.ld), to.add(step * width));
+            // (The same number; one of a form's width is known where this is compiled, and its loop unrolled.)
             for i in (0..if all { width / 8 * 8 } else { whole }).step_by(8) {
                 to.add(i).cast::<[f32; 8]>().write(lanes::widen::<F, T>(row.add(i)));
             }
