@@ -1,5 +1,6 @@
 //! Σg² and non-finite counts of a chunk, fast: the bits of [`crate::grad_stats::partial`].
 
+use super::wide::{Work, vector};
 use crate::grad_stats;
 use crate::kernel::params::{FOLD_LANES, PARTIAL_CHUNK, Partial};
 use crate::optim::round::Lane;
@@ -25,18 +26,34 @@ fn ahead<T>(address: *const T) {
     let _ = address;
 }
 
-/// The partial of one chunk of a gradient, each element first multiplied by `factor` in f32.
-///
-/// `FUSED` inside the vector form of a kernel only; see [`add_square`].
+/// The partial of one chunk of a gradient, each element first multiplied by `factor` in f32; compiled once for each type,
+/// whatever is done with the chunk besides.
+pub(super) fn partial<T: Lane>(tensor: u32, chunk: &[T], factor: f32) -> Partial {
+    vector(Folding { tensor, chunk, factor })
+}
+
+/// A chunk whose partial is wanted.
+struct Folding<'a, T> {
+    tensor: u32,
+    chunk: &'a [T],
+    factor: f32,
+}
+
+impl<T: Lane> Work for Folding<'_, T> {
+    type Output = Partial;
+
+    #[inline(always)]
+    fn run<const FUSED: bool>(self) -> Partial {
+        fold::<T, FUSED>(self.tensor, self.chunk, self.factor)
+    }
+}
+
+/// [`partial`]. `FUSED` inside the vector form of a kernel only; see [`add_square`].
 ///
 /// The sum alone tells whether all is well: squares of finite f32 and their sums over a chunk are
 /// finite in f64, so a sum that is not finite, and only it, needs the slow way.
 #[inline(always)]
-pub(super) fn partial<T: Lane, const FUSED: bool>(
-    tensor: u32,
-    chunk: &[T],
-    factor: f32,
-) -> Partial {
+fn fold<T: Lane, const FUSED: bool>(tensor: u32, chunk: &[T], factor: f32) -> Partial {
     debug_assert!(chunk.len() <= PARTIAL_CHUNK);
     let sum_squares = sum_squares::<T, FUSED>(chunk, factor);
     if sum_squares.is_finite() {
@@ -48,7 +65,7 @@ pub(super) fn partial<T: Lane, const FUSED: bool>(
 /// Σ(factor·x)² in the order of [`Partial`]. Lanes that a short chunk leaves at 0 do not change the
 /// folds they would take part in.
 #[inline(always)]
-pub(super) fn sum_squares<T: Lane, const FUSED: bool>(chunk: &[T], factor: f32) -> f64 {
+fn sum_squares<T: Lane, const FUSED: bool>(chunk: &[T], factor: f32) -> f64 {
     match chunk.len() {
         0..=64 => short::<T, 64>(chunk, factor),
         65..=128 => short::<T, 128>(chunk, factor),
@@ -135,9 +152,11 @@ mod tests {
             for factor in [1.0f32, 1.0 / 1024.0, 0.3] {
                 let chunk = &values[..len];
                 let slow = grad_stats::partial(3, chunk.iter().map(|v| v.widen() * factor));
-                for fast in
-                    [partial::<T, true>(3, chunk, factor), partial::<T, false>(3, chunk, factor)]
-                {
+                for fast in [
+                    partial(3, chunk, factor),
+                    fold::<T, true>(3, chunk, factor),
+                    fold::<T, false>(3, chunk, factor),
+                ] {
                     assert_eq!(fast.sum_squares.to_bits(), slow.sum_squares.to_bits(), "{len}");
                     assert_eq!(fast, slow);
                 }
@@ -158,7 +177,7 @@ mod tests {
             for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 3e38] {
                 let mut chunk = vec![1.0f32; PARTIAL_CHUNK];
                 chunk[at] = bad;
-                let fast = partial::<f32, false>(0, &chunk, 2.0);
+                let fast = partial(0, &chunk, 2.0);
                 assert_eq!((fast.non_finite, fast.sum_squares), (1, 4.0 * 16383.0));
             }
         }

@@ -34,5 +34,11 @@ pub(super) fn vector<W: Work>(work: W) -> W::Output {
             return unsafe { wide(work) };
         }
     }
+    plain(work)
+}
+
+/// What the whole build was compiled for. (By itself, as are the others: [`vector`] is copied to wherever it is called.)
+#[inline(never)]
+fn plain<W: Work>(work: W) -> W::Output {
     work.run::<false>()
 }

@@ -132,7 +132,6 @@ impl Row {
     }
 
     /// State arrays that the row reads and writes.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the CPU backend knows it from its types"))]
     pub const fn slots(self) -> usize {
         match self {
             Self::Stats | Self::Control | Self::Convert | Self::Sgd | Self::LambTrust => 0,

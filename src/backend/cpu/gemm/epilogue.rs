@@ -44,10 +44,31 @@ pub(super) struct Tile {
 ///
 /// # Safety
 /// The tile is inside D; sums, operands and D are valid and nothing else uses the tile's part of
-/// them. Rows of sums can be overwritten up to the next multiple of 16 columns. Where `F::VECTOR`,
-/// inside `F::vectorized`.
-#[inline(always)]
+/// them. Rows of sums can be overwritten up to the next multiple of 16 columns. The processor has the form's instructions.
 pub(super) unsafe fn epilogue<F: Form, T: Storage, O: Storage>(block: &Product, tile: Tile) {
+    // SAFETY: the caller's promise.
+    unsafe { around::<F::Around, T, O>(block, tile) }
+}
+
+/// [`epilogue`]. (Compiled once for each instruction set and pair of types, not for each kind of product.)
+///
+/// # Safety
+/// As for it.
+#[inline(never)]
+unsafe fn around<F: Form, T: Storage, O: Storage>(block: &Product, tile: Tile) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        F::vectorized(
+            #[inline(always)]
+            || by_rows::<F, T, O>(block, tile),
+        );
+    }
+}
+
+/// # Safety
+/// As for [`epilogue`]. Where `F::VECTOR`, inside `F::vectorized`.
+#[inline(always)]
+unsafe fn by_rows<F: Form, T: Storage, O: Storage>(block: &Product, tile: Tile) {
     let has = |flag: u32| block.flags & flag != 0;
     let gated = has(params::FLAG_GATED);
     let activation = Activation::from_number(block.activation);

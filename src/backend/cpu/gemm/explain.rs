@@ -17,9 +17,9 @@ struct Way {
 impl Way {
     fn of<F: Form>(block: &Product) -> Self {
         #[cfg(target_arch = "x86_64")]
-        let as_it_lies = match (few::fits::<F>(block), few_columns::fits::<F>(block)) {
-            (true, _) => Some("few rows: B"),
-            (_, true) => Some("few columns: A"),
+        let as_it_lies = match (F::VECTOR, few::fits(block), few_columns::fits(block)) {
+            (true, true, _) => Some("few rows: B"),
+            (true, _, true) => Some("few columns: A"),
             _ => None,
         };
         #[cfg(not(target_arch = "x86_64"))]

@@ -30,7 +30,7 @@ pub(super) const MOST: u64 = 8;
 pub(super) const LEAST_BY_ROWS: u64 = 16;
 
 /// Whether the product is one that [`product`] computes.
-pub(super) fn fits<F: Form>(block: &Product) -> bool {
+pub(super) fn fits(block: &Product) -> bool {
     // What is done to all of B, or with A besides, is done to packed panels.
     let of_panels = params::FLAG_FLUSH | params::FLAG_THROUGH_BF16;
     let plain = block.flags & of_panels == 0 && block.a_sums == 0;
@@ -38,7 +38,7 @@ pub(super) fn fits<F: Form>(block: &Product) -> bool {
     let few = (1..=MOST).contains(&block.m);
     let by_rows = block.flags & params::FLAG_B_TRANSPOSED == 0;
     let narrow = by_rows && block.m > 1 && block.n < LEAST_BY_ROWS;
-    few && !narrow && block.n > 0 && block.k > 0 && plain && !dz && F::VECTOR
+    few && !narrow && block.n > 0 && block.k > 0 && plain && !dz
 }
 
 /// # Safety
@@ -105,23 +105,18 @@ unsafe fn columns<F: Form, T: Storage, O: Storage>(
                 let b = b.from(half * n + columns.start, 0);
                 products::<F, T>((a, together), b, columns.len(), (sums.add(half * strip), ld));
             }
-            F::vectorized(
-                #[inline(always)]
-                || {
-                    for first in columns.clone().step_by(WIDEST) {
-                        let tile = Tile {
-                            row: 0,
-                            rows: m,
-                            column: first,
-                            columns: WIDEST.min(columns.end - first),
-                            sums: sums.add(first - columns.start),
-                            ld,
-                            up: strip,
-                        };
-                        epilogue::<F::Around, T, O>(block, tile);
-                    }
-                },
-            );
+            for first in columns.clone().step_by(WIDEST) {
+                let tile = Tile {
+                    row: 0,
+                    rows: m,
+                    column: first,
+                    columns: WIDEST.min(columns.end - first),
+                    sums: sums.add(first - columns.start),
+                    ld,
+                    up: strip,
+                };
+                epilogue::<F, T, O>(block, tile);
+            }
         }
     });
 }
@@ -141,10 +136,10 @@ pub(super) unsafe fn products<F: Form, T: Storage>(
     // SAFETY: the caller's promise.
     unsafe {
         match together {
-            1 => of_rows::<1, F::Around, T>(a, b, columns, sums),
-            2 => of_rows::<2, F::Around, T>(a, b, columns, sums),
-            4 => of_rows::<4, F::Around, T>(a, b, columns, sums),
-            _ => of_rows::<8, F::Around, T>(a, b, columns, sums),
+            1 => of_rows::<1, F, T>(a, b, columns, sums),
+            2 => of_rows::<2, F, T>(a, b, columns, sums),
+            4 => of_rows::<4, F, T>(a, b, columns, sums),
+            _ => of_rows::<8, F, T>(a, b, columns, sums),
         }
     }
 }
@@ -199,7 +194,7 @@ unsafe fn gather<F: Form, T: Storage>(block: &Product, together: usize, to: *mut
             let mut from = a.from(0, step);
             if fuses {
                 let of = (from, z.from(0, step), dz.from(0, step));
-                from = fused.compute::<F::Around>(of, activation, (m, steps), false);
+                from = fused.compute::<F>(of, activation, (m, steps), false);
             }
             widen::<F, T>(from, (m, together), steps, to);
         }

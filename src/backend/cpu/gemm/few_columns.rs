@@ -22,7 +22,7 @@ const LD: usize = 16;
 const LEAST_STEPS: u64 = 64;
 
 /// Whether the product is one that [`product`] computes: one of few rows comes first.
-pub(super) fn fits<F: Form>(block: &Product) -> bool {
+pub(super) fn fits(block: &Product) -> bool {
     // What is done to all of A, or with it besides, is done to packed panels.
     let of_panels = params::FLAG_FLUSH | params::FLAG_THROUGH_BF16 | params::FLAG_GATED;
     let plain = block.flags & of_panels == 0 && block.a_sums == 0;
@@ -33,7 +33,7 @@ pub(super) fn fits<F: Form>(block: &Product) -> bool {
         true => block.k > 0 && (block.n == 1 || block.m >= few::LEAST_BY_ROWS),
         false => block.k >= LEAST_STEPS,
     };
-    few && long && block.m > 0 && plain && as_it_lies && F::VECTOR
+    few && long && block.m > 0 && plain && as_it_lies
 }
 
 /// # Safety
@@ -90,24 +90,18 @@ unsafe fn rows<F: Form, T: Storage, O: Storage>(
             let sums = turned.add(ROWS * LD);
             few::products::<F, T>((b, together), a.from(rows.start, 0), rows.len(), (sums, strip));
             turned.write_bytes(0, ROWS * LD); // columns that are not there
-            F::vectorized(
-                #[inline(always)]
-                || {
-                    for first in rows.clone().step_by(ROWS) {
-                        let count = ROWS.min(rows.end - first);
-                        for row in 0..count {
-                            for column in 0..n {
-                                let sum = *sums.add(column * strip + first - rows.start + row);
-                                *turned.add(row * LD + column) = sum;
-                            }
-                        }
-                        let (row, sums, ld) = (first, turned, LD);
-                        let tile =
-                            Tile { row, rows: count, column: 0, columns: n, sums, ld, up: 0 };
-                        epilogue::<F::Around, T, O>(block, tile);
+            for first in rows.clone().step_by(ROWS) {
+                let count = ROWS.min(rows.end - first);
+                for row in 0..count {
+                    for column in 0..n {
+                        let sum = *sums.add(column * strip + first - rows.start + row);
+                        *turned.add(row * LD + column) = sum;
                     }
-                },
-            );
+                }
+                let (row, sums, ld) = (first, turned, LD);
+                let tile = Tile { row, rows: count, column: 0, columns: n, sums, ld, up: 0 };
+                epilogue::<F, T, O>(block, tile);
+            }
         }
     });
 }

@@ -4,7 +4,6 @@ use std::slice::from_raw_parts;
 
 use super::super::fold;
 use super::super::threads::Threads;
-use super::super::wide::{Work, vector};
 use super::{BF16, F16, form::Form, lanes::narrow_all, path::Path, portable};
 #[cfg(target_arch = "x86_64")]
 use super::{amx, avx2, avx512, avx512bf16};
@@ -42,7 +41,7 @@ unsafe fn finish_of<O: Lane>(threads: &Threads, path: Path, block: &Product) {
             unsafe { copy(path, block, start, len) };
         }
         if block.partials != 0 {
-            let partial = vector(Sum { tensor: block.tensor, values: d });
+            let partial = fold::partial(block.tensor, d, 1.0);
             // SAFETY: as many partials as chunks (checked in weight_grad.rs); one task writes each.
             unsafe { (block.partials as *mut Partial).add(chunk).write(partial) };
         }
@@ -52,7 +51,7 @@ unsafe fn finish_of<O: Lane>(threads: &Threads, path: Path, block: &Product) {
         // SAFETY: `a_sums` has one element for each row, written by now.
         let sums = unsafe { from_raw_parts(block.a_sums as *const O, len) };
         for (i, values) in sums.chunks(PARTIAL_CHUNK).enumerate() {
-            let partial = vector(Sum { tensor: block.a_sums_tensor, values });
+            let partial = fold::partial(block.a_sums_tensor, values, 1.0);
             // SAFETY: as above.
             unsafe { (block.a_sums_partials as *mut Partial).add(i).write(partial) };
         }
@@ -88,20 +87,5 @@ unsafe fn narrow_into<T: Storage>(path: Path, to: *mut T, from: &[f32]) {
             ),
             from.iter().enumerate().for_each(|(i, value)| to.add(i).write(T::narrow(*value)))
         )
-    }
-}
-
-/// The partial of a chunk of a gradient.
-struct Sum<'a, O> {
-    tensor: u32,
-    values: &'a [O],
-}
-
-impl<O: Lane> Work for Sum<'_, O> {
-    type Output = Partial;
-
-    #[inline(always)]
-    fn run<const FUSED: bool>(self) -> Partial {
-        fold::partial::<_, FUSED>(self.tensor, self.values, 1.0)
     }
 }

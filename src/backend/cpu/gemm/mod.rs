@@ -252,12 +252,13 @@ unsafe fn by_form<F: form::Form, T: Storage, O: Storage>(threads: &Threads, bloc
     // SAFETY: the caller's promise.
     unsafe {
         #[cfg(target_arch = "x86_64")]
-        if few::fits::<F>(block) {
-            return few::product::<F, T, O>(threads, block);
-        }
-        #[cfg(target_arch = "x86_64")]
-        if few_columns::fits::<F>(block) {
-            return few_columns::product::<F, T, O>(threads, block);
+        if F::VECTOR {
+            if few::fits(block) {
+                return few::product::<F::Around, T, O>(threads, block);
+            }
+            if few_columns::fits(block) {
+                return few_columns::product::<F::Around, T, O>(threads, block);
+            }
         }
         product::product::<F, T, O>(threads, block);
     }

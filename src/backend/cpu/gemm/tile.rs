@@ -51,10 +51,7 @@ impl<T: Storage> Job<'_, T> {
             self.sum::<F>(part, tile, panels, &of_epilogue);
             F::end();
             if part.last {
-                F::vectorized(
-                    #[inline(always)]
-                    || epilogue::<F::Around, T, O>(self.block, tile),
-                );
+                epilogue::<F, T, O>(self.block, tile);
             }
         }
     }

@@ -159,10 +159,10 @@ impl Job<'_> {
         }
     }
 
-    /// One rule over the whole chunk.
+    /// One rule over the whole chunk, tile by tile.
     #[inline(always)]
-    fn rule<const N: usize, R: Apply<N>>(&mut self, scalars: &Scalars) {
-        if self.direct::<N, R>(scalars) {
+    fn update(&mut self, row: Row, scalars: &Scalars) {
+        if self.direct(row, scalars) {
             return;
         }
         let mut buffers = Buffers::new();
@@ -170,32 +170,32 @@ impl Job<'_> {
             let range = first..(first + TILE).min(self.len);
             let g: &[f32] = self.grad.load(range.clone(), self.factor, &mut buffers.g);
             let p = self.param.load(range.clone(), &mut buffers.p);
-            let slots = load_slots(&mut self.slots, range.clone(), &mut buffers.slots);
-            tile::apply::<N, R, f32>(scalars, 1.0, g, p, slots);
-            self.store_slots::<N>(range.clone(), &mut buffers);
+            let slots = load_slots(&mut self.slots, row.slots(), range.clone(), &mut buffers.slots);
+            // Matched for each tile: what each type of parameter and state needs is compiled once, not for each rule.
+            of_row(row, Tile { scalars, g, p, slots });
+            self.store_slots(row.slots(), range.clone(), &mut buffers);
             self.store_param(range, &mut buffers);
         }
     }
 
-    /// The same in one loop, where state is f32 and steps add to f32. Returns whether it is.
+    /// The same from where the operands lie, where state and what steps add to are f32. Returns whether they are.
     #[inline(always)]
-    fn direct<const N: usize, R: Apply<N>>(&mut self, scalars: &Scalars) -> bool {
-        let mut states = self.slots.iter_mut().map_while(|slot| match slot {
-            State::F32(values) => Some(&mut **values),
-            State::Bf16(_) => None,
-        });
-        let mut slots: [&mut [f32]; N] = std::array::from_fn(|_| -> &mut [f32] { &mut [] });
-        for slot in &mut slots {
-            match states.next() {
-                Some(values) => *slot = values,
-                None => return false,
+    fn direct(&mut self, row: Row, scalars: &Scalars) -> bool {
+        let mut slots: [&mut [f32]; 3] = [&mut [], &mut [], &mut []];
+        for (to, slot) in slots.iter_mut().zip(&mut self.slots).take(row.slots()) {
+            match slot {
+                State::F32(values) => *to = values,
+                State::Bf16(_) => return false,
             }
         }
+        let (Param::Own(_) | Param::Master(..)) = self.param else { return false };
+        let (param, factor, big) = (&mut self.param, self.factor, self.big);
         match self.grad {
-            Grad::Bf16(g) => self.param.direct::<N, R, _>(scalars, self.factor, g, slots, self.big),
-            Grad::F16(g) => self.param.direct::<N, R, _>(scalars, self.factor, g, slots, self.big),
-            Grad::F32(g) => self.param.direct::<N, R, _>(scalars, self.factor, g, slots, self.big),
+            Grad::Bf16(g) => of_row(row, Whole { scalars, factor, g, param, slots, big }),
+            Grad::F16(g) => of_row(row, Whole { scalars, factor, g, param, slots, big }),
+            Grad::F32(g) => of_row(row, Whole { scalars, factor, g, param, slots, big }),
         }
+        true
     }
 
     /// LAMB: new moments; of the parameter, and of the direction that the stored moments give, the
@@ -208,11 +208,11 @@ impl Job<'_> {
             let range = first..(first + TILE).min(self.len);
             let g: &[f32] = self.grad.load(range.clone(), self.factor, &mut buffers.g);
             let p = self.param.load(range.clone(), &mut buffers.p);
-            let slots = load_slots(&mut self.slots, range.clone(), &mut buffers.slots);
-            tile::apply::<2, rows::LambMoments, f32>(scalars, 1.0, g, p, slots);
-            self.store_slots::<2>(range.clone(), &mut buffers);
+            let slots = load_slots(&mut self.slots, 2, range.clone(), &mut buffers.slots);
+            tile::apply::<2, rows::LambMoments, f32>(scalars, 1.0, g, p, first_of(slots));
+            self.store_slots(2, range.clone(), &mut buffers);
             let p = self.param.load(range.clone(), &mut buffers.p);
-            let [m, v] = load_slots(&mut self.slots, range.clone(), &mut buffers.slots);
+            let [m, v, _] = load_slots(&mut self.slots, 2, range.clone(), &mut buffers.slots);
             let lane = first % FOLD_LANES;
             let [of_p, of_u] = &mut lanes;
             let lanes = of_p[lane..].iter_mut().zip(&mut of_u[lane..]);
@@ -228,8 +228,8 @@ impl Job<'_> {
     }
 
     #[inline(always)]
-    fn store_slots<const N: usize>(&mut self, range: Range<usize>, buffers: &mut Buffers) {
-        for (number, slot) in self.slots.iter_mut().take(N).enumerate() {
+    fn store_slots(&mut self, count: usize, range: Range<usize>, buffers: &mut Buffers) {
+        for (number, slot) in self.slots.iter_mut().take(count).enumerate() {
             if let State::Bf16(slot) = slot {
                 let key = Key { slot: 1 + number as u32, ..self.key };
                 tile::fill(&key, self.start + range.start as u64, &mut buffers.bits);
@@ -242,13 +242,7 @@ impl Job<'_> {
     fn store_param(&mut self, range: Range<usize>, buffers: &mut Buffers) {
         let Buffers { p, bits, .. } = buffers;
         match &mut self.param {
-            Param::Own(_) => {}
-            Param::Master(master, Half::Bf16(out)) => {
-                tile::narrow(&mut out[range.clone()], &master[range]);
-            }
-            Param::Master(master, Half::F16(out)) => {
-                tile::narrow(&mut out[range.clone()], &master[range]);
-            }
+            Param::Own(_) | Param::Master(..) => self.param.copy(range, false),
             Param::Remainder(high, low) => {
                 tile::split(&mut high[range.clone()], &mut low[range], p);
             }
@@ -299,38 +293,6 @@ impl Grad<'_> {
 }
 
 impl Param<'_> {
-    /// One rule over all of `g`, with f32 state; false, and nothing done, without f32 masters.
-    #[inline(always)]
-    fn direct<const N: usize, R: Apply<N>, G: Lane>(
-        &mut self,
-        scalars: &Scalars,
-        factor: f32,
-        g: &[G],
-        mut slots: [&mut [f32]; N],
-        big: bool,
-    ) -> bool {
-        for first in (0..g.len()).step_by(TILE) {
-            let range = first..(first + TILE).min(g.len());
-            let (Param::Own(p) | Param::Master(p, _)) = self else { return false };
-            let (g, p) = (&g[range.clone()], &mut p[range.clone()]);
-            let slots = slots.each_mut().map(|slot| &mut slot[range.clone()]);
-            tile::apply::<N, R, G>(scalars, factor, g, p, slots);
-            match self {
-                Param::Master(p, Half::Bf16(to)) => {
-                    narrow_piece(&mut to[range.clone()], &p[range], big);
-                }
-                Param::Master(p, Half::F16(to)) => {
-                    narrow_piece(&mut to[range.clone()], &p[range], big);
-                }
-                _ => {}
-            }
-        }
-        if big {
-            drain();
-        }
-        true
-    }
-
     /// The f32 values that the rule changes: in place, or in the buffer.
     #[inline(always)]
     fn load<'b>(&'b mut self, range: Range<usize>, to: &'b mut Values) -> &'b mut [f32] {
@@ -347,27 +309,117 @@ impl Param<'_> {
         }
         to
     }
+
+    /// A master's 16-bit copy, written `past` the caches or not.
+    #[inline(always)]
+    fn copy(&mut self, range: Range<usize>, past: bool) {
+        match self {
+            Self::Master(master, Half::Bf16(out)) => {
+                narrow_piece(&mut out[range.clone()], &master[range], past);
+            }
+            Self::Master(master, Half::F16(out)) => {
+                narrow_piece(&mut out[range.clone()], &master[range], past);
+            }
+            _ => {}
+        }
+    }
 }
 
-/// Likewise the first `N` state arrays.
+/// Likewise the first state arrays, `count` of them; the others are empty.
 #[inline(always)]
-fn load_slots<'b, const N: usize>(
+fn load_slots<'b>(
     slots: &'b mut [State<'_>; 3],
+    count: usize,
     range: Range<usize>,
     to: &'b mut [Values; 3],
-) -> [&'b mut [f32]; N] {
-    let mut pairs = slots.iter_mut().zip(to);
-    std::array::from_fn(|_| {
-        let (slot, to) = pairs.next().expect("no rule has more than three slots");
-        match slot {
+) -> [&'b mut [f32]; 3] {
+    let mut loaded: [&mut [f32]; 3] = [&mut [], &mut [], &mut []];
+    for ((loaded, slot), to) in loaded.iter_mut().zip(slots).zip(to).take(count) {
+        *loaded = match slot {
             State::F32(values) => &mut values[range.clone()],
             State::Bf16(values) => {
                 let to = &mut to[..range.len()];
                 tile::widen(to, &values[range.clone()], 1.0);
                 to
             }
+        };
+    }
+    loaded
+}
+
+/// What a rule is taken over.
+trait Over {
+    fn rule<const N: usize, R: Apply<N>>(self);
+}
+
+/// A row's rule.
+#[inline(always)]
+fn of_row(row: Row, over: impl Over) {
+    match row {
+        Row::AdamW => over.rule::<2, rows::AdamW>(),
+        Row::AdamWMax => over.rule::<3, rows::AdamWMax>(),
+        Row::Adam => over.rule::<2, rows::Adam>(),
+        Row::AdamMax => over.rule::<3, rows::AdamMax>(),
+        Row::Sgd => over.rule::<0, rows::Sgd>(),
+        Row::SgdMomentum => over.rule::<1, rows::SgdMomentum>(),
+        Row::Adagrad => over.rule::<1, rows::Adagrad>(),
+        Row::Lion => over.rule::<1, rows::Lion>(),
+        Row::LambApply => over.rule::<2, rows::LambApply>(),
+        // Those that change no parameter, or that have a loop of their own.
+        Row::Stats | Row::Control | Row::Convert | Row::LambMoments | Row::LambTrust => {}
+    }
+}
+
+/// One tile, in f32.
+struct Tile<'a> {
+    scalars: &'a Scalars,
+    g: &'a [f32],
+    p: &'a mut [f32],
+    slots: [&'a mut [f32]; 3],
+}
+
+impl Over for Tile<'_> {
+    #[inline(always)]
+    fn rule<const N: usize, R: Apply<N>>(self) {
+        let Self { scalars, g, p, slots } = self;
+        tile::apply::<N, R, f32>(scalars, 1.0, g, p, first_of(slots));
+    }
+}
+
+/// The first `N` state arrays.
+#[inline(always)]
+fn first_of<const N: usize>(slots: [&mut [f32]; 3]) -> [&mut [f32]; N] {
+    let mut slots = slots.into_iter();
+    std::array::from_fn(|_| slots.next().unwrap_or_default())
+}
+
+/// A chunk whose state and own or master parameters are f32.
+struct Whole<'a, 'p, G> {
+    scalars: &'a Scalars,
+    factor: f32,
+    g: &'a [G],
+    param: &'a mut Param<'p>,
+    slots: [&'a mut [f32]; 3],
+    big: bool,
+}
+
+impl<G: Lane> Over for Whole<'_, '_, G> {
+    #[inline(always)]
+    fn rule<const N: usize, R: Apply<N>>(self) {
+        let Self { scalars, factor, g, param, slots, big } = self;
+        let mut slots = first_of::<N>(slots);
+        for first in (0..g.len()).step_by(TILE) {
+            let range = first..(first + TILE).min(g.len());
+            let (Param::Own(p) | Param::Master(p, _)) = &mut *param else { return };
+            let (g, p) = (&g[range.clone()], &mut p[range.clone()]);
+            let slots = slots.each_mut().map(|slot| &mut slot[range.clone()]);
+            tile::apply::<N, R, G>(scalars, factor, g, p, slots);
+            param.copy(range, big);
         }
-    })
+        if big {
+            drain();
+        }
+    }
 }
 
 /// One row over one chunk.
@@ -384,17 +436,8 @@ impl Work for Update<'_> {
     fn run<const FUSED: bool>(self) {
         let Self { mut job, row, scalars } = self;
         match row {
-            Row::AdamW => job.rule::<2, rows::AdamW>(scalars),
-            Row::AdamWMax => job.rule::<3, rows::AdamWMax>(scalars),
-            Row::Adam => job.rule::<2, rows::Adam>(scalars),
-            Row::AdamMax => job.rule::<3, rows::AdamMax>(scalars),
-            Row::Sgd => job.rule::<0, rows::Sgd>(scalars),
-            Row::SgdMomentum => job.rule::<1, rows::SgdMomentum>(scalars),
-            Row::Adagrad => job.rule::<1, rows::Adagrad>(scalars),
-            Row::Lion => job.rule::<1, rows::Lion>(scalars),
             Row::LambMoments => job.lamb_moments::<FUSED>(scalars),
-            Row::LambApply => job.rule::<2, rows::LambApply>(scalars),
-            Row::Stats | Row::Control | Row::Convert | Row::LambTrust => {}
+            _ => job.update(row, scalars),
         }
     }
 }

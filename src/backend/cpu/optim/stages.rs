@@ -1,7 +1,7 @@
 //! The three stages, over the whole work list.
 
 use super::super::fold;
-use super::super::wide::{self, vector};
+use super::super::wide::vector;
 use super::Threads;
 use super::chunk::{self, Grad};
 use super::memory::{Work, part, slice, slice_mut};
@@ -33,29 +33,12 @@ pub(super) unsafe fn stats(threads: &Threads, block: &Stats) {
         let grad = unsafe { Grad::new(block.grad, address, chunk.start, u64::from(chunk.len)) };
         // SAFETY: one partial for each chunk, and one task for each chunk.
         let partial = unsafe { part::<Partial>(block.partials, index as u64, 1) };
-        partial[0] = vector(Sum { grad, tensor: tensor.id, inverse });
+        partial[0] = match grad {
+            Grad::Bf16(grad) => fold::partial(tensor.id, grad, inverse),
+            Grad::F16(grad) => fold::partial(tensor.id, grad, inverse),
+            Grad::F32(grad) => fold::partial(tensor.id, grad, inverse),
+        };
     });
-}
-
-/// The partial of one chunk.
-struct Sum<'a> {
-    grad: Grad<'a>,
-    tensor: u32,
-    inverse: f32,
-}
-
-impl wide::Work for Sum<'_> {
-    type Output = Partial;
-
-    #[inline(always)]
-    fn run<const FUSED: bool>(self) -> Partial {
-        let Self { grad, tensor, inverse } = self;
-        match grad {
-            Grad::Bf16(grad) => fold::partial::<_, FUSED>(tensor, grad, inverse),
-            Grad::F16(grad) => fold::partial::<_, FUSED>(tensor, grad, inverse),
-            Grad::F32(grad) => fold::partial::<_, FUSED>(tensor, grad, inverse),
-        }
-    }
 }
 
 /// Partials → decision and constants.

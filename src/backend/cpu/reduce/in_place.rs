@@ -1,11 +1,13 @@
 //! Means in the place of what they are the means of: each strip of all ranks' buckets is read, and
 //! written again while it is in the cache. Bucket memory is moved once in and once out.
 
+use std::marker::PhantomData;
 use std::slice::{from_raw_parts, from_raw_parts_mut};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::super::fold;
 use super::super::threads::Threads;
+use super::super::wide::{Work, vector};
 use super::fixed::Point;
 use crate::kernel::params::Partial;
 use crate::kernel::params::reduce::{FIXED_BLOCK, InPlace, Piece};
@@ -112,91 +114,62 @@ pub(super) unsafe fn run<G: Lane, W: Storage>(threads: &Threads, block: &InPlace
     }
 }
 
-/// One piece, in the widest form that the processor has.
+/// One piece, and its partial where that is wanted.
 ///
 /// # Safety
 /// The piece is inside every bucket, and nobody else touches it.
 unsafe fn piece<G: Lane, W: Storage>(job: &Job<'_, G>, piece: &Piece) -> Option<Partial> {
-    #[cfg(target_arch = "x86_64")]
-    {
-        #[target_feature(enable = "avx2,fma,f16c")]
-        unsafe fn avx2<G: Lane, W: Storage>(job: &Job<'_, G>, piece: &Piece) -> Option<Partial> {
-            // SAFETY: the caller's promise.
-            unsafe { body::<G, W, true>(job, piece) }
-        }
-        #[cfg(halfstep_avx512)]
-        #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]
-        unsafe fn avx512<G: Lane, W: Storage>(job: &Job<'_, G>, piece: &Piece) -> Option<Partial> {
-            // SAFETY: the caller's promise.
-            unsafe { body::<G, W, true>(job, piece) }
-        }
-        #[cfg(halfstep_avx512)]
-        if super::super::has_avx512() {
-            // SAFETY: the processor has the features, checked just now; the caller's promise.
-            return unsafe { avx512::<G, W>(job, piece) };
-        }
-        if super::super::has_avx2() {
-            // SAFETY: as above.
-            return unsafe { avx2::<G, W>(job, piece) };
-        }
-    }
-    // SAFETY: the caller's promise.
-    unsafe { body::<G, W, false>(job, piece) }
-}
-
-/// # Safety
-/// As for [`piece`].
-#[inline(always)]
-unsafe fn body<G: Lane, W: Storage, const FUSED: bool>(
-    job: &Job<'_, G>,
-    piece: &Piece,
-) -> Option<Partial> {
-    let (start, len) = (piece.start as usize, piece.len as usize);
     // Alone, what is summed is factor·x before the last rounding; else what every rank has at the end,
     // which holds a mean exactly.
     let alone = job.buckets.len() == 1;
-    let mut partial = None;
-    if job.stats && alone {
-        // SAFETY: the caller's promise.
-        partial = Some(unsafe { sum_squares::<G, FUSED>(job, piece, job.factor) });
-    }
-    let (mut at, end) = (start, start + len);
-    while at < end {
-        // A block has one exponent.
-        let most = if job.exponents.is_some() { STRIP - at % STRIP } else { STRIP };
-        // A length that the compiler knows makes better loops.
-        if most == STRIP && end - at >= STRIP {
-            // SAFETY: the caller's promise.
-            unsafe { strip::<G, W>(job, at, STRIP) }
-            at += STRIP;
-        } else {
-            let some = most.min(end - at);
-            // SAFETY: the caller's promise.
-            unsafe { strip::<G, W>(job, at, some) }
-            at += some;
-        }
-    }
-    if job.stats && !alone {
-        // SAFETY: the caller's promise.
-        partial = Some(unsafe { sum_squares::<G, FUSED>(job, piece, 1.0) });
-    }
-    partial
+    // SAFETY: the caller's promise.
+    let partial = |factor: f32| job.stats.then(|| unsafe { sum_squares(job, piece, factor) });
+    let before = if alone { partial(job.factor) } else { None };
+    vector(Strips::<G, W> { job, piece, wire: PhantomData });
+    if alone { before } else { partial(1.0) }
 }
 
-/// The partial of a piece as it is. (No closure: those are not compiled for the processor's vectors.)
+/// A piece whose means are wanted: [`piece`] without the partial. It is inside every bucket, and nobody else touches it.
+struct Strips<'a, G, W> {
+    job: &'a Job<'a, G>,
+    piece: &'a Piece,
+    wire: PhantomData<W>,
+}
+
+impl<G: Lane, W: Storage> Work for Strips<'_, G, W> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<const FUSED: bool>(self) {
+        let Self { job, piece, .. } = self;
+        let (mut at, end) = (piece.start as usize, (piece.start + u64::from(piece.len)) as usize);
+        while at < end {
+            // A block has one exponent.
+            let most = if job.exponents.is_some() { STRIP - at % STRIP } else { STRIP };
+            // A length that the compiler knows makes better loops.
+            if most == STRIP && end - at >= STRIP {
+                // SAFETY: what the piece is.
+                unsafe { strip::<G, W>(job, at, STRIP) }
+                at += STRIP;
+            } else {
+                let some = most.min(end - at);
+                // SAFETY: as above.
+                unsafe { strip::<G, W>(job, at, some) }
+                at += some;
+            }
+        }
+    }
+}
+
+/// The partial of a piece as it is.
 ///
 /// # Safety
 /// As for [`piece`].
-#[inline(always)]
-unsafe fn sum_squares<G: Lane, const FUSED: bool>(
-    job: &Job<'_, G>,
-    piece: &Piece,
-    factor: f32,
-) -> Partial {
+unsafe fn sum_squares<G: Lane>(job: &Job<'_, G>, piece: &Piece, factor: f32) -> Partial {
     let start = job.written[0].wrapping_add(piece.start as usize);
     // SAFETY: the caller's promise; nothing is written while the slice is alive.
     let values = unsafe { from_raw_parts(start, piece.len as usize) };
-    fold::partial::<G, FUSED>(piece.tensor, values, factor)
+    fold::partial(piece.tensor, values, factor)
 }
 
 /// One strip of `len` elements, from element `start` of the buckets on; of one block, where those have exponents.

@@ -23,21 +23,20 @@ pub(super) fn make_all<T: Storage>(to: &mut [T], maker: &mut impl Make<T>, past:
     let head = if past { to.as_ptr().align_offset(LINE).min(to.len()) } else { 0 };
     let (head, rest) = to.split_at_mut(head);
     let (strips, tail) = rest.as_chunks_mut::<STRIP>();
-    let mut at = head.len();
-    maker.make(0, head);
+    let (start, end) = (head.len(), head.len() + STRIP * strips.len());
     let mut room = Room([T::narrow(0.0); STRIP]);
     // A length that the compiler knows makes better loops.
-    for strip in strips {
+    for (i, strip) in strips.iter_mut().enumerate() {
+        maker.make(start + i * STRIP, if past { &mut room.0 } else { &mut *strip });
         if past {
-            maker.make(at, &mut room.0);
             // SAFETY: there is a way, and the head ends where a line starts.
             unsafe { store(&room, strip) };
-        } else {
-            maker.make(at, strip);
         }
-        at += STRIP;
     }
-    maker.make(at, tail);
+    // (In a loop, as above in one place, for what is made is compiled in each.)
+    for (at, beside) in [(0, head), (end, tail)] {
+        maker.make(at, beside);
+    }
     if past {
         past::drain();
     }

@@ -121,7 +121,7 @@ impl<V: Lane, G: Storage> Work for Unpacking<'_, V, G> {
     fn run<const FUSED: bool>(mut self) -> Partial {
         let Means { from, factor } = self.means;
         // Of the f32 before their last rounding; and then what was read is in the cache.
-        let partial = fold::partial::<_, FUSED>(self.tensor, from, factor);
+        let partial = fold::partial(self.tensor, from, factor);
         make_all(self.to, &mut self.means, self.past);
         partial
     }
