@@ -11,7 +11,8 @@
 # found at run time (LD_LIBRARY_PATH); one GPU needs none.
 #
 # `run` goes on after a failure, keeps what every step printed under out/, packs it as
-# halfstep-<vendor>-<date>.tar.gz, and exits with 1 if a step failed. Newer NVIDIA GPUs than the images are
+# halfstep-<vendor>-<date>.tar.gz, and exits with 1 if a step failed. A minute before the end that Slurm has set for the job
+# no step runs any more: what there is by then is packed. Newer NVIDIA GPUs than the images are
 # for compile the PTX in them, which takes the first start some seconds.
 #
 # Jobs of Slurm may share the repository, or the unpacked folder: all that they write has their number in its name
@@ -63,12 +64,27 @@ pack() {
 }
 
 failed=0 out="out$job"
+# Seconds that a step may take.
+limit() {
+    local limit="${GPU_NODE_TIMEOUT:-1800}" left
+    if [[ "${SLURM_JOB_END_TIME:-}" =~ ^[0-9]+$ ]]; then
+        left=$((SLURM_JOB_END_TIME - $(date +%s) - 60))
+        if [ "$left" -lt "$limit" ]; then limit="$left"; fi
+    fi
+    echo "$limit"
+}
 # step NAME COMMAND…: its output is shown and kept; a failure is counted.
 step() {
-    local name="$1" status=0
+    local name="$1" status=0 limit
     shift
     printf '\n== %s\n' "$name"
-    timeout "${GPU_NODE_TIMEOUT:-1800}" "$@" 2>&1 | tee "$out/$name.txt" || status=$?
+    limit="$(limit)"
+    if [ "$limit" -le 0 ]; then
+        echo "FAILED: $name (the job's time is up)" | tee -a "$out/failures.txt"
+        failed=1
+        return
+    fi
+    timeout --kill-after=10 "$limit" "$@" 2>&1 | tee "$out/$name.txt" || status=$?
     if [ "$status" -ne 0 ]; then
         echo "FAILED: $name (status $status)" | tee -a "$out/failures.txt"
         failed=1
