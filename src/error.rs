@@ -2,6 +2,7 @@
 //! found; when an operation returns one, it has written nothing (unless the variant says otherwise).
 
 use std::borrow::Cow;
+use std::path::Path;
 
 use crate::reduce::Fault;
 
@@ -145,10 +146,12 @@ pub enum Error {
         text: String,
     },
     /// A file is damaged, or does not belong to this optimizer or outer step.
-    #[error("{op}: {item}: expected {expected}, found {found}")]
+    #[error("{op}: {path}: {item}: expected {expected}, found {found}")]
     Checkpoint {
         /// The operation.
         op: &'static str,
+        /// The file.
+        path: String,
         /// The tensor or header field.
         item: String,
         /// What the file should hold.
@@ -197,5 +200,24 @@ impl Error {
 
     pub(crate) fn state(op: &'static str, expected: impl ToString, found: impl ToString) -> Self {
         Self::State { op, expected: expected.to_string(), found: found.to_string() }
+    }
+
+    /// Of a file that [`in_file`](Self::in_file) names.
+    pub(crate) fn checkpoint(
+        op: &'static str,
+        item: impl ToString,
+        expected: impl ToString,
+        found: impl ToString,
+    ) -> Self {
+        let [item, expected, found] = [item.to_string(), expected.to_string(), found.to_string()];
+        Self::Checkpoint { op, path: String::new(), item, expected, found }
+    }
+
+    /// The same error, of this file.
+    pub(crate) fn in_file(mut self, file: &Path) -> Self {
+        if let Self::Checkpoint { path, .. } = &mut self {
+            *path = file.display().to_string();
+        }
+        self
     }
 }

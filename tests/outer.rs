@@ -74,7 +74,7 @@ fn faults_leave_files_untouched() {
         error
     };
     write(&a, &[1.0, f32::NAN]);
-    assert!(refused(1.0).to_string().contains(&format!("{}: w[1]", a.display())));
+    assert!(refused(1.0).to_string().contains(&format!("outer: {}: w[1]", a.display())));
     write(&a, &[1.0]);
     assert!(matches!(refused(1.0), Error::Checkpoint { .. }));
     for weight in [0.0, -1.0, f64::NAN, f64::INFINITY] {

@@ -151,7 +151,8 @@ fn ranks_load_and_save_together_or_not_at_all() {
         let error = sharded.load(&stream, path).unwrap_err();
         match (rank, &error) {
             (2, Error::Io { .. }) => {}
-            (0 | 1, Error::Checkpoint { expected, found, .. }) => {
+            (0 | 1, Error::Checkpoint { path, expected, found, .. }) => {
+                assert_eq!(*path, folder.file().display().to_string());
                 assert!(expected.contains("fits"), "{expected}");
                 assert_eq!(found, "none on rank 2");
             }

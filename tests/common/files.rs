@@ -59,7 +59,10 @@ pub fn refused(
     fs::write(path, bytes).unwrap();
     let before = (optimizer.moment(stream, 0, 0).unwrap(), optimizer.counters(stream, 1).unwrap());
     let error = optimizer.load(stream, path).expect_err(what);
-    assert!(matches!(error, Error::Checkpoint { .. } | Error::Io { .. }), "{what}: {error}");
+    let (Error::Checkpoint { path: named, .. } | Error::Io { path: named, .. }) = &error else {
+        panic!("{what}: {error}");
+    };
+    assert_eq!(*named, path.display().to_string(), "{what}: {error}");
     let after = (optimizer.moment(stream, 0, 0).unwrap(), optimizer.counters(stream, 1).unwrap());
     assert_eq!(before, after, "{what}");
     error

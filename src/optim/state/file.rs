@@ -24,11 +24,6 @@ pub(crate) fn io(op: &'static str, path: &Path, error: impl ToString) -> Error {
     Error::Io { op, path: path.display().to_string(), text: error.to_string() }
 }
 
-fn damaged(op: &'static str, item: &str, expected: impl ToString, found: impl ToString) -> Error {
-    let (expected, found) = (expected.to_string(), found.to_string());
-    Error::Checkpoint { op, item: item.to_string(), expected, found }
-}
-
 /// A hash as the file writes it.
 pub(crate) fn digits(hash: u64) -> String {
     format!("{hash:016x}")
@@ -109,7 +104,8 @@ impl Draft {
     /// known.
     pub(crate) fn header(&mut self, header: &str) -> Result<()> {
         let Some(bytes) = sealed(header) else {
-            return Err(damaged(self.op, "header", "at most 100 MB", header.len()));
+            let wrong = Error::checkpoint(self.op, "header", "at most 100 MB", header.len());
+            return Err(wrong.in_file(&self.target));
         };
         self.start = bytes.len() as u64;
         let temporary = self.temporary.clone();
@@ -213,7 +209,8 @@ impl Reader {
     pub(crate) fn new(op: &'static str, path: &Path) -> Result<Self> {
         let reader = Self::open(op, path)?;
         if !reader.header.contains(MARK) {
-            return Err(damaged(op, "header", "a state file of halfstep", "no header_hash"));
+            let expected = "a state file of halfstep";
+            return Err(Error::checkpoint(op, "header", expected, "no header_hash").in_file(path));
         }
         Ok(reader)
     }
@@ -221,6 +218,9 @@ impl Reader {
     /// Any safetensors file; its header's hash is checked where it has one.
     pub(crate) fn open(op: &'static str, path: &Path) -> Result<Self> {
         let failed = |e: std::io::Error| io(op, path, e);
+        let damaged = |expected: String, found: String| {
+            Error::checkpoint(op, "header", expected, found).in_file(path)
+        };
         let found = fs::metadata(path).map_err(failed)?;
         if !found.is_file() {
             return Err(io(op, path, "not a regular file"));
@@ -229,19 +229,19 @@ impl Reader {
         let size = file.metadata().map_err(failed)?.len();
         let mut length = [0u8; 8];
         if size < 8 {
-            return Err(damaged(op, "header", "at least 8 bytes", size));
+            return Err(damaged("at least 8 bytes".into(), size.to_string()));
         }
         file.read_exact(&mut length).map_err(failed)?;
         let length = u64::from_le_bytes(length);
         if length > MAX_HEADER || length > size - 8 {
             let expected = format!("at most {} bytes", (size - 8).min(MAX_HEADER));
-            return Err(damaged(op, "header", expected, length));
+            return Err(damaged(expected, length.to_string()));
         }
         let mut bytes = length.to_le_bytes().to_vec();
         bytes.resize(8 + length as usize, 0);
         file.read_exact(&mut bytes[8..]).map_err(failed)?;
         let Ok(header) = String::from_utf8(bytes.split_off(8)) else {
-            return Err(damaged(op, "header", "UTF-8", "other bytes"));
+            return Err(damaged("UTF-8".into(), "other bytes".into()));
         };
         if let Some(place) = header.find(MARK).map(|at| at + MARK.len()) {
             bytes.extend_from_slice(header.as_bytes());
@@ -249,7 +249,7 @@ impl Reader {
             let found = header.as_bytes().get(place..place + DIGITS).unwrap_or_default();
             if hash.as_bytes() != found {
                 let found = String::from_utf8_lossy(found);
-                return Err(damaged(op, "header", format!("checksum {found}"), hash));
+                return Err(damaged(format!("checksum {found}"), hash));
             }
         }
         let path = path.to_path_buf();

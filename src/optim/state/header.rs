@@ -72,8 +72,7 @@ impl Entry {
 }
 
 fn wrong(item: &str, expected: impl ToString, found: impl ToString) -> Error {
-    let (expected, found) = (expected.to_string(), found.to_string());
-    Error::Checkpoint { op: LOAD, item: item.to_string(), expected, found }
+    Error::checkpoint(LOAD, item, expected, found)
 }
 
 /// A tensor and its counters.

@@ -142,8 +142,10 @@ impl<P: Storage, G: Storage> Optimizer<P, G> {
         path: impl AsRef<Path>,
         options: LoadOptions,
     ) -> Result<Loaded> {
-        let checked = self.checked(stream, path.as_ref(), options)?;
-        self.restored(stream, checked)
+        let path = path.as_ref();
+        let checked = self.checked(stream, path, options);
+        let restored = checked.and_then(|checked| self.restored(stream, checked));
+        restored.map_err(|error| error.in_file(path))
     }
 
     /// First pass: every byte of the file is there, whole, and makes sense.
@@ -338,7 +340,7 @@ fn status_of(header: &Header, now: Status, scale: &LossScale) -> Result<Status> 
     let saved = &header.status;
     let rules = scale.rules();
     let wrong = |item: &str, expected: String, found: String| {
-        Err(Error::Checkpoint { op: LOAD, item: item.into(), expected, found })
+        Err(Error::checkpoint(LOAD, item, expected, found))
     };
     if rules.dynamic == 0 {
         if saved.scale.to_bits() != now.scale.to_bits() {

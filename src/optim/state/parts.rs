@@ -89,7 +89,8 @@ impl<P: Storage, G: Storage> Optimizer<P, G> {
 
     /// The first half of [`load_with`](Self::load_with): everything is checked, nothing is written.
     pub(crate) fn check_file(&self, stream: &Stream, path: &Path) -> Result<Checked> {
-        self.checked(stream, path, LoadOptions::default())
+        let checked = self.checked(stream, path, LoadOptions::default());
+        checked.map_err(|error| error.in_file(path))
     }
 
     /// The second half.

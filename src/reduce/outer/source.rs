@@ -44,8 +44,7 @@ pub(super) fn wrong(
     expected: impl ToString,
     found: impl ToString,
 ) -> Error {
-    let item = format!("{}: {item}", path.display());
-    Error::Checkpoint { op: OP, item, expected: expected.to_string(), found: found.to_string() }
+    Error::checkpoint(OP, item, expected, found).in_file(path)
 }
 
 impl Source {

@@ -102,7 +102,8 @@ impl<P: Storage, G: Storage> Sharded<P, G> {
     /// [`Error::State`] inside a step; [`Error::Comm`].
     pub fn load(&mut self, stream: &Stream, path: impl AsRef<Path>) -> Result<()> {
         self.check_between(LOAD)?;
-        let checked = self.optimizer.check_file(stream, path.as_ref());
+        let path = path.as_ref();
+        let checked = self.optimizer.check_file(stream, path);
         let word = checked.as_ref().map_or(FAILED, |checked| checked.hash().max(DONE));
         let mut words = Vec::new();
         self.settle(|sharded| {
@@ -111,8 +112,8 @@ impl<P: Storage, G: Storage> Sharded<P, G> {
         })?;
         let checked = checked?;
         let other = |expected: &str, rank: usize| {
-            let (expected, found) = (expected.into(), format!("none on rank {rank}"));
-            Err(Error::Checkpoint { op: LOAD, item: "file".into(), expected, found })
+            let found = format!("none on rank {rank}");
+            Err(Error::checkpoint(LOAD, "file", expected, found).in_file(path))
         };
         if let Some(rank) = words.iter().position(|&word| word == FAILED) {
             return other("a file that fits on every rank", rank);
@@ -121,6 +122,7 @@ impl<P: Storage, G: Storage> Sharded<P, G> {
             return other("rank 0's file on every rank", rank);
         }
         self.settle(|sharded| sharded.optimizer.load_checked(stream, checked))
+            .map_err(|error| error.in_file(path))
     }
 
     /// parameter ← round(master): [`Optimizer::write_params`](crate::optim::Optimizer::write_params), of
