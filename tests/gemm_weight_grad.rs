@@ -64,6 +64,8 @@ fn run<T: Storage, O: Storage>(
     }
     plan.run(&stream, operands).unwrap();
     stream.sync().unwrap();
+    dy.unchanged("dy");
+    x.unchanged("x");
     dw.check("dw");
     db.check("db");
     copy.check("copy");

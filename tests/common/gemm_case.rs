@@ -276,8 +276,11 @@ pub fn run<T: Storage, O: Storage>(
     }
     plan.run(&stream, operands).expect("a run");
     stream.sync().expect("synced");
-    for (name, pads) in [("a", &a), ("b", &b), ("bias", &bias), ("z", &z)] {
-        pads.check(name);
+    for (name, read) in [("a", &a), ("b", &b), ("bias", &bias), ("z", &z)] {
+        read.unchanged(name);
+    }
+    for (name, read) in [("c", &c), ("residual", &residual)] {
+        read.unchanged(name);
     }
     preactivation.check("preactivation");
     d.check("d");

@@ -1,5 +1,5 @@
-//! Operands between guard pads. A stray read brings NaN into the result; a stray write breaks a
-//! pad, which `check` compares bit by bit.
+//! Operands between guard pads. A stray read brings NaN into the result; a stray write breaks a pad, or changes an operand
+//! that is only read: `check` and `unchanged` compare bit by bit what the device has.
 
 use halfstep::{Lent, LentMut, Read, Result, Storage, Stream, Write};
 
@@ -13,7 +13,7 @@ const PAD: usize = 4096;
 pub struct Guarded<T: Storage> {
     memory: Values<T>,
     start: usize,
-    len: usize,
+    given: Vec<T>,
 }
 
 // SAFETY: lends what `Values` does.
@@ -38,7 +38,7 @@ impl<T: Storage> Guarded<T> {
         memory[start..start + values.len()].copy_from_slice(values);
         // A GPU's copy starts as far off a boundary as the host's.
         let part = start..start + values.len();
-        Self { memory: Values::shifted(memory, misfit).part(part), start, len: values.len() }
+        Self { memory: Values::shifted(memory, misfit).part(part), start, given: values.to_vec() }
     }
 
     /// An output, filled with the pad's NaN: what is not written shows.
@@ -58,11 +58,11 @@ impl<T: Storage> Guarded<T> {
     }
 
     pub fn get(&self) -> &[T] {
-        &self.memory[self.start..self.start + self.len]
+        &self.memory[self.start..self.start + self.given.len()]
     }
 
     pub fn get_mut(&mut self) -> &mut [T] {
-        &mut self.memory[self.start..self.start + self.len]
+        &mut self.memory[self.start..self.start + self.given.len()]
     }
 
     /// Whether no element of the values has been written.
@@ -72,12 +72,24 @@ impl<T: Storage> Guarded<T> {
 
     /// Panics if a pad has been written.
     pub fn check(&self, name: &str) {
-        assert!(is_canary(&self.memory[..self.start]), "{name}: written before its start");
-        assert!(is_canary(&self.memory[self.start + self.len..]), "{name}: written past its end");
+        let memory = self.memory.anywhere();
+        let end = self.start + self.given.len();
+        assert!(is_canary(&memory[..self.start]), "{name}: written before its start");
+        assert!(is_canary(&memory[end..]), "{name}: written past its end");
+    }
+
+    /// The same, and of an operand that is only read: panics if one of its values is another.
+    pub fn unchanged(&self, name: &str) {
+        self.check(name);
+        assert!(bytes(self.get()) == bytes(&self.given), "{name}: written, though only read");
     }
 }
 
+fn bytes<T: Storage>(values: &[T]) -> &[u8] {
+    bytemuck::cast_slice(values)
+}
+
 fn is_canary<T: Storage>(values: &[T]) -> bool {
-    let canary = Guarded::<T>::canary();
-    values.iter().all(|value| bytemuck::bytes_of(value) == bytemuck::bytes_of(&canary))
+    let canary = [Guarded::<T>::canary()];
+    values.chunks(1).all(|value| bytes(value) == bytes(&canary))
 }

@@ -62,6 +62,14 @@ impl<T: Element> Values<T> {
         host
     }
 
+    /// What a device has after work on it: also where the tensor was lent to be read only.
+    pub fn anywhere(&self) -> &[T] {
+        if let Some(device) = &mut self.copies().device {
+            device.newer |= device.current;
+        }
+        self.fetched()
+    }
+
     /// The device's copy, sent if the host has changed it.
     #[allow(clippy::mut_from_ref)]
     fn sent(&self, stream: &Stream, write: bool) -> Result<&mut Raw<T>> {
