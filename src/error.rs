@@ -2,6 +2,7 @@
 //! found; when an operation returns one, it has written nothing (unless the variant says otherwise).
 
 use std::borrow::Cow;
+#[cfg(feature = "safetensors")]
 use std::path::Path;
 
 use crate::reduce::Fault;
@@ -201,7 +202,11 @@ impl Error {
     pub(crate) fn state(op: &'static str, expected: impl ToString, found: impl ToString) -> Self {
         Self::State { op, expected: expected.to_string(), found: found.to_string() }
     }
+}
 
+/// About state files.
+#[cfg(feature = "safetensors")]
+impl Error {
     /// Of a file that [`in_file`](Self::in_file) names.
     pub(crate) fn checkpoint(
         op: &'static str,

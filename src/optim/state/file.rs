@@ -195,7 +195,7 @@ impl Drop for Draft {
 /// A file whose header has been read and found whole.
 pub(crate) struct Reader {
     op: &'static str,
-    path: PathBuf,
+    pub(super) path: PathBuf,
     file: File,
     pub(crate) header: String,
     /// Bytes before the data.

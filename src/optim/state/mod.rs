@@ -142,13 +142,26 @@ impl<P: Storage, G: Storage> Optimizer<P, G> {
         path: impl AsRef<Path>,
         options: LoadOptions,
     ) -> Result<Loaded> {
-        let path = path.as_ref();
-        let checked = self.checked(stream, path, options);
-        let restored = checked.and_then(|checked| self.restored(stream, checked));
-        restored.map_err(|error| error.in_file(path))
+        let checked = self.check_file(stream, path.as_ref(), options)?;
+        self.load_checked(stream, checked)
     }
 
-    /// First pass: every byte of the file is there, whole, and makes sense.
+    /// First pass: every byte of the file is there, whole, and makes sense. Nothing is written.
+    pub(crate) fn check_file(
+        &self,
+        stream: &Stream,
+        path: &Path,
+        options: LoadOptions,
+    ) -> Result<Checked> {
+        self.checked(stream, path, options).map_err(|error| error.in_file(path))
+    }
+
+    /// Second pass: the state.
+    pub(crate) fn load_checked(&mut self, stream: &Stream, checked: Checked) -> Result<Loaded> {
+        let path = checked.reader.path.clone();
+        self.restored(stream, checked).map_err(|error| error.in_file(&path))
+    }
+
     fn checked(&self, stream: &Stream, path: &Path, options: LoadOptions) -> Result<Checked> {
         little_endian(LOAD)?;
         if self.phase == Phase::Decided {
@@ -172,7 +185,6 @@ impl<P: Storage, G: Storage> Optimizer<P, G> {
         Ok(Checked { reader, header, here, loaded, status })
     }
 
-    /// Second pass: the state.
     fn restored(&mut self, stream: &Stream, checked: Checked) -> Result<Loaded> {
         let Checked { mut reader, header, here, loaded, status } = checked;
         let mut piece = vec![0u32; PIECE];

@@ -8,7 +8,7 @@ use std::path::Path;
 use super::file::Draft;
 use super::hash::Hash;
 use super::header::{Entry, Header};
-use super::{Checked, LoadOptions, PIECE, SAVE, little_endian};
+use super::{Checked, PIECE, SAVE, little_endian};
 use crate::kernel::params::optim::Progress;
 use crate::optim::Optimizer;
 use crate::{Result, Storage, Stream};
@@ -85,17 +85,6 @@ impl<P: Storage, G: Storage> Optimizer<P, G> {
             self.fetch(stream, entry, elements, to)?;
         }
         Ok(())
-    }
-
-    /// The first half of [`load_with`](Self::load_with): everything is checked, nothing is written.
-    pub(crate) fn check_file(&self, stream: &Stream, path: &Path) -> Result<Checked> {
-        let checked = self.checked(stream, path, LoadOptions::default());
-        checked.map_err(|error| error.in_file(path))
-    }
-
-    /// The second half.
-    pub(crate) fn load_checked(&mut self, stream: &Stream, checked: Checked) -> Result<()> {
-        self.restored(stream, checked).map(|_| ())
     }
 }
 

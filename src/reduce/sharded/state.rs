@@ -12,6 +12,7 @@ use super::super::outbox::receive;
 use super::Sharded;
 use super::rows::Rows;
 use crate::kernel::params::optim::Progress;
+use crate::optim::LoadOptions;
 use crate::optim::state::parts::{BLOCK, Saving};
 use crate::{Buffer, Error, Result, Storage, Stream, Write};
 
@@ -103,7 +104,7 @@ impl<P: Storage, G: Storage> Sharded<P, G> {
     pub fn load(&mut self, stream: &Stream, path: impl AsRef<Path>) -> Result<()> {
         self.check_between(LOAD)?;
         let path = path.as_ref();
-        let checked = self.optimizer.check_file(stream, path);
+        let checked = self.optimizer.check_file(stream, path, LoadOptions::default());
         let word = checked.as_ref().map_or(FAILED, |checked| checked.hash().max(DONE));
         let mut words = Vec::new();
         self.settle(|sharded| {
@@ -121,8 +122,7 @@ impl<P: Storage, G: Storage> Sharded<P, G> {
         if let Some(rank) = words.iter().position(|&word| word != words[0]) {
             return other("rank 0's file on every rank", rank);
         }
-        self.settle(|sharded| sharded.optimizer.load_checked(stream, checked))
-            .map_err(|error| error.in_file(path))
+        self.settle(|sharded| sharded.optimizer.load_checked(stream, checked).map(|_| ()))
     }
 
     /// parameter ← round(master): [`Optimizer::write_params`](crate::optim::Optimizer::write_params), of
