@@ -16,8 +16,9 @@ mod common;
 use common::devices;
 use common::guard::Guarded;
 use common::optim::*;
+use common::rounding::round;
 use halfstep::optim::*;
-use halfstep::{Device, DeviceKind, Error, Raw, Write, bf16, f16};
+use halfstep::{Device, DeviceKind, Error, Raw, Storage, Write, bf16, f16};
 
 #[test]
 fn o01_o02_lists_that_do_not_fit_are_named() {
@@ -335,6 +336,51 @@ fn groups_and_factors_are_rules_of_their_own() {
         assert_eq!(w[0], single(AdamW { lr: 0.05, ..a }, 0.05));
         assert_eq!(w[1], single(AdamW { weight_decay: 0.03, ..b }, 0.4));
     }
+}
+
+/// What a model computes with is what the optimizer keeps, rounded once, in every piece that threads take.
+fn parameters_are_masters_rounded<P: Storage>(
+    devices: &[Device],
+    rules: &[Rule],
+    lengths: &[usize],
+) {
+    for device in devices {
+        for &rule in rules {
+            for moments in [Moments::F32, Moments::Bf16] {
+                let config = Config { moments, ..Config::default() };
+                let (stream, mut optimizer, mut params, mut rng) =
+                    setup::<P, bf16>(device, rule, config, lengths);
+                for _ in 0..2 {
+                    let grads = normal::<bf16>(&mut rng, lengths);
+                    optimizer.run(&stream, &mut writes(&mut params), &reads(&grads)).unwrap();
+                }
+                for (tensor, param) in params.iter().enumerate() {
+                    let master = optimizer.master(&stream, tensor, param).unwrap();
+                    for (i, (&found, &master)) in param.iter().zip(&master).enumerate() {
+                        let expected = round(master.into(), P::DTYPE);
+                        let found = f64::from(found.widen());
+                        assert_eq!(found, expected, "{rule:?} {moments:?} t{tensor}[{i}]");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn o12_parameters_are_masters_rounded() {
+    let lengths = [511, 513, CHUNK - 1, CHUNK + 513, 2 * CHUNK + 1025];
+    parameters_are_masters_rounded::<bf16>(&devices(), &rules(), &lengths);
+    parameters_are_masters_rounded::<f16>(&devices(), &rules(), &lengths);
+}
+
+/// From 2²⁴ elements on, the CPU stores parameters past its caches.
+#[test]
+fn o12_so_are_parameters_of_a_large_model() {
+    let sgd = [Sgd { lr: 0.01, ..Sgd::default() }.into()];
+    let lengths = [1 << 23, (1 << 23) + 513];
+    parameters_are_masters_rounded::<bf16>(&[Device::cpu()], &sgd, &lengths);
+    parameters_are_masters_rounded::<f16>(&[Device::cpu()], &sgd, &lengths);
 }
 
 /// O-09: about 9 GB; `cargo test --release -- --ignored sizes_beyond`.
