@@ -6,11 +6,14 @@
 
 #[cfg(feature = "cuda")]
 mod cudarc;
+mod list;
 
+use std::alloc::Layout;
 use std::marker::PhantomData;
 
+pub(crate) use self::list::List;
 use crate::backend::Address;
-use crate::{Buffer, Device, DeviceKind, Element, Error, Result, Stream, View, ViewMut};
+use crate::{Buffer, Device, DeviceKind, Dtype, Element, Error, Result, Stream, View, ViewMut};
 
 /// Where lent memory lives.
 #[derive(Debug, Clone, Copy)]
@@ -109,8 +112,112 @@ pub unsafe trait Write<T: Element> {
     fn lend_mut<'a>(&'a mut self, stream: &'a Stream) -> Result<LentMut<'a, T>>;
 }
 
+/// Lent memory whose type of elements is left behind: what all types do with it is compiled once.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Memory<'a> {
+    address: Address,
+    len: usize,
+    /// An element's size and alignment.
+    element: Layout,
+    place: Place<'a>,
+    /// Whether it is lent to be written.
+    write: bool,
+}
+
+impl<'a> Memory<'a> {
+    /// A buffer of values of this type, to be read.
+    pub(crate) fn of(buffer: &'a Buffer<u8>, dtype: Dtype) -> Self {
+        let element = match dtype {
+            Dtype::F32 => Layout::new::<f32>(),
+            Dtype::Bf16 | Dtype::F16 => Layout::new::<u16>(),
+        };
+        let (address, len) = (Address(buffer.address()), buffer.len() / element.size());
+        Self { address, len, element, place: Place::Device(buffer.device()), write: false }
+    }
+
+    /// Number of elements.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// The address, after the checks every operation makes on every operand: the stream's device can reach
+    /// it, elements have one (0 says in parameter blocks that there is no operand), and it is aligned to them.
+    pub(crate) fn address(
+        &self,
+        op: &'static str,
+        arg: &dyn Fn() -> crate::error::Arg,
+        stream: &Stream,
+    ) -> Result<Address> {
+        check_place(op, arg, self.place, stream)?;
+        let address = self.address.0;
+        if self.len > 0 && address == 0 {
+            let expected = format!("{} elements", self.len);
+            return Err(Error::shape(op, arg(), expected, "no memory, at address 0"));
+        }
+        if self.len > 0 && !address.is_multiple_of(self.element.align() as u64) {
+            return Err(Error::Align { op, arg: arg(), need: self.element.align(), address });
+        }
+        Ok(self.address)
+    }
+
+    /// Copies elements from `start` on to a view of their bytes, in the stream's order.
+    pub(crate) fn copy_to(
+        &self,
+        op: &'static str,
+        arg: &dyn Fn() -> crate::error::Arg,
+        stream: &Stream,
+        start: usize,
+        to: &mut ViewMut<'_, u8>,
+    ) -> Result<()> {
+        let from = self.range(op, arg, stream, start, to.len)?;
+        check_place(op, arg, Place::Device(to.device), stream)?;
+        // SAFETY: both ranges are inside what was lent and inside the view (checked above,
+        // and when the view was made); memory lent to this call is not the buffer's, which
+        // is borrowed exclusively.
+        unsafe { stream.device().backend.copy(stream.id(), to.address, from, to.len) }
+    }
+
+    /// Copies a view of their bytes to elements from `start` on, in the stream's order.
+    ///
+    /// # Panics
+    /// Unless it was lent to be written.
+    pub(crate) fn copy_from(
+        &self,
+        op: &'static str,
+        arg: &dyn Fn() -> crate::error::Arg,
+        stream: &Stream,
+        start: usize,
+        from: &View<'_, u8>,
+    ) -> Result<()> {
+        assert!(self.write, "lent to be written");
+        let to = self.range(op, arg, stream, start, from.len)?;
+        check_place(op, arg, Place::Device(from.device), stream)?;
+        // SAFETY: both ranges are inside what was lent and inside the view (checked above, and when
+        // the view was made); memory lent to write is nobody else's.
+        unsafe { stream.device().backend.copy(stream.id(), to, from.address, from.len) }
+    }
+
+    /// The address of element `start`, from which on so many bytes are inside.
+    fn range(
+        &self,
+        op: &'static str,
+        arg: &dyn Fn() -> crate::error::Arg,
+        stream: &Stream,
+        start: usize,
+        bytes: usize,
+    ) -> Result<Address> {
+        let address = self.address(op, arg, stream)?;
+        let len = bytes.div_ceil(self.element.size());
+        if start.checked_add(len).is_none_or(|end| end > self.len) {
+            let expected = format!("elements {start} to {}", start.saturating_add(len));
+            return Err(Error::shape(op, arg(), expected, format!("{} elements", self.len)));
+        }
+        Ok(address.offset(start * self.element.size()))
+    }
+}
+
 macro_rules! lent {
-    ($name:ident) => {
+    ($name:ident, $write:literal) => {
         impl<'a, T: Element> $name<'a, T> {
             fn new(address: Address, len: usize, place: Place<'a>) -> Self {
                 Self { address, len, place, memory: PhantomData }
@@ -126,30 +233,26 @@ macro_rules! lent {
                 self.len == 0
             }
 
-            /// The address, after the checks every operation makes on every operand: the stream's device can reach
-            /// it, elements have one (0 says in parameter blocks that there is no operand), and it is aligned to them.
+            /// The address, after the checks every operation makes on every operand: see [`Memory::address`].
             pub(crate) fn address(
                 &self,
                 op: &'static str,
                 arg: impl Fn() -> crate::error::Arg,
                 stream: &Stream,
             ) -> Result<Address> {
-                check_place(op, &arg, self.place, stream)?;
-                let address = self.address.0;
-                if self.len > 0 && address == 0 {
-                    let expected = format!("{} elements", self.len);
-                    return Err(Error::shape(op, arg(), expected, "no memory, at address 0"));
-                }
-                if self.len > 0 && address % align_of::<T>() as u64 != 0 {
-                    return Err(Error::Align { op, arg: arg(), need: align_of::<T>(), address });
-                }
-                Ok(self.address)
+                self.memory().address(op, &arg, stream)
+            }
+
+            /// The same, whatever its elements.
+            pub(crate) fn memory(&self) -> Memory<'a> {
+                let Self { address, len, place, .. } = *self;
+                Memory { address, len, element: Layout::new::<T>(), place, write: $write }
             }
         }
     };
 }
-lent!(Lent);
-lent!(LentMut);
+lent!(Lent, false);
+lent!(LentMut, true);
 
 impl<'a, T: Element> Lent<'a, T> {
     /// `len` elements at `address` in memory of `device`: see [`Read`] for an example.
@@ -173,61 +276,9 @@ impl<'a, T: Element> LentMut<'a, T> {
     }
 }
 
-impl<T: Element> LentMut<'_, T> {
-    /// Copies elements from `start` on to a view, in the stream's order.
-    pub(crate) fn copy_to(
-        &self,
-        op: &'static str,
-        arg: impl Fn() -> crate::error::Arg,
-        stream: &Stream,
-        start: usize,
-        to: &mut ViewMut<'_, T>,
-    ) -> Result<()> {
-        let from = self.address(op, &arg, stream)?;
-        check_copy(op, &arg, stream, (start, to.len, self.len), to.device)?;
-        let (from, bytes) = (from.offset(start * size_of::<T>()), to.len * size_of::<T>());
-        // SAFETY: both ranges are inside what was lent and inside the view (checked above,
-        // and when the view was made); memory lent to this call is not the buffer's, which
-        // is borrowed exclusively.
-        unsafe { stream.device().backend.copy(stream.id(), to.address, from, bytes) }
-    }
-
-    /// Copies a view to elements from `start` on, in the stream's order.
-    pub(crate) fn copy_from(
-        &mut self,
-        op: &'static str,
-        arg: impl Fn() -> crate::error::Arg,
-        stream: &Stream,
-        start: usize,
-        from: &View<'_, T>,
-    ) -> Result<()> {
-        let to = self.address(op, &arg, stream)?;
-        check_copy(op, &arg, stream, (start, from.len, self.len), from.device)?;
-        let (to, bytes) = (to.offset(start * size_of::<T>()), from.len * size_of::<T>());
-        // SAFETY: both ranges are inside what was lent and inside the view (checked above, and when
-        // the view was made); memory lent to write is nobody else's.
-        unsafe { stream.device().backend.copy(stream.id(), to, from.address, bytes) }
-    }
-}
-
-/// `len` elements from `start` on are inside `all`, and the stream reaches the other side.
-fn check_copy(
-    op: &'static str,
-    arg: impl Fn() -> crate::error::Arg,
-    stream: &Stream,
-    (start, len, all): (usize, usize, usize),
-    other: &Device,
-) -> Result<()> {
-    if start.checked_add(len).is_none_or(|end| end > all) {
-        let expected = format!("elements {start} to {}", start.saturating_add(len));
-        return Err(Error::shape(op, arg(), expected, format!("{all} elements")));
-    }
-    check_place(op, arg, Place::Device(other), stream)
-}
-
 fn check_place(
     op: &'static str,
-    arg: impl Fn() -> crate::error::Arg,
+    arg: &dyn Fn() -> crate::error::Arg,
     place: Place<'_>,
     stream: &Stream,
 ) -> Result<()> {

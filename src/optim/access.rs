@@ -1,11 +1,12 @@
 //! Values in and out of an optimizer's state.
 #![forbid(unsafe_code)]
 
-use super::optimizer::{Masters, Slot};
+use super::core::{Core, Masters, Slot};
 use super::{Optimizer, Rule};
 use crate::kernel::params::optim::{
     CONVERT_EXPORT, CONVERT_LOAD, CONVERT_ROUND, CONVERT_STORE, Progress,
 };
+use crate::lend::{List, Memory};
 use crate::{Error, Read, Result, Storage, Stream, Write};
 
 /// Steps applied to a tensor and the powers of β that correct its moments' bias.
@@ -26,13 +27,8 @@ impl<P: Storage, G: Storage> Optimizer<P, G> {
     /// # Errors
     /// [`Error::Shape`], [`Error::Align`], [`Error::Device`] for a parameter that does not fit;
     /// [`Error::State`] between `control` and `step`.
-    pub fn load_params(&mut self, stream: &Stream, params: &[&dyn Read<P>]) -> Result<()> {
-        const OP: &str = "optim::load_params";
-        self.between_steps(OP)?;
-        self.read_params(OP, stream, params)?;
-        self.convert(stream, CONVERT_LOAD, 0..self.layout.chunks.len())?;
-        self.loaded = true;
-        Ok(())
+    pub fn load_params(&mut self, stream: &Stream, mut params: &[&dyn Read<P>]) -> Result<()> {
+        self.core.load_params(stream, &mut params)
     }
 
     /// master ← value and parameter ← round(value), for every tensor: where finer values than the
@@ -45,17 +41,10 @@ impl<P: Storage, G: Storage> Optimizer<P, G> {
     pub fn init_from_f32(
         &mut self,
         stream: &Stream,
-        values: &[&dyn Read<f32>],
-        params: &mut [&mut dyn Write<P>],
+        mut values: &[&dyn Read<f32>],
+        mut params: &mut [&mut dyn Write<P>],
     ) -> Result<()> {
-        const OP: &str = "optim::init_from_f32";
-        self.between_steps(OP)?;
-        self.read_values(OP, stream, values)?;
-        self.gather_params(OP, stream, params)?;
-        self.check_values_apart(OP)?;
-        self.convert(stream, CONVERT_STORE, 0..self.layout.chunks.len())?;
-        self.loaded = true;
-        Ok(())
+        self.core.init_from_f32(stream, &mut values, &mut params)
     }
 
     /// parameter ← round(master), for every tensor: what a step leaves there. After loading a state
@@ -67,15 +56,9 @@ impl<P: Storage, G: Storage> Optimizer<P, G> {
     pub fn write_params(
         &mut self,
         stream: &Stream,
-        params: &mut [&mut dyn Write<P>],
+        mut params: &mut [&mut dyn Write<P>],
     ) -> Result<()> {
-        const OP: &str = "optim::write_params";
-        self.between_steps(OP)?;
-        self.check_masters(OP)?;
-        self.gather_params(OP, stream, params)?;
-        self.forget_values();
-        self.check_values_apart(OP)?;
-        self.convert(stream, CONVERT_ROUND, 0..self.layout.chunks.len())
+        self.core.write_params(stream, &mut params)
     }
 
     /// The f32 value that steps of this tensor add to: master, parameter and remainder, or the
@@ -90,17 +73,121 @@ impl<P: Storage, G: Storage> Optimizer<P, G> {
         tensor: usize,
         param: &dyn Read<P>,
     ) -> Result<Vec<f32>> {
+        self.core.master(stream, tensor, &|| Ok(param.lend(stream)?.memory()))
+    }
+
+    /// State array number `slot` (see [`Rule::slots`]) of a tensor, widened to f32. Allocates and
+    /// waits; for inspection and tests.
+    ///
+    /// # Errors
+    /// [`Error::Range`] for a slot or tensor there is not; [`Error::Device`] for another device's
+    /// stream.
+    pub fn moment(&self, stream: &Stream, slot: usize, tensor: usize) -> Result<Vec<f32>> {
+        self.core.moment(stream, slot, tensor)
+    }
+
+    /// A tensor's step counters. Waits. Empty tensors have none: they are always at step 0.
+    ///
+    /// # Errors
+    /// [`Error::Range`] for a tensor there is not; [`Error::Device`] for another device's stream.
+    pub fn counters(&self, stream: &Stream, tensor: usize) -> Result<Counters> {
+        self.core.counters(stream, tensor)
+    }
+
+    /// The first tensor, and slot, whose state has a NaN or ±Inf: what no check of gradients
+    /// reports, since it came from overflow in the state itself or was there before. Reads all
+    /// state and waits; for a look now and then.
+    ///
+    /// # Errors
+    /// [`Error::Device`] for another device's stream.
+    pub fn non_finite_state(&self, stream: &Stream) -> Result<Option<(usize, usize)>> {
+        self.core.non_finite_state(stream)
+    }
+
+    /// Bytes of masters and state arrays.
+    pub fn state_bytes(&self) -> usize {
+        self.core.state_bytes()
+    }
+
+    /// How many tensors the optimizer has, empty ones included.
+    pub fn len(&self) -> usize {
+        self.core.layout.items.len()
+    }
+
+    /// Whether it has none.
+    pub fn is_empty(&self) -> bool {
+        self.core.layout.items.is_empty()
+    }
+
+    /// A tensor's name.
+    pub fn name(&self, tensor: usize) -> Option<&str> {
+        self.core.layout.items.get(tensor).map(|item| item.name.as_str())
+    }
+
+    /// Names of the state arrays.
+    pub fn slots(&self) -> &'static [&'static str] {
+        self.core.rule.slots()
+    }
+
+    /// A group's rule with its hyper-parameters.
+    pub fn rule(&self, group: usize) -> Option<&Rule> {
+        self.core.rules.get(group)
+    }
+}
+
+impl Core {
+    pub(crate) fn load_params(&mut self, stream: &Stream, params: &mut dyn List) -> Result<()> {
+        const OP: &str = "optim::load_params";
+        self.between_steps(OP)?;
+        self.gather_params(OP, stream, params)?;
+        self.convert(stream, CONVERT_LOAD, 0..self.layout.chunks.len())?;
+        self.loaded = true;
+        Ok(())
+    }
+
+    pub(crate) fn init_from_f32(
+        &mut self,
+        stream: &Stream,
+        values: &mut dyn List,
+        params: &mut dyn List,
+    ) -> Result<()> {
+        const OP: &str = "optim::init_from_f32";
+        self.between_steps(OP)?;
+        self.read_values(OP, stream, values)?;
+        self.gather_params(OP, stream, params)?;
+        self.check_values_apart(OP)?;
+        self.convert(stream, CONVERT_STORE, 0..self.layout.chunks.len())?;
+        self.loaded = true;
+        Ok(())
+    }
+
+    pub(crate) fn write_params(&mut self, stream: &Stream, params: &mut dyn List) -> Result<()> {
+        const OP: &str = "optim::write_params";
+        self.between_steps(OP)?;
+        self.check_masters(OP)?;
+        self.gather_params(OP, stream, params)?;
+        self.forget_values();
+        self.check_values_apart(OP)?;
+        self.convert(stream, CONVERT_ROUND, 0..self.layout.chunks.len())
+    }
+
+    pub(crate) fn master<'s>(
+        &mut self,
+        stream: &'s Stream,
+        tensor: usize,
+        lend: &dyn Fn() -> Result<Memory<'s>>,
+    ) -> Result<Vec<f32>> {
         const OP: &str = "optim::master";
         self.between_steps(OP)?;
         self.check_masters(OP)?;
         stream.expect_device(OP, &self.device)?;
         let Some(row) = self.row(OP, tensor)? else { return Ok(Vec::new()) };
         let len = self.layout.items[tensor].len;
-        let lent = param.lend(stream)?;
+        let lent = lend()?;
         if lent.len() != len {
             return Err(Error::shape(OP, "param", format!("{len} elements"), lent.len()));
         }
-        let address = lent.address(OP, || "param".into(), stream)?;
+        let address = lent.address(OP, &|| "param".into(), stream)?;
         let part = self.layout.items[tensor].part.clone();
         let values = self.device.zeros::<f32>(part.len())?;
         let origin = values.address().wrapping_sub((part.start * size_of::<f32>()) as u64);
@@ -112,13 +199,7 @@ impl<P: Storage, G: Storage> Optimizer<P, G> {
         values.to_vec(stream)
     }
 
-    /// State array number `slot` (see [`Rule::slots`]) of a tensor, widened to f32. Allocates and
-    /// waits; for inspection and tests.
-    ///
-    /// # Errors
-    /// [`Error::Range`] for a slot or tensor there is not; [`Error::Device`] for another device's
-    /// stream.
-    pub fn moment(&self, stream: &Stream, slot: usize, tensor: usize) -> Result<Vec<f32>> {
+    pub(crate) fn moment(&self, stream: &Stream, slot: usize, tensor: usize) -> Result<Vec<f32>> {
         const OP: &str = "optim::moment";
         let row = self.row(OP, tensor)?;
         let Some(array) = self.slots.get(slot) else {
@@ -139,11 +220,7 @@ impl<P: Storage, G: Storage> Optimizer<P, G> {
         Ok(values)
     }
 
-    /// A tensor's step counters. Waits. Empty tensors have none: they are always at step 0.
-    ///
-    /// # Errors
-    /// [`Error::Range`] for a tensor there is not; [`Error::Device`] for another device's stream.
-    pub fn counters(&self, stream: &Stream, tensor: usize) -> Result<Counters> {
+    pub(crate) fn counters(&self, stream: &Stream, tensor: usize) -> Result<Counters> {
         let row = self.row("optim::counters", tensor)?;
         let mut progress = [Progress { step: 0, beta1_power: 1.0, beta2_power: 1.0 }];
         if let Some(row) = row {
@@ -153,13 +230,7 @@ impl<P: Storage, G: Storage> Optimizer<P, G> {
         Ok(Counters { step, beta1_power, beta2_power })
     }
 
-    /// The first tensor, and slot, whose state has a NaN or ±Inf: what no check of gradients
-    /// reports, since it came from overflow in the state itself or was there before. Reads all
-    /// state and waits; for a look now and then.
-    ///
-    /// # Errors
-    /// [`Error::Device`] for another device's stream.
-    pub fn non_finite_state(&self, stream: &Stream) -> Result<Option<(usize, usize)>> {
+    pub(crate) fn non_finite_state(&self, stream: &Stream) -> Result<Option<(usize, usize)>> {
         for tensor in 0..self.layout.items.len() {
             for slot in 0..self.slots.len() {
                 if self.moment(stream, slot, tensor)?.iter().any(|value| !value.is_finite()) {
@@ -170,8 +241,7 @@ impl<P: Storage, G: Storage> Optimizer<P, G> {
         Ok(None)
     }
 
-    /// Bytes of masters and state arrays.
-    pub fn state_bytes(&self) -> usize {
+    pub(crate) fn state_bytes(&self) -> usize {
         let masters = match &self.masters {
             Masters::None => 0,
             Masters::F32(buffer) => size_of::<f32>() * buffer.len(),
@@ -182,31 +252,6 @@ impl<P: Storage, G: Storage> Optimizer<P, G> {
             Slot::Bf16(buffer) => size_of::<crate::bf16>() * buffer.len(),
         };
         masters + self.slots.iter().map(slot).sum::<usize>()
-    }
-
-    /// How many tensors the optimizer has, empty ones included.
-    pub fn len(&self) -> usize {
-        self.layout.items.len()
-    }
-
-    /// Whether it has none.
-    pub fn is_empty(&self) -> bool {
-        self.layout.items.is_empty()
-    }
-
-    /// A tensor's name.
-    pub fn name(&self, tensor: usize) -> Option<&str> {
-        self.layout.items.get(tensor).map(|item| item.name.as_str())
-    }
-
-    /// Names of the state arrays.
-    pub fn slots(&self) -> &'static [&'static str] {
-        self.rule.slots()
-    }
-
-    /// A group's rule with its hyper-parameters.
-    pub fn rule(&self, group: usize) -> Option<&Rule> {
-        self.rules.get(group)
     }
 
     /// The rules of all groups.

@@ -51,6 +51,7 @@ mod adamw;
 pub mod bound;
 mod config;
 pub(crate) mod control;
+pub(crate) mod core;
 mod lamb;
 mod launch;
 mod lion;

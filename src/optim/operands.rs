@@ -1,30 +1,31 @@
 //! Arguments on their way to the device: checked, noted, and written where they changed.
 #![forbid(unsafe_code)]
 
+use super::Moments;
+use super::core::{Core, Masters, Slot};
 use super::launch::launch;
-use super::optimizer::{Masters, Slot};
 use super::plan::{self, Addresses, Arguments};
-use super::{Moments, Optimizer};
 use crate::kernel::params::optim::{Block, Convert, Step};
 use crate::kernel::table::optim::Row;
-use crate::{Buffer, Read, Result, Storage, Stream, Write};
+use crate::lend::List;
+use crate::{Buffer, Result, Stream};
 
-impl<P: Storage, G: Storage> Optimizer<P, G> {
+impl Core {
     /// All checks of a step; only the host's notes of addresses change.
     pub(crate) fn check_step(
         &mut self,
         op: &'static str,
         stream: &Stream,
-        params: &mut [&mut dyn Write<P>],
-        grads: &[Option<&dyn Read<G>>],
+        params: &mut dyn List,
+        grads: &mut dyn List,
     ) -> Result<()> {
         self.check_masters(op)?;
         self.gather_params(op, stream, params)?;
         self.gather_grads(op, stream, grads)?;
         let (params, grads) = (&mut self.param_addresses, &mut self.grad_addresses);
         if params.unchecked || grads.unchecked {
-            let written = ("params", params.rows.as_slice(), P::DTYPE);
-            let read = ("grads", grads.rows.as_slice(), G::DTYPE);
+            let written = ("params", params.rows.as_slice(), self.param);
+            let read = ("grads", grads.rows.as_slice(), self.grad);
             plan::check_overlap(op, &self.layout, written, read, &mut self.spans)?;
             (params.unchecked, grads.unchecked) = (false, false);
         }
@@ -35,43 +36,32 @@ impl<P: Storage, G: Storage> Optimizer<P, G> {
         &mut self,
         op: &'static str,
         stream: &Stream,
-        grads: &[Option<&dyn Read<G>>],
+        grads: &mut dyn List,
     ) -> Result<()> {
         stream.expect_device(op, &self.device)?;
-        let arguments = Arguments::parts(op, "grads", stream, &self.layout.items);
-        arguments.read(grads.len(), |index| grads[index], &mut self.grad_addresses)
+        let arguments = Arguments::parts(op, "grads", stream, &self.layout.items, self.grad);
+        arguments.gather(grads, &mut self.grad_addresses)
     }
 
     pub(super) fn gather_params(
         &mut self,
         op: &'static str,
         stream: &Stream,
-        params: &mut [&mut dyn Write<P>],
+        params: &mut dyn List,
     ) -> Result<()> {
         stream.expect_device(op, &self.device)?;
         let arguments = Arguments::whole(op, "params", stream, &self.layout.items);
-        arguments.write(params, &mut self.param_addresses)
-    }
-
-    pub(super) fn read_params(
-        &mut self,
-        op: &'static str,
-        stream: &Stream,
-        params: &[&dyn Read<P>],
-    ) -> Result<()> {
-        stream.expect_device(op, &self.device)?;
-        let arguments = Arguments::whole(op, "params", stream, &self.layout.items);
-        arguments.read(params.len(), |index| Some(params[index]), &mut self.param_addresses)
+        arguments.gather(params, &mut self.param_addresses)
     }
 
     pub(super) fn read_values(
         &mut self,
         op: &'static str,
         stream: &Stream,
-        values: &[&dyn Read<f32>],
+        values: &mut dyn List,
     ) -> Result<()> {
         let arguments = Arguments::whole(op, "values", stream, &self.layout.items);
-        arguments.read(values.len(), |index| Some(values[index]), &mut self.value_addresses)
+        arguments.gather(values, &mut self.value_addresses)
     }
 
     /// No f32 values take part in the next conversion.
@@ -82,7 +72,7 @@ impl<P: Storage, G: Storage> Optimizer<P, G> {
 
     /// O-05 for a conversion.
     pub(super) fn check_values_apart(&mut self, op: &'static str) -> Result<()> {
-        let written = ("params", self.param_addresses.rows.as_slice(), P::DTYPE);
+        let written = ("params", self.param_addresses.rows.as_slice(), self.param);
         let read = ("values", self.value_addresses.rows.as_slice(), crate::Dtype::F32);
         self.param_addresses.unchecked = true;
         plan::check_overlap(op, &self.layout, written, read, &mut self.spans)
@@ -133,8 +123,8 @@ impl<P: Storage, G: Storage> Optimizer<P, G> {
             state_len: self.layout.state_len as u64,
             seed: self.config.seed,
             row: row as u32,
-            param: P::DTYPE as u32,
-            grad: G::DTYPE as u32,
+            param: self.param as u32,
+            grad: self.grad as u32,
             moment: moment as u32,
             mode: self.mode,
             pad: 0,
@@ -163,7 +153,7 @@ impl<P: Storage, G: Storage> Optimizer<P, G> {
                 chunk_count: chunks.len() as u64,
                 tensor_count: self.layout.tensors.len() as u64,
                 state_len: self.layout.state_len as u64,
-                param: P::DTYPE as u32,
+                param: self.param as u32,
                 mode: self.mode,
                 direction,
                 pad: 0,

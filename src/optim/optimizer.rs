@@ -1,147 +1,20 @@
-//! The optimizer: its memory, and the three stages of a step.
+//! The optimizer.
 #![forbid(unsafe_code)]
 
 use std::marker::PhantomData;
-use std::ops::Range;
 
-use super::plan::{self, Addresses, Layout, Span};
-use super::{Config, Group, LossScale, Moments, Report, Rule};
-use crate::buffer::HostCell;
-use crate::environment::Environment;
-use crate::kernel::params::optim::{
-    self as params, Chunk, MASTER_F32, MASTER_REMAINDER, Progress, Scalars, Status,
-};
-use crate::{Buffer, Device, Element, Error, GradStats, Result, Storage, Stream, bf16};
-
-/// A state array.
-#[derive(Debug)]
-pub(super) enum Slot {
-    F32(Buffer<f32>),
-    Bf16(Buffer<bf16>),
-}
-
-impl Slot {
-    fn new(device: &Device, moments: Moments, len: usize, value: f64) -> Result<Self> {
-        let mut slot = match moments {
-            Moments::F32 => Self::F32(device.zeros(len)?),
-            Moments::Bf16 => Self::Bf16(device.zeros(len)?),
-        };
-        if value != 0.0 {
-            let stream = device.stream()?;
-            match &mut slot {
-                Self::F32(buffer) => flood(buffer, &stream, value as f32)?,
-                Self::Bf16(buffer) => flood(buffer, &stream, bf16::narrow(value as f32))?,
-            }
-            stream.sync()?;
-        }
-        Ok(slot)
-    }
-
-    pub(super) fn address(&self) -> u64 {
-        match self {
-            Self::F32(buffer) => buffer.address(),
-            Self::Bf16(buffer) => buffer.address(),
-        }
-    }
-}
-
-fn flood<T: Element>(buffer: &mut Buffer<T>, stream: &Stream, value: T) -> Result<()> {
-    let piece = vec![value; buffer.len().min(1 << 16)];
-    for start in (0..buffer.len()).step_by(1 << 16) {
-        buffer.write(stream, start, &piece[..piece.len().min(buffer.len() - start)])?;
-    }
-    Ok(())
-}
-
-/// Masters, where they are memory of their own.
-#[derive(Debug)]
-pub(super) enum Masters {
-    None,
-    F32(Buffer<f32>),
-    Remainder(Buffer<u16>),
-}
-
-/// What LAMB needs where state is of parts: norms are of whole tensors.
-#[derive(Debug)]
-pub(super) struct Whole {
-    /// The rows, with the chunks of the whole tensors.
-    pub(super) tensors: Buffer<params::Tensor>,
-    /// Two sums of each chunk of the whole tensors.
-    pub(super) norms: Buffer<f64>,
-}
-
-/// Where in a step the optimizer is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Phase {
-    /// Between steps.
-    Idle,
-    /// `stats` has run.
-    Measured,
-    /// `control` has run.
-    Decided,
-    /// A state file changed while it was read: nobody knows what the state is.
-    #[cfg(feature = "safetensors")]
-    Damaged,
-}
-
-impl Phase {
-    /// Whether `op` may begin a step.
-    pub(super) fn begin(self, op: &'static str) -> Result<()> {
-        match self {
-            Self::Idle | Self::Measured => Ok(()),
-            Self::Decided => {
-                Err(Error::state(op, "`step`, since `control` has run", "another call"))
-            }
-            #[cfg(feature = "safetensors")]
-            Self::Damaged => {
-                Err(Error::state(op, "a state file loaded whole", "one that changed meanwhile"))
-            }
-        }
-    }
-}
+use super::core::Core;
+use super::plan;
+use super::{Config, Group, Report};
+use crate::{Device, Error, GradStats, Result, Storage, Stream};
 
 /// An optimizer of parameters stored as `P`, from gradients stored as `G` (each bf16, f16 or f32).
 ///
 /// See the [module's page](super) for an example and for the stages of a step.
 #[derive(Debug)]
 pub struct Optimizer<P: Storage, G: Storage> {
-    pub(super) device: Device,
-    pub(super) config: Config,
-    pub(super) rules: Vec<Rule>,
-    /// The rule whose rows and slots serve all groups.
-    pub(super) rule: Rule,
-    pub(super) mode: u32,
-    pub(super) layout: Layout,
-    pub(super) scale_rules: LossScale,
-    pub(super) phase: Phase,
-    /// Whether f32 masters have been given values.
-    pub(super) loaded: bool,
-    /// Whether the device's group table is out of date.
-    pub(super) groups_changed: bool,
-    pub(super) param_addresses: Addresses,
-    pub(super) grad_addresses: Addresses,
-    pub(super) value_addresses: Addresses,
-    pub(super) spans: Vec<Span>,
-    /// What the device's list of partials holds, and room to make the next one.
-    pub(super) source_rows: Vec<params::Source>,
-    pub(super) spare_sources: Vec<params::Source>,
-    pub(super) chunks: Buffer<Chunk>,
-    pub(super) tensors: Buffer<params::Tensor>,
-    pub(super) groups: Buffer<params::Group>,
-    pub(super) progress: Buffer<Progress>,
-    pub(super) scalars: Buffer<Scalars>,
-    pub(super) status: Buffer<Status>,
-    pub(super) post: HostCell<params::Post>,
-    pub(super) params: Buffer<u64>,
-    pub(super) grads: Buffer<u64>,
-    pub(super) values: Buffer<u64>,
-    pub(super) sources: Buffer<params::Source>,
-    pub(super) norms: Buffer<f64>,
-    pub(super) whole: Option<Whole>,
-    pub(super) masters: Masters,
-    pub(super) slots: Vec<Slot>,
-    pub(super) stats: GradStats,
-    pub(super) storage: PhantomData<(P, G)>,
+    pub(super) core: Core,
+    storage: PhantomData<(P, G)>,
 }
 
 impl<P: Storage, G: Storage> Optimizer<P, G> {
@@ -157,91 +30,8 @@ impl<P: Storage, G: Storage> Optimizer<P, G> {
     /// that `P` does not have; [`Error::Shape`] for lengths that cannot be counted;
     /// [`Error::OutOfMemory`].
     pub fn new(device: &Device, groups: &[Group], config: Config) -> Result<Self> {
-        Self::of_parts(device, groups, config, None)
-    }
-
-    /// As [`new`](Self::new), with state for a part of each tensor, cut between chunks; `None`: for all.
-    /// Parameters are passed whole, and changed in the part; gradients are passed as parts. Control needs
-    /// the partials of all parts, and [`step_with`](Self::step_with) the norms.
-    pub(crate) fn of_parts(
-        device: &Device,
-        groups: &[Group],
-        config: Config,
-        parts: Option<&[Range<usize>]>,
-    ) -> Result<Self> {
-        let _environment = Environment::standard();
-        plan::check_rules(groups)?;
-        plan::check_config(&config)?;
-        let mode = plan::mode(P::DTYPE, &config)?;
-        let scale_rules = LossScale::new(config.scaler)?;
-        let mut layout = Layout::new(groups, parts)?;
-        let rule = plan::widest(groups);
-        let rows = layout.tensors.len();
-        let status = Status {
-            scale: scale_rules.scale(),
-            inverse: scale_rules.inverse(),
-            hysteresis: scale_rules.hysteresis(),
-            ..bytemuck::Zeroable::zeroed()
-        };
-        let lengths: Vec<usize> = layout.items.iter().map(|item| item.part.len()).collect();
-        let fresh = Progress { step: 0, beta1_power: 1.0, beta2_power: 1.0 };
-        let group_rows: Vec<params::Group> = groups.iter().map(|g| g.rule.group()).collect();
-        let lamb = matches!(rule, Rule::Lamb(_));
-        let trust = if lamb { 2 * layout.chunk_count } else { 0 };
-        let whole = match parts {
-            Some(_) if lamb => Some(Whole {
-                tensors: device.upload(&layout.whole_tensors())?,
-                norms: device.zeros(2 * layout.whole_chunks)?,
-            }),
-            _ => None,
-        };
-        let masters = match mode {
-            MASTER_F32 => Masters::F32(device.zeros(layout.state_len)?),
-            MASTER_REMAINDER => Masters::Remainder(device.zeros(layout.state_len)?),
-            _ => Masters::None,
-        };
-        let slots = rule
-            .slots()
-            .iter()
-            .map(|_| Slot::new(device, config.moments, layout.state_len, rule.initial_state()))
-            .collect::<Result<_>>()?;
-        let stats = GradStats::new(device, &lengths)?;
-        layout.cut()?;
-        Ok(Self {
-            device: device.clone(),
-            config,
-            rules: groups.iter().map(|group| group.rule).collect(),
-            rule,
-            mode,
-            scale_rules,
-            phase: Phase::Idle,
-            loaded: mode != MASTER_F32,
-            groups_changed: false,
-            param_addresses: Addresses::new(rows),
-            grad_addresses: Addresses::new(rows),
-            value_addresses: Addresses::new(rows),
-            spans: Vec::with_capacity(2 * rows),
-            source_rows: Vec::with_capacity(layout.items.len().max(1)),
-            spare_sources: Vec::with_capacity(layout.items.len().max(1)),
-            chunks: device.upload(&layout.chunks)?,
-            tensors: device.upload(&layout.tensors)?,
-            groups: device.upload(&group_rows)?,
-            progress: device.upload(&vec![fresh; rows])?,
-            scalars: device.zeros(rows)?,
-            status: device.upload(&[status])?,
-            post: HostCell::new(device)?,
-            params: device.zeros(rows)?,
-            grads: device.zeros(rows)?,
-            values: device.zeros(rows)?,
-            sources: device.zeros(layout.items.len().max(1))?,
-            norms: device.zeros(trust)?,
-            whole,
-            masters,
-            slots,
-            stats,
-            layout,
-            storage: PhantomData,
-        })
+        let core = Core::new((P::DTYPE, G::DTYPE), device, groups, config, None)?;
+        Ok(Self { core, storage: PhantomData })
     }
 
     /// What the last `control` decided. Waits for it.
@@ -251,13 +41,7 @@ impl<P: Storage, G: Storage> Optimizer<P, G> {
     /// hold how many steps there were, not what the last one did; [`Error::Device`] for another device's
     /// stream.
     pub fn report(&self, stream: &Stream) -> Result<Report> {
-        let status = self.read_status(stream)?;
-        // Gradients of a step have carried a scale, and none is 0.
-        if status.used_scale == 0.0 {
-            let found = if status.attempts == 0 { "none" } else { "none since `load`" };
-            return Err(Error::state("optim::report", "a `control` before it", found));
-        }
-        Ok(Report::of(&status))
+        self.core.report(stream)
     }
 
     /// What the newest `control` that has run decided, without waiting: on a GPU it lags behind the
@@ -278,6 +62,44 @@ impl<P: Storage, G: Storage> Optimizer<P, G> {
     /// # }
     /// ```
     pub fn last_report(&self) -> Option<Report> {
+        self.core.last_report()
+    }
+
+    /// What the next loss, and so every gradient, is to be multiplied by. Waits for the last
+    /// `control`.
+    ///
+    /// # Errors
+    /// [`Error::Device`] for another device's stream.
+    pub fn scale(&self, stream: &Stream) -> Result<f32> {
+        self.core.scale(stream)
+    }
+
+    /// Sets the learning rate of a group, from the next `control` on.
+    ///
+    /// # Errors
+    /// [`Error::Range`] for a group there is not, or a rate that is negative or not finite.
+    pub fn set_lr(&mut self, group: usize, lr: f64) -> Result<()> {
+        self.core.set_lr(group, lr)
+    }
+
+    /// The last result of [`stats`](Self::stats).
+    pub fn grad_stats(&self) -> &GradStats {
+        &self.core.stats
+    }
+}
+
+impl Core {
+    pub(crate) fn report(&self, stream: &Stream) -> Result<Report> {
+        let status = self.read_status(stream)?;
+        // Gradients of a step have carried a scale, and none is 0.
+        if status.used_scale == 0.0 {
+            let found = if status.attempts == 0 { "none" } else { "none since `load`" };
+            return Err(Error::state("optim::report", "a `control` before it", found));
+        }
+        Ok(Report::of(&status))
+    }
+
+    pub(crate) fn last_report(&self) -> Option<Report> {
         // A kernel writes it in far less time than the host needs to look twice.
         for _ in 0..1000 {
             let post = self.post.read();
@@ -290,34 +112,14 @@ impl<P: Storage, G: Storage> Optimizer<P, G> {
         None
     }
 
-    /// What the next loss, and so every gradient, is to be multiplied by. Waits for the last
-    /// `control`.
-    ///
-    /// # Errors
-    /// [`Error::Device`] for another device's stream.
-    pub fn scale(&self, stream: &Stream) -> Result<f32> {
+    pub(crate) fn scale(&self, stream: &Stream) -> Result<f32> {
         Ok(self.read_status(stream)?.scale)
     }
 
-    /// Sets the learning rate of a group, from the next `control` on.
-    ///
-    /// # Errors
-    /// [`Error::Range`] for a group there is not, or a rate that is negative or not finite.
-    pub fn set_lr(&mut self, group: usize, lr: f64) -> Result<()> {
+    pub(crate) fn set_lr(&mut self, group: usize, lr: f64) -> Result<()> {
         plan::check_lr(self.rules.len(), group, lr)?;
         self.rules[group].set_lr(lr);
         self.groups_changed = true;
         Ok(())
-    }
-
-    /// The last result of [`stats`](Self::stats).
-    pub fn grad_stats(&self) -> &GradStats {
-        &self.stats
-    }
-
-    pub(super) fn read_status(&self, stream: &Stream) -> Result<Status> {
-        let mut status = [bytemuck::Zeroable::zeroed()];
-        self.status.read(stream, 0, &mut status)?;
-        Ok(status[0])
     }
 }

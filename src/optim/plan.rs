@@ -10,7 +10,8 @@ use crate::kernel::params::optim::{
     self as params, Chunk, MASTER_F32, MASTER_NEAREST, MASTER_OWN, MASTER_REMAINDER,
     MASTER_STOCHASTIC,
 };
-use crate::{Dtype, Error, LentMut, Read, Result, Storage, Stream, Write};
+use crate::lend::List;
+use crate::{Dtype, Error, Result, Stream};
 
 /// Tensors start at multiples of this many elements in every state array: 256 bytes of f32.
 const STATE_ALIGN: usize = 64;
@@ -285,8 +286,8 @@ pub(super) struct Arguments<'a> {
     pub(super) list: &'static str,
     pub(super) stream: &'a Stream,
     pub(super) items: &'a [Item],
-    /// Whether they are as long as the parts whose state is here (gradients), or whole.
-    parts: bool,
+    /// Of parts whose state is here (gradients), which lie apart: the type; of whole tensors, nothing.
+    parts: Option<Dtype>,
 }
 
 impl<'a> Arguments<'a> {
@@ -297,7 +298,7 @@ impl<'a> Arguments<'a> {
         stream: &'a Stream,
         items: &'a [Item],
     ) -> Self {
-        Self { op, list, stream, items, parts: false }
+        Self { op, list, stream, items, parts: None }
     }
 
     /// The parts of them whose state is here.
@@ -306,8 +307,9 @@ impl<'a> Arguments<'a> {
         list: &'static str,
         stream: &'a Stream,
         items: &'a [Item],
+        dtype: Dtype,
     ) -> Self {
-        Self { parts: true, ..Self::whole(op, list, stream, items) }
+        Self { parts: Some(dtype), ..Self::whole(op, list, stream, items) }
     }
 
     fn count(&self, found: usize) -> Result<()> {
@@ -325,7 +327,7 @@ impl<'a> Arguments<'a> {
 
     fn len(&self, index: usize, found: usize) -> Result<()> {
         let Item { name, len, part, .. } = &self.items[index];
-        let len = if self.parts { part.len() } else { *len };
+        let len = if self.parts.is_some() { part.len() } else { *len };
         if found == len {
             return Ok(());
         }
@@ -335,11 +337,9 @@ impl<'a> Arguments<'a> {
 
     /// Where the tensor's element 0 is or, of a part that is memory of its own, would be (modulo
     /// 2⁶⁴).
-    fn origin<T: Storage>(&self, index: usize, address: u64) -> Result<u64> {
-        if !self.parts || address == 0 {
-            return Ok(address);
-        }
-        let before = (self.items[index].part.start * size_of::<T>()) as u64;
+    fn origin(&self, index: usize, address: u64) -> Result<u64> {
+        let Some(dtype) = self.parts.filter(|_| address != 0) else { return Ok(address) };
+        let before = (self.items[index].part.start * dtype.bytes()) as u64;
         match address.wrapping_sub(before) {
             // 0 says that there is no tensor.
             0 => Err(Error::range(self.op, self.name(index), "an address for element 0", address)),
@@ -347,54 +347,28 @@ impl<'a> Arguments<'a> {
         }
     }
 
-    /// Addresses of what may be read; 0 for none. Writes nothing on error.
-    pub(super) fn read<'t, T: Storage>(
-        &self,
-        count: usize,
-        get: impl Fn(usize) -> Option<&'t dyn Read<T>>,
-        into: &mut Addresses,
-    ) -> Result<()> {
-        self.count(count)?;
-        for index in 0..count {
-            self.readable(index, get(index))?;
-        }
-        for index in 0..count {
-            if let Some(row) = self.items[index].row {
-                into.set(row, self.readable(index, get(index))?);
-            }
-        }
-        Ok(())
-    }
-
-    fn readable<T: Storage>(&self, index: usize, tensor: Option<&dyn Read<T>>) -> Result<u64> {
-        let Some(tensor) = tensor else { return Ok(0) };
-        let lent = tensor.lend(self.stream)?;
-        self.len(index, lent.len())?;
-        let address = lent.address(self.op, || self.name(index), self.stream)?;
-        self.origin::<T>(index, address.0)
-    }
-
-    /// Addresses of what may be written. Writes nothing on error.
-    pub(super) fn write<T: Storage>(
-        &self,
-        list: &mut [&mut dyn Write<T>],
-        into: &mut Addresses,
-    ) -> Result<()> {
+    /// The address of each; 0 for none. Writes nothing on error.
+    pub(super) fn gather(&self, list: &mut dyn List, into: &mut Addresses) -> Result<()> {
         self.count(list.len())?;
-        for (index, tensor) in list.iter_mut().enumerate() {
-            self.writable(index, tensor.lend_mut(self.stream)?)?;
+        for index in 0..list.len() {
+            self.address(list, index)?;
         }
-        for (index, tensor) in list.iter_mut().enumerate() {
+        for index in 0..list.len() {
             if let Some(row) = self.items[index].row {
-                into.set(row, self.writable(index, tensor.lend_mut(self.stream)?)?);
+                into.set(row, self.address(list, index)?);
             }
         }
         Ok(())
     }
 
-    fn writable<T: Storage>(&self, index: usize, lent: LentMut<'_, T>) -> Result<u64> {
-        self.len(index, lent.len())?;
-        Ok(lent.address(self.op, || self.name(index), self.stream)?.0)
+    fn address(&self, list: &mut dyn List, index: usize) -> Result<u64> {
+        if !list.has(index) {
+            return Ok(0);
+        }
+        let memory = list.lend(index, self.stream)?;
+        self.len(index, memory.len())?;
+        let address = memory.address(self.op, &|| self.name(index), self.stream)?;
+        self.origin(index, address.0)
     }
 }
 

@@ -2,10 +2,11 @@
 #![forbid(unsafe_code)]
 
 use super::Optimizer;
+use super::core::{Core, Phase};
 use super::launch::launch;
-use super::optimizer::Phase;
 use crate::kernel::params::optim::{self as params, Block, Control};
 use crate::kernel::table::optim::Row;
+use crate::lend::List;
 use crate::{Buffer, Error, GradStats, Read, Result, Storage, Stream, Write};
 
 /// Where [`Optimizer::control`] takes Σg² and non-finite counts from.
@@ -22,6 +23,9 @@ pub enum Source<'a> {
     Unscaled(&'a [&'a GradStats]),
 }
 
+/// Makes LAMB's norms of whole tensors (a row of two for each chunk, in order of tensors) from those of parts.
+type Meet<'a> = dyn FnMut(&Buffer<f64>, &mut Buffer<f64>) -> Result<()> + 'a;
+
 impl<P: Storage, G: Storage> Optimizer<P, G> {
     /// Stage 1: of each gradient, unscaled in f32 by 1/S as it is read, Σg² in f64 and how many
     /// elements are not finite.
@@ -32,27 +36,8 @@ impl<P: Storage, G: Storage> Optimizer<P, G> {
     /// # Errors
     /// [`Error::State`] between `control` and `step`; [`Error::Shape`], [`Error::Align`],
     /// [`Error::Device`] for a gradient that does not fit.
-    pub fn stats(&mut self, stream: &Stream, grads: &[Option<&dyn Read<G>>]) -> Result<()> {
-        const OP: &str = "optim::stats";
-        self.phase.begin(OP)?;
-        self.gather_grads(OP, stream, grads)?;
-        self.upload_grads(stream)?;
-        launch(
-            stream,
-            Block::Stats(params::Stats {
-                chunks: self.chunks.address(),
-                tensors: self.tensors.address(),
-                grads: self.grads.address(),
-                status: self.status.address(),
-                partials: self.stats.partials.address(),
-                chunk_count: self.layout.chunks.len() as u64,
-                tensor_count: self.layout.tensors.len() as u64,
-                grad: G::DTYPE as u32,
-                pad: 0,
-            }),
-        )?;
-        self.phase = Phase::Measured;
-        Ok(())
+    pub fn stats(&mut self, stream: &Stream, mut grads: &[Option<&dyn Read<G>>]) -> Result<()> {
+        self.core.measure(stream, &mut grads)
     }
 
     /// Stage 2: the decision whether to step, the factor clip/S of every gradient, the next loss
@@ -75,7 +60,74 @@ impl<P: Storage, G: Storage> Optimizer<P, G> {
         &mut self,
         stream: &Stream,
         source: Source<'_>,
-        grads: &[Option<&dyn Read<G>>],
+        mut grads: &[Option<&dyn Read<G>>],
+    ) -> Result<()> {
+        self.core.control(stream, source, &mut grads)
+    }
+
+    /// Stage 3: the update of every tensor that has a gradient, or nothing at all if `control`
+    /// decided to skip: then parameters, masters, moments and counters keep their bits.
+    ///
+    /// `params` has one entry for each tensor of the list; `grads` must have gradients where those
+    /// of `control` had.
+    ///
+    /// # Errors
+    /// [`Error::State`] without `control`, or before f32 masters have values; [`Error::Shape`],
+    /// [`Error::Align`], [`Error::Device`] for an argument that does not fit; [`Error::Overlap`] if
+    /// a parameter shares memory with another argument. After an error the step is still to be
+    /// made: nothing has been written.
+    pub fn step(
+        &mut self,
+        stream: &Stream,
+        mut params: &mut [&mut dyn Write<P>],
+        mut grads: &[Option<&dyn Read<G>>],
+    ) -> Result<()> {
+        self.core.step(stream, &mut params, &mut grads)
+    }
+
+    /// `stats`, `control` and `step`, after the checks of all three.
+    ///
+    /// # Errors
+    /// As the three stages; nothing has been written then.
+    pub fn run(
+        &mut self,
+        stream: &Stream,
+        mut params: &mut [&mut dyn Write<P>],
+        mut grads: &[Option<&dyn Read<G>>],
+    ) -> Result<()> {
+        self.core.run(stream, &mut params, &mut grads)
+    }
+}
+
+impl Core {
+    pub(crate) fn measure(&mut self, stream: &Stream, grads: &mut dyn List) -> Result<()> {
+        const OP: &str = "optim::stats";
+        self.phase.begin(OP)?;
+        self.gather_grads(OP, stream, grads)?;
+        self.upload_grads(stream)?;
+        launch(
+            stream,
+            Block::Stats(params::Stats {
+                chunks: self.chunks.address(),
+                tensors: self.tensors.address(),
+                grads: self.grads.address(),
+                status: self.status.address(),
+                partials: self.stats.partials.address(),
+                chunk_count: self.layout.chunks.len() as u64,
+                tensor_count: self.layout.tensors.len() as u64,
+                grad: self.grad as u32,
+                pad: 0,
+            }),
+        )?;
+        self.phase = Phase::Measured;
+        Ok(())
+    }
+
+    pub(crate) fn control(
+        &mut self,
+        stream: &Stream,
+        source: Source<'_>,
+        grads: &mut dyn List,
     ) -> Result<()> {
         const OP: &str = "optim::control";
         self.phase.begin(OP)?;
@@ -96,7 +148,8 @@ impl<P: Storage, G: Storage> Optimizer<P, G> {
             return Err(Error::shape(OP, "source", expected, sources.len()));
         }
         // What nobody has measured would be stepped with unseen.
-        let given = grads.iter().zip(&self.layout.items).filter(|(grad, _)| grad.is_some());
+        let items = self.layout.items.iter().enumerate().take(grads.len());
+        let given = items.filter(|(index, _)| grads.has(*index));
         let given: usize = given.map(|(_, item)| item.part.len()).sum();
         let measured = sources.iter().map(|stats| stats.elements()).sum::<usize>();
         if measured < given {
@@ -150,24 +203,13 @@ impl<P: Storage, G: Storage> Optimizer<P, G> {
         Ok(())
     }
 
-    /// Stage 3: the update of every tensor that has a gradient, or nothing at all if `control`
-    /// decided to skip: then parameters, masters, moments and counters keep their bits.
-    ///
-    /// `params` has one entry for each tensor of the list; `grads` must have gradients where those
-    /// of `control` had.
-    ///
-    /// # Errors
-    /// [`Error::State`] without `control`, or before f32 masters have values; [`Error::Shape`],
-    /// [`Error::Align`], [`Error::Device`] for an argument that does not fit; [`Error::Overlap`] if
-    /// a parameter shares memory with another argument. After an error the step is still to be
-    /// made: nothing has been written.
-    pub fn step(
+    pub(crate) fn step(
         &mut self,
         stream: &Stream,
-        params: &mut [&mut dyn Write<P>],
-        grads: &[Option<&dyn Read<G>>],
+        params: &mut dyn List,
+        grads: &mut dyn List,
     ) -> Result<()> {
-        self.step_with(stream, params, grads, |_, _| Ok(()))
+        self.step_with(stream, params, grads, &mut |_, _| Ok(()))
     }
 
     /// [`step`](Self::step) of an optimizer of parts: `meet` makes LAMB's norms of whole tensors (a row
@@ -175,9 +217,9 @@ impl<P: Storage, G: Storage> Optimizer<P, G> {
     pub(crate) fn step_with(
         &mut self,
         stream: &Stream,
-        params: &mut [&mut dyn Write<P>],
-        grads: &[Option<&dyn Read<G>>],
-        mut meet: impl FnMut(&Buffer<f64>, &mut Buffer<f64>) -> Result<()>,
+        params: &mut dyn List,
+        grads: &mut dyn List,
+        meet: &mut Meet<'_>,
     ) -> Result<()> {
         const OP: &str = "optim::step";
         if self.phase != Phase::Decided {
@@ -198,39 +240,30 @@ impl<P: Storage, G: Storage> Optimizer<P, G> {
     }
 
     /// There are gradients where there were in an earlier stage of this step.
-    fn check_present(
-        &self,
-        op: &'static str,
-        stage: &str,
-        grads: &[Option<&dyn Read<G>>],
-    ) -> Result<()> {
-        for (index, (grad, item)) in grads.iter().zip(&self.layout.items).enumerate() {
+    fn check_present(&self, op: &'static str, stage: &str, grads: &dyn List) -> Result<()> {
+        for (index, item) in self.layout.items.iter().enumerate().take(grads.len()) {
             let Some(row) = item.row else { continue };
-            if grad.is_some() != (self.grad_addresses.rows[row] != 0) {
+            if grads.has(index) != (self.grad_addresses.rows[row] != 0) {
                 let name = |some| if some { "a gradient" } else { "none" };
-                let expected = format!("{}, as in `{stage}`", name(grad.is_none()));
-                let found = name(grad.is_some());
+                let expected = format!("{}, as in `{stage}`", name(!grads.has(index)));
+                let found = name(grads.has(index));
                 return Err(Error::shape(op, format!("grads[{index}]"), expected, found));
             }
         }
         Ok(())
     }
 
-    /// `stats`, `control` and `step`, after the checks of all three.
-    ///
-    /// # Errors
-    /// As the three stages; nothing has been written then.
-    pub fn run(
+    pub(crate) fn run(
         &mut self,
         stream: &Stream,
-        params: &mut [&mut dyn Write<P>],
-        grads: &[Option<&dyn Read<G>>],
+        params: &mut dyn List,
+        grads: &mut dyn List,
     ) -> Result<()> {
         const OP: &str = "optim::run";
         self.phase.begin(OP)?;
         self.phase = Phase::Idle; // statistics of earlier gradients are not of these
         self.check_step(OP, stream, params, grads)?;
-        self.stats(stream, grads)?;
+        self.measure(stream, grads)?;
         self.control(stream, Source::Own, grads)?;
         self.step(stream, params, grads)
     }

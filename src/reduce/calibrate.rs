@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::comm::Communicator;
 use super::config::{Config, Unscale};
+use super::core::Core;
 use super::outbox::receive;
 use super::plan::{BucketPlan, Link, Param};
 use super::reducer::Reducer;
@@ -145,11 +146,11 @@ pub fn calibrate<G: Storage>(
             (bytes, times[STEPS / 2].as_secs_f64().max(1e-9))
         })
         .collect();
-    of_rank_0(&mut reducer, &stream, Link::fit(&samples)?)
+    of_rank_0(&mut reducer.core, &stream, Link::fit(&samples)?)
 }
 
 /// Rank 0's numbers on every rank, to the bit: bytes, which nobody rounds.
-fn of_rank_0<G: Storage>(reducer: &mut Reducer<G>, stream: &Stream, mine: Link) -> Result<Link> {
+fn of_rank_0(reducer: &mut Core, stream: &Stream, mine: Link) -> Result<Link> {
     let send = stream.device().upload(bytemuck::bytes_of(&[mine.alpha, mine.beta]))?;
     let parts = receive(&reducer.outbox.gather(&Arc::new(send), stream.record()?)?)?;
     let mut found = [0.0f64; 2];
@@ -173,7 +174,7 @@ mod tests {
         let (mine, comm) = (of(comm.rank()), Box::new(comm));
         let config = Config { sum, ..Config::default() };
         let mut reducer = Reducer::<f32>::new(&device, plan, comm, config).unwrap();
-        of_rank_0(&mut reducer, &device.stream().unwrap(), mine).unwrap()
+        of_rank_0(&mut reducer.core, &device.stream().unwrap(), mine).unwrap()
     }
 
     /// Whatever gradients are sent in.

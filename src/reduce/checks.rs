@@ -3,12 +3,14 @@
 #![forbid(unsafe_code)]
 
 use super::config::Unscale;
+use super::core::Core;
 use super::launch::Span;
 use super::plan::Param;
-use super::reducer::{FINISH, Reducer};
-use crate::{Error, Read, Result, Storage, Stream, Write};
+use super::reducer::FINISH;
+use crate::lend::{List, Memory};
+use crate::{Error, Result, Stream};
 
-impl<G: Storage> Reducer<G> {
+impl Core {
     pub(super) fn check_fault(&self) -> Result<()> {
         // A fork has no thread that exchanges anything: it would wait for ever.
         let process = std::process::id();
@@ -29,24 +31,35 @@ impl<G: Storage> Reducer<G> {
         Err(Error::Device { op, arg: "stream".into(), expected, found })
     }
 
+    /// A gradient of the caller's may be marked, or added: what is checked before it is lent.
     pub(super) fn check_gradient(
         &self,
         op: &'static str,
         stream: &Stream,
         param: usize,
-        gradient: &dyn Read<G>,
-    ) -> Result<Span> {
+    ) -> Result<()> {
+        self.check_gradients_lie(op, false)?;
         self.check_fault()?;
         self.check_stream(op, stream)?;
-        let declared = self.check_param(op, param)?;
-        self.check_unmarked(op, param)?;
-        let lent = gradient.lend(stream)?;
+        self.check_param(op, param)?;
+        self.check_unmarked(op, param)
+    }
+
+    /// And once it is lent.
+    pub(super) fn check_lent(
+        &self,
+        op: &'static str,
+        stream: &Stream,
+        param: usize,
+        lent: Memory<'_>,
+    ) -> Result<Span> {
+        let declared = &self.plan.params()[param];
         let arg = || format!("gradient of {}", declared.name).into();
         if lent.len() != declared.len {
             let expected = format!("{} elements", declared.len);
             return Err(Error::shape(op, arg(), expected, lent.len()));
         }
-        Ok(Span { address: lent.address(op, arg, stream)?, len: lent.len() })
+        Ok(Span { address: lent.address(op, &arg, stream)?, len: lent.len() })
     }
 
     pub(super) fn check_param(&self, op: &'static str, param: usize) -> Result<&Param> {
@@ -86,7 +99,7 @@ impl<G: Storage> Reducer<G> {
     pub(super) fn check_outputs(
         &self,
         stream: &Stream,
-        gradients: &mut [&mut dyn Write<G>],
+        gradients: &mut dyn List,
         unscale: Unscale,
     ) -> Result<Vec<Span>> {
         self.check_fault()?;
@@ -98,16 +111,16 @@ impl<G: Storage> Reducer<G> {
             return Err(Error::shape(FINISH, "gradients", expected, gradients.len()));
         }
         let mut spans = Vec::with_capacity(params.len());
-        for (index, (gradient, param)) in gradients.iter_mut().zip(params).enumerate() {
+        for (index, param) in params.iter().enumerate() {
             let arg = || format!("gradients[{index}] ({})", param.name).into();
-            let lent = gradient.lend_mut(stream)?;
+            let lent = gradients.lend(index, stream)?;
             if lent.len() != param.len {
                 let expected = format!("{} elements", param.len);
                 return Err(Error::shape(FINISH, arg(), expected, lent.len()));
             }
-            spans.push(Span { address: lent.address(FINISH, arg, stream)?, len: lent.len() });
+            spans.push(Span { address: lent.address(FINISH, &arg, stream)?, len: lent.len() });
         }
-        check_overlap(&spans, size_of::<G>())?;
+        check_overlap(&spans, self.dtype.bytes())?;
         Ok(spans)
     }
 }

@@ -8,6 +8,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::core::Core;
 use super::exchange::{Geometry, exclusive};
 use super::reducer::Reducer;
 use super::report::Reduced;
@@ -101,6 +102,12 @@ impl<G: Storage> Reducer<G> {
     /// [`Error::Range`] unless the factor is finite and not negative; [`Error::State`] inside a step;
     /// [`Error::Comm`] after a fault.
     pub fn scale_feedback(&mut self, stream: &Stream, factor: f32) -> Result<()> {
+        self.core.scale_feedback(stream, factor)
+    }
+}
+
+impl Core {
+    pub(super) fn scale_feedback(&mut self, stream: &Stream, factor: f32) -> Result<()> {
         const OP: &str = "Reducer::scale_feedback";
         self.check_fault()?;
         if !(factor.is_finite() && factor >= 0.0) {

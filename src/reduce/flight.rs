@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::path::Path;
 
+use super::core::Core;
 use super::reducer::Reducer;
 use super::report::Event;
 use crate::{Error, Storage};
@@ -124,6 +125,12 @@ impl Flight {
 impl<G: Storage> Reducer<G> {
     /// What this rank did last.
     pub fn flight_record(&self) -> FlightRecord {
+        self.core.flight_record()
+    }
+}
+
+impl Core {
+    pub(super) fn flight_record(&self) -> FlightRecord {
         let now = self.log.events.iter().map(|event| (self.step, *event));
         FlightRecord {
             rank: self.flight.rank,

@@ -13,7 +13,7 @@ use crate::kernel::params::Partial;
 use crate::kernel::params::reduce::{
     Accumulate, Block, Fixed, INT8_BLOCK, INT8_BYTES, InPlace, Pack, Piece, Quantize, Sum, Unpack,
 };
-use crate::{Buffer, Dtype, Result, Storage, Stream};
+use crate::{Buffer, Dtype, Result, Stream};
 
 /// A gradient as lent for one call: address (absent: zeros) and number of elements.
 #[derive(Clone, Copy)]
@@ -34,8 +34,9 @@ fn enqueue(stream: &Stream, block: Block) -> Result<()> {
 /// Packs gradients that lie one after the other into a bucket, from element `offset` on of its blocks from
 /// `first` on; with what was accumulated of them.
 #[allow(clippy::too_many_arguments)]
-pub(super) fn pack<G: Storage>(
+pub(super) fn pack(
     stream: &Stream,
+    dtype: Dtype,
     gradient: Span,
     accumulated: Option<(&mut Buffer<f32>, usize)>,
     bucket: &mut Buffer<u8>,
@@ -67,7 +68,7 @@ pub(super) fn pack<G: Storage>(
         offset: offset as u64,
         len: gradient.len as u64,
         scale,
-        gradient_type: G::DTYPE as u32,
+        gradient_type: dtype as u32,
         wire: wire as u32,
         padding: 0,
     };
@@ -81,8 +82,9 @@ pub(super) fn fixed(stream: &Stream, row: fn(Fixed) -> Block, block: Fixed) -> R
 }
 
 /// Adds a gradient to its accumulator, which starts at element `offset` of the bucket's.
-pub(super) fn accumulate<G: Storage>(
+pub(super) fn accumulate(
     stream: &Stream,
+    dtype: Dtype,
     gradient: Span,
     (accumulated, offset): (&mut Buffer<f32>, usize),
 ) -> Result<()> {
@@ -91,7 +93,7 @@ pub(super) fn accumulate<G: Storage>(
         gradient: gradient.address.0,
         accumulated: accumulated.address() + (offset * 4) as u64,
         len: gradient.len as u64,
-        gradient_type: G::DTYPE as u32,
+        gradient_type: dtype as u32,
         padding: 0,
     };
     enqueue(stream, Block::Accumulate(block))
@@ -183,8 +185,9 @@ pub(super) fn quantize(
 
 /// Unpacks all parameters of a bucket from its shards, each into its target.
 #[allow(clippy::too_many_arguments)]
-pub(super) fn unpack<G: Storage>(
+pub(super) fn unpack(
     stream: &Stream,
+    dtype: Dtype,
     shards: &Buffer<u64>,
     (targets, bucket): (&Targets, usize),
     partials: &mut Buffer<Partial>,
@@ -204,7 +207,7 @@ pub(super) fn unpack<G: Storage>(
         shard: geometry.part as u64,
         count: pieces.len() as u64,
         factor,
-        gradient_type: G::DTYPE as u32,
+        gradient_type: dtype as u32,
         wire: wire.code(),
         padding: 0,
     };

@@ -25,6 +25,7 @@ mod calibrate;
 mod checks;
 mod comm;
 mod config;
+mod core;
 mod exchange;
 mod feedback;
 mod fixed;

@@ -5,18 +5,19 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use super::config::{Unscale, deadline};
+use super::core::{Core, Gradients, Started};
 use super::exchange::{Done, Exchanged, Job, exclusive};
 use super::launch::{self, Span};
-use super::reducer::{FINISH, Gradients, Reducer, Started};
+use super::reducer::FINISH;
 use super::report::{BucketTimes, Log, Phase, Reduced};
 use super::sharded::cut::Place;
 use super::trailer::Trailer;
 use super::way::Way;
 use crate::backend::Address;
 use crate::environment::Environment;
-use crate::{Error, Result, Storage, Stream};
+use crate::{Error, Result, Stream};
 
-impl<G: Storage> Reducer<G> {
+impl Core {
     /// The first mark of a step.
     pub(super) fn begin(&mut self, stream: &Stream) -> Result<()> {
         if self.started.is_some() {
@@ -55,7 +56,7 @@ impl<G: Storage> Reducer<G> {
         if let Some(added) = added {
             stream.wait(added)?; // gradients may come on several streams
         }
-        launch::accumulate::<G>(stream, gradient, (&mut self.accumulators[bucket], offset))?;
+        launch::accumulate(stream, self.dtype, gradient, (&mut self.accumulators[bucket], offset))?;
         self.accumulated[param] = true;
         *added = Some(stream.record()?);
         Ok(())
@@ -143,7 +144,7 @@ impl<G: Storage> Reducer<G> {
             let params = &bucket.params[position..position + run.len()];
             let len = params.iter().map(|&param| plan.params()[param].len).sum();
             let offset = bucket.offsets[position];
-            let address = memory.offset(offset * size_of::<G>());
+            let address = memory.offset(offset * self.dtype.bytes());
             self.launch_pack(stream, (index, offset), Span { address, len }, run[0])?;
             position += run.len();
         }
@@ -178,10 +179,11 @@ impl<G: Storage> Reducer<G> {
             };
             let address = match gradients.address {
                 Address::NULL => Address::NULL,
-                address => address.offset(done * size_of::<G>()),
+                address => address.offset(done * self.dtype.bytes()),
             };
-            launch::pack::<G>(
+            launch::pack(
                 stream,
+                self.dtype,
                 Span { address, len },
                 accumulated.then_some((&mut self.accumulators[index], at)),
                 memory,
@@ -328,8 +330,9 @@ impl<G: Storage> Reducer<G> {
         let used = |at: usize| exchanged.trailers.iter().any(|trailer| trailer.used[at]);
         let used: Vec<bool> = (0..bucket.params.len()).map(used).collect();
         self.targets.upload(stream, bucket, &used)?;
-        launch::unpack::<G>(
+        launch::unpack(
             stream,
+            self.dtype,
             &self.shard_table,
             (&self.targets, index),
             &mut self.stats.partials,

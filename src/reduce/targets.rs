@@ -3,9 +3,9 @@
 
 #![forbid(unsafe_code)]
 
+use super::core::Own;
 use super::launch::Span;
 use super::plan::{Bucket, BucketPlan};
-use super::reducer::Own;
 use crate::kernel::params::PARTIAL_CHUNK;
 use crate::kernel::params::reduce::{Piece, Target};
 use crate::{Buffer, Device, Result, Stream};

@@ -3,15 +3,16 @@
 #![forbid(unsafe_code)]
 
 use super::config::{Unscale, deadline};
+use super::core::{Core, Gradients};
 use super::exchange::{Done, Exchanged, Geometry, exclusive};
 use super::launch::{self, Buckets, Span};
-use super::reducer::{Gradients, Reducer};
+use super::reducer::Reducer;
 use super::report::Reduced;
 use super::way::Way;
 use super::wire::Int8Geometry;
 use crate::backend::Address;
 use crate::kernel::params::Partial;
-use crate::{Dtype, Error, Read, Result, Storage, Stream, View, ViewMut};
+use crate::{Buffer, Dtype, Error, Read, Result, Storage, Stream, View, ViewMut};
 
 const VIEW: &str = "Reducer::gradient";
 const VIEW_MUT: &str = "Reducer::gradient_mut";
@@ -57,13 +58,8 @@ impl<G: Storage> Reducer<G> {
     /// [`Error::Range`] for an index past the declared list; [`Error::State`] without
     /// [`Config::views`](super::Config::views), or while the bucket is being exchanged.
     pub fn gradient(&self, param: usize) -> Result<View<'_, G>> {
-        let (bucket, start) = self.check_view(VIEW, param)?;
-        let len = self.plan.params()[param].len;
-        match (&self.gradients, &self.buckets[bucket].blocks) {
-            (Gradients::Ours(own), _) => own[bucket].view_as(start, len),
-            (_, Some(blocks)) => blocks.send.view_as(start, len),
-            (_, None) => Err(on_its_way(VIEW, &self.plan.params()[param].name)),
-        }
+        let (buffer, start, len) = self.core.view(param)?;
+        buffer.view_as(start, len)
     }
 
     /// The place for the gradient of parameter `param`, to be written before it is marked.
@@ -72,15 +68,8 @@ impl<G: Storage> Reducer<G> {
     /// As [`gradient`](Self::gradient); [`Error::State`] if it has been marked in this step;
     /// [`Error::Comm`] if another rank still reads the last step's bucket at the deadline.
     pub fn gradient_mut(&mut self, param: usize) -> Result<ViewMut<'_, G>> {
-        let (bucket, start) = self.check_view(VIEW_MUT, param)?;
-        self.check_unmarked(VIEW_MUT, param)?;
-        let declared = &self.plan.params()[param];
-        match (&mut self.gradients, &mut self.buckets[bucket].blocks) {
-            (Gradients::Ours(own), _) => own[bucket].view_as_mut(start, declared.len),
-            (_, Some(blocks)) => exclusive(&mut blocks.send, deadline(self.config.deadline))?
-                .view_as_mut(start, declared.len),
-            (_, None) => Err(on_its_way(VIEW_MUT, &declared.name)),
-        }
+        let (buffer, start, len) = self.core.view_mut(param)?;
+        buffer.view_as_mut(start, len)
     }
 
     /// [`ready`](Self::ready) for a gradient that lies in its view, where work enqueued on `stream` has
@@ -89,10 +78,7 @@ impl<G: Storage> Reducer<G> {
     /// # Errors
     /// As [`ready`](Self::ready); [`Error::State`] without [`Config::views`](super::Config::views).
     pub fn ready_view(&mut self, stream: &Stream, param: usize) -> Result<()> {
-        self.check_view(READY, param)?;
-        self.check_unmarked(READY, param)?;
-        let span = self.view_span(READY, stream, param)?;
-        self.mark(stream, param, span)
+        self.core.ready_view(stream, param)
     }
 
     /// [`accumulate`](Self::accumulate) for a gradient that lies in its view.
@@ -101,10 +87,7 @@ impl<G: Storage> Reducer<G> {
     /// As [`accumulate`](Self::accumulate); [`Error::State`] without
     /// [`Config::views`](super::Config::views).
     pub fn accumulate_view(&mut self, stream: &Stream, param: usize) -> Result<()> {
-        self.check_view(ACCUMULATE, param)?;
-        self.check_unmarked(ACCUMULATE, param)?;
-        let span = self.view_span(ACCUMULATE, stream, param)?;
-        self.add(ACCUMULATE, stream, param, span)
+        self.core.accumulate_view(stream, param)
     }
 
     /// [`finish`](Self::finish) for gradients that are views.
@@ -112,6 +95,50 @@ impl<G: Storage> Reducer<G> {
     /// # Errors
     /// As [`finish`](Self::finish); [`Error::State`] without [`Config::views`](super::Config::views).
     pub fn finish_views(&mut self, stream: &Stream, unscale: Unscale) -> Result<Reduced> {
+        self.core.finish_views(stream, unscale)
+    }
+}
+
+impl Core {
+    /// Where a view is: the buffer, its first byte there, and its elements.
+    fn view(&self, param: usize) -> Result<(&Buffer<u8>, usize, usize)> {
+        let (bucket, start) = self.check_view(VIEW, param)?;
+        let declared = &self.plan.params()[param];
+        match (&self.gradients, &self.buckets[bucket].blocks) {
+            (Gradients::Ours(own), _) => Ok((&own[bucket], start, declared.len)),
+            (_, Some(blocks)) => Ok((&*blocks.send, start, declared.len)),
+            (_, None) => Err(on_its_way(VIEW, &declared.name)),
+        }
+    }
+
+    /// The same, to be written.
+    fn view_mut(&mut self, param: usize) -> Result<(&mut Buffer<u8>, usize, usize)> {
+        let (bucket, start) = self.check_view(VIEW_MUT, param)?;
+        self.check_unmarked(VIEW_MUT, param)?;
+        let declared = &self.plan.params()[param];
+        let buffer = match (&mut self.gradients, &mut self.buckets[bucket].blocks) {
+            (Gradients::Ours(own), _) => &mut own[bucket],
+            (_, Some(blocks)) => exclusive(&mut blocks.send, deadline(self.config.deadline))?,
+            (_, None) => return Err(on_its_way(VIEW_MUT, &declared.name)),
+        };
+        Ok((buffer, start, declared.len))
+    }
+
+    pub(super) fn ready_view(&mut self, stream: &Stream, param: usize) -> Result<()> {
+        self.check_view(READY, param)?;
+        self.check_unmarked(READY, param)?;
+        let span = self.view_span(READY, stream, param)?;
+        self.mark(stream, param, span)
+    }
+
+    pub(super) fn accumulate_view(&mut self, stream: &Stream, param: usize) -> Result<()> {
+        self.check_view(ACCUMULATE, param)?;
+        self.check_unmarked(ACCUMULATE, param)?;
+        let span = self.view_span(ACCUMULATE, stream, param)?;
+        self.add(ACCUMULATE, stream, param, span)
+    }
+
+    pub(super) fn finish_views(&mut self, stream: &Stream, unscale: Unscale) -> Result<Reduced> {
         self.check_fault()?;
         self.check_gradients_lie(FINISH, true)?;
         self.check_stream(FINISH, stream)?;
@@ -125,12 +152,12 @@ impl<G: Storage> Reducer<G> {
         self.end(stream, &spans, unscale)
     }
 
-    /// Where a view is.
+    /// Its address.
     fn view_span(&self, op: &'static str, stream: &Stream, param: usize) -> Result<Span> {
-        let view = self.gradient(param)?;
-        let lent = view.lend(stream)?;
+        let (buffer, start, len) = self.view(param)?;
+        let view = buffer.view_as::<u8>(start, len * self.dtype.bytes())?;
         let arg = || format!("gradient of {}", self.plan.params()[param].name).into();
-        Ok(Span { address: lent.address(op, arg, stream)?, len: lent.len() })
+        Ok(Span { address: view.lend(stream)?.address(op, arg, stream)?, len })
     }
 
     /// The bucket of a parameter, and where its view starts there, in bytes.
@@ -140,7 +167,7 @@ impl<G: Storage> Reducer<G> {
         self.check_param(op, param)?;
         let (bucket, position) = self.plan.place(param);
         let offset = self.plan.buckets()[bucket].offsets[position];
-        Ok((bucket, offset * size_of::<G>()))
+        Ok((bucket, offset * self.dtype.bytes()))
     }
 
     /// No gradient on this rank: zeros in its view, which other ranks may read.
@@ -157,14 +184,15 @@ impl<G: Storage> Reducer<G> {
         };
         let shard = bucket.len.max(1);
         let whole = Geometry { blocks: 1, shard, shard_bytes: 0, block_bytes: 0, part: shard };
-        launch::pack::<G>(
+        launch::pack(
             stream,
+            self.dtype,
             Span { address: Address::NULL, len },
             None,
             memory,
             &mut filling.non_finite,
             whole,
-            (0, offset, G::DTYPE),
+            (0, offset, self.dtype),
             1.0,
         )
     }

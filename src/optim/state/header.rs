@@ -7,8 +7,8 @@ use std::ops::Range;
 use safetensors::tensor::Metadata;
 use serde_json::{Map, Value, json};
 
-use super::super::optimizer::Masters;
-use super::super::{Moments, Optimizer, Rule};
+use super::super::core::{Core, Masters};
+use super::super::{Moments, Rule};
 use super::file::digits;
 use super::{LOAD, Loaded, PIECE};
 use crate::kernel::params::optim::{Progress, Status};
@@ -107,15 +107,11 @@ const IDENTITY: [&str; 6] = ["rule", "params", "master", "moments", "slots", "se
 
 impl Header {
     /// An optimizer's, with the counters of each tensor.
-    pub(super) fn of<P: Storage, G: Storage>(
-        optimizer: &Optimizer<P, G>,
-        status: &Status,
-        progress: &[Progress],
-    ) -> Self {
+    pub(super) fn of(optimizer: &Core, status: &Status, progress: &[Progress]) -> Self {
         let config = &optimizer.config;
         let values = [
             optimizer.rule.name().to_string(),
-            P::DTYPE.name().to_string(),
+            optimizer.param.name().to_string(),
             format!("{:?}", config.master),
             format!("{:?}", config.moments),
             optimizer.rule.slots().join(","),

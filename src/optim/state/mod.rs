@@ -13,7 +13,7 @@ use std::path::Path;
 use self::file::{Draft, Reader};
 use self::hash::Hash;
 use self::header::{Array, Entry, Header};
-use super::optimizer::{Masters, Phase, Slot};
+use super::core::{Core, Masters, Phase, Slot};
 use super::{LossScale, Optimizer};
 use crate::kernel::params::optim::Status;
 use crate::{Element, Error, Result, Storage, Stream};
@@ -91,26 +91,7 @@ impl<P: Storage, G: Storage> Optimizer<P, G> {
     /// [`Error::State`] between `control` and `step`; [`Error::Io`]: then the old file is as it was
     /// and nothing is left beside it. That the folder could not be synced after the new one was there is no error.
     pub fn save(&self, stream: &Stream, path: impl AsRef<Path>) -> Result<()> {
-        little_endian(SAVE)?;
-        self.between_steps(SAVE)?;
-        let status = self.read_status(stream)?;
-        let mut header = Header::of(self, &status, &self.progress(stream)?);
-        let mut draft = Draft::new(SAVE, path.as_ref())?;
-        draft.header(&header.text())?;
-        let mut piece = vec![0u32; PIECE];
-        for index in 0..header.entries.len() {
-            let entry = header.entries[index].clone();
-            let mut hash = Hash::new();
-            for (start, count) in entry.pieces() {
-                let bytes = entry.piece(&mut piece, count);
-                self.fetch(stream, &entry, start..start + count, bytes)?;
-                hash.update(bytes);
-                draft.write(bytes)?;
-            }
-            header.hashes[index] = hash.finish();
-        }
-        draft.header(&header.text())?;
-        draft.commit()
+        self.core.save(stream, path.as_ref())
     }
 
     /// [`load_with`](Self::load_with) the default options.
@@ -142,7 +123,36 @@ impl<P: Storage, G: Storage> Optimizer<P, G> {
         path: impl AsRef<Path>,
         options: LoadOptions,
     ) -> Result<Loaded> {
-        let checked = self.check_file(stream, path.as_ref(), options)?;
+        self.core.load_with(stream, path.as_ref(), options)
+    }
+}
+
+impl Core {
+    fn save(&self, stream: &Stream, path: &Path) -> Result<()> {
+        little_endian(SAVE)?;
+        self.between_steps(SAVE)?;
+        let status = self.read_status(stream)?;
+        let mut header = Header::of(self, &status, &self.progress(stream)?);
+        let mut draft = Draft::new(SAVE, path)?;
+        draft.header(&header.text())?;
+        let mut piece = vec![0u32; PIECE];
+        for index in 0..header.entries.len() {
+            let entry = header.entries[index].clone();
+            let mut hash = Hash::new();
+            for (start, count) in entry.pieces() {
+                let bytes = entry.piece(&mut piece, count);
+                self.fetch(stream, &entry, start..start + count, bytes)?;
+                hash.update(bytes);
+                draft.write(bytes)?;
+            }
+            header.hashes[index] = hash.finish();
+        }
+        draft.header(&header.text())?;
+        draft.commit()
+    }
+
+    fn load_with(&mut self, stream: &Stream, path: &Path, options: LoadOptions) -> Result<Loaded> {
+        let checked = self.check_file(stream, path, options)?;
         self.load_checked(stream, checked)
     }
 

@@ -10,8 +10,8 @@ use super::hash::Hash;
 use super::header::{Entry, Header};
 use super::{Checked, PIECE, SAVE, little_endian};
 use crate::kernel::params::optim::Progress;
-use crate::optim::Optimizer;
-use crate::{Result, Storage, Stream};
+use crate::optim::core::Core;
+use crate::{Result, Stream};
 
 /// Bytes of what travels at a time.
 pub(crate) const BLOCK: usize = 4 * PIECE;
@@ -33,7 +33,7 @@ pub(crate) struct Saving {
     draft: Option<Draft>,
 }
 
-impl<P: Storage, G: Storage> Optimizer<P, G> {
+impl Core {
     /// The counters of each tensor, as far as they are here.
     pub(crate) fn progress(&self, stream: &Stream) -> Result<Vec<Progress>> {
         let rows = self.progress.to_vec(stream)?;

@@ -3,28 +3,31 @@
 #![forbid(unsafe_code)]
 
 mod alike;
+mod core;
 pub(super) mod cut;
+mod lists;
 mod params;
 mod rows;
 #[cfg(feature = "safetensors")]
 mod state;
 mod step;
 
-use std::sync::Arc;
+use std::marker::PhantomData;
 
-use self::cut::Cut;
-use self::params::Bringing;
-use self::rows::Rows;
+use self::core::Core;
 use super::comm::Communicator;
-use super::config::{Config, Sum};
+use super::config::Config;
 use super::flight::FlightRecord;
-use super::plan::{BucketPlan, Fnv};
+use super::plan::BucketPlan;
+#[cfg(doc)]
 use super::reducer::Reducer;
-use crate::kernel::params::Partial;
-use crate::optim::{self, Group, Optimizer, Report, Rule};
-use crate::{Buffer, Device, Error, Read, Result, Storage, Stream};
-
-const NEW: &str = "Sharded::new";
+use super::reducer::{ACCUMULATE, READY};
+#[cfg(doc)]
+use crate::Error;
+#[cfg(doc)]
+use crate::optim::Optimizer;
+use crate::optim::{self, Group, Report};
+use crate::{Device, Read, Result, Storage, Stream};
 
 /// A [`Reducer`] and an [`Optimizer`] in one, that keep and step on each rank a part of the parameters'
 /// state: masters and moments take 1/N of the memory, and a step 1/N of the time, on each of N ranks
@@ -97,24 +100,8 @@ const NEW: &str = "Sharded::new";
 /// # }
 /// ```
 pub struct Sharded<P: Storage, G: Storage> {
-    reducer: Reducer<G>,
-    optimizer: Optimizer<P, G>,
-    cut: Arc<Cut>,
-    rank: usize,
-    /// Of each tensor of the optimizer's list, its place in the declared one.
-    order: Vec<usize>,
-    /// Of each declared parameter, its place in the optimizer's list.
-    place: Vec<usize>,
-    /// This rank's part of each declared parameter's averaged gradient.
-    gradients: Vec<Buffer<G>>,
-    /// The reducer's partials, in the declared order, and behind them what each rank says of its step.
-    partials: Rows,
-    /// LAMB's norms, in the optimizer's order.
-    norms: Rows,
-    /// Of each bucket, the parameters that come.
-    bringing: Vec<Bringing>,
-    /// Of each declared parameter, whether other ranks' parts have been fetched.
-    whole: Vec<bool>,
+    core: Core,
+    storage: PhantomData<(P, G)>,
 }
 
 impl<P: Storage, G: Storage> Sharded<P, G> {
@@ -136,55 +123,8 @@ impl<P: Storage, G: Storage> Sharded<P, G> {
         groups: &[Group],
         optimizer: optim::Config,
     ) -> Result<Self> {
-        if config.views {
-            return Err(Error::unsupported(NEW, "config.views: parts of gradients lie apart"));
-        }
-        if config.sum != Sum::RankOrder {
-            return Err(Error::unsupported(NEW, "config.sum: parts are added up in rank order"));
-        }
-        let plan = Arc::new(plan);
-        let (rank, ranks) = (comm.rank(), comm.size());
-        let order = order(&plan, groups)?;
-        let cut = Arc::new(Cut::new(plan.clone(), ranks));
-        let mut hash = Fnv::new();
-        hash.write(format!("{groups:?} {optimizer:?} {}", P::DTYPE).as_bytes());
-        let own = Some((cut.clone(), hash.0));
-        let parts: Vec<_> = order.iter().map(|&param| cut.part(param, rank)).collect();
-        let optimizer = Optimizer::of_parts(device, groups, optimizer, Some(&parts))?;
-        let reducer =
-            Reducer::build(device, plan.clone(), comm, Config { stats: true, ..config }, own)?;
-
-        let params = plan.params().len();
-        let declared: Vec<usize> = (0..params).collect();
-        let chunks = |order| (0..ranks).map(|rank| cut.chunks(order, rank)).collect::<Vec<_>>();
-        let lamb = groups.iter().any(|group| matches!(group.rule, Rule::Lamb(_)));
-        let norms = if lamb { chunks(&order) } else { vec![Vec::new(); ranks] };
-        let part = |param: usize| device.zeros(cut.part(param, rank).len());
-        let bucket = |bucket: usize| {
-            let bytes = cut.largest(bucket) * size_of::<P>();
-            let bytes = if ranks == 1 { 0 } else { bytes.max(1).next_multiple_of(256) };
-            Ok(Bringing::new(device.zeros(bytes)?))
-        };
-        let mut partials = chunks(&declared);
-        let (all, said) = (reducer.stats.partials.len(), 1 + groups.len());
-        for (rank, rows) in partials.iter_mut().enumerate() {
-            rows.push(all + rank * said..all + (rank + 1) * said);
-        }
-        let mut place = vec![0; params];
-        order.iter().enumerate().for_each(|(tensor, &param)| place[param] = tensor);
-        Ok(Self {
-            gradients: declared.iter().map(|&param| part(param)).collect::<Result<_>>()?,
-            partials: Rows::new(device, size_of::<Partial>(), partials)?,
-            norms: Rows::new(device, 2 * size_of::<f64>(), norms)?,
-            bringing: (0..plan.buckets().len()).map(bucket).collect::<Result<_>>()?,
-            whole: vec![true; params],
-            reducer,
-            optimizer,
-            cut,
-            rank,
-            order,
-            place,
-        })
+        let core = Core::new((P::DTYPE, G::DTYPE), device, plan, comm, config, groups, optimizer)?;
+        Ok(Self { core, storage: PhantomData })
     }
 
     /// [`Reducer::set_weight`].
@@ -192,7 +132,7 @@ impl<P: Storage, G: Storage> Sharded<P, G> {
     /// # Errors
     /// As there.
     pub fn set_weight(&mut self, weight: f64) -> Result<()> {
-        self.reducer.set_weight(weight)
+        self.core.reducer.set_weight(weight)
     }
 
     /// [`Reducer::accumulate`].
@@ -205,7 +145,9 @@ impl<P: Storage, G: Storage> Sharded<P, G> {
         param: usize,
         gradient: &dyn Read<G>,
     ) -> Result<()> {
-        self.reducer.accumulate(stream, param, gradient)
+        let reducer = &mut self.core.reducer;
+        reducer.check_gradient(ACCUMULATE, stream, param)?;
+        reducer.accumulate(stream, param, gradient.lend(stream)?.memory())
     }
 
     /// Says that parameter `param`'s gradient is there: [`Reducer::ready`].
@@ -213,7 +155,9 @@ impl<P: Storage, G: Storage> Sharded<P, G> {
     /// # Errors
     /// As there.
     pub fn ready(&mut self, stream: &Stream, param: usize, gradient: &dyn Read<G>) -> Result<()> {
-        self.reducer.ready(stream, param, gradient)
+        let reducer = &mut self.core.reducer;
+        reducer.check_gradient(READY, stream, param)?;
+        reducer.ready(stream, param, gradient.lend(stream)?.memory())
     }
 
     /// [`Optimizer::report`]: the same on every rank; tensors by their place in the groups' list.
@@ -221,12 +165,12 @@ impl<P: Storage, G: Storage> Sharded<P, G> {
     /// # Errors
     /// As there.
     pub fn report(&self, stream: &Stream) -> Result<Report> {
-        self.optimizer.report(stream)
+        self.core.optimizer.report(stream)
     }
 
     /// [`Optimizer::last_report`].
     pub fn last_report(&self) -> Option<Report> {
-        self.optimizer.last_report()
+        self.core.optimizer.last_report()
     }
 
     /// [`Optimizer::scale`]: what the next loss is to be multiplied by, the same on every rank.
@@ -234,7 +178,7 @@ impl<P: Storage, G: Storage> Sharded<P, G> {
     /// # Errors
     /// As there.
     pub fn scale(&self, stream: &Stream) -> Result<f32> {
-        self.optimizer.scale(stream)
+        self.core.optimizer.scale(stream)
     }
 
     /// [`Optimizer::set_lr`], to be called on every rank: ranks whose rates differ are told by the next step.
@@ -242,70 +186,21 @@ impl<P: Storage, G: Storage> Sharded<P, G> {
     /// # Errors
     /// As there.
     pub fn set_lr(&mut self, group: usize, lr: f64) -> Result<()> {
-        self.optimizer.set_lr(group, lr)
+        self.core.optimizer.set_lr(group, lr)
     }
 
     /// [`Reducer::flight_record`].
     pub fn flight_record(&self) -> FlightRecord {
-        self.reducer.flight_record()
+        self.core.reducer.flight_record()
     }
 
     /// Bytes of masters and moments on this rank.
     pub fn state_bytes(&self) -> usize {
-        self.optimizer.state_bytes()
+        self.core.optimizer.state_bytes()
     }
 
     /// The plan.
     pub fn plan(&self) -> &BucketPlan {
-        self.reducer.plan()
-    }
-
-    fn check_count(&self, op: &'static str, found: usize) -> Result<()> {
-        let expected = self.whole.len();
-        if found == expected {
-            return Ok(());
-        }
-        Err(Error::shape(op, "params", format!("{expected} tensors"), found))
-    }
-}
-
-/// Of each tensor of all groups, its place in the plan.
-fn order(plan: &BucketPlan, groups: &[Group]) -> Result<Vec<usize>> {
-    let mut places: Vec<usize> = (0..plan.params().len()).collect();
-    let name = |&param: &usize| plan.params()[param].name.as_str();
-    places.sort_by(|a, b| name(a).cmp(name(b)));
-    if let Some(pair) = places.windows(2).find(|pair| name(&pair[0]) == name(&pair[1])) {
-        return Err(Error::range(NEW, "plan", "every parameter's name once", name(&pair[0])));
-    }
-    let mut left = vec![true; places.len()];
-    let mut order = Vec::with_capacity(places.len());
-    for (group, of) in groups.iter().enumerate() {
-        for (at, tensor) in of.tensors.iter().enumerate() {
-            let arg = format!("groups[{group}].tensors[{at}]");
-            let found = places.binary_search_by(|param| name(param).cmp(&tensor.name));
-            let Ok(found) = found else {
-                return Err(Error::range(NEW, arg, "a parameter of the plan", &tensor.name));
-            };
-            let param = places[found];
-            let len = plan.params()[param].len;
-            if tensor.len != len {
-                let expected = format!("{len} elements ({})", tensor.name);
-                return Err(Error::shape(NEW, arg, expected, tensor.len));
-            }
-            left[param] = false;
-            order.push(param);
-        }
-    }
-    match left.iter().position(|&left| left) {
-        Some(param) => Err(Error::range(
-            NEW,
-            "groups",
-            "every parameter of the plan",
-            format!("none with {}", name(&param)),
-        )),
-        None if order.len() > left.len() => {
-            Err(Error::range(NEW, "groups", "every parameter once", order.len()))
-        }
-        None => Ok(order),
+        &self.core.reducer.plan
     }
 }

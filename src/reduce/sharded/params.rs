@@ -10,6 +10,8 @@ use super::super::config::deadline;
 use super::super::exchange::exclusive;
 use super::super::outbox::receive;
 use super::Sharded;
+use super::core::Core;
+use crate::lend::{List, Memory};
 use crate::{Buffer, Error, Event, Result, Storage, Stream, Write};
 
 /// The parameters of one bucket.
@@ -47,15 +49,38 @@ impl<P: Storage, G: Storage> Sharded<P, G> {
     /// [`Error::Range`] for an index past the declared list; [`Error::Shape`] for another length;
     /// [`Error::Device`], [`Error::Align`]; [`Error::Comm`].
     pub fn wait(&mut self, stream: &Stream, param: usize, to: &mut dyn Write<P>) -> Result<()> {
+        self.core.check_wait(param)?;
+        self.core.wait(stream, param, to.lend_mut(stream)?.memory())
+    }
+
+    /// [`wait`](Self::wait) for every parameter, in the declared order.
+    ///
+    /// # Errors
+    /// As [`wait`](Self::wait); [`Error::Shape`] for another number of tensors.
+    pub fn wait_all(&mut self, stream: &Stream, params: &mut [&mut dyn Write<P>]) -> Result<()> {
+        self.core.check_count(WAIT, params.len())?;
+        for (param, to) in params.iter_mut().enumerate() {
+            self.wait(stream, param, *to)?;
+        }
+        Ok(())
+    }
+}
+
+impl Core {
+    /// What is checked before a parameter is lent.
+    fn check_wait(&self, param: usize) -> Result<()> {
         self.reducer.check_fault()?;
-        let declared = self.reducer.check_param(WAIT, param)?;
+        self.reducer.check_param(WAIT, param).map(|_| ())
+    }
+
+    fn wait(&mut self, stream: &Stream, param: usize, lent: Memory<'_>) -> Result<()> {
+        let declared = &self.reducer.plan.params()[param];
         let arg = || format!("parameter {}", declared.name).into();
-        let mut lent = to.lend_mut(stream)?;
         if lent.len() != declared.len {
             let expected = format!("{} elements", declared.len);
             return Err(Error::shape(WAIT, arg(), expected, lent.len()));
         }
-        lent.address(WAIT, arg, stream)?;
+        lent.address(WAIT, &arg, stream)?;
         if self.whole[param] {
             return Ok(());
         }
@@ -69,12 +94,13 @@ impl<P: Storage, G: Storage> Sharded<P, G> {
                 }
             }
         }
+        let bytes = self.param.bytes();
         for (rank, from) in bringing.parts.iter().enumerate() {
             let part = self.cut.part(param, rank);
             if rank != self.rank && !part.is_empty() {
-                let start = from.start + self.cut.before(param, rank) * size_of::<P>();
-                let from = from.buffer.view_as::<P>(start, part.len())?;
-                lent.copy_from(WAIT, arg, stream, part.start, &from)?;
+                let start = from.start + self.cut.before(param, rank) * bytes;
+                let from = from.buffer.view_as::<u8>(start, part.len() * bytes)?;
+                lent.copy_from(WAIT, &arg, stream, part.start, &from)?;
             }
         }
         bringing.fetched.push(stream.record()?);
@@ -91,24 +117,12 @@ impl<P: Storage, G: Storage> Sharded<P, G> {
         Ok(())
     }
 
-    /// [`wait`](Self::wait) for every parameter, in the declared order.
-    ///
-    /// # Errors
-    /// As [`wait`](Self::wait); [`Error::Shape`] for another number of tensors.
-    pub fn wait_all(&mut self, stream: &Stream, params: &mut [&mut dyn Write<P>]) -> Result<()> {
-        self.check_count(WAIT, params.len())?;
-        for (param, to) in params.iter_mut().enumerate() {
-            self.wait(stream, param, *to)?;
-        }
-        Ok(())
-    }
-
     /// Sends this rank's parts of all parameters, those first that a forward pass reads first.
     pub(super) fn send_params(
         &mut self,
         op: &'static str,
         stream: &Stream,
-        params: &mut [&mut dyn Write<P>],
+        params: &mut dyn List,
     ) -> Result<()> {
         if self.cut.ranks() == 1 {
             return Ok(());
@@ -129,10 +143,12 @@ impl<P: Storage, G: Storage> Sharded<P, G> {
                 if part.is_empty() {
                     continue;
                 }
-                let start = self.cut.before(param, self.rank) * size_of::<P>();
-                let mut to = send.view_as_mut::<P>(start, part.len())?;
+                let bytes = self.param.bytes();
+                let start = self.cut.before(param, self.rank) * bytes;
+                let mut to = send.view_as_mut::<u8>(start, part.len() * bytes)?;
                 let arg = || format!("params[{param}]").into();
-                params[param].lend_mut(stream)?.copy_to(op, arg, stream, part.start, &mut to)?;
+                let from = params.lend(param, stream)?;
+                from.copy_to(op, &arg, stream, part.start, &mut to)?;
             }
             let coming = self.reducer.outbox.gather(&bringing.send, stream.record()?)?;
             // What nobody waits for is dropped when it comes.

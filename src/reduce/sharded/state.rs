@@ -10,8 +10,11 @@ use super::super::config::deadline;
 use super::super::exchange::exclusive;
 use super::super::outbox::receive;
 use super::Sharded;
+use super::core::Core;
+use super::lists::Ordered;
 use super::rows::Rows;
 use crate::kernel::params::optim::Progress;
+use crate::lend::List;
 use crate::optim::LoadOptions;
 use crate::optim::state::parts::{BLOCK, Saving};
 use crate::{Buffer, Error, Result, Storage, Stream, Write};
@@ -65,30 +68,7 @@ impl<P: Storage, G: Storage> Sharded<P, G> {
     /// [`Error::Io`] on every rank: then the old file is as it was; [`Error::State`] inside a step;
     /// [`Error::Comm`].
     pub fn save(&mut self, stream: &Stream, path: impl AsRef<Path>) -> Result<()> {
-        self.check_between(SAVE)?;
-        let mut outcome = Ok(());
-        self.settle(|sharded| {
-            let progress = sharded.all_progress(stream)?;
-            let parts: Vec<_> = (0..sharded.cut.ranks()).map(|rank| sharded.parts(rank)).collect();
-            let mut saving = sharded.optimizer.saving(stream, &progress, &parts)?;
-            // What goes wrong with the file is no reason to leave the other ranks alone.
-            outcome = match sharded.rank {
-                0 => saving.create(path.as_ref()),
-                _ => Ok(()),
-            };
-            sharded.send_state(stream, &mut saving, &mut outcome)?;
-            if sharded.rank == 0 && outcome.is_ok() {
-                outcome = saving.commit();
-            }
-            let word = if outcome.is_ok() { DONE } else { FAILED };
-            let words = sharded.agree(stream, word)?;
-            if words[0] == FAILED && outcome.is_ok() {
-                let (path, text) = (path.as_ref().display().to_string(), "rank 0 failed".into());
-                outcome = Err(Error::Io { op: SAVE, path, text });
-            }
-            Ok(())
-        })?;
-        outcome
+        self.core.save(stream, path.as_ref())
     }
 
     /// Reads state that [`save`](Self::save) wrote on any number of ranks, or an optimizer of everything:
@@ -102,8 +82,54 @@ impl<P: Storage, G: Storage> Sharded<P, G> {
     /// rank if one of them cannot load its file, or has another. Nothing has been written then.
     /// [`Error::State`] inside a step; [`Error::Comm`].
     pub fn load(&mut self, stream: &Stream, path: impl AsRef<Path>) -> Result<()> {
+        self.core.load(stream, path.as_ref())
+    }
+
+    /// parameter ← round(master): [`Optimizer::write_params`](crate::optim::Optimizer::write_params), of
+    /// this rank's parts; [`wait`](Self::wait) brings the others'. To be called on every rank.
+    ///
+    /// # Errors
+    /// As there; [`Error::State`] inside a step, or while parameters have not been waited for;
+    /// [`Error::Comm`].
+    pub fn write_params(
+        &mut self,
+        stream: &Stream,
+        mut params: &mut [&mut dyn Write<P>],
+    ) -> Result<()> {
+        self.core.write_params(stream, &mut params)
+    }
+}
+
+impl Core {
+    pub(super) fn save(&mut self, stream: &Stream, path: &Path) -> Result<()> {
+        self.check_between(SAVE)?;
+        let mut outcome = Ok(());
+        self.settle(|sharded| {
+            let progress = sharded.all_progress(stream)?;
+            let parts: Vec<_> = (0..sharded.cut.ranks()).map(|rank| sharded.parts(rank)).collect();
+            let mut saving = sharded.optimizer.saving(stream, &progress, &parts)?;
+            // What goes wrong with the file is no reason to leave the other ranks alone.
+            outcome = match sharded.rank {
+                0 => saving.create(path),
+                _ => Ok(()),
+            };
+            sharded.send_state(stream, &mut saving, &mut outcome)?;
+            if sharded.rank == 0 && outcome.is_ok() {
+                outcome = saving.commit();
+            }
+            let word = if outcome.is_ok() { DONE } else { FAILED };
+            let words = sharded.agree(stream, word)?;
+            if words[0] == FAILED && outcome.is_ok() {
+                let (path, text) = (path.display().to_string(), "rank 0 failed".into());
+                outcome = Err(Error::Io { op: SAVE, path, text });
+            }
+            Ok(())
+        })?;
+        outcome
+    }
+
+    pub(super) fn load(&mut self, stream: &Stream, path: &Path) -> Result<()> {
         self.check_between(LOAD)?;
-        let path = path.as_ref();
         let checked = self.optimizer.check_file(stream, path, LoadOptions::default());
         let word = checked.as_ref().map_or(FAILED, |checked| checked.hash().max(DONE));
         let mut words = Vec::new();
@@ -125,22 +151,12 @@ impl<P: Storage, G: Storage> Sharded<P, G> {
         self.settle(|sharded| sharded.optimizer.load_checked(stream, checked).map(|_| ()))
     }
 
-    /// parameter ← round(master): [`Optimizer::write_params`](crate::optim::Optimizer::write_params), of
-    /// this rank's parts; [`wait`](Self::wait) brings the others'. To be called on every rank.
-    ///
-    /// # Errors
-    /// As there; [`Error::State`] inside a step, or while parameters have not been waited for;
-    /// [`Error::Comm`].
-    pub fn write_params(
-        &mut self,
-        stream: &Stream,
-        params: &mut [&mut dyn Write<P>],
-    ) -> Result<()> {
+    pub(super) fn write_params(&mut self, stream: &Stream, params: &mut dyn List) -> Result<()> {
         const OP: &str = "Sharded::write_params";
         self.check_between(OP)?;
         self.check_whole(OP)?;
         self.check_params(OP, stream, params)?;
-        self.optimizer.write_params(stream, &mut super::step::ordered(&self.order, params))?;
+        self.optimizer.write_params(stream, &mut Ordered { order: &self.order, list: params })?;
         self.settle(|sharded| sharded.send_params(OP, stream, params))
     }
 

@@ -5,9 +5,12 @@
 use super::super::config::Unscale;
 use super::super::launch::Span;
 use super::super::report::Reduced;
+use super::core::Core;
+use super::lists::{Gradients, Ordered};
 use super::{Sharded, alike};
 use crate::backend::Address;
 use crate::kernel::params::Partial;
+use crate::lend::List;
 use crate::optim::Source;
 use crate::{Buffer, Error, Read, Result, Storage, Stream, Write};
 
@@ -21,11 +24,8 @@ impl<P: Storage, G: Storage> Sharded<P, G> {
     ///
     /// # Errors
     /// As there; [`Error::State`] while parameters have not been waited for.
-    pub fn load_params(&mut self, stream: &Stream, params: &[&dyn Read<P>]) -> Result<()> {
-        self.check_whole(LOAD_PARAMS)?;
-        self.check_count(LOAD_PARAMS, params.len())?;
-        let params: Vec<_> = self.order.iter().map(|&param| params[param]).collect();
-        self.optimizer.load_params(stream, &params)
+    pub fn load_params(&mut self, stream: &Stream, mut params: &[&dyn Read<P>]) -> Result<()> {
+        self.core.load_params(stream, &mut params)
     }
 
     /// master ← value and parameter ← round(value):
@@ -38,16 +38,10 @@ impl<P: Storage, G: Storage> Sharded<P, G> {
     pub fn init_from_f32(
         &mut self,
         stream: &Stream,
-        values: &[&dyn Read<f32>],
-        params: &mut [&mut dyn Write<P>],
+        mut values: &[&dyn Read<f32>],
+        mut params: &mut [&mut dyn Write<P>],
     ) -> Result<()> {
-        self.check_between(INIT)?;
-        self.check_whole(INIT)?;
-        self.check_count(INIT, values.len())?;
-        self.check_params(INIT, stream, params)?;
-        let values: Vec<_> = self.order.iter().map(|&param| values[param]).collect();
-        self.optimizer.init_from_f32(stream, &values, &mut ordered(&self.order, params))?;
-        self.settle(|sharded| sharded.send_params(INIT, stream, params))
+        self.core.init_from_f32(stream, &mut values, &mut params)
     }
 
     /// Ends the step: waits for every bucket, and updates this rank's part of each of `params` (in the
@@ -68,16 +62,56 @@ impl<P: Storage, G: Storage> Sharded<P, G> {
     pub fn step(
         &mut self,
         stream: &Stream,
-        params: &mut [&mut dyn Write<P>],
+        mut params: &mut [&mut dyn Write<P>],
+        unscale: Unscale,
+    ) -> Result<Reduced> {
+        self.core.step(stream, &mut params, unscale)
+    }
+}
+
+impl Core {
+    pub(super) fn load_params(&mut self, stream: &Stream, params: &mut dyn List) -> Result<()> {
+        self.check_whole(LOAD_PARAMS)?;
+        self.check_count(LOAD_PARAMS, params.len())?;
+        self.optimizer.load_params(stream, &mut Ordered { order: &self.order, list: params })
+    }
+
+    pub(super) fn init_from_f32(
+        &mut self,
+        stream: &Stream,
+        values: &mut dyn List,
+        params: &mut dyn List,
+    ) -> Result<()> {
+        self.check_between(INIT)?;
+        self.check_whole(INIT)?;
+        self.check_count(INIT, values.len())?;
+        self.check_params(INIT, stream, params)?;
+        let (mut values, mut ordered) = (
+            Ordered { order: &self.order, list: values },
+            Ordered { order: &self.order, list: params },
+        );
+        self.optimizer.init_from_f32(stream, &mut values, &mut ordered)?;
+        self.settle(|sharded| sharded.send_params(INIT, stream, params))
+    }
+
+    pub(super) fn step(
+        &mut self,
+        stream: &Stream,
+        params: &mut dyn List,
         unscale: Unscale,
     ) -> Result<Reduced> {
         self.reducer.check_fault()?;
         self.reducer.check_unscale(STEP, unscale)?;
         self.check_whole(STEP)?;
         self.check_params(STEP, stream, params)?;
-        let every = gradients(&self.order, &self.gradients, |_| true);
-        self.optimizer.check_step(STEP, stream, &mut ordered(&self.order, params), &every)?;
-        let span = |part: &Buffer<G>| Span { address: Address(part.address()), len: part.len() };
+        let (order, parts, dtype) = (&self.order, &self.gradients, self.grad);
+        let mut every = Gradients { order, parts, dtype, used: None };
+        let mut ordered = Ordered { order, list: params };
+        self.optimizer.check_step(STEP, stream, &mut ordered, &mut every)?;
+        let span = |part: &Buffer<u8>| Span {
+            address: Address(part.address()),
+            len: part.len() / dtype.bytes(),
+        };
         let spans: Vec<Span> = self.gradients.iter().map(span).collect();
         let reduced = self.reducer.end(stream, &spans, unscale)?;
         self.settle(|sharded| {
@@ -136,40 +170,44 @@ impl<P: Storage, G: Storage> Sharded<P, G> {
     fn update(
         &mut self,
         stream: &Stream,
-        params: &mut [&mut dyn Write<P>],
+        params: &mut dyn List,
         unscale: Unscale,
         reduced: &Reduced,
     ) -> Result<()> {
-        let grads = gradients(&self.order, &self.gradients, |param| reduced.used[param]);
+        let (order, parts, dtype) = (&self.order, &self.gradients, self.grad);
+        let mut grads = Gradients { order, parts, dtype, used: Some(&reduced.used) };
         let stats = [&self.reducer.stats];
         let source = match unscale {
             Unscale::Keep => Source::Scaled(&stats),
             Unscale::Factor(_) => Source::Unscaled(&stats),
         };
-        self.optimizer.control(stream, source, &grads)?;
+        self.optimizer.control(stream, source, &mut grads)?;
         let (outbox, deadline) = (&mut self.reducer.outbox, self.reducer.config.deadline);
         let norms = &mut self.norms;
-        let meet = |own: &Buffer<f64>, to: &mut Buffer<f64>| {
+        let mut meet = |own: &Buffer<f64>, to: &mut Buffer<f64>| {
             let own = own.to_vec(stream)?;
             let mut whole = vec![0.0f64; to.len()];
             let (own, all) = (bytemuck::cast_slice(&own), bytemuck::cast_slice_mut(&mut whole));
             norms.exchange(outbox, stream, deadline, own, all)?;
             to.write(stream, 0, &whole)
         };
-        self.optimizer.step_with(stream, &mut ordered(&self.order, params), &grads, meet)
+        self.optimizer.step_with(
+            stream,
+            &mut Ordered { order, list: params },
+            &mut grads,
+            &mut meet,
+        )
     }
 
     pub(super) fn check_params(
         &self,
         op: &'static str,
         stream: &Stream,
-        params: &mut [&mut dyn Write<P>],
+        params: &mut dyn List,
     ) -> Result<()> {
         self.check_count(op, params.len())?;
-        for (index, (param, declared)) in
-            params.iter_mut().zip(self.reducer.plan.params()).enumerate()
-        {
-            let found = param.lend_mut(stream)?.len();
+        for (index, declared) in self.reducer.plan.params().iter().enumerate() {
+            let found = params.lend(index, stream)?.len();
             if found != declared.len {
                 let arg = format!("params[{index}] ({})", declared.name);
                 return Err(Error::shape(op, arg, format!("{} elements", declared.len), found));
@@ -177,24 +215,4 @@ impl<P: Storage, G: Storage> Sharded<P, G> {
         }
         Ok(())
     }
-}
-
-/// Parameters in the optimizer's order, each of which is there once.
-pub(super) fn ordered<'a, P: Storage>(
-    order: &[usize],
-    params: &'a mut [&mut dyn Write<P>],
-) -> Vec<&'a mut dyn Write<P>> {
-    let mut params: Vec<Option<&'a mut dyn Write<P>>> =
-        params.iter_mut().map(|param| Some(param as &mut dyn Write<P>)).collect();
-    order.iter().filter_map(|&param| params[param].take()).collect()
-}
-
-/// Gradients in the optimizer's order, of those that have one.
-fn gradients<'a, G: Storage>(
-    order: &[usize],
-    gradients: &'a [Buffer<G>],
-    used: impl Fn(usize) -> bool,
-) -> Vec<Option<&'a dyn Read<G>>> {
-    let gradient = |&param: &usize| used(param).then_some(&gradients[param] as &dyn Read<G>);
-    order.iter().map(gradient).collect()
 }
