@@ -21,6 +21,26 @@ fn wide<T: Storage>(values: &[T]) -> Vec<f64> {
     values.iter().map(|value| value.widen().into()).collect()
 }
 
+#[test]
+fn the_oracle_rounds_once() {
+    let value = 1.0 + 2f64.powi(-11) + 2f64.powi(-40);
+    assert_eq!(round(value, Dtype::F16), 1.0 + 2f64.powi(-10)); // half's from_f64 says 1.0
+    assert_eq!(round(65519.99, Dtype::F16), 65504.0);
+    assert_eq!(round(65520.0, Dtype::F16), f64::INFINITY);
+    assert_eq!(round(2f64.powi(-25), Dtype::F16), 0.0);
+    assert_eq!(round(1.5 * 2f64.powi(-25), Dtype::F16), 2f64.powi(-24));
+    for bits in (0..u32::MAX - 4096).step_by(4093) {
+        let x = f64::from(f32::from_bits(bits));
+        if x.is_finite() {
+            assert_eq!(round(x, Dtype::F32), x);
+            let bf16 = bf16::from_f32(x as f32).to_f64();
+            assert_eq!(round(x, Dtype::Bf16), bf16, "{x:e}");
+            let f16 = f16::from_f32(x as f32).to_f64();
+            assert_eq!(round(x, Dtype::F16), f16, "{x:e}");
+        }
+    }
+}
+
 /// A rule of each kind, with hyper-parameters from numbers in [0, 1).
 fn rule(kind: usize, x: [f64; 4]) -> Rule {
     let (lr, decay) = (10f64.powf(-1.0 - 3.0 * x[0]), if x[1] < 0.3 { 0.0 } else { 0.1 * x[1] });
