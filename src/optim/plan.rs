@@ -259,6 +259,8 @@ pub(super) fn check_lr(groups: usize, group: usize, lr: f64) -> Result<()> {
 #[derive(Debug)]
 pub(super) struct Addresses {
     pub(super) rows: Vec<u64>,
+    /// Those of the call that is being checked.
+    found: Vec<u64>,
     /// Whether the device's copy is out of date.
     pub(super) changed: bool,
     /// Whether anything has changed since the last check for overlap.
@@ -268,14 +270,15 @@ pub(super) struct Addresses {
 impl Addresses {
     pub(super) fn new(rows: usize) -> Self {
         // No address is this one: the first gathering counts as a change.
-        Self { rows: vec![u64::MAX; rows], changed: true, unchecked: true }
+        Self { rows: vec![u64::MAX; rows], found: vec![0; rows], changed: true, unchecked: true }
     }
 
-    fn set(&mut self, row: usize, address: u64) {
-        let other = self.rows[row] != address;
+    /// What was found is right.
+    fn take(&mut self) {
+        let other = self.rows != self.found;
         self.changed |= other;
         self.unchecked |= other;
-        self.rows[row] = address;
+        std::mem::swap(&mut self.rows, &mut self.found);
     }
 }
 
@@ -350,14 +353,13 @@ impl<'a> Arguments<'a> {
     /// The address of each; 0 for none. Writes nothing on error.
     pub(super) fn gather(&self, list: &mut dyn List, into: &mut Addresses) -> Result<()> {
         self.count(list.len())?;
-        for index in 0..list.len() {
-            self.address(list, index)?;
-        }
-        for index in 0..list.len() {
-            if let Some(row) = self.items[index].row {
-                into.set(row, self.address(list, index)?);
+        for (index, item) in self.items.iter().enumerate() {
+            let address = self.address(list, index)?;
+            if let Some(row) = item.row {
+                into.found[row] = address;
             }
         }
+        into.take();
         Ok(())
     }
 
