@@ -86,6 +86,14 @@ fn o05_parameters_that_share_memory_are_refused() {
     let mut apart: Vec<&mut dyn Write<f32>> = vec![&mut a, &mut b];
     optimizer.run(&stream, &mut apart, &[Some(&grads[0]), Some(&grads[0])]).unwrap();
     assert_eq!(params.len(), 2);
+    // What was fine once is looked at again when it is elsewhere.
+    let now = memory.clone();
+    // SAFETY: as above.
+    let (mut a, mut b) = unsafe { (Raw::new(base, 4), Raw::new(base + 12, 4)) };
+    let mut overlapping: Vec<&mut dyn Write<f32>> = vec![&mut a, &mut b];
+    let error = optimizer.run(&stream, &mut overlapping, &reads(&grads)).unwrap_err();
+    assert!(matches!(error, Error::Overlap { .. }), "{error}");
+    assert_eq!(memory, now);
 }
 
 /// O-06 to O-08, O-10, O-12: any mix of lengths gives each tensor the bits it has alone (LAMB: its
