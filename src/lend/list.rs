@@ -4,6 +4,7 @@ use super::{Memory, Read, Write};
 use crate::{Element, Result, Stream};
 
 /// The tensors of one argument, whose type of elements is left behind: what all types do with a list is compiled once.
+/// A single tensor is a list of one, `&mut [tensor].as_slice()`, to be lent where the checks before have been made.
 pub(crate) trait List {
     /// How many there are, absent ones included.
     fn len(&self) -> usize;

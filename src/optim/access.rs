@@ -6,7 +6,7 @@ use super::{Optimizer, Rule};
 use crate::kernel::params::optim::{
     CONVERT_EXPORT, CONVERT_LOAD, CONVERT_ROUND, CONVERT_STORE, Progress,
 };
-use crate::lend::{List, Memory};
+use crate::lend::List;
 use crate::{Error, Read, Result, Storage, Stream, Write};
 
 /// Steps applied to a tensor and the powers of β that correct its moments' bias.
@@ -73,7 +73,7 @@ impl<P: Storage, G: Storage> Optimizer<P, G> {
         tensor: usize,
         param: &dyn Read<P>,
     ) -> Result<Vec<f32>> {
-        self.core.master(stream, tensor, &|| Ok(param.lend(stream)?.memory()))
+        self.core.master(stream, tensor, &mut [param].as_slice())
     }
 
     /// State array number `slot` (see [`Rule::slots`]) of a tensor, widened to f32. Allocates and
@@ -171,11 +171,11 @@ impl Core {
         self.convert(stream, CONVERT_ROUND, 0..self.layout.chunks.len())
     }
 
-    pub(crate) fn master<'s>(
+    pub(crate) fn master(
         &mut self,
-        stream: &'s Stream,
+        stream: &Stream,
         tensor: usize,
-        lend: &dyn Fn() -> Result<Memory<'s>>,
+        param: &mut dyn List,
     ) -> Result<Vec<f32>> {
         const OP: &str = "optim::master";
         self.between_steps(OP)?;
@@ -183,7 +183,7 @@ impl Core {
         stream.expect_device(OP, &self.device)?;
         let Some(row) = self.row(OP, tensor)? else { return Ok(Vec::new()) };
         let len = self.layout.items[tensor].len;
-        let lent = lend()?;
+        let lent = param.lend(0, stream)?;
         if lent.len() != len {
             return Err(Error::shape(OP, "param", format!("{len} elements"), lent.len()));
         }

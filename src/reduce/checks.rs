@@ -7,7 +7,7 @@ use super::core::Core;
 use super::launch::Span;
 use super::plan::Param;
 use super::reducer::FINISH;
-use crate::lend::{List, Memory};
+use crate::lend::List;
 use crate::{Error, Result, Stream};
 
 impl Core {
@@ -31,29 +31,20 @@ impl Core {
         Err(Error::Device { op, arg: "stream".into(), expected, found })
     }
 
-    /// A gradient of the caller's may be marked, or added: what is checked before it is lent.
+    /// A gradient of the caller's, which is lent once it may be marked, or added.
     pub(super) fn check_gradient(
         &self,
         op: &'static str,
         stream: &Stream,
         param: usize,
-    ) -> Result<()> {
+        gradient: &mut dyn List,
+    ) -> Result<Span> {
         self.check_gradients_lie(op, false)?;
         self.check_fault()?;
         self.check_stream(op, stream)?;
-        self.check_param(op, param)?;
-        self.check_unmarked(op, param)
-    }
-
-    /// And once it is lent.
-    pub(super) fn check_lent(
-        &self,
-        op: &'static str,
-        stream: &Stream,
-        param: usize,
-        lent: Memory<'_>,
-    ) -> Result<Span> {
-        let declared = &self.plan.params()[param];
+        let declared = self.check_param(op, param)?;
+        self.check_unmarked(op, param)?;
+        let lent = gradient.lend(0, stream)?;
         let arg = || format!("gradient of {}", declared.name).into();
         if lent.len() != declared.len {
             let expected = format!("{} elements", declared.len);

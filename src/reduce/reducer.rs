@@ -10,7 +10,7 @@ use super::config::{Config, Unscale};
 use super::core::Core;
 use super::plan::BucketPlan;
 use super::report::Reduced;
-use crate::lend::{List, Memory};
+use crate::lend::List;
 use crate::{Device, Error, GradStats, Read, Result, Storage, Stream, Write};
 
 /// Averages gradients of storage type `G` over the ranks of a communicator, bucket by bucket,
@@ -69,8 +69,8 @@ pub struct Reducer<G: Storage> {
     gradients: PhantomData<G>,
 }
 
-pub(super) const READY: &str = "Reducer::ready";
-pub(super) const ACCUMULATE: &str = "Reducer::accumulate";
+const READY: &str = "Reducer::ready";
+const ACCUMULATE: &str = "Reducer::accumulate";
 pub(super) const FINISH: &str = "Reducer::finish";
 
 impl<G: Storage> Reducer<G> {
@@ -114,8 +114,7 @@ impl<G: Storage> Reducer<G> {
         param: usize,
         gradient: &dyn Read<G>,
     ) -> Result<()> {
-        self.core.check_gradient(ACCUMULATE, stream, param)?;
-        self.core.accumulate(stream, param, gradient.lend(stream)?.memory())
+        self.core.accumulate(stream, param, &mut [gradient].as_slice())
     }
 
     /// Says that parameter `param`'s gradient is there: packs it into its bucket, in the stream's
@@ -128,8 +127,7 @@ impl<G: Storage> Reducer<G> {
     /// [`Error::State`] if it was marked in this step already or gradients are views
     /// ([`Config::views`]), [`Error::Device`], [`Error::Align`], [`Error::Comm`].
     pub fn ready(&mut self, stream: &Stream, param: usize, gradient: &dyn Read<G>) -> Result<()> {
-        self.core.check_gradient(READY, stream, param)?;
-        self.core.ready(stream, param, gradient.lend(stream)?.memory())
+        self.core.ready(stream, param, &mut [gradient].as_slice())
     }
 
     /// Ends the step: waits for every bucket and writes each parameter's reduced gradient into
@@ -194,9 +192,9 @@ impl Core {
         &mut self,
         stream: &Stream,
         param: usize,
-        gradient: Memory<'_>,
+        gradient: &mut dyn List,
     ) -> Result<()> {
-        let span = self.check_lent(ACCUMULATE, stream, param, gradient)?;
+        let span = self.check_gradient(ACCUMULATE, stream, param, gradient)?;
         self.add(ACCUMULATE, stream, param, span)
     }
 
@@ -204,9 +202,9 @@ impl Core {
         &mut self,
         stream: &Stream,
         param: usize,
-        gradient: Memory<'_>,
+        gradient: &mut dyn List,
     ) -> Result<()> {
-        let span = self.check_lent(READY, stream, param, gradient)?;
+        let span = self.check_gradient(READY, stream, param, gradient)?;
         self.mark(stream, param, span)
     }
 

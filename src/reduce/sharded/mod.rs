@@ -21,7 +21,6 @@ use super::flight::FlightRecord;
 use super::plan::BucketPlan;
 #[cfg(doc)]
 use super::reducer::Reducer;
-use super::reducer::{ACCUMULATE, READY};
 #[cfg(doc)]
 use crate::Error;
 #[cfg(doc)]
@@ -145,9 +144,7 @@ impl<P: Storage, G: Storage> Sharded<P, G> {
         param: usize,
         gradient: &dyn Read<G>,
     ) -> Result<()> {
-        let reducer = &mut self.core.reducer;
-        reducer.check_gradient(ACCUMULATE, stream, param)?;
-        reducer.accumulate(stream, param, gradient.lend(stream)?.memory())
+        self.core.reducer.accumulate(stream, param, &mut [gradient].as_slice())
     }
 
     /// Says that parameter `param`'s gradient is there: [`Reducer::ready`].
@@ -155,9 +152,7 @@ impl<P: Storage, G: Storage> Sharded<P, G> {
     /// # Errors
     /// As there.
     pub fn ready(&mut self, stream: &Stream, param: usize, gradient: &dyn Read<G>) -> Result<()> {
-        let reducer = &mut self.core.reducer;
-        reducer.check_gradient(READY, stream, param)?;
-        reducer.ready(stream, param, gradient.lend(stream)?.memory())
+        self.core.reducer.ready(stream, param, &mut [gradient].as_slice())
     }
 
     /// [`Optimizer::report`]: the same on every rank; tensors by their place in the groups' list.

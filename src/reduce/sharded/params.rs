@@ -11,7 +11,7 @@ use super::super::exchange::exclusive;
 use super::super::outbox::receive;
 use super::Sharded;
 use super::core::Core;
-use crate::lend::{List, Memory};
+use crate::lend::List;
 use crate::{Buffer, Error, Event, Result, Storage, Stream, Write};
 
 /// The parameters of one bucket.
@@ -49,8 +49,7 @@ impl<P: Storage, G: Storage> Sharded<P, G> {
     /// [`Error::Range`] for an index past the declared list; [`Error::Shape`] for another length;
     /// [`Error::Device`], [`Error::Align`]; [`Error::Comm`].
     pub fn wait(&mut self, stream: &Stream, param: usize, to: &mut dyn Write<P>) -> Result<()> {
-        self.core.check_wait(param)?;
-        self.core.wait(stream, param, to.lend_mut(stream)?.memory())
+        self.core.wait(stream, param, &mut [to].as_mut_slice())
     }
 
     /// [`wait`](Self::wait) for every parameter, in the declared order.
@@ -67,15 +66,11 @@ impl<P: Storage, G: Storage> Sharded<P, G> {
 }
 
 impl Core {
-    /// What is checked before a parameter is lent.
-    fn check_wait(&self, param: usize) -> Result<()> {
+    fn wait(&mut self, stream: &Stream, param: usize, to: &mut dyn List) -> Result<()> {
         self.reducer.check_fault()?;
-        self.reducer.check_param(WAIT, param).map(|_| ())
-    }
-
-    fn wait(&mut self, stream: &Stream, param: usize, lent: Memory<'_>) -> Result<()> {
-        let declared = &self.reducer.plan.params()[param];
+        let declared = self.reducer.check_param(WAIT, param)?;
         let arg = || format!("parameter {}", declared.name).into();
+        let lent = to.lend(0, stream)?;
         if lent.len() != declared.len {
             let expected = format!("{} elements", declared.len);
             return Err(Error::shape(WAIT, arg(), expected, lent.len()));

@@ -86,10 +86,8 @@ impl Core {
         self.check_whole(INIT)?;
         self.check_count(INIT, values.len())?;
         self.check_params(INIT, stream, params)?;
-        let (mut values, mut ordered) = (
-            Ordered { order: &self.order, list: values },
-            Ordered { order: &self.order, list: params },
-        );
+        let mut values = Ordered { order: &self.order, list: values };
+        let mut ordered = Ordered { order: &self.order, list: params };
         self.optimizer.init_from_f32(stream, &mut values, &mut ordered)?;
         self.settle(|sharded| sharded.send_params(INIT, stream, params))
     }
