@@ -259,7 +259,7 @@ pub(super) fn check_lr(groups: usize, group: usize, lr: f64) -> Result<()> {
 #[derive(Debug)]
 pub(super) struct Addresses {
     pub(super) rows: Vec<u64>,
-    /// Those of the call that is being checked.
+    /// Those of the list that is being checked, until all of it is right.
     found: Vec<u64>,
     /// Whether the device's copy is out of date.
     pub(super) changed: bool,
@@ -273,7 +273,7 @@ impl Addresses {
         Self { rows: vec![u64::MAX; rows], found: vec![0; rows], changed: true, unchecked: true }
     }
 
-    /// What was found is right.
+    /// All that was found is right: it takes the place of what was there.
     fn take(&mut self) {
         let other = self.rows != self.found;
         self.changed |= other;
@@ -289,7 +289,7 @@ pub(super) struct Arguments<'a> {
     pub(super) list: &'static str,
     pub(super) stream: &'a Stream,
     pub(super) items: &'a [Item],
-    /// Of parts whose state is here (gradients), which lie apart: the type; of whole tensors, nothing.
+    /// Where they are only the parts whose state is here (gradients), their type; `None`: they are whole.
     parts: Option<Dtype>,
 }
 
